@@ -1,0 +1,187 @@
+/*
+ * engine.h - the store behind one interface: what a node, an embedded program and a test may ask of any engine.
+ *
+ * A store is divided into shards by the hash of the key (hash_shard). Each shard has one owner: a thread with a ring, which
+ * alone changes the shard's keys. Any shard's thread may read any shard's keys, lock-free.
+ *
+ * Two ways to ask. engine_try answers at once from RAM, or says that it cannot and has done nothing. engine_submit takes a
+ * struct engine_op that stays put and calls back; it waits for disk reads, for room in the log and for earlier operations
+ * on the same key. Operations on one key that reach its owner take effect in the order in which they were given.
+ *
+ * Gates. A result carries a gate: 0, or the owner's log sequence number (LSN) that must be durable before the result may be
+ * shown to anybody (promises P1 and P4): a write's own, or that of the not yet durable record (or tombstone) a read has met.
+ * engine_durable tells how far the owner's log is durable. Requests marked relaxed have no gate.
+ *
+ * Sections. Values returned by engine_try lie in memory that may be reused when the section ends: bracket calls and the use
+ * of their results with engine_section_begin and engine_section_end, and keep that short: no waiting inside.
+ *
+ * Failure. When a write or sync fails, the shard stops writing for good (P6): engine_failed tells, writes answer FAILED,
+ * gates that are not durable by then never will be. Reads go on.
+ */
+#ifndef KVS_ENGINE_ENGINE_H
+#define KVS_ENGINE_ENGINE_H
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/list.h"
+#include "ring/ring.h"
+
+struct engine;
+struct engine_shard;
+
+#define ENGINE_MESSAGE_BYTES 512
+
+/* ---- opening --------------------------------------------------------------------------------------------------- */
+
+struct engine_options {
+    const char *kind;      /* "kvs" or "memory" */
+    const char *data_dir;
+    unsigned shard_count;  /* 1..KVS_SHARDS_MAX; may differ from run to run */
+    uint64_t memory_bytes; /* budget of index, log images and read buffers */
+    uint64_t segment_bytes;/* of a new store, a power of two; 0 = chosen from the budget. An existing store keeps its own */
+    uint32_t relaxed_interval_ms; /* at most this long until a relaxed write is on disk */
+};
+
+struct engine_recovery {
+    uint64_t keys;
+    uint64_t records;
+    uint64_t segments;
+    uint64_t bytes;      /* read */
+    uint64_t cut_bytes;  /* torn tails that were never acknowledged, cut off */
+    uint64_t elapsed_ns;
+    bool created;        /* a new, empty store */
+};
+
+/*
+ * Opens the store and recovers it, blocking, on the calling thread with `ring` (any; start-up only). On failure `message`
+ * names the thing, the place and the remedy: LOCKED (another process has it), MISMATCH (another engine's directory),
+ * VERSION (a newer format), CORRUPT (damage below the durable watermark: segment, offset and what would be lost),
+ * INVALID (options), or an error of the file system.
+ */
+enum kvs_err engine_open(struct engine **out, const struct engine_options *options, struct ring *ring,
+                         char message[ENGINE_MESSAGE_BYTES]);
+void engine_recovered(const struct engine *engine, struct engine_recovery *out);
+
+/* Frees everything, after every shard was stopped (or abandoned: a simulated crash). `ring` as in engine_open. */
+void engine_close(struct engine *engine, struct ring *ring);
+
+uint64_t engine_hash_seed(const struct engine *engine);
+const char *engine_kind(const struct engine *engine);
+unsigned engine_shard_count(const struct engine *engine);
+
+/* Attaches the calling thread and its ring as the owner of shard `id`. Begins what it needs before it can write. */
+enum kvs_err engine_shard_start(struct engine *engine, unsigned id, struct ring *ring, struct engine_shard **out);
+/* True once the shard is ready to acknowledge writes; turn the ring and call engine_turn until then. */
+bool engine_shard_ready(const struct engine_shard *shard);
+/* Once per turn of the owner's loop, after all its requests: commits what waits, prepares segments, frees memory. */
+void engine_turn(struct engine_shard *shard);
+/* Nanoseconds until engine_turn has something to do by itself (a relaxed commit that falls due); -1 = never. */
+int64_t engine_timeout_ns(const struct engine_shard *shard);
+/* Begins an orderly stop: everything appended becomes durable. No requests after this. */
+void engine_shard_stop(struct engine_shard *shard);
+/* True when an orderly stop is complete (or the shard failed) and nothing of the shard is in flight on its ring. */
+bool engine_shard_stopped(const struct engine_shard *shard);
+
+/* ---- requests -------------------------------------------------------------------------------------------------- */
+
+enum engine_action { ENGINE_GET, ENGINE_PUT, ENGINE_REMOVE };
+
+struct engine_request {
+    enum engine_action action;
+    bool relaxed;       /* a write need not be durable when acknowledged; a read may show what is not durable */
+    uint64_t hash;      /* hash_key(key, engine_hash_seed) */
+    struct slice key;   /* 1..KVS_KEY_BYTES_MAX bytes; an empty key is allowed too */
+    struct slice value; /* PUT */
+};
+
+struct engine_result {
+    enum kvs_err error; /* OK, NO_SPACE, NO_MEMORY, TOO_LARGE, FAILED, CORRUPT (see engine_damage_text), IO */
+    bool found;         /* GET: there is a value; PUT: the key was there before (a guess while its old record is on disk);
+                           REMOVE: the key was there */
+    struct slice value; /* GET */
+    uint64_t gate;      /* 0, or the LSN of the owner that must be durable first */
+};
+
+enum engine_answer {
+    ENGINE_DONE,     /* the result is there */
+    ENGINE_MUST_WAIT /* nothing was done: engine_submit it */,
+    ENGINE_ASK_OWNER /* engine_try_get only: what is there is not durable yet; let the owner execute it */
+};
+
+/* Executes on the owner's thread, inside a section. */
+enum engine_answer engine_try(struct engine_shard *owner, const struct engine_request *request,
+                              struct engine_result *result);
+
+/* Reads a key of any shard from the thread of `reader`, inside a section. MUST_WAIT: it is on disk, engine_submit_get it. */
+enum engine_answer engine_try_get(struct engine_shard *reader, unsigned owner_id, const struct engine_request *request,
+                                  struct engine_result *result);
+
+struct engine_op;
+typedef void engine_done_fn(struct engine_op *op);
+
+/* Key and value are the caller's and stay until `done`. */
+struct engine_op {
+    struct engine_request request;
+    struct engine_result result;
+    engine_done_fn *done; /* on the thread it was submitted on; inside a section; may be before engine_submit returns */
+
+    /* Private to src/engine from here on. */
+    struct engine_shard *shard;
+    unsigned owner_id;
+    struct list link;      /* operations on the same key, in order */
+    struct list wait_link; /* operations waiting for room in the log */
+    struct ring_op io;
+    void *buffer;
+    uint32_t buffer_bytes;
+    uint8_t state;
+    uint8_t tries;
+    unsigned candidate;
+    uint64_t address;
+    uint64_t addresses[4];
+};
+
+/* On the owner's thread. */
+void engine_submit(struct engine_shard *owner, struct engine_op *op);
+/* A GET of any shard's key, on the reader's own thread and ring; result.error AGAIN = let the owner execute it. */
+void engine_submit_get(struct engine_shard *reader, unsigned owner_id, struct engine_op *op);
+/* Gives back the buffer behind op->result.value. After `done`, exactly once, on the same thread. */
+void engine_op_release(struct engine_op *op);
+
+void engine_section_begin(struct engine_shard *shard);
+void engine_section_end(struct engine_shard *shard);
+
+/* ---- state ----------------------------------------------------------------------------------------------------- */
+
+/* The LSN up to which the shard's log is durable. Owner's thread; others see a value that is at most late. */
+uint64_t engine_durable(const struct engine_shard *shard);
+bool engine_failed(const struct engine_shard *shard);
+/* What failed, where: for replies and logs. "" while nothing has. */
+const char *engine_failure_text(const struct engine_shard *shard);
+/* The latest damage met by a read (segment, offset). "" when there was none. */
+const char *engine_damage_text(const struct engine_shard *shard);
+
+struct engine_stats {
+    uint64_t keys;
+    uint64_t index_bytes;     /* RAM of the index, directory and growth slack included */
+    uint64_t image_bytes;     /* RAM that holds log segments */
+    uint64_t records_appended;
+    uint64_t bytes_appended;  /* records, before padding */
+    uint64_t batches;         /* commits */
+    uint64_t bytes_written;   /* to the log, padding included */
+    uint64_t commit_ns;       /* sum over batches, from submission to durable */
+    uint64_t disk_reads;
+    uint64_t disk_read_bytes;
+    uint64_t segments;
+    uint64_t disk_bytes;      /* of all segment files */
+    uint64_t damaged_reads;
+    uint64_t index_splits;
+    uint64_t blind_overwrites;
+    uint64_t failed_shards;
+};
+
+/* Sums over all shards; any thread; each figure is exact or a moment old. */
+void engine_stats(const struct engine *engine, struct engine_stats *out);
+/* "O_DIRECT + RWF_DSYNC", "buffered + fdatasync", "none": how the log becomes durable. */
+const char *engine_durability_method(const struct engine *engine);
+
+#endif

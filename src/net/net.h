@@ -1,0 +1,127 @@
+/*
+ * net.h - the connections of one shard: accept, receive, recognise the protocol, decode, reply in order, send, bound.
+ *
+ * One struct net belongs to one shard's thread and ring; every call and callback is on that thread. net knows no engine: it
+ * hands decoded requests to a handler and takes replies.
+ *
+ * A connection's protocol is told by its first byte: FRAME_MAGIC begins the kvs binary protocol, anything else is RESP.
+ *
+ * Replies. The handler answers each request exactly once: at once, with net_reply_reserve and net_reply_commit, or later,
+ * by giving a struct net_slot to net_reply_defer and calling net_slot_fill when it knows. RESP replies leave in the order of
+ * their requests; frames leave as soon as they may. A reply may carry a gate, a number that must have been reached by
+ * net_release before the reply may leave. Gates given to one struct net rise over time, or are 0 (none).
+ *
+ * Sending happens in net_flush, once per turn of the shard's loop: one gathered send per connection, at most one in flight.
+ *
+ * Bounds. A connection whose unsent replies or requests under way exceed their limits is not read from until they have
+ * shrunk; one that does not take its replies for `send_timeout_ms` is dropped. A request over the limits is answered with an
+ * error and, where the protocol demands it, the end of the connection.
+ */
+#ifndef KVS_NET_NET_H
+#define KVS_NET_NET_H
+
+#include "base/bytes.h"
+#include "base/list.h"
+#include "proto/frame.h"
+#include "proto/resp.h"
+#include "ring/ring.h"
+
+struct net;
+struct net_conn;
+
+/* Called on the shard's thread. Arguments and frames lie in receive buffers: they are good until the call returns. */
+struct net_handler {
+    void *context;
+    /* Around the requests of one receive completion: the place for an engine section. */
+    void (*batch_begin)(void *context);
+    void (*batch_end)(void *context);
+    void (*resp_request)(void *context, struct net_conn *conn, const struct slice *args, unsigned count);
+    /* Hello is answered by net itself; everything else comes here. */
+    void (*frame_request)(void *context, struct net_conn *conn, const struct frame *frame);
+    void (*opened)(void *context, struct net_conn *conn);
+    /* The last call for this connection: no slot of it is pending any more. */
+    void (*closed)(void *context, struct net_conn *conn);
+};
+
+struct net_options {
+    unsigned connections_max;      /* of this shard; more are told so and closed */
+    uint64_t output_bytes_max;     /* unsent replies per connection beyond which it is not read from */
+    unsigned requests_max;         /* requests under way per connection beyond which it is not read from */
+    uint32_t send_timeout_ms;      /* 0 = never */
+    struct resp_limits resp;
+    struct frame_limits frame;
+    struct frame_hello hello;      /* what the server says of itself */
+    size_t conn_user_bytes;        /* zeroed room for the handler in every connection: net_conn_user */
+};
+
+enum kvs_err net_open(struct net **out, struct ring *ring, const struct net_options *options,
+                      const struct net_handler *handler);
+/* Starts accepting on a listening socket (ring_listen), which stays the caller's. At most NET_LISTENERS_MAX. */
+#define NET_LISTENERS_MAX 4
+enum kvs_err net_accept(struct net *net, int listen_fd);
+/* Orderly end: no more connections, no more reading; replies that are due leave, then connections close. */
+void net_drain(struct net *net);
+/* True after net_drain when the last connection is gone and nothing is in flight. */
+bool net_drained(const struct net *net);
+/* Drops every connection now; net_drained tells when that is complete. For a second signal, a crash, a stuck peer. */
+void net_abort(struct net *net);
+/* Frees everything; after net_drained (or with the ring closed already, in the simulator). */
+void net_close(struct net *net);
+
+/* Starts the sends that are due. Once per turn of the loop. */
+void net_flush(struct net *net);
+/* Replies with a gate up to `gate` may leave. */
+void net_release(struct net *net, uint64_t gate);
+/* Replies whose gate has not been reached never will be: each becomes an error with this text, "ERR …" for RESP, status
+ * FRAME_FAILED for frames. The same for every gate given from now on. */
+void net_fail_gates(struct net *net, const char *text);
+
+/* ---- from inside resp_request and frame_request ---------------------------------------------------------------- */
+
+/* Room for a reply of at most `bytes`, valid until the next call of net. NULL: no memory, and the connection is ended. */
+uint8_t *net_reply_reserve(struct net_conn *conn, size_t bytes);
+/* The reserved room's first `bytes` are the reply to the current request. */
+void net_reply_commit(struct net_conn *conn, size_t bytes, uint64_t gate);
+
+/* A reply that comes later. Embedded in the handler's own structure for the request. */
+struct net_slot {
+    struct net_conn *conn;
+    void (*released)(struct net_slot *slot); /* set before net_slot_fill: the bytes are not needed any more, and neither is
+                                                the slot. Called exactly once, sent or not. */
+    /* Private to src/net. */
+    const uint8_t *data;
+    size_t size;
+    uint64_t gate;
+    uint64_t id;
+    uint8_t opcode;
+    bool filled;
+    struct list link;
+};
+
+/* The current request's reply is what net_slot_fill will say. `slot` is set up by this call, but for `released`. */
+void net_reply_defer(struct net_conn *conn, struct net_slot *slot);
+/* Any time later. `data` stays until slot->released. The connection may have ended meanwhile: then it is released at once. */
+void net_slot_fill(struct net_slot *slot, const uint8_t *data, size_t size, uint64_t gate);
+
+/* ---- connections ----------------------------------------------------------------------------------------------- */
+
+void *net_conn_user(struct net_conn *conn);
+struct net *net_conn_net(struct net_conn *conn);
+uint64_t net_conn_id(const struct net_conn *conn); /* unique in this struct net */
+/* Ends the connection once the replies to all requests so far have left; what follows on it is ignored. */
+void net_conn_finish(struct net_conn *conn);
+
+struct net_stats {
+    uint64_t connections;          /* now */
+    uint64_t connections_accepted; /* ever */
+    uint64_t connections_refused;  /* over the limit */
+    uint64_t connections_dropped;  /* slow readers, protocol errors */
+    uint64_t requests;
+    uint64_t bytes_received;
+    uint64_t bytes_sent;
+    uint64_t memory_bytes;         /* buffers and connections */
+};
+/* On the shard's thread, or from others as numbers that are a moment old. */
+void net_stats(const struct net *net, struct net_stats *out);
+
+#endif
