@@ -126,18 +126,11 @@ struct engine_op {
     engine_done_fn *done; /* on the thread it was submitted on; inside a section; may be before engine_submit returns */
 
     /* Private to src/engine from here on. */
-    struct engine_shard *shard;
-    unsigned owner_id;
-    struct list link;      /* operations on the same key, in order */
-    struct list wait_link; /* operations waiting for room in the log */
-    struct ring_op io;
-    void *buffer;
-    uint32_t buffer_bytes;
+    struct engine_shard *shard; /* where it was submitted */
+    struct list link;           /* among the operations on keys with this hash, in order */
+    struct list stall_link;     /* among the operations waiting for room in the log */
+    void *wait;                 /* what it needs while it waits for the disk */
     uint8_t state;
-    uint8_t tries;
-    unsigned candidate;
-    uint64_t address;
-    uint64_t addresses[4];
 };
 
 /* On the owner's thread. */

@@ -90,7 +90,10 @@ enum frame_result {
 /* Decodes one frame at the start of data; constant time, keeps no state. */
 enum frame_result frame_parse(const uint8_t *data, size_t size, const struct frame_limits *limits, struct frame *frame);
 
-/* Writes header and key and value (either may be empty) at `out`, which has room for frame_bytes(); returns the bytes. */
+/*
+ * Writes header and key and value (either may be empty) at `out`, which has room for frame_bytes(); returns the bytes.
+ * Opcode, flags, status and id are the header's; magic, sizes and zeros are filled in from key and value.
+ */
 size_t frame_write(uint8_t *out, const struct frame_header *header, struct slice key, struct slice value);
 
 static inline size_t frame_bytes(size_t key_bytes, size_t value_bytes)

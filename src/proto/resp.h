@@ -14,7 +14,7 @@
 struct resp_limits {
     uint32_t args_max;         /* of one request */
     uint32_t arg_bytes_max;    /* of one argument */
-    uint32_t inline_bytes_max; /* of an inline command line, and of any length line; Redis: 64 KiB */
+    uint32_t inline_bytes_max; /* of an inline command line, and of any length line; at least 32; Redis: 64 KiB */
 };
 
 /* An argument's place, relative to the first byte of its request. */
@@ -43,6 +43,7 @@ struct resp_parser {
     uint64_t wanted;     /* with RESP_MORE: bytes from the request's start that would be enough to get further */
     char error[96];
     int64_t bulk_bytes; /* private: length announced for the argument being read, -1 = its length line comes next */
+    uint64_t scanned;   /* private: bytes of the line that begins at `size` known to hold no end of it */
     uint8_t phase;      /* private */
 };
 

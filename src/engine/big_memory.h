@@ -1,0 +1,13 @@
+/*
+ * big_memory.h - large, zeroed, 2 MiB-aligned memory straight from the system, on huge pages where allowed. Any thread.
+ */
+#ifndef KVS_ENGINE_BIG_MEMORY_H
+#define KVS_ENGINE_BIG_MEMORY_H
+
+#include <stddef.h>
+
+/* NULL when the system has no more. Untouched pages take no RAM. */
+void *big_memory_alloc(size_t bytes);
+void big_memory_free(void *memory, size_t bytes);
+
+#endif

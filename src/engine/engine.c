@@ -1,0 +1,315 @@
+/*
+ * engine.c - opening a data directory for the right engine, and passing calls on to it.
+ *
+ * Opening: make the directory if need be, take its lock, read its superblock. A directory that one engine wrote is refused
+ * to another; so is a directory that holds strange files and no superblock, for it is hardly meant to be a data directory.
+ * A new directory gets its superblock here: engine, UUID, hash seed and segment size are settled for its life.
+ */
+#include "engine/engine.h"
+
+#include "base/assert.h"
+#include "base/limits.h"
+#include "engine/engine_internal.h"
+#include "engine/segment.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define LOCK_NAME "lock"
+
+enum { MIB = 1024 * 1024 };
+#define SEGMENT_BYTES_MIN (256ull * 1024)
+#define SEGMENT_BYTES_MAX (1024ull * MIB)
+#define SEGMENT_BYTES_DEFAULT (64ull * MIB)
+
+static const struct {
+    const char *kind;
+    enum kvs_err (*open)(struct engine **, const struct engine *, struct ring *, char[ENGINE_MESSAGE_BYTES]);
+} engines[] = {{"kvs", kvs_engine_open}, {"memory", memory_engine_open}};
+
+/* A new store's segment size: as large as leaves every shard sixteen images within the budget. */
+static uint64_t default_segment_bytes(const struct engine_options *options)
+{
+    uint64_t bytes = SEGMENT_BYTES_DEFAULT;
+    while (bytes > MIB && bytes * 16 * options->shard_count > options->memory_bytes)
+        bytes /= 2;
+    return bytes;
+}
+
+static enum kvs_err check_options(const struct engine_options *options, char message[ENGINE_MESSAGE_BYTES])
+{
+    if (options->shard_count < 1 || options->shard_count > KVS_SHARDS_MAX) {
+        snprintf(message, ENGINE_MESSAGE_BYTES, "number of threads %u is not within 1..%u", options->shard_count,
+                 KVS_SHARDS_MAX);
+        return KVS_ERR_INVALID;
+    }
+    uint64_t segment = options->segment_bytes;
+    if (segment != 0 &&
+        (!is_power_of_two(segment) || segment < SEGMENT_BYTES_MIN || segment > SEGMENT_BYTES_MAX)) {
+        snprintf(message, ENGINE_MESSAGE_BYTES, "segment size %llu is not a power of two from 256 KiB to 1 GiB",
+                 (unsigned long long)segment);
+        return KVS_ERR_INVALID;
+    }
+    return KVS_ERR_OK;
+}
+
+struct strangers {
+    unsigned count;
+    char name[128];
+};
+
+static void count_stranger(void *context, const char *name)
+{
+    struct strangers *strangers = context;
+    uint32_t number;
+    bool unfinished;
+    if (strcmp(name, LOCK_NAME) == 0 || strcmp(name, SUPERBLOCK_NAME ".new") == 0 || strcmp(name, "lost+found") == 0)
+        return;
+    if (segment_name_parse(name, &number, &unfinished) && unfinished)
+        return;
+    if (strangers->count++ == 0)
+        snprintf(strangers->name, sizeof strangers->name, "%s", name);
+}
+
+static enum kvs_err create_store(struct engine *base, struct ring *ring, char message[ENGINE_MESSAGE_BYTES])
+{
+    struct strangers strangers = {0};
+    enum kvs_err err = ring_dir_list(ring, base->dir_fd, count_stranger, &strangers);
+    if (err != KVS_ERR_OK) {
+        snprintf(message, ENGINE_MESSAGE_BYTES, "cannot read directory %s: %s", base->data_dir, kvs_err_text(err));
+        return err;
+    }
+    if (strangers.count > 0) {
+        snprintf(message, ENGINE_MESSAGE_BYTES,
+                 "%s is not a data directory: it has no superblock but holds %u other entries, such as '%s'; give an "
+                 "empty or a new directory",
+                 base->data_dir, strangers.count, strangers.name);
+        return KVS_ERR_MISMATCH;
+    }
+    struct superblock *superblock = &base->superblock;
+    memset(superblock, 0, sizeof *superblock);
+    ring_random(ring, superblock->uuid, sizeof superblock->uuid);
+    ring_random(ring, &superblock->hash_seed, sizeof superblock->hash_seed);
+    snprintf(superblock->engine, sizeof superblock->engine, "%s", base->options.kind);
+    superblock->segment_bytes =
+        base->options.segment_bytes != 0 ? base->options.segment_bytes : default_segment_bytes(&base->options);
+    superblock->lsn_base = 1;
+    superblock->created_ms = ring_wall_ms(ring);
+    base->recovery.created = true;
+    return superblock_write(ring, base->dir_fd, base->data_dir, superblock, message);
+}
+
+/* Reads or makes the superblock of a locked directory. */
+static enum kvs_err identify(struct engine *base, struct ring *ring, char message[ENGINE_MESSAGE_BYTES])
+{
+    enum kvs_err err = superblock_read(ring, base->dir_fd, base->data_dir, &base->superblock, message);
+    if (err == KVS_ERR_NOT_FOUND)
+        err = create_store(base, ring, message);
+    if (err != KVS_ERR_OK)
+        return err;
+    const struct superblock *superblock = &base->superblock;
+    if (strncmp(superblock->engine, base->options.kind, sizeof superblock->engine) != 0) {
+        snprintf(message, ENGINE_MESSAGE_BYTES,
+                 "data directory %s was written by engine '%.16s', not '%s': use that engine, or another directory",
+                 base->data_dir, superblock->engine, base->options.kind);
+        return KVS_ERR_MISMATCH;
+    }
+    uint64_t segment = superblock->segment_bytes;
+    if (!is_power_of_two(segment) || segment < SEGMENT_BYTES_MIN || segment > SEGMENT_BYTES_MAX) {
+        snprintf(message, ENGINE_MESSAGE_BYTES, "the superblock of %s names an impossible segment size of %llu bytes",
+                 base->data_dir, (unsigned long long)segment);
+        return KVS_ERR_CORRUPT;
+    }
+    return KVS_ERR_OK;
+}
+
+static void release_directory(struct engine *base, struct ring *ring)
+{
+    if (base->lock_fd >= 0)
+        ring_close_fd(ring, base->lock_fd);
+    if (base->dir_fd >= 0)
+        ring_close_fd(ring, base->dir_fd);
+    free(base->data_dir);
+}
+
+static enum kvs_err take_directory(struct engine *base, struct ring *ring, char message[ENGINE_MESSAGE_BYTES])
+{
+    enum kvs_err err = ring_dir_open(ring, base->data_dir, &base->dir_fd);
+    if (err != KVS_ERR_OK) {
+        snprintf(message, ENGINE_MESSAGE_BYTES, "cannot open or make data directory %s: %s", base->data_dir,
+                 kvs_err_text(err));
+        return err;
+    }
+    err = ring_dir_lock(ring, base->dir_fd, LOCK_NAME, &base->lock_fd);
+    if (err == KVS_ERR_LOCKED)
+        snprintf(message, ENGINE_MESSAGE_BYTES,
+                 "data directory %s is in use by another process: stop that one, or use another directory",
+                 base->data_dir);
+    else if (err != KVS_ERR_OK)
+        snprintf(message, ENGINE_MESSAGE_BYTES, "cannot lock data directory %s: %s", base->data_dir,
+                 kvs_err_text(err));
+    return err;
+}
+
+enum kvs_err engine_open(struct engine **out, const struct engine_options *options, struct ring *ring,
+                         char message[ENGINE_MESSAGE_BYTES])
+{
+    message[0] = '\0';
+    enum kvs_err err = check_options(options, message);
+    if (err != KVS_ERR_OK)
+        return err;
+    struct engine base = {.options = *options, .dir_fd = -1, .lock_fd = -1};
+    base.data_dir = strdup(options->data_dir);
+    if (base.data_dir == NULL)
+        return KVS_ERR_NO_MEMORY;
+    base.options.data_dir = base.data_dir;
+
+    size_t kind = 0;
+    while (kind < ARRAY_COUNT(engines) && strcmp(engines[kind].kind, options->kind) != 0)
+        kind++;
+    if (kind == ARRAY_COUNT(engines)) {
+        snprintf(message, ENGINE_MESSAGE_BYTES, "unknown engine '%s': there are kvs and memory", options->kind);
+        err = KVS_ERR_INVALID;
+        goto fail;
+    }
+    err = take_directory(&base, ring, message);
+    if (err == KVS_ERR_OK)
+        err = identify(&base, ring, message);
+    if (err == KVS_ERR_OK)
+        err = engines[kind].open(out, &base, ring, message);
+    if (err == KVS_ERR_OK)
+        return KVS_ERR_OK;
+fail:
+    if (message[0] == '\0')
+        snprintf(message, ENGINE_MESSAGE_BYTES, "cannot open data directory %s: %s", base.data_dir, kvs_err_text(err));
+    release_directory(&base, ring);
+    return err;
+}
+
+void engine_close(struct engine *engine, struct ring *ring)
+{
+    struct engine base = *engine;
+    engine->interface->close(engine, ring);
+    release_directory(&base, ring);
+}
+
+void engine_recovered(const struct engine *engine, struct engine_recovery *out)
+{
+    *out = engine->recovery;
+}
+
+uint64_t engine_hash_seed(const struct engine *engine)
+{
+    return engine->superblock.hash_seed;
+}
+
+const char *engine_kind(const struct engine *engine)
+{
+    return engine->interface->kind;
+}
+
+unsigned engine_shard_count(const struct engine *engine)
+{
+    return engine->options.shard_count;
+}
+
+const char *engine_durability_method(const struct engine *engine)
+{
+    return engine->interface->durability_method(engine);
+}
+
+void engine_stats(const struct engine *engine, struct engine_stats *out)
+{
+    memset(out, 0, sizeof *out);
+    engine->interface->stats(engine, out);
+}
+
+enum kvs_err engine_shard_start(struct engine *engine, unsigned id, struct ring *ring, struct engine_shard **out)
+{
+    KVS_ASSERT(id < engine->options.shard_count);
+    return engine->interface->shard_start(engine, id, ring, out);
+}
+
+bool engine_shard_ready(const struct engine_shard *shard)
+{
+    return shard->interface->shard_ready(shard);
+}
+
+void engine_turn(struct engine_shard *shard)
+{
+    shard->interface->turn(shard);
+}
+
+int64_t engine_timeout_ns(const struct engine_shard *shard)
+{
+    return shard->interface->timeout_ns(shard);
+}
+
+void engine_shard_stop(struct engine_shard *shard)
+{
+    shard->interface->shard_stop(shard);
+}
+
+bool engine_shard_stopped(const struct engine_shard *shard)
+{
+    return shard->interface->shard_stopped(shard);
+}
+
+enum engine_answer engine_try(struct engine_shard *owner, const struct engine_request *request,
+                              struct engine_result *result)
+{
+    return owner->interface->try(owner, request, result);
+}
+
+enum engine_answer engine_try_get(struct engine_shard *reader, unsigned owner_id, const struct engine_request *request,
+                                  struct engine_result *result)
+{
+    KVS_ASSERT(request->action == ENGINE_GET);
+    return reader->interface->try_get(reader, owner_id, request, result);
+}
+
+void engine_submit(struct engine_shard *owner, struct engine_op *op)
+{
+    owner->interface->submit(owner, op);
+}
+
+void engine_submit_get(struct engine_shard *reader, unsigned owner_id, struct engine_op *op)
+{
+    KVS_ASSERT(op->request.action == ENGINE_GET);
+    reader->interface->submit_get(reader, owner_id, op);
+}
+
+void engine_op_release(struct engine_op *op)
+{
+    op->shard->interface->op_release(op);
+}
+
+void engine_section_begin(struct engine_shard *shard)
+{
+    epoch_begin(&shard->thread);
+}
+
+void engine_section_end(struct engine_shard *shard)
+{
+    epoch_end(&shard->thread);
+}
+
+uint64_t engine_durable(const struct engine_shard *shard)
+{
+    return shard->interface->durable(shard);
+}
+
+bool engine_failed(const struct engine_shard *shard)
+{
+    return shard->interface->failed(shard);
+}
+
+const char *engine_failure_text(const struct engine_shard *shard)
+{
+    return shard->interface->failure_text(shard);
+}
+
+const char *engine_damage_text(const struct engine_shard *shard)
+{
+    return shard->interface->damage_text(shard);
+}

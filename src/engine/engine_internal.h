@@ -1,0 +1,60 @@
+/*
+ * engine_internal.h - what an engine implements: the table behind engine.h, and the heads of its two objects.
+ *
+ * Each engine embeds struct engine and struct engine_shard as the first member of its own structures.
+ */
+#ifndef KVS_ENGINE_ENGINE_INTERNAL_H
+#define KVS_ENGINE_ENGINE_INTERNAL_H
+
+#include "engine/engine.h"
+#include "engine/epoch.h"
+#include "engine/superblock.h"
+
+struct engine_interface {
+    const char *kind;
+    const char *(*durability_method)(const struct engine *engine);
+    void (*close)(struct engine *engine, struct ring *ring);
+    enum kvs_err (*shard_start)(struct engine *engine, unsigned id, struct ring *ring, struct engine_shard **out);
+    bool (*shard_ready)(const struct engine_shard *shard);
+    void (*turn)(struct engine_shard *shard);
+    int64_t (*timeout_ns)(const struct engine_shard *shard);
+    void (*shard_stop)(struct engine_shard *shard);
+    bool (*shard_stopped)(const struct engine_shard *shard);
+    enum engine_answer (*try)(struct engine_shard *owner, const struct engine_request *request,
+                              struct engine_result *result);
+    enum engine_answer (*try_get)(struct engine_shard *reader, unsigned owner_id, const struct engine_request *request,
+                                  struct engine_result *result);
+    void (*submit)(struct engine_shard *owner, struct engine_op *op);
+    void (*submit_get)(struct engine_shard *reader, unsigned owner_id, struct engine_op *op);
+    void (*op_release)(struct engine_op *op);
+    uint64_t (*durable)(const struct engine_shard *shard);
+    bool (*failed)(const struct engine_shard *shard);
+    const char *(*failure_text)(const struct engine_shard *shard);
+    const char *(*damage_text)(const struct engine_shard *shard);
+    void (*stats)(const struct engine *engine, struct engine_stats *out);
+};
+
+struct engine {
+    const struct engine_interface *interface;
+    struct engine_options options; /* data_dir is a copy of its own */
+    struct superblock superblock;
+    struct epoch epoch;
+    struct engine_recovery recovery;
+    char *data_dir;
+    int dir_fd;
+    int lock_fd;
+};
+
+struct engine_shard {
+    const struct engine_interface *interface;
+    struct epoch_thread thread;
+};
+
+/* Each opens its engine in a locked directory whose superblock was read or made (recovery.created). Fills
+ * engine->interface. On failure it has freed what is its own; directory and lock stay the caller's. */
+enum kvs_err kvs_engine_open(struct engine **out, const struct engine *base, struct ring *ring,
+                             char message[ENGINE_MESSAGE_BYTES]);
+enum kvs_err memory_engine_open(struct engine **out, const struct engine *base, struct ring *ring,
+                                char message[ENGINE_MESSAGE_BYTES]);
+
+#endif

@@ -1,0 +1,463 @@
+/*
+ * index.c - extendible hashing over pages of buckets, one cache line each.
+ *
+ *   directory                page: 64 buckets            bucket: 8 slots of 8 bytes, one cache line
+ *   ┌───────────────┐        ┌────┐                      ┌──────┬──────┬─ … ─┬──────┐
+ *   │ page | depth  │───────►│ 0  │                      │ slot │ slot │     │ slot │
+ *   │ page | depth  │──┐     │ …  │                      └──────┴──────┴─ … ─┴──────┘
+ *   │      …        │  └───► │ 63 │
+ *   └───────────────┘        └────┘
+ *
+ *   slot, bit  63       48   47        46      44   43   40   39      0
+ *              fingerprint   unsettled distance     class     address        0 = empty, fingerprint 0 = removed
+ *
+ * Look-up: the bucket is bits 0..5 of the hash, the page stands in the directory at the next `depth` bits. An entry lies in
+ * its home bucket or, when that was full, in one of the seven behind it (its distance). A walk ends at the first bucket
+ * with an empty slot; 85 of 100 end in the first.
+ *
+ * Fingerprint: a 1 bit, then up to 15 bits of the hash from the page's depth upwards. Keys are not in RAM, so a split must
+ * find the next bit of the hash in the slot: it takes it from the low end of the fingerprint, which becomes one bit shorter. An
+ * entry that is written again gets its 15 bits back. After s splits an entry has 15 - s bits left, but only 2^-s of all
+ * entries are that old, so every generation adds the same small share (bucket entries × 2^-15) to false matches.
+ *
+ * Growth: an insert that finds its eight buckets full splits the page: both halves are built aside, published in the
+ * directory, and the old page is retired by epoch. A page full of removed slots is rebuilt in the same way.
+ *
+ * Failure: out of pages (NO_MEMORY) or a split that separates nothing (NO_SPACE, equal hashes) leaves all as it was.
+ */
+#include "engine/index.h"
+
+#include "base/assert.h"
+#include "base/bytes.h"
+#include "engine/page_pool.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+
+enum {
+    BUCKET_BITS = 6,
+    BUCKETS = 1 << BUCKET_BITS,
+    SLOTS = 8,
+    PAGE_SLOTS = BUCKETS * SLOTS,
+    DISTANCE_MAX = 7,
+    FINGERPRINT_BITS = 15,
+    DEPTH_MAX = 27, /* so that every bit used lies below the bits that choose the shard */
+};
+static_assert(PAGE_SLOTS * sizeof(uint64_t) == PAGE_BYTES, "a page is 64 cache lines");
+static_assert(BUCKET_BITS + DEPTH_MAX + FINGERPRINT_BITS <= 48, "bits of the hash");
+
+#define SLOT_REMOVED    1ull
+#define CLASS_SHIFT     40
+#define DISTANCE_SHIFT  44
+#define UNSETTLED_SHIFT 47
+#define PRINT_SHIFT     48
+#define DISTANCE_MASK   (7ull << DISTANCE_SHIFT)
+#define WINDOW_MASK     ((1u << FINGERPRINT_BITS) - 1)
+
+#define DEPTH_MASK 63ull /* pages are aligned to 4 KiB: the low bits of a directory entry hold the page's depth */
+
+struct directory {
+    unsigned depth;
+    struct epoch_entry retired;
+    _Atomic uint64_t entries[];
+};
+
+struct index {
+    _Atomic(struct directory *) directory;
+    struct epoch_thread *thread;
+    struct page_pool pool;
+    unsigned depth_min; /* a page cannot be deeper than this plus FINGERPRINT_BITS */
+    _Atomic uint64_t entries;
+    _Atomic uint64_t directory_bytes;
+    _Atomic uint64_t splits;
+};
+
+/* A page, or what became of it, that waits for its last reader. */
+struct retired_page {
+    struct epoch_entry entry;
+    struct index *index;
+    void *page;
+};
+
+typedef _Atomic uint64_t slot_t;
+
+static inline unsigned slot_print(uint64_t slot)
+{
+    return (unsigned)(slot >> PRINT_SHIFT);
+}
+
+static inline unsigned slot_distance(uint64_t slot)
+{
+    return (unsigned)(slot >> DISTANCE_SHIFT) & DISTANCE_MAX;
+}
+
+/* Bits of the hash that a fingerprint still holds, 0..15. */
+static inline unsigned print_bits(unsigned print)
+{
+    return 31u - (unsigned)__builtin_clz(print);
+}
+
+static inline bool print_matches(unsigned print, unsigned window)
+{
+    return print != 0 && ((print ^ window) & ((1u << print_bits(print)) - 1)) == 0;
+}
+
+/* True when two fingerprints may be of one key: they agree in the bits that both still hold. */
+static bool prints_agree(unsigned a, unsigned b)
+{
+    unsigned a_bits = print_bits(a);
+    unsigned b_bits = print_bits(b);
+    return ((a ^ b) & ((1u << (a_bits < b_bits ? a_bits : b_bits)) - 1)) == 0;
+}
+
+static uint64_t slot_make(const struct index_entry *entry, unsigned print, unsigned distance)
+{
+    KVS_ASSERT(entry->address <= INDEX_ADDRESS_MASK && entry->class <= INDEX_CLASS_MAX);
+    return (uint64_t)print << PRINT_SHIFT | (uint64_t)entry->unsettled << UNSETTLED_SHIFT |
+           (uint64_t)distance << DISTANCE_SHIFT | (uint64_t)entry->class << CLASS_SHIFT | entry->address;
+}
+
+static void *page_of(uint64_t directory_entry)
+{
+    return (void *)(uintptr_t)(directory_entry & ~DEPTH_MASK);
+}
+
+static unsigned depth_of(uint64_t directory_entry)
+{
+    return (unsigned)(directory_entry & DEPTH_MASK);
+}
+
+static inline uint64_t directory_slot(const struct directory *directory, uint64_t hash)
+{
+    return (hash >> BUCKET_BITS) & ((1ull << directory->depth) - 1);
+}
+
+static inline unsigned window_at(uint64_t hash, unsigned depth)
+{
+    return (unsigned)(hash >> (BUCKET_BITS + depth)) & WINDOW_MASK;
+}
+
+static size_t directory_size(unsigned depth)
+{
+    return sizeof(struct directory) + (sizeof(uint64_t) << depth);
+}
+
+/* ---- look-up --------------------------------------------------------------------------------------------------- */
+
+void index_find(const struct index *index, uint64_t hash, struct index_cursor *cursor)
+{
+    const struct directory *directory = atomic_load_explicit(&index->directory, memory_order_acquire);
+    uint64_t entry =
+        atomic_load_explicit(&directory->entries[directory_slot(directory, hash)], memory_order_acquire);
+    cursor->page = page_of(entry);
+    cursor->window = window_at(hash, depth_of(entry));
+    cursor->home = (uint8_t)(hash & (BUCKETS - 1));
+    cursor->distance = 0;
+    cursor->slot = 0;
+    cursor->last = false;
+    cursor->current = NULL;
+}
+
+bool index_next(struct index_cursor *cursor, struct index_entry *entry)
+{
+    for (; cursor->distance <= DISTANCE_MAX; cursor->distance++, cursor->slot = 0) {
+        slot_t *bucket = &cursor->page[((cursor->home + cursor->distance) & (BUCKETS - 1)) * SLOTS];
+        while (cursor->slot < SLOTS) {
+            slot_t *at = &bucket[cursor->slot++];
+            uint64_t slot = atomic_load_explicit(at, memory_order_acquire);
+            if (slot == 0) {
+                cursor->last = true;
+                continue;
+            }
+            if (!print_matches(slot_print(slot), cursor->window) || slot_distance(slot) != cursor->distance)
+                continue;
+            cursor->current = at;
+            entry->address = slot & INDEX_ADDRESS_MASK;
+            entry->class = (unsigned)(slot >> CLASS_SHIFT) & INDEX_CLASS_MAX;
+            entry->unsettled = (slot >> UNSETTLED_SHIFT & 1) != 0;
+            return true;
+        }
+        if (cursor->last)
+            break;
+    }
+    cursor->distance = DISTANCE_MAX + 1;
+    cursor->current = NULL;
+    return false;
+}
+
+void index_prefetch(const struct index *index, uint64_t hash)
+{
+    const struct directory *directory = atomic_load_explicit(&index->directory, memory_order_acquire);
+    uint64_t entry =
+        atomic_load_explicit(&directory->entries[directory_slot(directory, hash)], memory_order_relaxed);
+    __builtin_prefetch((char *)page_of(entry) + (hash & (BUCKETS - 1)) * SLOTS * sizeof(uint64_t));
+}
+
+/* ---- change in place ------------------------------------------------------------------------------------------- */
+
+static void count_entries(struct index *index, int64_t by)
+{
+    uint64_t now = atomic_load_explicit(&index->entries, memory_order_relaxed);
+    atomic_store_explicit(&index->entries, now + (uint64_t)by, memory_order_relaxed);
+}
+
+void index_replace(struct index *index, struct index_cursor *cursor, const struct index_entry *entry)
+{
+    (void)index;
+    KVS_ASSERT(cursor->current != NULL);
+    uint64_t old = atomic_load_explicit(cursor->current, memory_order_relaxed);
+    KVS_ASSERT(print_matches(slot_print(old), cursor->window));
+    /* The key was just hashed, so the fingerprint can have all its bits again. */
+    unsigned print = cursor->window | 1u << FINGERPRINT_BITS;
+    atomic_store_explicit(cursor->current, slot_make(entry, print, slot_distance(old)), memory_order_release);
+}
+
+void index_remove(struct index *index, struct index_cursor *cursor)
+{
+    KVS_ASSERT(cursor->current != NULL);
+    KVS_ASSERT(slot_print(atomic_load_explicit(cursor->current, memory_order_relaxed)) != 0);
+    /* A walk may end here already if the bucket has an empty slot; else the slot must go on saying "walk further". */
+    slot_t *bucket = (slot_t *)(void *)align_down((uintptr_t)cursor->current, SLOTS * sizeof(uint64_t));
+    uint64_t left = SLOT_REMOVED;
+    for (unsigned i = 0; i < SLOTS; i++) {
+        if (atomic_load_explicit(&bucket[i], memory_order_relaxed) == 0)
+            left = 0;
+    }
+    atomic_store_explicit(cursor->current, left, memory_order_release);
+    count_entries(index, -1);
+}
+
+/* The slot `ordinal` steps along the walk that begins in bucket `home`. */
+static slot_t *walk_slot(slot_t *page, unsigned home, unsigned ordinal)
+{
+    return &page[((home + ordinal / SLOTS) & (BUCKETS - 1)) * SLOTS + ordinal % SLOTS];
+}
+
+/*
+ * Puts a slot in front of all candidates with its fingerprint, in the first free place of the walk; the candidates before
+ * that place each move to the place of the next. The last moves first, so that a reader, who walks the same way, meets
+ * every one of them at its old place or at its new one. False when the walk has no free place.
+ */
+static bool page_insert(slot_t *page, unsigned home, unsigned print, const struct index_entry *entry)
+{
+    unsigned matches[(DISTANCE_MAX + 1) * SLOTS];
+    unsigned match_count = 0;
+    unsigned place = 0;
+    for (; place < (DISTANCE_MAX + 1) * SLOTS; place++) {
+        uint64_t slot = atomic_load_explicit(walk_slot(page, home, place), memory_order_relaxed);
+        if (slot_print(slot) == 0)
+            break;
+        if (slot_distance(slot) == place / SLOTS && prints_agree(slot_print(slot), print))
+            matches[match_count++] = place;
+    }
+    if (place == (DISTANCE_MAX + 1) * SLOTS)
+        return false;
+
+    while (match_count > 0) {
+        unsigned from = matches[--match_count];
+        uint64_t moved = atomic_load_explicit(walk_slot(page, home, from), memory_order_relaxed);
+        moved = (moved & ~DISTANCE_MASK) | (uint64_t)(place / SLOTS) << DISTANCE_SHIFT;
+        atomic_store_explicit(walk_slot(page, home, place), moved, memory_order_release);
+        place = from;
+    }
+    atomic_store_explicit(walk_slot(page, home, place), slot_make(entry, print, place / SLOTS), memory_order_release);
+    return true;
+}
+
+/* ---- growth ---------------------------------------------------------------------------------------------------- */
+
+static void free_retired_page(struct epoch_entry *entry)
+{
+    struct retired_page *retired = container_of(entry, struct retired_page, entry);
+    page_pool_put(&retired->index->pool, retired->page);
+    free(retired);
+}
+
+static void free_retired_directory(struct epoch_entry *entry)
+{
+    free(container_of(entry, struct directory, retired));
+}
+
+static enum kvs_err directory_double(struct index *index)
+{
+    struct directory *old = atomic_load_explicit(&index->directory, memory_order_relaxed);
+    unsigned depth = old->depth + 1;
+    KVS_ASSERT(depth <= DEPTH_MAX);
+    struct directory *new = malloc(directory_size(depth));
+    if (new == NULL)
+        return KVS_ERR_NO_MEMORY;
+    new->depth = depth;
+    size_t half = 1ull << old->depth;
+    memcpy((void *)new->entries, (const void *)old->entries, half * sizeof(uint64_t));
+    memcpy((void *)(new->entries + half), (const void *)old->entries, half * sizeof(uint64_t));
+    atomic_store_explicit(&index->directory, new, memory_order_release);
+    atomic_store_explicit(&index->directory_bytes, directory_size(depth), memory_order_relaxed);
+    epoch_defer(index->thread, &old->retired, free_retired_directory);
+    return KVS_ERR_OK;
+}
+
+/*
+ * Copies the entries of `from`, in the order of their walks, so that equal fingerprints keep their order, into to[0], or into
+ * to[0] and to[1] by the lowest bit of the fingerprint, which is thereby used up. False when an entry finds no place.
+ */
+static bool page_copy(slot_t *from, slot_t *to[2], bool split, unsigned count[2])
+{
+    for (unsigned home = 0; home < BUCKETS; home++) {
+        for (unsigned place = (DISTANCE_MAX + 1) * SLOTS; place-- > 0;) {
+            uint64_t slot = atomic_load_explicit(walk_slot(from, home, place), memory_order_relaxed);
+            unsigned print = slot_print(slot);
+            if (print == 0 || slot_distance(slot) != place / SLOTS)
+                continue;
+            unsigned side = 0;
+            if (split) {
+                KVS_ASSERT(print_bits(print) > 0);
+                side = print & 1;
+                print >>= 1;
+            }
+            struct index_entry entry = {.address = slot & INDEX_ADDRESS_MASK,
+                                        .class = (unsigned)(slot >> CLASS_SHIFT) & INDEX_CLASS_MAX,
+                                        .unsettled = (slot >> UNSETTLED_SHIFT & 1) != 0};
+            /* From the last of the walk to the first, each in front of those like it: the order stays. */
+            if (!page_insert(to[side], home, print, &entry))
+                return false;
+            count[side]++;
+        }
+    }
+    return true;
+}
+
+static unsigned page_live(slot_t *page)
+{
+    unsigned live = 0;
+    for (unsigned i = 0; i < PAGE_SLOTS; i++)
+        live += slot_print(atomic_load_explicit(&page[i], memory_order_relaxed)) != 0;
+    return live;
+}
+
+/* Points every directory entry of a page at `pages` instead: one page of the same depth, or two one deeper. */
+static void directory_publish(struct index *index, uint64_t hash, unsigned depth, slot_t *pages[2], bool split)
+{
+    struct directory *directory = atomic_load_explicit(&index->directory, memory_order_relaxed);
+    KVS_ASSERT(directory->depth >= depth + (split ? 1 : 0));
+    uint64_t first = (hash >> BUCKET_BITS) & ((1ull << depth) - 1);
+    for (uint64_t i = first; i < 1ull << directory->depth; i += 1ull << depth) {
+        unsigned side = split ? (unsigned)(i >> depth) & 1 : 0;
+        uint64_t entry = (uint64_t)(uintptr_t)pages[side] | (depth + (split ? 1 : 0));
+        atomic_store_explicit(&directory->entries[i], entry, memory_order_release);
+    }
+}
+
+/* Makes room on the page of `hash`: by dropping removed slots if that frees enough, else by a split. */
+static enum kvs_err page_grow(struct index *index, uint64_t hash)
+{
+    struct directory *directory = atomic_load_explicit(&index->directory, memory_order_relaxed);
+    uint64_t entry = atomic_load_explicit(&directory->entries[directory_slot(directory, hash)], memory_order_relaxed);
+    slot_t *old = page_of(entry);
+    unsigned depth = depth_of(entry);
+    bool split = page_live(old) > PAGE_SLOTS / 2;
+    if (split && (depth == DEPTH_MAX || depth >= index->depth_min + FINGERPRINT_BITS))
+        return KVS_ERR_NO_SPACE;
+    if (split && depth == directory->depth) {
+        enum kvs_err err = directory_double(index);
+        if (err != KVS_ERR_OK)
+            return err;
+    }
+
+    enum kvs_err err = KVS_ERR_NO_MEMORY;
+    slot_t *pages[2] = {page_pool_get(&index->pool), NULL};
+    unsigned count[2] = {0, 0};
+    struct retired_page *retired = malloc(sizeof *retired);
+    if (split)
+        pages[1] = page_pool_get(&index->pool);
+    if (pages[0] == NULL || retired == NULL || (split && pages[1] == NULL))
+        goto fail;
+    err = KVS_ERR_NO_SPACE;
+    if (!page_copy(old, pages, split, count) || (split && (count[0] == 0 || count[1] == 0)))
+        goto fail;
+
+    directory_publish(index, hash, depth, pages, split);
+    *retired = (struct retired_page){.index = index, .page = old};
+    epoch_defer(index->thread, &retired->entry, free_retired_page);
+    atomic_store_explicit(&index->splits, atomic_load_explicit(&index->splits, memory_order_relaxed) + split,
+                          memory_order_relaxed);
+    return KVS_ERR_OK;
+
+fail:
+    free(retired);
+    for (unsigned i = 0; i < 2; i++) {
+        if (pages[i] != NULL)
+            page_pool_put(&index->pool, pages[i]);
+    }
+    return err;
+}
+
+enum kvs_err index_insert(struct index *index, uint64_t hash, const struct index_entry *entry)
+{
+    /* A rebuilt page may still lack room just here and then has to split: hence more than one attempt. */
+    for (unsigned attempt = 0; attempt < 4; attempt++) {
+        struct index_cursor cursor;
+        index_find(index, hash, &cursor);
+        if (page_insert(cursor.page, cursor.home, cursor.window | 1u << FINGERPRINT_BITS, entry)) {
+            count_entries(index, 1);
+            return KVS_ERR_OK;
+        }
+        enum kvs_err err = page_grow(index, hash);
+        if (err != KVS_ERR_OK)
+            return err;
+    }
+    return KVS_ERR_NO_SPACE;
+}
+
+/* ---- life ------------------------------------------------------------------------------------------------------ */
+
+static unsigned initial_depth(const struct index_options *options)
+{
+    unsigned depth = 0;
+    while (depth < 20 && ((uint64_t)PAGE_BYTES << (depth + 1)) <= options->bytes_initial)
+        depth++;
+    return depth;
+}
+
+enum kvs_err index_open(struct index **out, const struct index_options *options, struct epoch_thread *thread)
+{
+    unsigned depth = initial_depth(options);
+    struct index *index = calloc(1, sizeof *index);
+    struct directory *directory = malloc(directory_size(depth));
+    if (index == NULL || directory == NULL) {
+        free(index);
+        free(directory);
+        return KVS_ERR_NO_MEMORY;
+    }
+    index->thread = thread;
+    index->depth_min = depth;
+    page_pool_init(&index->pool, options->bytes_max);
+    directory->depth = depth;
+    atomic_store_explicit(&index->directory_bytes, directory_size(depth), memory_order_relaxed);
+    atomic_store_explicit(&index->directory, directory, memory_order_release);
+    for (uint64_t i = 0; i < 1ull << depth; i++) {
+        void *page = page_pool_get(&index->pool);
+        if (page == NULL) {
+            index_close(index);
+            return KVS_ERR_NO_MEMORY;
+        }
+        atomic_store_explicit(&directory->entries[i], (uint64_t)(uintptr_t)page | depth, memory_order_relaxed);
+    }
+    *out = index;
+    return KVS_ERR_OK;
+}
+
+void index_close(struct index *index)
+{
+    if (index == NULL)
+        return;
+    free(atomic_load_explicit(&index->directory, memory_order_relaxed));
+    page_pool_deinit(&index->pool);
+    free(index);
+}
+
+void index_stats(const struct index *index, struct index_stats *out)
+{
+    out->entries = atomic_load_explicit(&index->entries, memory_order_relaxed);
+    out->splits = atomic_load_explicit(&index->splits, memory_order_relaxed);
+    out->bytes = page_pool_bytes(&index->pool) + atomic_load_explicit(&index->directory_bytes, memory_order_relaxed);
+}

@@ -1,0 +1,319 @@
+/*
+ * log.c - append, group commit, roll-over.
+ *
+ *      durable            in flight                 forming                    free
+ *   ───────────────┬──────────────────────┬──────────────────────────┬────────────────────────
+ *                  ▲ commits[oldest]      ▲ batch             tail ──▲        open segment's image
+ *
+ * The image is the write buffer: a record is copied once, into the place from which both the disk and later readers take it.
+ * A commit pads the forming batch to the block size, seals its header and writes [batch, padded tail) with one O_DIRECT write
+ * that is durable when it completes; the next batch forms behind it. No block is ever written twice.
+ *
+ * When to write: at once when nothing is in flight; a second time beside one in flight only when what has gathered is worth
+ * a write of its own: as many records as the one before it, or a large batch. Each commit has its price, so many small ones
+ * in flight are slower than one.
+ *
+ * Roll-over: when a record does not fit, the forming batch is written as it is and the spare segment becomes the open one. Its
+ * first batch waits until all of the old segment is durable. So a torn tail can only be in the last segment of a
+ * stream, and a later segment's existence proves what came before it.
+ *
+ * Failure: a write or sync that fails is not repeated; the log has failed for good. What was in flight or forming will
+ * never be acknowledged.
+ */
+#include "engine/log.h"
+
+#include "base/assert.h"
+#include "base/diag.h"
+
+#include <stdio.h>
+
+enum {
+    LARGE_BATCH_BYTES = 256 * 1024, /* worth a write of its own beside others */
+    NS_PER_MS = 1000000,
+};
+
+static inline void add_relaxed(_Atomic uint64_t *counter, uint64_t by)
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + by, memory_order_relaxed);
+}
+
+uint64_t log_record_bytes_max(const struct segment_table *table)
+{
+    return table->segment_bytes - KVS_BLOCK_BYTES - sizeof(struct batch_header);
+}
+
+void log_init(struct log *log, const struct log_options *options)
+{
+    memset(log, 0, sizeof *log);
+    log->options = *options;
+    log->next_lsn = options->lsn_base;
+    log->prev_lsn = options->lsn_base - 1;
+    atomic_store(&log->durable, options->lsn_base - 1);
+}
+
+static void batch_begin(struct log *log, uint32_t offset)
+{
+    KVS_ASSERT(offset % KVS_BLOCK_BYTES == 0);
+    log->batch = offset;
+    log->tail = offset + (uint32_t)sizeof(struct batch_header);
+    log->records = 0;
+    log->deletes = 0;
+    log->flags = 0;
+    log->wanted = false;
+    log->relaxed_ns = 0;
+}
+
+static bool batch_due(const struct log *log)
+{
+    return log->records > 0 || log->flags != 0;
+}
+
+void log_open(struct log *log, struct segment *segment)
+{
+    KVS_ASSERT(log->open == NULL);
+    KVS_ASSERT(segment_image(segment) != NULL);
+    KVS_ASSERT((uint64_t)segment->end + KVS_BLOCK_BYTES <= log->options.table->segment_bytes);
+    log->open = segment;
+    log->image = segment_image(segment);
+    /* An adopted segment goes on from its own last batch, so that the chain within a segment has no gap. */
+    if (segment->end > KVS_BLOCK_BYTES)
+        log->prev_lsn = segment->last_lsn;
+    batch_begin(log, segment->end);
+    log->flags = BATCH_BOOT;
+    log->wanted = true;
+}
+
+void log_offer(struct log *log, struct segment *segment, uint8_t *image)
+{
+    KVS_ASSERT(log->spare == NULL);
+    KVS_ASSERT(segment->end == KVS_BLOCK_BYTES);
+    log->spare = segment;
+    log->spare_image = image;
+}
+
+/* ---- commit ---------------------------------------------------------------------------------------------------- */
+
+static void log_fail(struct log *log, const struct log_commit *commit)
+{
+    if (log->failed)
+        return;
+    log->failed = true;
+    snprintf(log->failure, sizeof log->failure, "%s of %u bytes at offset %u of segment %06u failed: %s",
+             commit->syncing ? "sync" : "write", commit->bytes, commit->offset, commit->segment->number,
+             ring_op_text(&commit->io));
+    diag_error("shard %u stops writing: %s; reads go on, restart the node when the disk is well again",
+               log->options.stream, log->failure);
+}
+
+/* Moves the durable LSN over the batches that are durable without a gap. */
+static void advance(struct log *log)
+{
+    while (log->count > 0 && log->commits[log->oldest].done && !log->failed) {
+        struct log_commit *commit = &log->commits[log->oldest];
+        KVS_ASSERT(commit->last_lsn >= log_durable(log));
+        atomic_store_explicit(&log->durable, commit->last_lsn, memory_order_release);
+        uint64_t took_ns = ring_now_ns(log->options.ring) - commit->started_ns;
+        add_relaxed(&log->total_commit_ns, took_ns);
+        if (commit->deletes > 0)
+            log->options.deletes_durable(log->options.context, commit->segment, commit->offset);
+        log->oldest = (log->oldest + 1) % LOG_COMMITS_MAX;
+        log->count--;
+    }
+}
+
+static void commit_done(struct ring_op *op)
+{
+    struct log_commit *commit = container_of(op, struct log_commit, io);
+    struct log *log = commit->log;
+    KVS_ASSERT(!commit->done);
+    if (op->error != KVS_ERR_OK) {
+        log_fail(log, commit);
+        commit->done = true;
+        return;
+    }
+    if (log->options.sync_after_write && !commit->syncing) {
+        commit->syncing = true;
+        ring_op_init(op, commit_done);
+        ring_file_sync(log->options.ring, op, commit->segment->fd);
+        return;
+    }
+    commit->done = true;
+    advance(log);
+}
+
+/* Pads and seals the forming batch, starts its write, and begins the next batch behind it. */
+static void commit_start(struct log *log)
+{
+    KVS_ASSERT(log->count < LOG_COMMITS_MAX && !log->failed);
+    uint32_t end = (uint32_t)align_up(log->tail, KVS_BLOCK_BYTES);
+    KVS_ASSERT(end <= log->options.table->segment_bytes);
+    memset(log->image + log->tail, 0, end - log->tail);
+    struct batch_header *header = (struct batch_header *)(void *)(log->image + log->batch);
+    *header = (struct batch_header){.bytes = log->tail - log->batch,
+                                    .record_count = log->records,
+                                    .first_lsn = log->next_lsn - log->records,
+                                    .prev_lsn = log->prev_lsn,
+                                    .durable_lsn = log_durable(log),
+                                    .epoch = log->options.epoch,
+                                    .stream = log->options.stream,
+                                    .flags = log->flags};
+    batch_header_seal(header, log->open->seed, log->batch);
+
+    struct log_commit *commit = &log->commits[(log->oldest + log->count++) % LOG_COMMITS_MAX];
+    *commit = (struct log_commit){.log = log,
+                                  .segment = log->open,
+                                  .offset = log->batch,
+                                  .bytes = end - log->batch,
+                                  .records = log->records,
+                                  .deletes = log->deletes,
+                                  .last_lsn = log->next_lsn - 1,
+                                  .started_ns = ring_now_ns(log->options.ring)};
+    ring_op_init(&commit->io, commit_done);
+    ring_file_write(log->options.ring, &commit->io, log->open->fd, log->image + log->batch, commit->bytes, log->batch,
+                    log->options.sync_after_write ? 0 : RING_WRITE_DURABLE);
+    add_relaxed(&log->total_batches, 1);
+    add_relaxed(&log->total_written, commit->bytes);
+
+    log->prev_lsn = log->next_lsn - 1;
+    log->open->end = end;
+    log->open->last_lsn = log->prev_lsn;
+    batch_begin(log, end);
+}
+
+static const struct log_commit *newest_commit(const struct log *log)
+{
+    return &log->commits[(log->oldest + log->count - 1) % LOG_COMMITS_MAX];
+}
+
+static bool commit_worthwhile(const struct log *log)
+{
+    if (!batch_due(log) || log->failed || log->count == LOG_COMMITS_MAX)
+        return false;
+    if (log->count > 0 && newest_commit(log)->segment != log->open)
+        return false;
+    bool large = log->tail - log->batch >= LARGE_BATCH_BYTES;
+    if (log->count == 0)
+        return log->wanted || large || (log->relaxed_ns != 0 && ring_now_ns(log->options.ring) >= log->relaxed_ns);
+    if (large)
+        return true;
+    return log->wanted && log->count == 1 && log->records >= newest_commit(log)->records &&
+           newest_commit(log)->records > 0;
+}
+
+void log_turn(struct log *log)
+{
+    if (log->open != NULL && commit_worthwhile(log))
+        commit_start(log);
+}
+
+int64_t log_timeout_ns(const struct log *log)
+{
+    if (log->relaxed_ns == 0 || log->records == 0 || log->failed || log->count > 0)
+        return -1;
+    uint64_t now = ring_now_ns(log->options.ring);
+    return now >= log->relaxed_ns ? 0 : (int64_t)(log->relaxed_ns - now);
+}
+
+void log_want(struct log *log, uint64_t lsn)
+{
+    if (log->records > 0 && lsn >= log->next_lsn - log->records)
+        log->wanted = true;
+}
+
+/* ---- append ---------------------------------------------------------------------------------------------------- */
+
+/* Leaves the full segment for the spare one. AGAIN when there is none, or when the last batch cannot be started now. */
+static enum kvs_err roll(struct log *log)
+{
+    if (log->spare == NULL)
+        return KVS_ERR_AGAIN;
+    if (batch_due(log)) {
+        bool old_in_flight = log->count > 0 && newest_commit(log)->segment != log->open;
+        if (log->count == LOG_COMMITS_MAX || old_in_flight)
+            return KVS_ERR_AGAIN;
+        commit_start(log);
+    }
+    struct segment *segment = log->spare;
+    image_attach(log->open->pool, segment, log->spare_image);
+    log->open = segment;
+    log->image = segment_image(segment);
+    log->spare = NULL;
+    log->spare_image = NULL;
+    batch_begin(log, segment->end);
+    return KVS_ERR_OK;
+}
+
+enum kvs_err log_append(struct log *log, enum record_kind kind, unsigned record_flags, bool relaxed, struct slice key,
+                        struct slice value, struct log_place *place)
+{
+    if (log->failed)
+        return KVS_ERR_FAILED;
+    uint64_t bytes = record_bytes(key.size, value.size);
+    if (bytes > log_record_bytes_max(log->options.table))
+        return KVS_ERR_TOO_LARGE;
+    if (log->open == NULL)
+        return KVS_ERR_AGAIN;
+    if (log->tail + bytes > log->options.table->segment_bytes) {
+        enum kvs_err err = roll(log);
+        if (err != KVS_ERR_OK)
+            return err;
+    }
+    KVS_ASSERT(log->tail + bytes <= log->options.table->segment_bytes);
+
+    uint64_t lsn = log->next_lsn++;
+    struct record_header fields = {.lsn = lsn, .kind = (uint8_t)kind, .flags = (uint8_t)record_flags};
+    record_encode(log->image + log->tail, log->open->seed, log->tail, &fields, key, value);
+    *place = (struct log_place){.address = address_make(log->open->number, log->tail, log->options.table->shift),
+                                .lsn = lsn,
+                                .bytes = bytes};
+    log->tail += (uint32_t)bytes;
+    log->records++;
+    log->deletes += kind == RECORD_DELETE;
+    if (!relaxed)
+        log->wanted = true;
+    else if (log->relaxed_ns == 0)
+        log->relaxed_ns =
+            ring_now_ns(log->options.ring) + (uint64_t)log->options.relaxed_interval_ms * NS_PER_MS;
+    add_relaxed(&log->total_records, 1);
+    add_relaxed(&log->total_bytes, bytes);
+    return KVS_ERR_OK;
+}
+
+void log_unappend(struct log *log, const struct log_place *place)
+{
+    KVS_ASSERT(log->records > 0);
+    KVS_ASSERT(place->lsn == log->next_lsn - 1);
+    log->next_lsn--;
+    log->tail -= (uint32_t)place->bytes;
+    log->records--;
+}
+
+/* ---- stop ------------------------------------------------------------------------------------------------------ */
+
+void log_stop(struct log *log)
+{
+    if (log->open == NULL || log->failed)
+        return;
+    if (batch_due(log)) {
+        log->wanted = true;
+        return;
+    }
+    /* The clean mark carries the durable LSN of all before it, so damage to the last batch will be noticed. It has to wait
+     * until that batch is durable, or it could not say so. */
+    if (log->count == 0 && (uint64_t)log->batch + KVS_BLOCK_BYTES <= log->options.table->segment_bytes) {
+        log->flags = BATCH_CLEAN;
+        log->wanted = true;
+    }
+}
+
+bool log_idle(const struct log *log)
+{
+    if (log->failed) {
+        for (unsigned i = 0; i < log->count; i++) {
+            if (!log->commits[(log->oldest + i) % LOG_COMMITS_MAX].done)
+                return false;
+        }
+        return true;
+    }
+    return log->count == 0 && (log->open == NULL || !batch_due(log));
+}

@@ -1,0 +1,152 @@
+/*
+ * log_format.h - the bytes of a log segment: headers, records, and the rules that tell a valid one. Pure; any thread.
+ *
+ *   segment file                                          batch (begins at a multiple of 4 KiB)
+ *   ┌────────────────┬───────┬───────┬─ … ─┬──────────┐   ┌──────────────┬────────┬────────┬─ … ─┬─────────┐
+ *   │ segment header │ batch │ batch │     │ unwritten│   │ batch header │ record │ record │     │ padding │
+ *   │ 4 KiB          │       │       │     │          │   │ 64 bytes     │        │        │     │ to 4 KiB│
+ *   └────────────────┴───────┴───────┴─ … ─┴──────────┘   └──────────────┴────────┴────────┴─ … ─┴─────────┘
+ *
+ * All integers are little-endian. docs/FORMAT.md describes every field; this header is its counterpart in code.
+ *
+ * Checksums are CRC32C, begun with a seed that stands for the place: the store's UUID, the segment's incarnation (uid) and the
+ * offset. So bytes that were valid elsewhere, or in an earlier life of the same segment, are never taken for its own.
+ */
+#ifndef KVS_ENGINE_LOG_FORMAT_H
+#define KVS_ENGINE_LOG_FORMAT_H
+
+#include "base/bytes.h"
+#include "base/limits.h"
+
+#include <assert.h>
+
+#define FORMAT_VERSION 1u
+
+#define SEGMENT_MAGIC 0x474553535656534bull /* "KVSVSSEG" */
+#define BATCH_MAGIC   0x4342564bu           /* "KVBC" */
+
+struct segment_header {
+    uint64_t magic;
+    uint32_t crc; /* of the bytes behind it, to the end of the struct */
+    uint32_t version;
+    uint8_t store_uuid[16];
+    uint64_t uid; /* this incarnation of the segment; never used twice in a store */
+    uint32_t number;
+    uint32_t block_bytes;
+    uint64_t segment_bytes;
+    uint64_t epoch; /* boot in which it was prepared */
+};
+static_assert(sizeof(struct segment_header) == 64, "segment header");
+
+enum batch_flags {
+    BATCH_BOOT = 1,  /* empty; the first of a boot in this segment: what lies before it was durable then */
+    BATCH_CLEAN = 2, /* empty; the last before an orderly stop */
+};
+
+struct batch_header {
+    uint32_t magic;
+    uint32_t crc; /* of the bytes behind it, to the end of the struct, with the seed of the batch's place */
+    uint32_t bytes; /* header and records, before padding */
+    uint32_t record_count;
+    uint64_t first_lsn;   /* of its first record; of the next one when it has none */
+    uint64_t prev_lsn;    /* last LSN before this batch in the segment; in a fresh segment, of the stream */
+    uint64_t durable_lsn; /* the stream was durable up to here when this batch was written */
+    uint64_t epoch;       /* boot that wrote it */
+    uint32_t stream;      /* shard that wrote it */
+    uint32_t flags;
+    uint64_t reserved;
+};
+static_assert(sizeof(struct batch_header) == 64, "batch header");
+
+enum record_kind {
+    RECORD_PUT = 1,
+    RECORD_DELETE = 2,
+    /* 3..15 are kept for prepare and commit records of multi-key writes */
+};
+
+enum record_flags {
+    RECORD_COMPARE = 1, /* another key with the same 64-bit hash may be live: recovery must compare keys */
+    RECORD_EXPIRES = 2, /* reserved: 8 bytes of absolute expiry time (ms since 1970) between header and key */
+};
+
+struct record_header {
+    uint32_t crc; /* of the bytes behind it: rest of the header, key, value; with the seed of the record's place */
+    uint32_t value_bytes;
+    uint64_t lsn;
+    uint16_t key_bytes;
+    uint8_t kind;
+    uint8_t flags;
+    uint8_t type;  /* 0 = string; others are kept for typed values */
+    uint8_t codec; /* 0 = as it is; others are kept for compression */
+    uint16_t reserved;
+};
+static_assert(sizeof(struct record_header) == 24, "record header");
+
+enum { RECORD_ALIGN = 16 };
+
+/* Bytes a record takes in the log, alignment included. */
+static inline uint64_t record_bytes(size_t key_bytes, size_t value_bytes)
+{
+    return align_up(sizeof(struct record_header) + key_bytes + value_bytes, RECORD_ALIGN);
+}
+
+/* Seed of a segment's checksums. */
+uint32_t segment_seed(const uint8_t store_uuid[16], uint64_t uid);
+
+/* Seed for what begins at `offset` in a segment: differs for any two places. */
+static inline uint32_t place_seed(uint32_t seed, uint32_t offset)
+{
+    return seed ^ (offset / RECORD_ALIGN) * 0x9E3779B1u;
+}
+
+/* Writes the 64 bytes of a segment header; the caller zeroes the rest of the block. */
+void segment_header_encode(struct segment_header *out, const uint8_t store_uuid[16], uint32_t number, uint64_t uid,
+                           uint64_t segment_bytes, uint64_t epoch);
+/* NULL when valid for this store and number, else what is wrong with it. */
+const char *segment_header_check(const struct segment_header *header, const uint8_t store_uuid[16], uint32_t number,
+                                 uint64_t segment_bytes);
+
+/* Fills magic and checksum; all other fields are set. */
+void batch_header_seal(struct batch_header *header, uint32_t seed, uint32_t offset);
+/* True when these are the bytes of a batch header written at this place, with lengths that fit into `room` bytes. */
+bool batch_header_valid(const struct batch_header *header, uint32_t seed, uint32_t offset, uint64_t room);
+
+/* Writes a record at `out`, padding zeroed. Sets magic, lengths and checksum. */
+void record_encode(uint8_t *out, uint32_t seed, uint32_t offset, const struct record_header *fields, struct slice key,
+                   struct slice value);
+
+static inline struct slice record_key(const struct record_header *record)
+{
+    return slice_make(record + 1, record->key_bytes);
+}
+
+static inline struct slice record_value(const struct record_header *record)
+{
+    return slice_make((const uint8_t *)(record + 1) + record->key_bytes, record->value_bytes);
+}
+
+/* True when a whole, undamaged record written at this place begins at `data`. */
+bool record_valid(const void *data, uint64_t room, uint32_t seed, uint32_t offset);
+
+/* Size classes for the index: class c holds records of up to 256 << c bytes; 15 stands for all that are larger than 4 MiB. */
+unsigned record_class(uint64_t bytes);
+/* Bytes to read for a record of a class; for class 15 enough for its header and key. */
+uint64_t record_class_bytes(unsigned class);
+
+/* Addresses: number of the segment and offset in it, in units of 16 bytes, together 40 bits. */
+static inline uint64_t address_make(uint32_t segment, uint32_t offset, unsigned segment_shift)
+{
+    return ((uint64_t)segment << segment_shift | offset) / RECORD_ALIGN;
+}
+
+static inline uint32_t address_segment(uint64_t address, unsigned segment_shift)
+{
+    return (uint32_t)(address * RECORD_ALIGN >> segment_shift);
+}
+
+static inline uint32_t address_offset(uint64_t address, unsigned segment_shift)
+{
+    return (uint32_t)(address * RECORD_ALIGN & ((1ull << segment_shift) - 1));
+}
+
+#endif

@@ -1,0 +1,37 @@
+/*
+ * page_pool.h - 4 KiB pages for the index, cut from 2 MiB chunks that ask for huge pages.
+ *
+ * One thread takes and gives back; page_pool_bytes may be read from any. Chunks are returned to the system at deinit only.
+ */
+#ifndef KVS_ENGINE_PAGE_POOL_H
+#define KVS_ENGINE_PAGE_POOL_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+enum { PAGE_BYTES = 4096 };
+
+struct page_chunk;
+
+struct page_pool {
+    uint64_t bytes_max;
+    _Atomic uint64_t bytes_used; /* pages handed out */
+    void *free;                  /* a list through the first word of each free page */
+    struct page_chunk *chunks;
+    uint8_t *unused; /* the latest chunk's pages that were never handed out */
+    uint8_t *unused_end;
+};
+
+void page_pool_init(struct page_pool *pool, uint64_t bytes_max);
+void page_pool_deinit(struct page_pool *pool);
+
+/* A zeroed page, aligned to its size; NULL when bytes_max are handed out or the system has no more. */
+void *page_pool_get(struct page_pool *pool);
+void page_pool_put(struct page_pool *pool, void *page);
+
+static inline uint64_t page_pool_bytes(const struct page_pool *pool)
+{
+    return atomic_load_explicit(&pool->bytes_used, memory_order_relaxed);
+}
+
+#endif

@@ -1,0 +1,106 @@
+/*
+ * recovery_scan.c - the torn-tail rule.
+ *
+ * A batch counts when its header is valid for its place, it continues the chain of the one before it (previous LSN, an epoch not
+ * lower), and every record in it is valid and has the LSN its place in the batch gives it. The first place where that is
+ * not so is the end of the segment's log.
+ *
+ * What stands behind the end decides what the end means. Batches carry the durable LSN of their moment, and a later boot
+ * writes only behind what it has recovered. So a valid batch behind the end, of the same epoch with a durable LSN beyond the end,
+ * or of a later epoch, proves that acknowledged records are missing: damage. Without such a proof the rest is a torn tail: writes
+ * that were under way when the node died, and were never acknowledged.
+ */
+#include "engine/recovery_scan.h"
+
+#include "base/assert.h"
+
+static uint64_t batch_last_lsn(const struct batch_header *batch)
+{
+    return batch->first_lsn + batch->record_count - 1;
+}
+
+static const struct batch_header *batch_at(const struct scan_segment *segment, uint64_t offset)
+{
+    const void *bytes = segment->bytes + offset;
+    return batch_header_valid(bytes, segment->seed, (uint32_t)offset, segment->size - offset) ? bytes : NULL;
+}
+
+static bool records_valid(const struct scan_segment *segment, const struct batch_header *batch, uint32_t offset)
+{
+    uint64_t at = offset + sizeof *batch;
+    uint64_t end = (uint64_t)offset + batch->bytes;
+    uint32_t count = 0;
+    while (at < end) {
+        if (!record_valid(segment->bytes + at, end - at, segment->seed, (uint32_t)at))
+            return false;
+        const struct record_header *record = (const void *)(segment->bytes + at);
+        if (record->lsn != batch->first_lsn + count)
+            return false;
+        count++;
+        at += record_bytes(record->key_bytes, record->value_bytes);
+    }
+    return at == end && count == batch->record_count;
+}
+
+static bool all_zero(const uint8_t *bytes, size_t size)
+{
+    return bytes[0] == 0 && memcmp(bytes, bytes + 1, size - 1) == 0;
+}
+
+/* Looks behind the end for proof of damage, and for how far a torn tail reaches. */
+static void look_behind(const struct scan_segment *segment, struct scan_result *result)
+{
+    uint64_t torn_end = result->end;
+    for (uint64_t at = result->end; at < segment->size; at += KVS_BLOCK_BYTES) {
+        if (!all_zero(segment->bytes + at, KVS_BLOCK_BYTES))
+            torn_end = at + KVS_BLOCK_BYTES;
+        const struct batch_header *batch = batch_at(segment, at);
+        if (batch == NULL || batch->epoch < result->epoch)
+            continue;
+        bool later_boot = result->batches > 0 && batch->epoch > result->epoch;
+        bool beyond = batch->durable_lsn > result->last_lsn && batch->epoch == result->epoch;
+        /* In a segment without a valid batch the first one is missing: what follows it says if that was durable. */
+        bool first_missing = result->batches == 0 && batch->durable_lsn >= batch->prev_lsn;
+        if ((later_boot || beyond || first_missing) && !result->damaged) {
+            result->damaged = true;
+            result->proof_offset = (uint32_t)at;
+            result->proof_lsn = batch->durable_lsn;
+        }
+    }
+    result->torn_bytes = torn_end - result->end;
+}
+
+void scan_batches(const struct scan_segment *segment, struct scan_result *result, scan_batch_fn *each_batch,
+                  void *context)
+{
+    KVS_ASSERT(segment->size % KVS_BLOCK_BYTES == 0);
+    *result = (struct scan_result){.end = KVS_BLOCK_BYTES};
+    while (result->end < segment->size) {
+        const struct batch_header *batch = batch_at(segment, result->end);
+        if (batch == NULL || batch->epoch < result->epoch)
+            break;
+        if (result->batches > 0 && batch->prev_lsn != result->last_lsn)
+            break;
+        if (!records_valid(segment, batch, result->end))
+            break;
+        each_batch(context, batch, result->end);
+        result->batches++;
+        result->records += batch->record_count;
+        result->last_lsn = batch_last_lsn(batch);
+        result->epoch = batch->epoch;
+        result->stream = batch->stream;
+        result->end += (uint32_t)align_up(batch->bytes, KVS_BLOCK_BYTES);
+    }
+    look_behind(segment, result);
+}
+
+void scan_records(const struct scan_segment *segment, uint32_t offset, scan_record_fn *each_record, void *context)
+{
+    const struct batch_header *batch = (const void *)(segment->bytes + offset);
+    uint32_t end = offset + batch->bytes;
+    for (uint32_t at = offset + (uint32_t)sizeof *batch; at < end;) {
+        const struct record_header *record = (const void *)(segment->bytes + at);
+        each_record(context, record, at);
+        at += (uint32_t)record_bytes(record->key_bytes, record->value_bytes);
+    }
+}

@@ -1,0 +1,379 @@
+/*
+ * store.c - the engine `kvs`: opening, a shard's turn, stopping, figures.
+ *
+ * Opening finds out what the file system can do (O_DIRECT, durable writes), divides the memory budget, recovers, and leaves each
+ * shard with the segment it goes on writing in. A shard then starts on its own thread, writes a boot batch, and is ready when that
+ * is durable. Every turn: give the log a spare segment if it lacks one, retry what waits for room, commit, free memory.
+ *
+ * The memory budget: an eighth for the initial index at most, the rest in segment images. The index may grow to half of the
+ * budget; images are a fixed number, at least four a shard.
+ */
+#include "engine/store.h"
+
+#include "base/assert.h"
+#include "base/diag.h"
+#include "engine/big_memory.h"
+#include "engine/blocking.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { IMAGES_MIN = 4 };
+
+static const struct engine_interface store_interface;
+
+static struct store *store_of(const struct engine *engine)
+{
+    return container_of(engine, struct store, base);
+}
+
+/* ---- what the directory offers --------------------------------------------------------------------------------- */
+
+#define PROBE_NAME "000000.seg.new"
+
+static enum kvs_err probe_open(struct store *store, struct ring *ring, bool direct, struct ring_op *op)
+{
+    blocking_init(op);
+    ring_file_open(ring, op, store->base.dir_fd, PROBE_NAME,
+                   RING_OPEN_READ | RING_OPEN_WRITE | RING_OPEN_CREATE | (direct ? RING_OPEN_DIRECT : 0u));
+    ring_await(ring, op);
+    return op->error;
+}
+
+/* Tries a direct and a durable write; falls back to what works, with a warning. */
+static enum kvs_err probe_directory(struct store *store, struct ring *ring, char message[ENGINE_MESSAGE_BYTES])
+{
+    struct ring_op op;
+    uint8_t *block = aligned_alloc(KVS_BLOCK_BYTES, KVS_BLOCK_BYTES);
+    if (block == NULL)
+        return KVS_ERR_NO_MEMORY;
+    memset(block, 0, KVS_BLOCK_BYTES);
+    store->direct = true;
+    enum kvs_err err = probe_open(store, ring, true, &op);
+    if (err == KVS_ERR_UNSUPPORTED || err == KVS_ERR_INVALID) {
+        store->direct = false;
+        err = probe_open(store, ring, false, &op);
+    }
+    if (err != KVS_ERR_OK)
+        goto out;
+    int fd = op.fd;
+    blocking_init(&op);
+    ring_file_write(ring, &op, fd, block, KVS_BLOCK_BYTES, 0, store->direct ? RING_WRITE_DURABLE : 0);
+    ring_await(ring, &op);
+    ring_close_fd(ring, fd);
+    err = op.error;
+    store->sync_after_write = !store->direct;
+    if (store->direct && (err == KVS_ERR_UNSUPPORTED || err == KVS_ERR_INVALID)) {
+        store->sync_after_write = true;
+        err = KVS_ERR_OK;
+    }
+out:
+    if (err != KVS_ERR_OK)
+        snprintf(message, ENGINE_MESSAGE_BYTES, "cannot write in data directory %s: %s", store->base.data_dir,
+                 ring_op_text(&op));
+    blocking_init(&op);
+    ring_file_unlink(ring, &op, store->base.dir_fd, PROBE_NAME);
+    ring_await(ring, &op);
+    free(block);
+    if (err == KVS_ERR_OK && store->sync_after_write)
+        diag_warn("%s does not support %s: each commit is a %s write and an fdatasync, at about twice the time",
+                  store->base.data_dir, store->direct ? "durable writes (RWF_DSYNC)" : "O_DIRECT",
+                  store->direct ? "direct" : "buffered");
+    return err;
+}
+
+/* ---- shards ---------------------------------------------------------------------------------------------------- */
+
+static uint32_t images_per_shard(const struct store *store)
+{
+    uint64_t budget = store->base.options.memory_bytes;
+    uint64_t count = (budget - budget / 8) / store->shard_count / store->segments.segment_bytes;
+    return count > UINT32_MAX ? UINT32_MAX : (uint32_t)count;
+}
+
+static enum kvs_err shard_open(struct store *store, unsigned id)
+{
+    struct store_shard *shard = aligned_alloc(KVS_CACHE_LINE_BYTES, align_up(sizeof *shard, KVS_CACHE_LINE_BYTES));
+    if (shard == NULL)
+        return KVS_ERR_NO_MEMORY;
+    memset(shard, 0, sizeof *shard);
+    store->shards[id] = shard;
+    shard->base.interface = &store_interface;
+    shard->store = store;
+    shard->id = id;
+    for (unsigned i = 0; i < STORE_BUSY_BUCKETS; i++)
+        list_init(&shard->busy[i]);
+    list_init(&shard->stalled);
+    epoch_register(&store->base.epoch, &shard->base.thread);
+    uint64_t budget = store->base.options.memory_bytes / store->shard_count;
+    struct index_options index = {.bytes_max = budget / 2, .bytes_initial = budget / 1024};
+    enum kvs_err err = index_open(&shard->index, &index, &shard->base.thread);
+    if (err == KVS_ERR_OK)
+        err = image_pool_init(&shard->images, store->segments.segment_bytes, images_per_shard(store),
+                              &shard->base.thread);
+    return err;
+}
+
+static void close_segments(struct store *store, struct ring *ring)
+{
+    for (uint32_t i = 0; store->segments.slots != NULL && i < atomic_load(&store->segments.next); i++) {
+        const struct segment *segment = segment_get(&store->segments, i);
+        if (segment != NULL)
+            ring_close_fd(ring, segment->fd);
+    }
+}
+
+/* Frees what there is; works on a store that was opened half-way. The base stays the caller's. */
+static void store_free(struct store *store, struct ring *ring)
+{
+    for (unsigned i = 0; i < store->shard_count; i++) {
+        struct store_shard *shard = store->shards[i];
+        if (shard == NULL)
+            continue;
+        epoch_drain(&shard->base.thread);
+        if (shard->log.spare_image != NULL)
+            image_give(&shard->images, shard->log.spare_image);
+        if (shard->started)
+            segment_maker_deinit(&shard->maker);
+        store_wait_deinit(shard);
+        image_pool_deinit(&shard->images);
+        index_close(shard->index);
+    }
+    close_segments(store, ring);
+    segment_table_deinit(&store->segments);
+    /* Only now: an epoch record is in use as long as others may look at it. */
+    for (unsigned i = 0; i < store->shard_count; i++)
+        free(store->shards[i]);
+    free(store);
+}
+
+static void store_close(struct engine *engine, struct ring *ring)
+{
+    store_free(store_of(engine), ring);
+}
+
+static enum kvs_err check_memory(const struct store *store, char message[ENGINE_MESSAGE_BYTES])
+{
+    if (images_per_shard(store) >= IMAGES_MIN)
+        return KVS_ERR_OK;
+    uint64_t need = (IMAGES_MIN * store->shard_count * store->segments.segment_bytes * 8 + 6) / 7;
+    snprintf(message, ENGINE_MESSAGE_BYTES,
+             "a memory budget of %llu MiB is too small for %u threads with segments of %llu KiB: give at least %llu MiB "
+             "(--memory), fewer threads, or make the store with smaller segments",
+             (unsigned long long)(store->base.options.memory_bytes >> 20), store->shard_count,
+             (unsigned long long)(store->segments.segment_bytes >> 10), (unsigned long long)((need >> 20) + 1));
+    return KVS_ERR_INVALID;
+}
+
+enum kvs_err kvs_engine_open(struct engine **out, const struct engine *base, struct ring *ring,
+                             char message[ENGINE_MESSAGE_BYTES])
+{
+    struct store *store = calloc(1, sizeof *store);
+    if (store == NULL)
+        return KVS_ERR_NO_MEMORY;
+    store->base = *base;
+    store->base.interface = &store_interface;
+    epoch_init(&store->base.epoch);
+    unsigned shard_count = base->options.shard_count;
+    store->shard_count = shard_count;
+    enum kvs_err err = segment_table_init(&store->segments, base->superblock.segment_bytes);
+    if (err == KVS_ERR_OK)
+        err = check_memory(store, message);
+    if (err == KVS_ERR_OK)
+        err = probe_directory(store, ring, message);
+    for (unsigned i = 0; err == KVS_ERR_OK && i < shard_count; i++)
+        err = shard_open(store, i);
+    if (err == KVS_ERR_OK)
+        err = store_recover(store, ring, message);
+    if (err != KVS_ERR_OK) {
+        store_free(store, ring);
+        return err;
+    }
+    *out = &store->base;
+    return KVS_ERR_OK;
+}
+
+static enum kvs_err store_shard_start(struct engine *engine, unsigned id, struct ring *ring, struct engine_shard **out)
+{
+    struct store *store = store_of(engine);
+    struct store_shard *shard = store->shards[id];
+    KVS_ASSERT(!shard->started);
+    shard->ring = ring;
+    shard->started = true;
+    struct log_options log = {.ring = ring,
+                              .table = &store->segments,
+                              .stream = id,
+                              .epoch = engine->superblock.epoch,
+                              .lsn_base = engine->superblock.lsn_base,
+                              .sync_after_write = store->sync_after_write,
+                              .relaxed_interval_ms = engine->options.relaxed_interval_ms,
+                              .deletes_durable = store_deletes_durable,
+                              .context = shard};
+    log_init(&shard->log, &log);
+    struct segment_maker_options maker = {.ring = ring,
+                                          .table = &store->segments,
+                                          .images = &shard->images,
+                                          .dir_fd = engine->dir_fd,
+                                          .direct = store->direct,
+                                          .store_uuid = engine->superblock.uuid,
+                                          .epoch = engine->superblock.epoch,
+                                          .uid_counter = &store->uid_counter};
+    segment_maker_init(&shard->maker, &maker);
+    if (shard->adopted != NULL)
+        log_open(&shard->log, shard->adopted);
+    *out = &shard->base;
+    return KVS_ERR_OK;
+}
+
+static bool store_shard_ready(const struct engine_shard *base)
+{
+    const struct store_shard *shard = container_of(base, struct store_shard, base);
+    return shard->log.failed || (shard->log.open != NULL && log_idle(&shard->log));
+}
+
+/* A new log takes the first segment to write in, a running one as its spare. */
+static void supply_log(struct store_shard *shard)
+{
+    struct log *log = &shard->log;
+    if (log->failed || log->spare != NULL)
+        return;
+    if (shard->found_spare != NULL) {
+        uint8_t *image = image_take(&shard->images, log->open);
+        if (image != NULL) {
+            log_offer(log, shard->found_spare, image);
+            shard->found_spare = NULL;
+        }
+        return;
+    }
+    struct segment *segment;
+    uint8_t *image;
+    segment_maker_turn(&shard->maker, log->open);
+    if (!segment_maker_take(&shard->maker, &segment, &image))
+        return;
+    if (log->open != NULL) {
+        log_offer(log, segment, image);
+        return;
+    }
+    image_attach(&shard->images, segment, image);
+    log_open(log, segment);
+}
+
+static void store_turn(struct engine_shard *base)
+{
+    struct store_shard *shard = store_shard_of(base);
+    if (!shard->stopping)
+        supply_log(shard);
+    if (!list_empty(&shard->stalled))
+        store_resume_stalled(shard);
+    if (shard->stopping && !shard->clean_marked && shard->busy_count == 0) {
+        log_stop(&shard->log);
+        shard->clean_marked = shard->log.failed || shard->log.open == NULL || shard->log.flags == BATCH_CLEAN ||
+                              (log_idle(&shard->log) && shard->log.flags == 0);
+    }
+    log_turn(&shard->log);
+    epoch_poll(&base->thread);
+}
+
+static int64_t store_timeout_ns(const struct engine_shard *base)
+{
+    const struct store_shard *shard = container_of(base, struct store_shard, base);
+    return log_timeout_ns(&shard->log);
+}
+
+static void store_shard_stop(struct engine_shard *base)
+{
+    struct store_shard *shard = store_shard_of(base);
+    shard->stopping = true;
+    segment_maker_stop(&shard->maker);
+}
+
+static bool store_shard_stopped(const struct engine_shard *base)
+{
+    const struct store_shard *shard = container_of(base, struct store_shard, base);
+    return shard->stopping && shard->clean_marked && log_idle(&shard->log) && segment_maker_idle(&shard->maker) &&
+           shard->reads_in_flight == 0;
+}
+
+/* ---- state ----------------------------------------------------------------------------------------------------- */
+
+static uint64_t store_durable(const struct engine_shard *base)
+{
+    return log_durable(&container_of(base, struct store_shard, base)->log);
+}
+
+static bool store_failed(const struct engine_shard *base)
+{
+    return container_of(base, struct store_shard, base)->log.failed;
+}
+
+static const char *store_failure_text(const struct engine_shard *base)
+{
+    return container_of(base, struct store_shard, base)->log.failure;
+}
+
+static const char *store_damage_text(const struct engine_shard *base)
+{
+    return container_of(base, struct store_shard, base)->damage;
+}
+
+static const char *store_durability_method(const struct engine *engine)
+{
+    const struct store *store = store_of(engine);
+    if (!store->direct)
+        return "buffered + fdatasync";
+    return store->sync_after_write ? "O_DIRECT + fdatasync" : "O_DIRECT + RWF_DSYNC";
+}
+
+static uint64_t counter(const _Atomic uint64_t *from)
+{
+    return atomic_load_explicit(from, memory_order_relaxed);
+}
+
+static void store_stats(const struct engine *engine, struct engine_stats *out)
+{
+    const struct store *store = store_of(engine);
+    for (unsigned i = 0; i < store->shard_count; i++) {
+        const struct store_shard *shard = store->shards[i];
+        struct index_stats index;
+        index_stats(shard->index, &index);
+        out->keys += counter(&shard->keys);
+        out->index_bytes += index.bytes;
+        out->index_splits += index.splits;
+        out->image_bytes +=
+            atomic_load_explicit(&shard->images.count, memory_order_relaxed) * store->segments.segment_bytes;
+        out->records_appended += counter(&shard->log.total_records);
+        out->bytes_appended += counter(&shard->log.total_bytes);
+        out->batches += counter(&shard->log.total_batches);
+        out->bytes_written += counter(&shard->log.total_written);
+        out->commit_ns += counter(&shard->log.total_commit_ns);
+        out->disk_reads += counter(&shard->counters.disk_reads);
+        out->disk_read_bytes += counter(&shard->counters.disk_read_bytes);
+        out->damaged_reads += counter(&shard->counters.damaged_reads);
+        out->blind_overwrites += counter(&shard->counters.blind_overwrites);
+        out->failed_shards += shard->log.failed;
+    }
+    out->segments = atomic_load_explicit(&store->segments.count, memory_order_relaxed);
+    out->disk_bytes = out->segments * store->segments.segment_bytes;
+}
+
+static const struct engine_interface store_interface = {
+    .kind = "kvs",
+    .durability_method = store_durability_method,
+    .close = store_close,
+    .shard_start = store_shard_start,
+    .shard_ready = store_shard_ready,
+    .turn = store_turn,
+    .timeout_ns = store_timeout_ns,
+    .shard_stop = store_shard_stop,
+    .shard_stopped = store_shard_stopped,
+    .try = store_try,
+    .try_get = store_try_get,
+    .submit = store_submit,
+    .submit_get = store_submit_get,
+    .op_release = store_op_release,
+    .durable = store_durable,
+    .failed = store_failed,
+    .failure_text = store_failure_text,
+    .damage_text = store_damage_text,
+    .stats = store_stats,
+};

@@ -1,0 +1,143 @@
+/*
+ * store.h - the log-structured engine `kvs`, from inside: one struct store, one struct store_shard per thread.
+ *
+ * store.c opens and closes, and runs a shard's turn; store_ops.c answers from RAM; store_wait.c carries out operations that
+ * have to wait for a disk read, for room in the log or for an earlier operation on the key; recovery.c fills a store from
+ * its directory.
+ *
+ * What an index entry means. An entry points at a put, or at a delete record that is not durable yet (its reader has to
+ * wait for it); once durable, the delete's entry goes. Of several records of one key the index shows the newest first.
+ * An entry is unsettled when an overwrite did not know whether the older entry with its fingerprint, whose record is on
+ * disk, is of the same key: it went in front, was counted as an overwrite, and a read in the background settles it.
+ */
+#ifndef KVS_ENGINE_STORE_H
+#define KVS_ENGINE_STORE_H
+
+#include "engine/engine_internal.h"
+#include "engine/index.h"
+#include "engine/log.h"
+#include "engine/segment.h"
+#include "engine/segment_maker.h"
+
+struct store;
+
+enum {
+    STORE_BUSY_BUCKETS = 1024,
+    STORE_SETTLING_MAX = 64,        /* background reads per shard */
+    STORE_READ_BUFFER_BYTES = 8192, /* the size that is pooled: a record of up to 4 KiB anywhere in its blocks */
+    STORE_READ_BUFFERS_KEPT = 256,
+};
+
+struct store_counters {
+    _Atomic uint64_t disk_reads, disk_read_bytes, damaged_reads, blind_overwrites;
+};
+
+struct store_shard {
+    struct engine_shard base; /* first */
+    struct store *store;
+    unsigned id;
+    struct ring *ring; /* NULL until started */
+    bool started;
+    bool stopping;
+    bool clean_marked;
+
+    struct index *index;
+    _Atomic uint64_t keys;
+    struct log log;
+    struct image_pool images;
+    struct segment_maker maker;
+    struct segment *adopted;    /* at start-up: the segment to go on writing in, its image attached; or NULL */
+    struct segment *found_spare; /* at start-up: an empty segment left by an earlier run; or NULL */
+
+    /* Operations under way by hash of their key; those behind the first wait for it. */
+    struct list busy[STORE_BUSY_BUCKETS];
+    unsigned busy_count;
+    struct list stalled; /* waiting for room in the log, in order */
+    unsigned settling;
+    unsigned reads_in_flight;
+
+    void *read_buffers; /* free ones, listed through their first word */
+    unsigned read_buffer_count;
+
+    struct store_counters counters;
+    char damage[ENGINE_MESSAGE_BYTES];
+};
+
+struct store {
+    struct engine base; /* first */
+    struct segment_table segments;
+    bool direct;           /* O_DIRECT works in this directory */
+    bool sync_after_write; /* else a write with RWF_DSYNC is durable when complete */
+    unsigned shard_count;
+    _Atomic uint32_t uid_counter;
+    struct store_shard *shards[KVS_SHARDS_MAX];
+};
+
+static inline struct store_shard *store_shard_of(struct engine_shard *shard)
+{
+    return container_of(shard, struct store_shard, base);
+}
+
+static inline void store_count(_Atomic uint64_t *counter, int64_t by)
+{
+    uint64_t now = atomic_load_explicit(counter, memory_order_relaxed);
+    atomic_store_explicit(counter, now + (uint64_t)by, memory_order_relaxed);
+}
+
+/* The record at `address` in RAM; NULL when its segment has no image. Inside a section. */
+static inline const struct record_header *store_resident(const struct store *store, uint64_t address)
+{
+    const struct segment *segment = segment_get(&store->segments, address_segment(address, store->segments.shift));
+    const uint8_t *image = segment == NULL ? NULL : segment_image(segment);
+    if (image == NULL)
+        return NULL;
+    return (const struct record_header *)(const void *)(image + address_offset(address, store->segments.shift));
+}
+
+static inline bool record_has_key(const struct record_header *record, struct slice key)
+{
+    return slice_equal(record_key(record), key);
+}
+
+/* ---- store_ops.c ----------------------------------------------------------------------------------------------- */
+
+enum engine_answer store_try(struct engine_shard *owner, const struct engine_request *request,
+                             struct engine_result *result);
+enum engine_answer store_try_get(struct engine_shard *reader, unsigned owner_id, const struct engine_request *request,
+                                 struct engine_result *result);
+
+/* What is known of a candidate that had to be read from disk. */
+struct store_known {
+    const uint64_t *equal; /* addresses of records that have the key */
+    unsigned equal_count;
+};
+
+/* Carries out a PUT, or a REMOVE whose cold candidates are all known. AGAIN: no room in the log, nothing was done. */
+enum kvs_err store_put(struct store_shard *shard, const struct engine_request *request, struct engine_result *result);
+enum kvs_err store_remove(struct store_shard *shard, const struct engine_request *request,
+                          const struct store_known *known, struct engine_result *result);
+/* Ends the uncertainty of an unsettled entry whose key is request->key. */
+void store_settle(struct store_shard *shard, const struct engine_request *request, const struct store_known *known);
+/* Drops the entries of delete records in a batch that has become durable (log_options.deletes_durable). */
+void store_deletes_durable(void *context, const struct segment *segment, uint32_t offset);
+
+/* ---- store_wait.c ---------------------------------------------------------------------------------------------- */
+
+void store_submit(struct engine_shard *owner, struct engine_op *op);
+void store_submit_get(struct engine_shard *reader, unsigned owner_id, struct engine_op *op);
+void store_op_release(struct engine_op *op);
+/* True when an operation that changes this hash's key is under way on its owner. */
+bool store_busy(const struct store_shard *owner, uint64_t hash);
+/* Goes on with operations that waited for room. */
+void store_resume_stalled(struct store_shard *shard);
+/* Starts a background read that settles what a blind overwrite of this key left open. */
+void store_settle_later(struct store_shard *shard, struct slice key, uint64_t hash);
+void store_wait_deinit(struct store_shard *shard);
+
+/* ---- recovery.c ------------------------------------------------------------------------------------------------ */
+
+/* Reads all segments into index, images and table; chooses the segments to go on writing in; raises epoch and lsn_base in
+ * the superblock, durably. */
+enum kvs_err store_recover(struct store *store, struct ring *ring, char message[ENGINE_MESSAGE_BYTES]);
+
+#endif

@@ -1,0 +1,324 @@
+/*
+ * store_ops.c - answering from RAM.
+ *
+ * A look-up walks the index candidates, newest first, and compares the key in each resident record. A candidate whose
+ * record is only on disk (cold) cannot be compared here:
+ *   GET      has to wait for a disk read, unless a newer resident record has the key;
+ *   PUT      does not wait: it goes in front of the cold candidates as an unsettled entry;
+ *   REMOVE   has to know, because its reply says whether the key was there.
+ *
+ * The record flag COMPARE tells recovery that this writer could not exclude another live key with the very same 64-bit hash:
+ * it has met one, or a cold candidate.
+ */
+#include "engine/store.h"
+
+#include "base/assert.h"
+#include "base/hash.h"
+
+/* ---- reading --------------------------------------------------------------------------------------------------- */
+
+/* Turns a resident record of the key into a result. `own_log`: the log whose durability decides on the gate. */
+static void result_from_record(const struct record_header *record, const struct log *own_log,
+                               const struct engine_request *request, struct engine_result *result)
+{
+    result->error = KVS_ERR_OK;
+    result->found = record->kind == RECORD_PUT;
+    result->value = result->found ? record_value(record) : slice_make(NULL, 0);
+    result->gate = request->relaxed || record->lsn <= log_durable(own_log) ? 0 : record->lsn;
+}
+
+/* MUST_WAIT when a cold candidate comes before the answer. */
+static enum engine_answer look_up(struct store_shard *owner, const struct engine_request *request,
+                                  struct engine_result *result)
+{
+    struct index_cursor cursor;
+    struct index_entry entry;
+    index_find(owner->index, request->hash, &cursor);
+    while (index_next(&cursor, &entry)) {
+        const struct record_header *record = store_resident(owner->store, entry.address);
+        if (record == NULL)
+            return ENGINE_MUST_WAIT;
+        if (record_has_key(record, request->key)) {
+            result_from_record(record, &owner->log, request, result);
+            return ENGINE_DONE;
+        }
+    }
+    *result = (struct engine_result){.error = KVS_ERR_OK};
+    return ENGINE_DONE;
+}
+
+enum engine_answer store_try_get(struct engine_shard *reader, unsigned owner_id, const struct engine_request *request,
+                                 struct engine_result *result)
+{
+    struct store_shard *owner = store_shard_of(reader)->store->shards[owner_id];
+    enum engine_answer answer = look_up(owner, request, result);
+    if (answer == ENGINE_DONE && result->gate != 0)
+        return ENGINE_ASK_OWNER;
+    return answer;
+}
+
+/* ---- writing --------------------------------------------------------------------------------------------------- */
+
+/* What the candidates of a key look like to a writer. */
+struct survey {
+    bool resident_found; /* the cursor stands on the newest resident record of the key */
+    bool behind_cold;    /* … but an unsettled cold candidate, which may be newer, comes before it */
+    bool was_put;        /* that record is a put */
+    bool unsettled;      /* its entry is */
+    bool cold;           /* there are cold candidates */
+    bool compare;        /* another key with the same hash may be live */
+    struct index_cursor at;
+};
+
+static void survey_take(struct store_shard *shard, const struct engine_request *request, struct survey *survey)
+{
+    *survey = (struct survey){0};
+    bool cold_unsettled = false;
+    struct index_cursor cursor;
+    struct index_entry entry;
+    index_find(shard->index, request->hash, &cursor);
+    while (index_next(&cursor, &entry)) {
+        const struct record_header *record = store_resident(shard->store, entry.address);
+        if (record == NULL) {
+            survey->cold = true;
+            survey->compare = true;
+            cold_unsettled = cold_unsettled || entry.unsettled;
+        } else if (!record_has_key(record, request->key)) {
+            survey->compare = survey->compare || hash_key(record_key(record), engine_hash_seed(&shard->store->base)) ==
+                                                     request->hash;
+        } else if (!survey->resident_found) {
+            survey->resident_found = true;
+            survey->behind_cold = cold_unsettled;
+            survey->was_put = record->kind == RECORD_PUT;
+            survey->unsettled = entry.unsettled;
+            survey->at = cursor;
+        }
+    }
+}
+
+static void count_keys(struct store_shard *shard, int64_t by)
+{
+    store_count(&shard->keys, by);
+}
+
+enum kvs_err store_put(struct store_shard *shard, const struct engine_request *request, struct engine_result *result)
+{
+    struct survey survey;
+    survey_take(shard, request, &survey);
+    bool replace = survey.resident_found && !survey.behind_cold;
+    bool blind = !replace && survey.cold;
+
+    /* Room in the index first: a record in the log that the index does not show would come back after a restart. The
+     * entry is set to its address below; until then it must not be seen, so it is only inserted when the record is there. */
+    struct log_place place;
+    unsigned flags = survey.compare ? RECORD_COMPARE : 0;
+    enum kvs_err err =
+        log_append(&shard->log, RECORD_PUT, flags, request->relaxed, request->key, request->value, &place);
+    if (err != KVS_ERR_OK)
+        return err;
+    struct index_entry entry = {.address = place.address,
+                                .class = record_class(place.bytes),
+                                .unsettled = blind || (replace && survey.unsettled)};
+    if (replace) {
+        index_replace(shard->index, &survey.at, &entry);
+    } else {
+        err = index_insert(shard->index, request->hash, &entry);
+        if (err != KVS_ERR_OK) {
+            log_unappend(&shard->log, &place);
+            return err;
+        }
+    }
+    count_keys(shard, replace ? !survey.was_put : !blind);
+    *result = (struct engine_result){.found = replace ? survey.was_put : blind,
+                                     .gate = request->relaxed ? 0 : place.lsn};
+    if (blind) {
+        store_count(&shard->counters.blind_overwrites, 1);
+        store_settle_later(shard, request->key, request->hash);
+    }
+    return KVS_ERR_OK;
+}
+
+static bool is_known(const struct store_known *known, uint64_t address)
+{
+    for (unsigned i = 0; i < known->equal_count; i++) {
+        if (known->equal[i] == address)
+            return true;
+    }
+    return false;
+}
+
+/* Whether an entry's record has the key: by comparing it in RAM, or by what the disk has told. */
+static bool entry_has_key(struct store_shard *shard, const struct engine_request *request,
+                          const struct store_known *known, const struct index_entry *entry, bool *is_put)
+{
+    const struct record_header *record = store_resident(shard->store, entry->address);
+    *is_put = record == NULL || record->kind == RECORD_PUT;
+    if (is_known(known, entry->address))
+        return true;
+    return record != NULL && record_has_key(record, request->key);
+}
+
+/*
+ * Every entry of the key but the first goes, and the first becomes the delete record's. An unsettled entry was counted as an
+ * overwrite of one behind it: where there is none of this key behind it, the key had not been counted at all.
+ */
+enum kvs_err store_remove(struct store_shard *shard, const struct engine_request *request,
+                          const struct store_known *known, struct engine_result *result)
+{
+    struct index_cursor cursor;
+    struct index_entry entry;
+    unsigned found = 0;
+    bool live = false;
+    bool is_put;
+    index_find(shard->index, request->hash, &cursor);
+    while (index_next(&cursor, &entry) && found == 0) {
+        if (!entry_has_key(shard, request, known, &entry, &is_put))
+            continue;
+        found = 1;
+        live = is_put;
+        const struct record_header *record = store_resident(shard->store, entry.address);
+        if (!live)
+            result_from_record(record, &shard->log, request, result);
+    }
+    if (found == 0 || !live) {
+        if (found == 0)
+            *result = (struct engine_result){.error = KVS_ERR_OK};
+        return KVS_ERR_OK;
+    }
+
+    struct survey survey;
+    survey_take(shard, request, &survey);
+    struct log_place place;
+    enum kvs_err err = log_append(&shard->log, RECORD_DELETE, survey.compare ? RECORD_COMPARE : 0, request->relaxed,
+                                  request->key, slice_make(NULL, 0), &place);
+    if (err != KVS_ERR_OK)
+        return err;
+
+    bool first = true;
+    int64_t keys = -1;
+    index_find(shard->index, request->hash, &cursor);
+    while (index_next(&cursor, &entry)) {
+        if (!entry_has_key(shard, request, known, &entry, &is_put))
+            continue;
+        keys += entry.unsettled;
+        if (first) {
+            struct index_entry tombstone = {.address = place.address, .class = record_class(place.bytes)};
+            index_replace(shard->index, &cursor, &tombstone);
+            first = false;
+        } else {
+            index_remove(shard->index, &cursor);
+            keys -= is_put;
+        }
+    }
+    KVS_ASSERT(!first);
+    count_keys(shard, keys);
+    *result = (struct engine_result){.found = true, .gate = request->relaxed ? 0 : place.lsn};
+    return KVS_ERR_OK;
+}
+
+/* REMOVE from RAM alone: only when nothing cold is among the candidates. */
+static enum engine_answer try_remove(struct store_shard *shard, const struct engine_request *request,
+                                     struct engine_result *result)
+{
+    struct survey survey;
+    survey_take(shard, request, &survey);
+    if (survey.cold && !(survey.resident_found && !survey.behind_cold && !survey.unsettled))
+        return ENGINE_MUST_WAIT;
+    struct store_known none = {0};
+    enum kvs_err err = store_remove(shard, request, &none, result);
+    if (err == KVS_ERR_AGAIN)
+        return ENGINE_MUST_WAIT;
+    if (err != KVS_ERR_OK)
+        *result = (struct engine_result){.error = err};
+    return ENGINE_DONE;
+}
+
+/* No room and none in sight: the error that says why, else AGAIN. */
+static enum kvs_err no_room(const struct store_shard *shard)
+{
+    return shard->maker.error == KVS_ERR_OK ? KVS_ERR_AGAIN : shard->maker.error;
+}
+
+enum engine_answer store_try(struct engine_shard *base, const struct engine_request *request,
+                             struct engine_result *result)
+{
+    struct store_shard *shard = store_shard_of(base);
+    if (shard->busy_count > 0 && store_busy(shard, request->hash))
+        return ENGINE_MUST_WAIT;
+    if (request->action == ENGINE_GET) {
+        enum engine_answer answer = look_up(shard, request, result);
+        if (answer == ENGINE_DONE && result->gate != 0)
+            log_want(&shard->log, result->gate);
+        return answer;
+    }
+    if (!list_empty(&shard->stalled))
+        return ENGINE_MUST_WAIT;
+    if (request->action == ENGINE_REMOVE)
+        return try_remove(shard, request, result);
+    enum kvs_err err = store_put(shard, request, result);
+    if (err == KVS_ERR_AGAIN)
+        err = no_room(shard);
+    if (err == KVS_ERR_AGAIN)
+        return ENGINE_MUST_WAIT;
+    if (err != KVS_ERR_OK)
+        *result = (struct engine_result){.error = err};
+    return ENGINE_DONE;
+}
+
+/* ---- settling -------------------------------------------------------------------------------------------------- */
+
+/* The first entry of the key stays; those behind it are older and go. Each uncertainty that found no older entry of the key
+ * behind it was no overwrite, but a key of its own. */
+void store_settle(struct store_shard *shard, const struct engine_request *request, const struct store_known *known)
+{
+    struct index_cursor cursor, first;
+    struct index_entry entry, newest = {0};
+    bool found = false;
+    bool is_put;
+    int64_t keys = 0;
+    index_find(shard->index, request->hash, &cursor);
+    while (index_next(&cursor, &entry)) {
+        if (!entry_has_key(shard, request, known, &entry, &is_put))
+            continue;
+        if (!found) {
+            if (!entry.unsettled)
+                return;
+            first = cursor;
+            newest = entry;
+            found = true;
+        } else {
+            index_remove(shard->index, &cursor);
+            keys -= is_put;
+        }
+        keys += entry.unsettled;
+    }
+    if (!found)
+        return;
+    newest.unsettled = false;
+    index_replace(shard->index, &first, &newest);
+    count_keys(shard, keys);
+}
+
+void store_deletes_durable(void *context, const struct segment *segment, uint32_t offset)
+{
+    struct store_shard *shard = context;
+    const struct store *store = shard->store;
+    const uint8_t *image = segment_image(segment);
+    KVS_ASSERT(image != NULL);
+    const struct batch_header *batch = (const struct batch_header *)(const void *)(image + offset);
+    uint32_t end = offset + batch->bytes;
+    for (uint32_t at = offset + (uint32_t)sizeof *batch; at < end;) {
+        const struct record_header *record = (const struct record_header *)(const void *)(image + at);
+        if (record->kind == RECORD_DELETE) {
+            uint64_t address = address_make(segment->number, at, store->segments.shift);
+            struct index_cursor cursor;
+            struct index_entry entry;
+            index_find(shard->index, hash_key(record_key(record), engine_hash_seed(&store->base)), &cursor);
+            while (index_next(&cursor, &entry)) {
+                if (entry.address == address)
+                    index_remove(shard->index, &cursor);
+            }
+        }
+        at += (uint32_t)record_bytes(record->key_bytes, record->value_bytes);
+    }
+}

@@ -1,0 +1,500 @@
+/*
+ * store_wait.c - operations that cannot be answered at once.
+ *
+ * Order: an operation given to the owner is queued by the hash of its key. The first of a key runs; those behind it wait until it is
+ * done. A GET leaves the queue as soon as it has taken its snapshot (below): what comes later cannot change its answer.
+ *
+ * Cold reads: a snapshot lists the addresses of the candidates that have to be compared, newest first. They are read one after
+ * another, each in one piece of the size its class tells, and verified: place, checksum, key. A GET ends at the first
+ * record that has the key; REMOVE and settling compare all of them and then act on the index in one step.
+ *
+ * Failure: a record that does not verify is read once more, then reported as damage (P3): the operation ends with CORRUPT, and
+ * nothing else is taken for the answer. A write that finds no room waits on the stalled list until the log has a new
+ * segment, or ends with the error that keeps segments from being made.
+ */
+#include "engine/store.h"
+
+#include "base/assert.h"
+#include "base/diag.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { CANDIDATES_MAX = 64 };
+
+enum op_state { OP_QUEUED, OP_RUNNING, OP_STALLED };
+
+/* Beyond the actions of engine.h: ends the uncertainty that a blind overwrite has left. */
+enum { ACTION_SETTLE = 100 };
+
+/* What an operation needs while it reads. */
+struct wait {
+    struct ring_op io;
+    struct engine_op *op;
+    struct store_shard *reader; /* whose ring reads */
+    struct store_shard *owner;
+    bool queued; /* the operation is on the owner's queue */
+    unsigned tries;
+
+    unsigned count, position; /* of the snapshot */
+    uint64_t addresses[CANDIDATES_MAX];
+    uint8_t classes[CANDIDATES_MAX];
+    unsigned equal_count; /* addresses[0..equal_count) are records of the key, once read */
+
+    uint8_t *buffer;
+    size_t buffer_bytes;
+    uint32_t skip;  /* from the buffer's start to the record */
+    uint64_t whole; /* bytes of the record when its class did not tell */
+};
+
+static void wait_go_on(struct wait *wait);
+static void read_done(struct ring_op *io);
+
+/* ---- buffers --------------------------------------------------------------------------------------------------- */
+
+static uint8_t *buffer_take(struct store_shard *shard, size_t bytes)
+{
+    if (bytes > STORE_READ_BUFFER_BYTES)
+        return aligned_alloc(KVS_BLOCK_BYTES, bytes);
+    void *buffer = shard->read_buffers;
+    if (buffer == NULL)
+        return aligned_alloc(KVS_BLOCK_BYTES, STORE_READ_BUFFER_BYTES);
+    memcpy(&shard->read_buffers, buffer, sizeof shard->read_buffers);
+    shard->read_buffer_count--;
+    return buffer;
+}
+
+static void buffer_give(struct store_shard *shard, uint8_t *buffer, size_t bytes)
+{
+    if (buffer == NULL)
+        return;
+    if (bytes > STORE_READ_BUFFER_BYTES || shard->read_buffer_count >= STORE_READ_BUFFERS_KEPT) {
+        free(buffer);
+        return;
+    }
+    memcpy(buffer, &shard->read_buffers, sizeof shard->read_buffers);
+    shard->read_buffers = buffer;
+    shard->read_buffer_count++;
+}
+
+static void wait_drop_buffer(struct wait *wait)
+{
+    buffer_give(wait->reader, wait->buffer, wait->buffer_bytes);
+    wait->buffer = NULL;
+}
+
+void store_op_release(struct engine_op *op)
+{
+    struct wait *wait = op->wait;
+    if (wait == NULL)
+        return;
+    wait_drop_buffer(wait);
+    free(wait);
+    op->wait = NULL;
+}
+
+void store_wait_deinit(struct store_shard *shard)
+{
+    while (shard->read_buffers != NULL) {
+        void *buffer = shard->read_buffers;
+        memcpy(&shard->read_buffers, buffer, sizeof shard->read_buffers);
+        free(buffer);
+    }
+    shard->read_buffer_count = 0;
+}
+
+/* ---- the queues of keys ---------------------------------------------------------------------------------------- */
+
+static struct list *bucket_of(struct store_shard *shard, uint64_t hash)
+{
+    return &shard->busy[hash % STORE_BUSY_BUCKETS];
+}
+
+static struct engine_op *first_of_key(const struct store_shard *shard, uint64_t hash)
+{
+    const struct list *bucket = &shard->busy[hash % STORE_BUSY_BUCKETS];
+    for (struct list *node = bucket->next; node != bucket; node = node->next) {
+        struct engine_op *op = container_of(node, struct engine_op, link);
+        if (op->request.hash == hash)
+            return op;
+    }
+    return NULL;
+}
+
+bool store_busy(const struct store_shard *owner, uint64_t hash)
+{
+    return first_of_key(owner, hash) != NULL;
+}
+
+static void leave_queue(struct store_shard *owner, struct engine_op *op)
+{
+    KVS_ASSERT(owner->busy_count > 0);
+    list_remove(&op->link);
+    owner->busy_count--;
+}
+
+/* Ends an operation that has its result and is on no queue. */
+static void complete(struct store_shard *shard, struct engine_op *op)
+{
+    engine_section_begin(&shard->base);
+    op->done(op);
+    engine_section_end(&shard->base);
+}
+
+/* ---- carrying out ---------------------------------------------------------------------------------------------- */
+
+/* A write whose candidates are all known. False: it waits for room now. */
+static bool execute(struct store_shard *shard, struct engine_op *op)
+{
+    struct wait *wait = op->wait;
+    struct store_known known = {0};
+    if (wait != NULL)
+        known = (struct store_known){.equal = wait->addresses, .equal_count = wait->equal_count};
+    enum kvs_err err = KVS_ERR_OK;
+    engine_section_begin(&shard->base);
+    if ((int)op->request.action == ACTION_SETTLE)
+        store_settle(shard, &op->request, &known);
+    else if (op->request.action == ENGINE_PUT)
+        err = store_put(shard, &op->request, &op->result);
+    else
+        err = store_remove(shard, &op->request, &known, &op->result);
+    engine_section_end(&shard->base);
+    if (err == KVS_ERR_AGAIN && shard->maker.error != KVS_ERR_OK)
+        err = shard->maker.error;
+    if (err == KVS_ERR_AGAIN && shard->stopping)
+        err = KVS_ERR_CANCELLED;
+    if (err == KVS_ERR_AGAIN) {
+        op->state = OP_STALLED;
+        list_push_back(&shard->stalled, &op->stall_link);
+        return false;
+    }
+    if (err != KVS_ERR_OK)
+        op->result = (struct engine_result){.error = err};
+    return true;
+}
+
+/*
+ * Lists what has to be compared. For a GET up to the first resident record of the key; for others all cold candidates. True
+ * when that leaves nothing to read: a GET then has its result.
+ */
+static bool snapshot(struct wait *wait)
+{
+    const struct engine_request *request = &wait->op->request;
+    struct engine_result *result = &wait->op->result;
+    bool get = request->action == ENGINE_GET;
+    struct index_cursor cursor;
+    struct index_entry entry;
+    bool resident = false;
+    index_find(wait->owner->index, request->hash, &cursor);
+    while (!resident && wait->count < CANDIDATES_MAX && index_next(&cursor, &entry)) {
+        const struct record_header *record = store_resident(wait->owner->store, entry.address);
+        if (record != NULL) {
+            resident = get && record_has_key(record, request->key);
+            if (!resident)
+                continue;
+        }
+        wait->addresses[wait->count] = entry.address;
+        wait->classes[wait->count++] = (uint8_t)entry.class;
+    }
+    if (!get || wait->count > 1 || (wait->count == 1 && !resident))
+        return wait->count == 0;
+    *result = (struct engine_result){.error = KVS_ERR_OK};
+    if (resident && store_try_get(&wait->reader->base, wait->owner->id, request, result) == ENGINE_ASK_OWNER &&
+        wait->reader != wait->owner)
+        *result = (struct engine_result){.error = KVS_ERR_AGAIN};
+    if (result->gate != 0)
+        log_want(&wait->owner->log, result->gate);
+    return true;
+}
+
+static struct wait *wait_new(struct store_shard *reader, struct store_shard *owner, struct engine_op *op)
+{
+    struct wait *wait = malloc(sizeof *wait);
+    op->wait = wait;
+    if (wait == NULL) {
+        op->result = (struct engine_result){.error = KVS_ERR_NO_MEMORY};
+        return NULL;
+    }
+    wait->op = op;
+    wait->reader = reader;
+    wait->owner = owner;
+    wait->queued = false;
+    wait->tries = 0;
+    wait->count = wait->position = wait->equal_count = 0;
+    wait->buffer = NULL;
+    wait->buffer_bytes = 0;
+    wait->whole = 0;
+    return wait;
+}
+
+/* Begins the first operation of a key. True when it is done already. */
+static bool run(struct store_shard *shard, struct engine_op *op)
+{
+    op->state = OP_RUNNING;
+    if (op->request.action == ENGINE_PUT)
+        return execute(shard, op);
+    struct wait *wait = wait_new(shard, shard, op);
+    if (wait == NULL)
+        return true;
+    engine_section_begin(&shard->base);
+    bool nothing_to_read = snapshot(wait);
+    engine_section_end(&shard->base);
+    if (nothing_to_read)
+        return op->request.action == ENGINE_GET || execute(shard, op);
+    if (op->request.action != ENGINE_GET)
+        wait->queued = true;
+    else
+        leave_queue(shard, op);
+    wait_go_on(wait);
+    return false;
+}
+
+/* Runs the operations of a key, in order, until one has to wait or there are no more. */
+static void serve_key(struct store_shard *shard, uint64_t hash)
+{
+    struct engine_op *op;
+    while ((op = first_of_key(shard, hash)) != NULL && op->state == OP_QUEUED) {
+        bool get = op->request.action == ENGINE_GET;
+        if (!run(shard, op)) {
+            if (get)
+                continue;
+            return;
+        }
+        leave_queue(shard, op);
+        complete(shard, op);
+    }
+}
+
+void store_submit(struct engine_shard *base, struct engine_op *op)
+{
+    struct store_shard *shard = store_shard_of(base);
+    op->shard = base;
+    op->wait = NULL;
+    op->state = OP_QUEUED;
+    op->result = (struct engine_result){.error = KVS_ERR_OK};
+    list_init(&op->stall_link);
+    list_push_back(bucket_of(shard, op->request.hash), &op->link);
+    shard->busy_count++;
+    serve_key(shard, op->request.hash);
+}
+
+void store_resume_stalled(struct store_shard *shard)
+{
+    while (!list_empty(&shard->stalled)) {
+        struct engine_op *op = container_of(shard->stalled.next, struct engine_op, stall_link);
+        list_remove(&op->stall_link);
+        op->state = OP_RUNNING;
+        if (!execute(shard, op)) {
+            /* Still no room: it keeps its place at the head. */
+            list_remove(&op->stall_link);
+            op->stall_link.next = shard->stalled.next;
+            op->stall_link.prev = &shard->stalled;
+            shard->stalled.next->prev = &op->stall_link;
+            shard->stalled.next = &op->stall_link;
+            return;
+        }
+        uint64_t hash = op->request.hash;
+        leave_queue(shard, op);
+        complete(shard, op);
+        serve_key(shard, hash);
+    }
+}
+
+/* ---- cold reads ------------------------------------------------------------------------------------------------ */
+
+void store_submit_get(struct engine_shard *reader, unsigned owner_id, struct engine_op *op)
+{
+    struct store_shard *shard = store_shard_of(reader);
+    op->shard = reader;
+    op->state = OP_RUNNING;
+    op->result = (struct engine_result){.error = KVS_ERR_OK};
+    list_init(&op->link);
+    struct wait *wait = wait_new(shard, shard->store->shards[owner_id], op);
+    engine_section_begin(reader);
+    bool done = wait == NULL || snapshot(wait);
+    engine_section_end(reader);
+    if (done)
+        complete(shard, op);
+    else
+        wait_go_on(wait);
+}
+
+/* All that had to be compared has been: ends a GET, carries out a write. */
+static void wait_finish(struct wait *wait)
+{
+    struct engine_op *op = wait->op;
+    struct store_shard *reader = wait->reader;
+    uint64_t hash = op->request.hash;
+    if (!wait->queued) {
+        complete(reader, op);
+        return;
+    }
+    wait_drop_buffer(wait);
+    if (op->result.error == KVS_ERR_OK && !execute(reader, op))
+        return;
+    leave_queue(reader, op);
+    complete(reader, op);
+    serve_key(reader, hash);
+}
+
+static void start_read(struct wait *wait)
+{
+    const struct store *store = wait->owner->store;
+    uint64_t address = wait->addresses[wait->position];
+    const struct segment *segment = segment_get(&store->segments, address_segment(address, store->segments.shift));
+    KVS_ASSERT(segment != NULL);
+    uint32_t offset = address_offset(address, store->segments.shift);
+    uint64_t want = wait->whole != 0 ? wait->whole : record_class_bytes(wait->classes[wait->position]);
+    uint64_t begin = align_down(offset, KVS_BLOCK_BYTES);
+    uint64_t end = align_up(offset + want, KVS_BLOCK_BYTES);
+    if (end > store->segments.segment_bytes)
+        end = store->segments.segment_bytes;
+    wait->skip = (uint32_t)(offset - begin);
+    wait->buffer_bytes = (size_t)(end - begin);
+    wait->buffer = buffer_take(wait->reader, wait->buffer_bytes);
+    if (wait->buffer == NULL) {
+        wait->op->result = (struct engine_result){.error = KVS_ERR_NO_MEMORY};
+        wait_finish(wait);
+        return;
+    }
+    wait->reader->reads_in_flight++;
+    store_count(&wait->reader->counters.disk_reads, 1);
+    store_count(&wait->reader->counters.disk_read_bytes, (int64_t)wait->buffer_bytes);
+    ring_op_init(&wait->io, read_done);
+    ring_file_read(wait->reader->ring, &wait->io, segment->fd, wait->buffer, wait->buffer_bytes, begin);
+}
+
+static void report_damage(struct wait *wait)
+{
+    const struct store *store = wait->owner->store;
+    uint64_t address = wait->addresses[wait->position];
+    store_count(&wait->reader->counters.damaged_reads, 1);
+    snprintf(wait->reader->damage, sizeof wait->reader->damage, "segment %06u, offset %u: %s",
+             address_segment(address, store->segments.shift), address_offset(address, store->segments.shift),
+             wait->io.error != KVS_ERR_OK ? ring_op_text(&wait->io) : "the record's checksum or length is wrong");
+    diag_error("damaged record: %s", wait->reader->damage);
+    wait->op->result =
+        (struct engine_result){.error = wait->io.error != KVS_ERR_OK ? KVS_ERR_IO : KVS_ERR_CORRUPT};
+}
+
+/* Takes a verified record into account. True when nothing more has to be read. */
+static bool accept_record(struct wait *wait, const struct record_header *record)
+{
+    struct engine_op *op = wait->op;
+    uint64_t address = wait->addresses[wait->position++];
+    if (record_has_key(record, op->request.key)) {
+        if (op->request.action == ENGINE_GET) {
+            /* What has left RAM was durable long before. */
+            op->result.found = record->kind == RECORD_PUT;
+            op->result.value = op->result.found ? record_value(record) : slice_make(NULL, 0);
+            return true;
+        }
+        wait->addresses[wait->equal_count++] = address;
+    }
+    return wait->position == wait->count;
+}
+
+static void read_done(struct ring_op *io)
+{
+    struct wait *wait = container_of(io, struct wait, io);
+    const struct store *store = wait->owner->store;
+    uint64_t address = wait->addresses[wait->position];
+    const struct segment *segment = segment_get(&store->segments, address_segment(address, store->segments.shift));
+    wait->reader->reads_in_flight--;
+    const struct record_header *record = (const struct record_header *)(const void *)(wait->buffer + wait->skip);
+    uint64_t room = io->bytes > wait->skip ? io->bytes - wait->skip : 0;
+
+    if (io->error == KVS_ERR_OK && room >= sizeof *record && wait->whole == 0) {
+        uint64_t whole = record_bytes(record->key_bytes, record->value_bytes);
+        if (whole > room && whole <= log_record_bytes_max(&store->segments)) {
+            /* Of the largest class: now its size is known. */
+            wait->whole = whole;
+            wait_drop_buffer(wait);
+            start_read(wait);
+            return;
+        }
+    }
+    if (io->error != KVS_ERR_OK ||
+        !record_valid(record, room, segment->seed, address_offset(address, store->segments.shift))) {
+        if (wait->tries++ > 0) {
+            report_damage(wait);
+            wait_finish(wait);
+            return;
+        }
+        wait->whole = 0;
+        wait_drop_buffer(wait);
+        start_read(wait);
+        return;
+    }
+    wait->tries = 0;
+    wait->whole = 0;
+    if (accept_record(wait, record)) {
+        wait_finish(wait);
+        return;
+    }
+    wait_drop_buffer(wait);
+    wait_go_on(wait);
+}
+
+/* Compares the next candidate: it may have an image by now, or still (the resident record that ends a GET's snapshot). */
+static void wait_go_on(struct wait *wait)
+{
+    engine_section_begin(&wait->reader->base);
+    while (wait->position < wait->count) {
+        const struct record_header *record = store_resident(wait->owner->store, wait->addresses[wait->position]);
+        if (record == NULL)
+            break;
+        bool done = accept_record(wait, record);
+        bool gated = wait->op->request.action == ENGINE_GET && done && !wait->op->request.relaxed &&
+                     record->lsn > log_durable(&wait->owner->log);
+        if (gated && wait->reader == wait->owner) {
+            wait->op->result.gate = record->lsn;
+            log_want(&wait->owner->log, record->lsn);
+        } else if (gated) {
+            wait->op->result = (struct engine_result){.error = KVS_ERR_AGAIN};
+        }
+        if (done)
+            break;
+    }
+    bool more = wait->position < wait->count && !(wait->op->request.action == ENGINE_GET && wait->op->result.found);
+    if (more)
+        start_read(wait);
+    else
+        wait_finish(wait);
+    engine_section_end(&wait->reader->base);
+}
+
+/* ---- settling -------------------------------------------------------------------------------------------------- */
+
+struct settling {
+    struct engine_op op;
+    uint8_t key[];
+};
+
+static void settling_done(struct engine_op *op)
+{
+    struct settling *settling = container_of(op, struct settling, op);
+    struct store_shard *shard = store_shard_of(op->shard);
+    KVS_ASSERT(shard->settling > 0);
+    shard->settling--;
+    store_op_release(op);
+    free(settling);
+}
+
+void store_settle_later(struct store_shard *shard, struct slice key, uint64_t hash)
+{
+    /* What is left unsettled costs one entry in the index until somebody reads it or it is overwritten. */
+    if (shard->settling >= STORE_SETTLING_MAX || shard->stopping)
+        return;
+    struct settling *settling = malloc(sizeof *settling + key.size);
+    if (settling == NULL)
+        return;
+    memset(&settling->op, 0, sizeof settling->op);
+    if (key.size > 0)
+        memcpy(settling->key, key.data, key.size);
+    settling->op.done = settling_done;
+    settling->op.request =
+        (struct engine_request){.action = (enum engine_action)ACTION_SETTLE, .hash = hash, .key = {settling->key, key.size}};
+    shard->settling++;
+    store_submit(&shard->base, &settling->op);
+}

@@ -1,0 +1,347 @@
+/*
+ * net.c - listeners, time, and the turn of a shard's connections.
+ *
+ * Happy path: net_accept starts a multishot accept per listening socket; each completion becomes a connection. Callbacks of
+ * the ring handle what arrives and leave connections in the lists of struct net; once per turn net_flush starts the sends of
+ * those in `dirty`, gives receive buffers back to those in `parked`, and closes those in `reap`. net_release moves
+ * connections from `gated` to `dirty`. No list is ever walked for connections that have nothing to do.
+ *
+ * Time-outs need no clock: a coarse timer counts ticks while any send is active, and sends start in the order of the list
+ * `sending`, so that the oldest is always its first.
+ *
+ * Failure modes:
+ *   - accept fails, as when descriptors have run out: one warning, a pause of 100 ms, and on.
+ *   - A peer does not take its replies: its send is older than the time-out; it is dropped.
+ *   - No receive buffer is free: only as many parked connections start again in a turn as buffers are free, first come, first
+ *     served; the others go on in the next turn.
+ */
+#include "net/net_internal.h"
+
+#include "base/diag.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define NS_PER_MS           1000000u
+#define ACCEPT_WARN_EACH_NS (10000u * (uint64_t)NS_PER_MS)
+
+/* ---- time ------------------------------------------------------------------------------------------------------- */
+
+static void tick_due(struct ring_op *op)
+{
+    struct net *net = container_of(op, struct net, tick_op);
+    net->tick_active = false;
+    net->tick++;
+    while (!list_empty(&net->sending) && net->send_ticks_max != 0) {
+        struct net_conn *conn = container_of(net->sending.next, struct net_conn, due);
+        if (net->tick - conn->send_tick <= net->send_ticks_max)
+            break;
+        net_count(&net->stats.connections_dropped, 1);
+        conn_drop(conn);
+        conn_settle(conn);
+    }
+    struct list *next;
+    for (struct list *node = net->refused.next; node != &net->refused; node = next) {
+        next = node->next;
+        struct net_conn *conn = container_of(node, struct net_conn, all);
+        if (conn->state == NET_REFUSED && net->tick - conn->send_tick > net->refused_ticks_max) {
+            conn_refuse(conn, NULL, 0);
+            conn_settle(conn);
+        }
+    }
+    if (op->error == KVS_ERR_OK && ((!list_empty(&net->sending) && net->send_ticks_max != 0) || net->refused_count > 0))
+        net_start_tick(net);
+}
+
+void net_start_tick(struct net *net)
+{
+    if (net->tick_active)
+        return;
+    net->tick_active = true;
+    ring_timer(net->ring, &net->tick_op, (uint64_t)net->tick_ms * NS_PER_MS);
+}
+
+static void again_due(struct ring_op *op)
+{
+    struct net *net = container_of(op, struct net, again_op);
+    net->again_active = false;
+    /* Those that have not finished when they have had their share queue up behind the others, for the next time. */
+    struct list now;
+    list_init(&now);
+    while (!list_empty(&net->runnable)) {
+        struct list *node = list_pop_front(&net->runnable);
+        list_push_back(&now, node);
+    }
+    while (!list_empty(&now))
+        conn_resume(container_of(now.next, struct net_conn, wait));
+}
+
+void net_run_again(struct net *net)
+{
+    if (net->again_active)
+        return;
+    net->again_active = true;
+    ring_timer(net->ring, &net->again_op, 0);
+}
+
+/* ---- listeners -------------------------------------------------------------------------------------------------- */
+
+static void warn_accept(struct net *net, const struct ring_op *op)
+{
+    const uint64_t now_ns = ring_now_ns(net->ring);
+    if (net->warned && now_ns - net->warned_ns < ACCEPT_WARN_EACH_NS)
+        return;
+    net->warned = true;
+    net->warned_ns = now_ns;
+    diag_warn("cannot accept connections: %s%s; trying again every %u ms", ring_op_text(op),
+              op->error == KVS_ERR_NO_DESCRIPTORS ? " (raise the limit of open files: ulimit -n, LimitNOFILE=)" : "",
+              NET_ACCEPT_BACKOFF_MS);
+}
+
+static void accepted(struct ring_op *op)
+{
+    struct net_listener *listener = container_of(op, struct net_listener, accept);
+    struct net *net = listener->net;
+    const bool more = (op->flags & RING_MORE) != 0;
+    if (op->error == KVS_ERR_OK) {
+        if (net->draining)
+            ring_close_fd(net->ring, op->fd);
+        else
+            conn_accepted(net, op->fd);
+    } else if (!net->draining && op->error != KVS_ERR_CANCELLED) {
+        warn_accept(net, op);
+        if (!more) {
+            ring_timer(net->ring, &listener->backoff, (uint64_t)NET_ACCEPT_BACKOFF_MS * NS_PER_MS);
+            return;
+        }
+    }
+    if (!more && !net->draining)
+        ring_accept(net->ring, &listener->accept, listener->fd);
+}
+
+static void backoff_due(struct ring_op *op)
+{
+    struct net_listener *listener = container_of(op, struct net_listener, backoff);
+    if (!listener->net->draining)
+        ring_accept(listener->net->ring, &listener->accept, listener->fd);
+}
+
+enum kvs_err net_accept(struct net *net, int listen_fd)
+{
+    KVS_ASSERT(!net->draining);
+    if (net->listener_count == NET_LISTENERS_MAX)
+        return KVS_ERR_TOO_LARGE;
+    struct net_listener *listener = &net->listeners[net->listener_count++];
+    listener->net = net;
+    listener->fd = listen_fd;
+    ring_op_init(&listener->accept, accepted);
+    ring_op_init(&listener->backoff, backoff_due);
+    ring_accept(net->ring, &listener->accept, listen_fd);
+    return KVS_ERR_OK;
+}
+
+/* ---- beginning and end ------------------------------------------------------------------------------------------ */
+
+/* A frame or a RESP argument as large as allowed fits easily; a thousand of them in one request do not. */
+static uint64_t request_bytes_max(const struct resp_limits *limits)
+{
+    return 4 * (uint64_t)limits->arg_bytes_max + limits->inline_bytes_max + 16 * (uint64_t)limits->args_max + (1u << 20);
+}
+
+static void init_time(struct net *net)
+{
+    const uint32_t timeout_ms = net->options.send_timeout_ms;
+    net->tick_ms = NET_TICK_MS_MAX;
+    if (timeout_ms != 0 && timeout_ms / 4 < net->tick_ms)
+        net->tick_ms = timeout_ms / 4 + 1;
+    /* A send begins anywhere between two ticks: the tick that ends its first, partial one does not count. */
+    net->send_ticks_max = timeout_ms == 0 ? 0 : (timeout_ms + net->tick_ms - 1) / net->tick_ms;
+    net->refused_ticks_max = (NET_REFUSED_WAIT_MS + net->tick_ms - 1) / net->tick_ms;
+    ring_op_init(&net->tick_op, tick_due);
+    ring_op_init(&net->again_op, again_due);
+}
+
+enum kvs_err net_open(struct net **out, struct ring *ring, const struct net_options *options,
+                      const struct net_handler *handler)
+{
+    KVS_ASSERT(handler->resp_request != NULL && handler->frame_request != NULL);
+    KVS_ASSERT(options->connections_max > 0 && options->requests_max > 0);
+    *out = NULL;
+    struct net *net = calloc(1, sizeof *net);
+    uint8_t *fail_errors = malloc(NET_BLOCK_BYTES);
+    if (net == NULL || fail_errors == NULL) {
+        free(net);
+        free(fail_errors);
+        return KVS_ERR_NO_MEMORY;
+    }
+    net->ring = ring;
+    net->options = *options;
+    net->handler = *handler;
+    net->fail_errors = fail_errors;
+    net->request_bytes_max = request_bytes_max(&options->resp);
+    net->turn = 1;
+    net->next_id = 1;
+    net->stats.memory_bytes = sizeof *net + NET_BLOCK_BYTES;
+    struct list *lists[] = {&net->conns, &net->refused,  &net->dirty,  &net->gated,      &net->sending,
+                            &net->reap,  &net->runnable, &net->parked, &net->free_conns, &net->free_runs};
+    for (size_t i = 0; i < ARRAY_COUNT(lists); i++)
+        list_init(lists[i]);
+    init_time(net);
+    *out = net;
+    return KVS_ERR_OK;
+}
+
+static void stop_accepting(struct net *net)
+{
+    net->draining = true;
+    for (unsigned i = 0; i < net->listener_count; i++) {
+        struct net_listener *listener = &net->listeners[i];
+        if (ring_op_active(&listener->accept))
+            ring_cancel(net->ring, &listener->accept);
+        if (ring_op_active(&listener->backoff))
+            ring_cancel(net->ring, &listener->backoff);
+    }
+}
+
+/* Timers of a net without connections have nothing left to wait for. */
+static void stop_timers(struct net *net)
+{
+    if (!list_empty(&net->conns) || !list_empty(&net->refused))
+        return;
+    if (net->tick_active)
+        ring_cancel(net->ring, &net->tick_op);
+    if (net->again_active)
+        ring_cancel(net->ring, &net->again_op);
+}
+
+/* Calls `end` for every connection. */
+static void end_all(struct net *net, void (*end)(struct net_conn *conn))
+{
+    struct list *lists[] = {&net->conns, &net->refused};
+    for (size_t i = 0; i < ARRAY_COUNT(lists); i++) {
+        struct list *next;
+        for (struct list *node = lists[i]->next; node != lists[i]; node = next) {
+            next = node->next;
+            struct net_conn *conn = container_of(node, struct net_conn, all);
+            end(conn);
+            conn_settle(conn);
+        }
+    }
+    stop_timers(net);
+}
+
+void net_drain(struct net *net)
+{
+    stop_accepting(net);
+    end_all(net, conn_end);
+}
+
+void net_abort(struct net *net)
+{
+    stop_accepting(net);
+    end_all(net, conn_drop);
+}
+
+bool net_drained(const struct net *net)
+{
+    if (!net->draining || !list_empty(&net->conns) || !list_empty(&net->refused))
+        return false;
+    if (net->tick_active || net->again_active)
+        return false;
+    for (unsigned i = 0; i < net->listener_count; i++) {
+        const struct net_listener *listener = &net->listeners[i];
+        if (ring_op_active(&listener->accept) || ring_op_active(&listener->backoff))
+            return false;
+    }
+    return true;
+}
+
+void net_close(struct net *net)
+{
+    if (net == NULL)
+        return;
+    struct list *lists[] = {&net->conns, &net->refused};
+    for (size_t i = 0; i < ARRAY_COUNT(lists); i++) {
+        while (!list_empty(lists[i]))
+            conn_forget(container_of(lists[i]->next, struct net_conn, all));
+    }
+    net_resize(net, net->slices, (size_t)net->slice_capacity * sizeof *net->slices, 0);
+    net_pool_free(net);
+    KVS_ASSERT(net->stats.memory_bytes == sizeof *net + NET_BLOCK_BYTES); /* else something has leaked */
+    free(net->fail_errors);
+    free(net);
+}
+
+/* ---- once per turn ---------------------------------------------------------------------------------------------- */
+
+static void receive_parked(struct net *net)
+{
+    for (unsigned count = ring_buffers_free(net->ring); count > 0 && !list_empty(&net->parked); count--)
+        conn_receive(container_of(net->parked.next, struct net_conn, wait));
+    if (!list_empty(&net->parked))
+        net_run_again(net);
+}
+
+void net_flush(struct net *net)
+{
+    net->turn++;
+    while (!list_empty(&net->dirty))
+        output_send(container_of(net->dirty.next, struct net_conn, due));
+    if (!list_empty(&net->parked))
+        receive_parked(net);
+    while (!list_empty(&net->reap))
+        conn_reap(container_of(net->reap.next, struct net_conn, due));
+    if (net->draining)
+        stop_timers(net);
+}
+
+/* ---- gates ------------------------------------------------------------------------------------------------------ */
+
+/* Looks again at every connection that waits for a gate. */
+static void reconsider_gated(struct net *net)
+{
+    struct list *next;
+    for (struct list *node = net->gated.next; node != &net->gated; node = next) {
+        next = node->next;
+        struct net_conn *conn = container_of(node, struct net_conn, due);
+        if (output_may_send(conn)) {
+            list_remove(&conn->due);
+            list_push_back(&net->dirty, &conn->due);
+        }
+    }
+}
+
+void net_release(struct net *net, uint64_t gate)
+{
+    if (net->failing || gate <= net->gate_reached)
+        return;
+    net->gate_reached = gate;
+    reconsider_gated(net);
+}
+
+void net_fail_gates(struct net *net, const char *text)
+{
+    if (net->failing)
+        return; /* the first reason is the reason, and active sends refer to its text */
+    static const char code[] = "ERR ";
+    char resp_text[NET_FAIL_TEXT_BYTES + sizeof code];
+    const bool has_code = strncmp(text, code, sizeof code - 1) == 0;
+    snprintf(net->fail_text, sizeof net->fail_text, "%s", has_code ? text + sizeof code - 1 : text);
+    snprintf(resp_text, sizeof resp_text, "%s%s", code, net->fail_text);
+
+    net->fail_error_bytes = resp_write_error(net->fail_errors, resp_text);
+    net->fail_error_count = NET_BLOCK_BYTES / net->fail_error_bytes;
+    for (size_t i = 1; i < net->fail_error_count; i++)
+        memcpy(net->fail_errors + i * net->fail_error_bytes, net->fail_errors, net->fail_error_bytes);
+    net->failing = true;
+    reconsider_gated(net);
+}
+
+void net_stats(const struct net *net, struct net_stats *out)
+{
+    const uint64_t *from = (const uint64_t *)&net->stats;
+    uint64_t *to = (uint64_t *)out;
+    static_assert(sizeof *out % sizeof *to == 0, "net_stats is made of counters");
+    for (size_t i = 0; i < sizeof *out / sizeof *to; i++)
+        to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+}

@@ -1,0 +1,416 @@
+/*
+ * net_conn.c - the life of one connection.
+ *
+ *             accepted                      QUIT, end of the peer's data,       everything due has left
+ *                │                          protocol error, drain
+ *                ▼                                  │                                   │
+ *              OPEN ───────────────────────────► ENDING ────────────────────────────► CLOSING ──► reaped
+ *                └──────────────────────────────────┴── error, time-out, abort ──────────┘
+ *
+ * Happy path: a completion of recv brings a buffer; its requests are handled in place; the buffer goes back to the ring. What
+ * is left of a request at its end is copied into `input`, which grows as the rest really arrives. Then conn_settle looks at
+ * the connection as a whole and puts it where it belongs: into the list of those with something to send, on hold, to the end.
+ *
+ * Held back: a connection with too much output or too many requests under way, or that has had its share of a turn, has
+ * `hold` set. Nothing of it is handled; what arrives is kept, and if something arrives recv is cancelled, so that what is
+ * kept is bounded by the receive buffers. When output has shrunk to half, or in the next turn, the input is handled first
+ * and then recv is started again: nothing is lost and nothing overtakes.
+ *
+ * Failure modes:
+ *   - No receive buffer: the connection is parked; net_flush starts recv again when buffers have come back.
+ *   - The peer has gone, a send fails, no memory: CLOSING at once. Slots that are not filled yet keep the structure alive.
+ *   - The peer has only finished sending: what it asked for is still answered.
+ *   - The descriptor is closed only when no operation is active on it: its number could otherwise become another's.
+ */
+#include "net/net_internal.h"
+
+/* ---- input ------------------------------------------------------------------------------------------------------ */
+
+static void input_free(struct net_conn *conn)
+{
+    net_input_give(conn->net, conn->input.data, conn->input.capacity);
+    conn->input = (struct net_input){0};
+}
+
+/* How much room to make for `need` bytes: all of the request if it is not much more than has arrived. */
+static size_t input_target(const struct net_conn *conn, size_t need)
+{
+    size_t target = NET_BLOCK_BYTES;
+    if (need > target)
+        target = need;
+    if (conn->wanted > target)
+        target = conn->wanted < 4 * (uint64_t)target ? (size_t)conn->wanted : 4 * target;
+    else if (conn->wanted == 0 && target < 2 * conn->input.capacity)
+        target = 2 * conn->input.capacity; /* held back: any number of requests */
+    return target;
+}
+
+/* Keeps bytes for later; false: no memory, the connection is dropped. */
+static bool input_append(struct net_conn *conn, const uint8_t *data, size_t size)
+{
+    struct net_input *input = &conn->input;
+    const size_t need = input->size + size;
+    if (input->begin > 0 && input->begin + need > input->capacity) {
+        memmove(input->data, input->data + input->begin, input->size);
+        input->begin = 0;
+    }
+    if (need > input->capacity) {
+        const size_t target = input_target(conn, need);
+        uint8_t *grown = net_input_grow(conn->net, input->data, input->capacity, target);
+        if (grown == NULL) {
+            conn_drop(conn);
+            return false;
+        }
+        input->data = grown;
+        input->capacity = target;
+    }
+    KVS_ASSERT(input->begin + need <= input->capacity);
+    memcpy(input->data + input->begin + input->size, data, size);
+    input->size += size;
+    return true;
+}
+
+static void input_consume(struct net_conn *conn, size_t bytes)
+{
+    struct net_input *input = &conn->input;
+    KVS_ASSERT(bytes <= input->size);
+    input->begin += bytes;
+    input->size -= bytes;
+    if (input->size == 0)
+        input_free(conn);
+}
+
+/* ---- handling what arrives -------------------------------------------------------------------------------------- */
+
+static inline void handle_begin(struct net_conn *conn)
+{
+    KVS_ASSERT(!conn->handling);
+    conn->handling = true;
+    conn->net->handler.batch_begin(conn->net->handler.context);
+}
+
+static inline void handle_end(struct net_conn *conn)
+{
+    conn->net->handler.batch_end(conn->net->handler.context);
+    conn->handling = false;
+}
+
+/*
+ * Completes the partial request that input holds with bytes from `data`, a little more than needed at a time. Returns how
+ * many bytes of data are done with: when the request is complete, all up to its end (and of those after it whatever
+ * was handled with it), and input is empty; otherwise all.
+ */
+static size_t complete_partial(struct net_conn *conn, uint8_t *data, size_t size)
+{
+    struct net_input *input = &conn->input;
+    size_t at = 0;
+    while (at < size && conn->state == NET_OPEN) {
+        const size_t have = input->size;
+        size_t chunk = conn->wanted > have ? (size_t)(conn->wanted - have) : 0;
+        if (chunk < NET_CHUNK_BYTES)
+            chunk = NET_CHUNK_BYTES;
+        if (chunk > size - at)
+            chunk = size - at;
+        if (!input_append(conn, data + at, chunk))
+            break;
+        const size_t used = conn_handle(conn, input->data + input->begin, input->size);
+        at += chunk;
+        if (used > 0) {
+            /* A request is only partial if none of it can be handled without what comes. */
+            KVS_ASSERT(used > have || conn->state != NET_OPEN);
+            if (used > have)
+                at -= have + chunk - used;
+            input_free(conn);
+            break;
+        }
+    }
+    return at;
+}
+
+static void handle_received(struct net_conn *conn, uint8_t *data, size_t size)
+{
+    handle_begin(conn);
+    size_t at = 0;
+    if (conn->input.size > 0)
+        at = complete_partial(conn, data, size);
+    if (at < size && conn->state == NET_OPEN && !conn->hold)
+        at += conn_handle(conn, data + at, size - at);
+    if (at < size && conn->state == NET_OPEN)
+        (void)input_append(conn, data + at, size - at);
+    handle_end(conn);
+}
+
+void conn_resume(struct net_conn *conn)
+{
+    KVS_ASSERT(conn->state == NET_OPEN && !conn->handling);
+    struct net_input *input = &conn->input;
+    list_remove(&conn->wait);
+    conn->hold = false;
+    if (input->size > 0) {
+        handle_begin(conn);
+        input_consume(conn, conn_handle(conn, input->data + input->begin, input->size));
+        handle_end(conn);
+    }
+    conn_settle(conn);
+}
+
+/* ---- holding back ----------------------------------------------------------------------------------------------- */
+
+static bool has_shrunk(const struct net_conn *conn)
+{
+    const struct net_options *options = &conn->net->options;
+    return conn->output_bytes <= options->output_bytes_max / 2 && conn->under_way <= options->requests_max / 2;
+}
+
+static void stop_receiving(struct net_conn *conn)
+{
+    if (conn->receiving && !conn->cancelled) {
+        conn->cancelled = true;
+        ring_cancel(conn->net->ring, &conn->recv);
+    }
+}
+
+/* Data for a connection that may be on hold, or ought to be. */
+static void take_data(struct net_conn *conn, uint8_t *data, size_t size)
+{
+    conn_enter_turn(conn);
+    if (conn_must_hold(conn))
+        conn->hold = true;
+    if (!conn->hold) {
+        handle_received(conn, data, size);
+        return;
+    }
+    if (conn->input.size == 0)
+        conn->wanted = 0;
+    stop_receiving(conn);
+    (void)input_append(conn, data, size);
+}
+
+void conn_sent(struct net_conn *conn)
+{
+    if (conn->state == NET_OPEN && conn->hold && conn->input.size > 0 && has_shrunk(conn))
+        conn_resume(conn);
+    else
+        conn_settle(conn);
+}
+
+/* ---- receiving -------------------------------------------------------------------------------------------------- */
+
+void conn_receive(struct net_conn *conn)
+{
+    struct net *net = conn->net;
+    KVS_ASSERT(!conn->receiving && !conn->eof);
+    list_remove(&conn->wait);
+    if (ring_buffers_free(net->ring) == 0) {
+        list_push_back(&net->parked, &conn->wait);
+        return;
+    }
+    conn->receiving = true;
+    conn->cancelled = false;
+    ring_recv(net->ring, &conn->recv, conn->fd);
+}
+
+static void take_buffer(struct net_conn *conn, uint8_t *data, size_t size)
+{
+    net_count(&conn->net->stats.bytes_received, size);
+    if (conn->state == NET_OPEN)
+        take_data(conn, data, size);
+    else if (conn->state == NET_REFUSED)
+        conn_refuse(conn, data, size);
+}
+
+static void received(struct ring_op *op)
+{
+    struct net_conn *conn = container_of(op, struct net_conn, recv);
+    struct net *net = conn->net;
+    KVS_ASSERT(conn->receiving);
+    if ((op->flags & RING_MORE) == 0)
+        conn->receiving = false;
+    if (op->flags & RING_BUFFER) {
+        if (op->bytes > 0)
+            take_buffer(conn, ring_buffer_data(net->ring, op->buffer_id), op->bytes);
+        ring_buffer_release(net->ring, op->buffer_id);
+    }
+    if (op->error == KVS_ERR_OK) {
+        if (op->bytes == 0)
+            conn->eof = true;
+    } else if (op->error == KVS_ERR_NO_BUFFERS) {
+        if ((conn->state == NET_OPEN && !conn->hold) || conn->state == NET_REFUSED) {
+            list_remove(&conn->wait);
+            list_push_back(&net->parked, &conn->wait);
+        }
+    } else if (op->error != KVS_ERR_CANCELLED) {
+        conn_drop(conn);
+    }
+    conn_settle(conn);
+}
+
+/* ---- what next? ------------------------------------------------------------------------------------------------- */
+
+static bool is_waiting(const struct net_conn *conn)
+{
+    return !list_empty(&conn->wait);
+}
+
+/* An open connection: hold, go on, or see the end of what the peer has to say. */
+static void settle_input(struct net_conn *conn)
+{
+    struct net *net = conn->net;
+    if (conn->hold && has_shrunk(conn)) {
+        if (conn->input.size == 0) {
+            conn->hold = false;
+        } else if (!is_waiting(conn)) {
+            list_push_back(&net->runnable, &conn->wait);
+            net_run_again(net);
+        }
+    }
+    if (conn->hold)
+        return;
+    if (conn->eof)
+        conn_end(conn);
+    else if (!conn->receiving && !is_waiting(conn))
+        conn_receive(conn);
+}
+
+void conn_settle(struct net_conn *conn)
+{
+    if (conn->handling)
+        return;
+    if (conn->state != NET_CLOSING && !conn->sending)
+        output_classify(conn);
+    if (conn->state == NET_OPEN)
+        settle_input(conn);
+    else if (conn->state == NET_REFUSED && conn->eof)
+        conn_drop(conn);
+    else if (conn->state == NET_REFUSED && !conn->receiving && !is_waiting(conn))
+        conn_receive(conn);
+    if (conn->state == NET_ENDING && output_idle(conn))
+        conn_drop(conn);
+    if (conn->state != NET_OPEN && conn->input.data != NULL)
+        input_free(conn);
+    if (conn->state == NET_CLOSING && !conn->receiving && !conn->sending && conn->pending == 0) {
+        list_remove(&conn->due);
+        list_push_back(&conn->net->reap, &conn->due);
+    }
+}
+
+/* ---- beginning and end ------------------------------------------------------------------------------------------ */
+
+void conn_accepted(struct net *net, int fd)
+{
+    const bool refused = net->conn_count >= net->options.connections_max;
+    struct net_conn *conn = NULL;
+    if (!refused || net->refused_count < NET_REFUSED_MAX)
+        conn = net_conn_take(net);
+    if (refused || conn == NULL)
+        net_count(&net->stats.connections_refused, 1);
+    if (conn == NULL) {
+        ring_close_fd(net->ring, fd);
+        return;
+    }
+    conn->fd = fd;
+    conn->id = net->next_id++;
+    conn->refused = refused;
+    conn->state = refused ? NET_REFUSED : NET_OPEN;
+    list_init(&conn->wait);
+    ring_op_init(&conn->recv, received);
+    output_init(conn);
+    resp_parser_init(&conn->parser, &net->options.resp, conn->args, NET_ARGS_INLINE);
+    if (refused) {
+        net->refused_count++;
+        list_push_back(&net->refused, &conn->all);
+        conn->send_tick = net->tick;
+        net_start_tick(net);
+    } else {
+        net->conn_count++;
+        list_push_back(&net->conns, &conn->all);
+        net_count(&net->stats.connections, 1);
+        net_count(&net->stats.connections_accepted, 1);
+        net->handler.opened(net->handler.context, conn);
+    }
+    conn_settle(conn);
+}
+
+void conn_end(struct net_conn *conn)
+{
+    if (conn->state != NET_OPEN && conn->state != NET_REFUSED)
+        return;
+    conn->state = NET_ENDING;
+    conn->hold = false;
+    list_remove(&conn->wait);
+    /* What still comes is read and ignored while replies leave: unread bytes at the close would make the kernel reset the
+     * connection, and the peer might lose them. */
+    if (conn->net->draining)
+        stop_receiving(conn);
+}
+
+void conn_drop(struct net_conn *conn)
+{
+    if (conn->state == NET_CLOSING)
+        return;
+    conn->state = NET_CLOSING;
+    list_remove(&conn->wait);
+    list_remove(&conn->due);
+    output_drop(conn);
+    ring_shutdown(conn->net->ring, conn->fd);
+    stop_receiving(conn);
+    if (conn->sending)
+        ring_cancel(conn->net->ring, &conn->send);
+}
+
+static void free_args(struct net_conn *conn)
+{
+    struct resp_parser *parser = &conn->parser;
+    if (parser->args != conn->args)
+        net_resize(conn->net, parser->args, (size_t)parser->args_capacity * sizeof *parser->args, 0);
+    parser->args = conn->args;
+}
+
+void conn_forget(struct net_conn *conn)
+{
+    output_forget(conn);
+    input_free(conn);
+    free_args(conn);
+    conn->receiving = false;
+    conn->sending = false;
+    list_remove(&conn->all);
+    net_conn_give(conn->net, conn);
+}
+
+void conn_reap(struct net_conn *conn)
+{
+    struct net *net = conn->net;
+    KVS_ASSERT(conn->state == NET_CLOSING && conn->pending == 0);
+    KVS_ASSERT(!conn->receiving && !conn->sending);
+    list_remove(&conn->due);
+    ring_close_fd(net->ring, conn->fd);
+    if (conn->refused) {
+        net->refused_count--;
+    } else {
+        net->conn_count--;
+        net_uncount(&net->stats.connections, 1);
+        net->handler.closed(net->handler.context, conn);
+    }
+    conn_forget(conn);
+}
+
+void net_conn_finish(struct net_conn *conn)
+{
+    conn_end(conn);
+    conn_settle(conn);
+}
+
+void *net_conn_user(struct net_conn *conn)
+{
+    return conn->user;
+}
+
+struct net *net_conn_net(struct net_conn *conn)
+{
+    return conn->net;
+}
+
+uint64_t net_conn_id(const struct net_conn *conn)
+{
+    return conn->id;
+}

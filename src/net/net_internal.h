@@ -1,0 +1,323 @@
+/*
+ * net_internal.h - what the files of src/net share.
+ *
+ *   net.c          listeners, timers, the lists of connections, net_flush
+ *   net_pool.c     memory: connections, output blocks, runs, iovecs
+ *   net_conn.c     the life of one connection: receive, hold back, finish, close
+ *   net_request.c  bytes into requests: RESP, frames, hello, refusals
+ *   net_output.c   replies into bytes: blocks, runs, slots, gates, the gathered send
+ *
+ * One connection and what hangs on it:
+ *
+ *   receive buffer ──► requests ──► handler ──► net_reply_commit ──► run ─┐
+ *         │ unparsed tail                  └──► net_reply_defer ───► slot ─┤
+ *         ▼                                                               ▼
+ *       input ──► requests …                              queue[0], queue[1] ──► in_flight ──► ring_send
+ *
+ * A reply that is written at once lies in an output block; neighbours in a block make one run, which is queued, gated,
+ * sent and freed as a whole. Runs and slots wait in queue[0] in the order of their requests (RESP). Frames have no order:
+ * queue[0] holds what may leave, queue[1] what waits for its gate, by rising gates; a slot joins when it is filled.
+ * Blocks count the runs in them, so runs may leave a block in any order and memory that a send refers to never moves.
+ */
+#ifndef KVS_NET_NET_INTERNAL_H
+#define KVS_NET_NET_INTERNAL_H
+
+#include "net/net.h"
+
+#include "base/assert.h"
+#include "base/limits.h"
+
+#define NET_BLOCK_BYTES     16384u /* an output block, and the smallest input buffer */
+#define NET_FREE_BLOCKS_MAX 512u   /* kept for reuse; more are given back to the allocator */
+#define NET_FREE_INPUTS_MAX 128u
+#define NET_SLICES_KEPT     1024u /* room for the arguments of a request that is not given back */
+#define NET_ARGS_INLINE     8u     /* arguments of a request that need no array of their own */
+#define NET_IOV_INLINE      4u     /* parts of a send that need no array of their own */
+#define NET_SEND_BYTES_MAX  (1u << 20) /* of one send: it must get through within send_timeout_ms */
+#define NET_TURN_REQUESTS_MAX 2048u /* of one connection in one turn, so that others get theirs */
+#define NET_CHUNK_BYTES       512u  /* least that is added to a partial request before it is looked at again */
+#define NET_REFUSED_MAX       64u   /* connections over the limit that are told so at the same time */
+#define NET_REFUSED_WAIT_MS   1000u /* for the first byte of such a connection, which tells its protocol */
+#define NET_TICK_MS_MAX       250u
+#define NET_ACCEPT_BACKOFF_MS 100u
+#define NET_FAIL_TEXT_BYTES   256u
+
+/* ---- output ---------------------------------------------------------------------------------------------------- */
+
+struct net_block {
+    struct net_block *next; /* in the pool */
+    size_t capacity;
+    size_t used;
+    unsigned refs; /* runs in it, and the connection that appends to it */
+    uint8_t data[];
+};
+
+/* Replies side by side in one block. It queues among slots as one of them: `entry` with no connection. */
+struct net_run {
+    struct net_slot entry; /* data, size, gate (0 = may leave), filled */
+    struct net_block *block;
+    uint64_t turn;      /* in which it was begun */
+    uint32_t replies;
+    uint32_t under_way; /* of the replies, those that count as requests under way: all of a gated run, none of others */
+};
+
+struct net_iovs {
+    struct net_iovs *next; /* in the pool */
+    struct iovec iov[RING_IOV_MAX];
+};
+
+static inline bool entry_is_run(const struct net_slot *entry)
+{
+    return entry->conn == NULL;
+}
+
+static inline struct net_run *entry_run(struct net_slot *entry)
+{
+    return container_of(entry, struct net_run, entry);
+}
+
+static inline struct net_slot *entry_first(const struct list *queue)
+{
+    return container_of(queue->next, struct net_slot, link);
+}
+
+/* ---- connections ----------------------------------------------------------------------------------------------- */
+
+enum net_state {
+    NET_OPEN,    /* reads and handles requests */
+    NET_REFUSED, /* over the limit; its first byte will tell how to say so */
+    NET_ENDING,  /* handles nothing more; closes when what is due has left */
+    NET_CLOSING, /* sends nothing more; closes when no operation and no slot refers to it */
+};
+
+enum net_protocol { NET_PROTOCOL_UNKNOWN, NET_PROTOCOL_RESP, NET_PROTOCOL_FRAME };
+
+/* Received bytes that are not handled yet: a partial request, or, while the connection is held, any number of them. */
+struct net_input {
+    uint8_t *data;
+    size_t capacity;
+    size_t begin;
+    size_t size;
+};
+
+struct net_conn {
+    struct net *net;
+    int fd;
+    uint8_t state;    /* enum net_state */
+    uint8_t protocol; /* enum net_protocol */
+    bool refused;     /* the handler knows nothing of it */
+    bool handling;    /* requests of it are being handled further up the stack, which will settle it */
+    bool answered;    /* the current request */
+    bool hold;        /* handles nothing until its output has shrunk, or until the next turn */
+    bool eof;
+    bool receiving; /* recv is active */
+    bool cancelled; /* … and asked to end */
+    bool sending;   /* send is active */
+    bool hello_done;
+
+    uint8_t request_opcode; /* of the current request, when it is a frame */
+    uint64_t request_id;
+
+    unsigned pending;   /* slots not filled */
+    unsigned under_way; /* slots not sent, and gated replies not sent */
+    uint64_t output_bytes; /* memory of unsent replies: whole blocks, and the data of slots */
+    struct net_block *block;
+    struct list queue[2];
+    struct list in_flight; /* entries of the active send */
+    struct list due;       /* in net->dirty, gated, sending or reap */
+
+    struct net_input input;
+    uint64_t wanted; /* size of the partial request that would be enough to get further; 0 = not known */
+    uint64_t skip;   /* bytes of a frame over the limits still to be ignored */
+    uint64_t turn;   /* in which turn_requests were handled */
+    unsigned turn_requests;
+    unsigned send_tick;
+    struct list wait; /* in net->runnable or net->parked */
+    struct list all;  /* in net->conns, net->refused or the pool */
+    uint64_t id;
+
+    struct ring_op recv;
+    struct ring_op send;
+    struct iovec iov[NET_IOV_INLINE];
+    struct net_iovs *iovs;
+    struct resp_parser parser;
+    struct resp_arg args[NET_ARGS_INLINE];
+
+    _Alignas(16) uint8_t user[];
+};
+
+/* ---- the whole -------------------------------------------------------------------------------------------------- */
+
+struct net_listener {
+    struct net *net;
+    int fd;
+    struct ring_op accept;
+    struct ring_op backoff;
+};
+
+struct net {
+    struct ring *ring;
+    struct net_options options;
+    struct net_handler handler;
+    uint64_t request_bytes_max; /* of one RESP request with all its arguments */
+
+    uint64_t turn;
+    uint64_t gate_reached;
+    bool failing; /* gates beyond gate_reached will not be reached */
+    bool draining;
+    unsigned conn_count;
+    unsigned refused_count;
+    uint64_t next_id;
+
+    struct list conns;
+    struct list refused;
+    struct list dirty;    /* may have something to send */
+    struct list gated;    /* the first thing to send waits for its gate */
+    struct list sending;  /* a send is active, in the order of their starts */
+    struct list reap;     /* CLOSING, and nothing refers to them any more */
+    struct list runnable; /* have input to handle in the next turn */
+    struct list parked;   /* wait for a receive buffer */
+
+    struct ring_op tick_op;
+    struct ring_op again_op;
+    bool tick_active;
+    bool again_active;
+    unsigned tick;
+    uint32_t tick_ms;
+    unsigned send_ticks_max; /* 0 = no time-out */
+    unsigned refused_ticks_max;
+
+    struct net_listener listeners[NET_LISTENERS_MAX];
+    unsigned listener_count;
+    uint64_t warned_ns; /* when the last warning about accept was given */
+    bool warned;
+
+    /* Pools. */
+    struct list free_conns;
+    struct net_block *free_blocks;
+    unsigned free_block_count;
+    struct list free_runs;
+    struct net_iovs *free_iovs;
+    void *free_inputs; /* each begins with a pointer to the next */
+    unsigned free_input_count;
+
+    struct slice *slices; /* the arguments of the current request */
+    uint32_t slice_capacity;
+    struct iovec gather[RING_IOV_MAX];
+
+    /* As many whole RESP errors as fit into a block: what failed replies are sent from. */
+    uint8_t *fail_errors;
+    size_t fail_error_bytes; /* of one */
+    size_t fail_error_count;
+    char fail_text[NET_FAIL_TEXT_BYTES];
+
+    struct net_stats stats; /* written on the shard's thread, read from any */
+};
+
+/* One thread writes and others read: atomic, but without the price of a locked instruction. */
+static inline void net_count(uint64_t *counter, uint64_t more)
+{
+    __atomic_store_n(counter, *counter + more, __ATOMIC_RELAXED);
+}
+
+static inline void net_uncount(uint64_t *counter, uint64_t less)
+{
+    __atomic_store_n(counter, *counter - less, __ATOMIC_RELAXED);
+}
+
+/* ---- net.c ------------------------------------------------------------------------------------------------------ */
+
+/* Makes ring_turn return soon, and connections in net->runnable go on. */
+void net_run_again(struct net *net);
+/* Starts the coarse clock that time-outs are measured by, unless it is running. */
+void net_start_tick(struct net *net);
+
+/* ---- net_pool.c ------------------------------------------------------------------------------------------------- */
+
+/* These return NULL when there is no memory. */
+struct net_conn *net_conn_take(struct net *net);
+void net_conn_give(struct net *net, struct net_conn *conn);
+struct net_block *net_block_take(struct net *net, size_t bytes);
+void net_block_give(struct net *net, struct net_block *block);
+struct net_iovs *net_iovs_take(struct net *net);
+void net_iovs_give(struct net *net, struct net_iovs *iovs);
+/* Sees to it that there is a run to take. */
+bool net_run_add(struct net *net);
+struct net_run *net_run_take(struct net *net);
+void net_run_give(struct net *net, struct net_run *run);
+/* Changes the size of an array, counting its memory; NULL leaves it as it was. */
+void *net_resize(struct net *net, void *memory, size_t old_bytes, size_t new_bytes);
+/* Sees to it that the next net_run_take succeeds. */
+static inline bool net_run_prepare(struct net *net)
+{
+    return __builtin_expect(!list_empty(&net->free_runs), 1) || net_run_add(net);
+}
+
+/* Input buffers: those of NET_BLOCK_BYTES are kept for reuse. */
+uint8_t *net_input_grow(struct net *net, uint8_t *data, size_t old_bytes, size_t new_bytes);
+void net_input_give(struct net *net, uint8_t *data, size_t bytes);
+void net_pool_free(struct net *net);
+
+/* ---- net_conn.c ------------------------------------------------------------------------------------------------- */
+
+/* A new connection on fd; or, when there are too many, one that is told so. */
+void conn_accepted(struct net *net, int fd);
+/* Decides what the connection is to do next: receive, send, wait, close. After every event. */
+void conn_settle(struct net_conn *conn);
+/* Handles input that was held back. */
+void conn_resume(struct net_conn *conn);
+/* No more requests; closes when what is due has left. */
+void conn_end(struct net_conn *conn);
+/* Ends the connection now; unsent replies are lost. */
+void conn_drop(struct net_conn *conn);
+/* The last step: closes the descriptor, tells the handler, frees. */
+void conn_reap(struct net_conn *conn);
+/* Starts receiving, or parks the connection when no buffer is free. */
+void conn_receive(struct net_conn *conn);
+/* Frees what a connection holds without another word to the ring or the handler. */
+void conn_forget(struct net_conn *conn);
+/* The active send has ended well: perhaps input that waited for it can be handled now. */
+void conn_sent(struct net_conn *conn);
+
+/* ---- net_request.c ---------------------------------------------------------------------------------------------- */
+
+/* Handles the whole requests at the start of data and returns their bytes. conn->wanted speaks of the rest unless the
+ * connection is held or not open any more. */
+size_t conn_handle(struct net_conn *conn, uint8_t *data, size_t size);
+/* Tells a refused connection so; `size` may be 0: it has said nothing. */
+void conn_refuse(struct net_conn *conn, const uint8_t *data, size_t size);
+
+/* A new turn brings a new share. */
+static inline void conn_enter_turn(struct net_conn *conn)
+{
+    if (conn->turn != conn->net->turn) {
+        conn->turn = conn->net->turn;
+        conn->turn_requests = 0;
+    }
+}
+
+/* True when the connection has had its share, or has too much under way. */
+static inline bool conn_must_hold(const struct net_conn *conn)
+{
+    const struct net_options *options = &conn->net->options;
+    return conn->turn_requests >= NET_TURN_REQUESTS_MAX || conn->output_bytes > options->output_bytes_max ||
+           conn->under_way >= options->requests_max;
+}
+
+/* ---- net_output.c ----------------------------------------------------------------------------------------------- */
+
+void output_init(struct net_conn *conn);
+/* Nothing unsent, nothing pending. */
+bool output_idle(const struct net_conn *conn);
+/* Puts the connection into the list that says what its output waits for. */
+void output_classify(struct net_conn *conn);
+/* True when something may leave. */
+bool output_may_send(const struct net_conn *conn);
+/* Starts the send of what may leave. */
+void output_send(struct net_conn *conn);
+/* Forgets unsent replies; slots that are not filled stay pending. */
+void output_drop(struct net_conn *conn);
+/* Frees without callbacks. */
+void output_forget(struct net_conn *conn);
+
+#endif

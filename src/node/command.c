@@ -1,0 +1,263 @@
+/*
+ * command.c - from a RESP request to its handler.
+ *
+ * Happy path: the name is looked up (three letters, GET and SET and DEL, by one comparison; others by binary search), the
+ * number of arguments is held against the table, the handler runs. Failures: unknown command, unknown subcommand, wrong
+ * number of arguments; the texts are Redis's, because clients match on them.
+ */
+#include "node/command.h"
+
+#include "base/assert.h"
+#include "node/node_internal.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#define QUOTED_BYTES_MAX 128u
+
+static inline uint8_t lower(uint8_t byte)
+{
+    return byte >= 'A' && byte <= 'Z' ? (uint8_t)(byte + 32) : byte;
+}
+
+/* As strcmp of the name in lower case with `word`. */
+static int compare(struct slice name, const char *word)
+{
+    for (size_t i = 0; i < name.size; i++) {
+        int difference = lower(name.data[i]) - (uint8_t)word[i];
+        if (difference != 0)
+            return difference;
+        if (word[i] == 0)
+            return 1; /* both are 0: the name goes on behind the word's end */
+    }
+    return word[name.size] == 0 ? 0 : -1;
+}
+
+bool command_word_is(struct slice text, const char *word)
+{
+    return compare(text, word) == 0;
+}
+
+const struct command *command_find(struct slice name)
+{
+    unsigned low = 0, high = command_table_count;
+    while (low < high) {
+        unsigned middle = low + (high - low) / 2;
+        int order = compare(name, command_table[middle].name);
+        if (order == 0)
+            return &command_table[middle];
+        if (order < 0)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return NULL;
+}
+
+bool command_arity_fits(int arity, unsigned count)
+{
+    return arity >= 0 ? count == (unsigned)arity : count >= (unsigned)-arity;
+}
+
+/* ---- replies --------------------------------------------------------------------------------------------------- */
+
+void call_simple(struct call *call, const char *text)
+{
+    uint8_t *out = net_reply_reserve(call->conn, strlen(text) + RESP_HEADER_BYTES_MAX);
+    if (out != NULL)
+        net_reply_commit(call->conn, resp_write_simple(out, text), 0);
+}
+
+void call_error(struct call *call, const char *format, ...)
+{
+    char text[REPLY_ERROR_BYTES_MAX - 64];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    shard_count(&call->shard->counters.errors);
+    uint8_t *out = net_reply_reserve(call->conn, REPLY_ERROR_BYTES_MAX);
+    if (out != NULL)
+        net_reply_commit(call->conn, resp_write_error(out, text), 0);
+}
+
+void call_integer(struct call *call, int64_t value)
+{
+    uint8_t *out = net_reply_reserve(call->conn, RESP_HEADER_BYTES_MAX);
+    if (out != NULL)
+        net_reply_commit(call->conn, resp_write_integer(out, value), 0);
+}
+
+void call_bulk(struct call *call, struct slice bytes)
+{
+    uint8_t *out = net_reply_reserve(call->conn, resp_bulk_bytes(bytes.size));
+    if (out != NULL)
+        net_reply_commit(call->conn, resp_write_bulk(out, bytes), 0);
+}
+
+void call_null(struct call *call)
+{
+    uint8_t *out = net_reply_reserve(call->conn, RESP_HEADER_BYTES_MAX);
+    if (out != NULL)
+        net_reply_commit(call->conn, resp_write_null(out, call->client->resp_version), 0);
+}
+
+void call_text(struct call *call, struct text *text)
+{
+    if (text->failed || text->size == 0) {
+        call_error(call, "OOM kvs-node: no memory for the reply");
+    } else {
+        uint8_t *out = net_reply_reserve(call->conn, text->size);
+        if (out != NULL) {
+            memcpy(out, text->data, text->size);
+            net_reply_commit(call->conn, text->size, 0);
+        }
+    }
+    text_deinit(text);
+}
+
+void text_simple(struct text *text, const char *value)
+{
+    text_printf(text, "+%s\r\n", value);
+}
+
+void text_bulk(struct text *text, const char *value)
+{
+    uint8_t *room = text_room(text, resp_bulk_bytes(strlen(value)));
+    if (room != NULL)
+        text_advance(text, resp_write_bulk(room, slice_text(value)));
+}
+
+void text_integer(struct text *text, int64_t value)
+{
+    text_printf(text, ":%lld\r\n", (long long)value);
+}
+
+void text_array(struct text *text, size_t count)
+{
+    text_printf(text, "*%zu\r\n", count);
+}
+
+void text_map(struct text *text, size_t pairs, int resp_version)
+{
+    uint8_t *room = text_room(text, RESP_HEADER_BYTES_MAX);
+    if (room != NULL)
+        text_advance(text, resp_write_map_header(room, pairs, resp_version));
+}
+
+/* ---- refusals -------------------------------------------------------------------------------------------------- */
+
+/* Length of an argument as C text of at most `max` bytes: Redis prints these with %s. */
+static int printable(struct slice arg, size_t max)
+{
+    size_t size = arg.size < max ? arg.size : max;
+    const uint8_t *end = size > 0 ? memchr(arg.data, 0, size) : NULL;
+    return (int)(end != NULL ? (size_t)(end - arg.data) : size);
+}
+
+static void refuse_unknown(struct call *call)
+{
+    char quoted[2 * QUOTED_BYTES_MAX];
+    size_t size = 0;
+    quoted[0] = 0;
+    for (unsigned i = 1; i < call->count && size < QUOTED_BYTES_MAX; i++) {
+        int length = printable(call->args[i], QUOTED_BYTES_MAX - size);
+        int printed = snprintf(quoted + size, sizeof(quoted) - size, "'%.*s' ", length, (const char *)call->args[i].data);
+        KVS_ASSERT(printed >= 0 && (size_t)printed < sizeof(quoted) - size);
+        size += (size_t)printed;
+    }
+    call_error(call, "ERR unknown command '%.*s', with args beginning with: %s", printable(call->args[0], QUOTED_BYTES_MAX),
+               (const char *)call->args[0].data, quoted);
+}
+
+static const char *upper(const char *name, char out[32])
+{
+    size_t i = 0;
+    for (; name[i] != 0 && i < 31; i++)
+        out[i] = name[i] >= 'a' && name[i] <= 'z' ? (char)(name[i] - 32) : name[i];
+    out[i] = 0;
+    return out;
+}
+
+static void subcommand_help(struct call *call)
+{
+    const struct command *command = call->command;
+    char name[32];
+    size_t count = 0;
+    for (const struct subcommand *sub = command->subcommands; sub->name != NULL; sub++)
+        count++;
+    struct text text = {0};
+    text_array(&text, 2 * count + 3);
+    text_printf(&text, "+%s <subcommand> [<arg> [value] [opt] ...]. Subcommands are:\r\n", upper(command->name, name));
+    for (const struct subcommand *sub = command->subcommands; sub->name != NULL; sub++) {
+        text_printf(&text, "+%s%s%s\r\n", upper(sub->name, name), *sub->usage != 0 ? " " : "", sub->usage);
+        text_printf(&text, "+    %s\r\n", sub->help);
+    }
+    text_simple(&text, "HELP");
+    text_simple(&text, "    Prints this help.");
+    call_text(call, &text);
+}
+
+static void run_subcommand(struct call *call)
+{
+    const struct command *command = call->command;
+    char name[32];
+    for (const struct subcommand *sub = command->subcommands; sub->name != NULL; sub++) {
+        if (!command_word_is(call->args[1], sub->name))
+            continue;
+        if (command_arity_fits(sub->arity, call->count))
+            sub->run(call);
+        else
+            call_error(call, "ERR wrong number of arguments for '%s|%s' command", command->name, sub->name);
+        return;
+    }
+    if (command_word_is(call->args[1], "help")) {
+        if (call->count == 2)
+            subcommand_help(call);
+        else
+            call_error(call, "ERR wrong number of arguments for '%s|help' command", command->name);
+        return;
+    }
+    call_error(call, "ERR unknown subcommand '%.*s'. Try %s HELP.", printable(call->args[1], QUOTED_BYTES_MAX),
+               (const char *)call->args[1].data, upper(command->name, name));
+}
+
+/* ---- dispatch -------------------------------------------------------------------------------------------------- */
+
+static void refuse_client(struct call *call)
+{
+    call_error(call, "ERR max number of clients reached");
+    net_conn_finish(call->conn);
+}
+
+void command_resp(void *context, struct net_conn *conn, const struct slice *args, unsigned count)
+{
+    struct shard *shard = context;
+    struct call call = {.shard = shard, .conn = conn, .client = net_conn_user(conn), .args = args, .count = count};
+    KVS_ASSERT(count >= 1);
+    if (__builtin_expect(call.client->over_limit, 0)) {
+        refuse_client(&call);
+        return;
+    }
+    /* The two that matter most, without a search. ORing 0x20 makes capitals small, and turns nothing else into these. */
+    if (args[0].size == 3 && (args[0].data[1] | 0x20) == 'e' && (args[0].data[2] | 0x20) == 't') {
+        uint8_t first = args[0].data[0] | 0x20;
+        if (first == 'g' && count == 2) {
+            command_get(&call);
+            return;
+        }
+        if (first == 's' && count == 3) {
+            command_set(&call);
+            return;
+        }
+    }
+    call.command = command_find(args[0]);
+    if (call.command == NULL)
+        refuse_unknown(&call);
+    else if (!command_arity_fits(call.command->arity, count))
+        call_error(&call, "ERR wrong number of arguments for '%s' command", call.command->name);
+    else if (call.command->subcommands != NULL && count >= 2)
+        run_subcommand(&call);
+    else
+        call.command->run(&call);
+}

@@ -1,0 +1,104 @@
+/*
+ * command.h - the commands of the node: one table that drives dispatch and describes them to clients.
+ *
+ * Handlers run on the thread of the connection's shard, inside an engine section, and answer the connection's current request
+ * exactly once: through call_…, gather_…, or dispatch_request_one.
+ */
+#ifndef KVS_NODE_COMMAND_H
+#define KVS_NODE_COMMAND_H
+
+#include "node/shard.h"
+#include "node/text.h"
+
+/* The request that is being handled. Arguments are borrowed until the handler returns. */
+struct call {
+    struct shard *shard;
+    struct net_conn *conn;
+    struct client *client;
+    const struct command *command;
+    const struct slice *args; /* args[0] is the command's name */
+    unsigned count;
+};
+
+typedef void command_fn(struct call *call);
+
+/* What clients that ask for a version of Redis are told: the one whose commands and texts are followed. */
+#define COMMAND_REDIS_VERSION "7.2.0"
+
+enum command_flags {
+    COMMAND_WRITE = 1,
+    COMMAND_READONLY = 2,
+    COMMAND_DENYOOM = 4,
+    COMMAND_ADMIN = 8,
+    COMMAND_NOSCRIPT = 16,
+    COMMAND_LOADING = 32,
+    COMMAND_STALE = 64,
+    COMMAND_FAST = 128,
+    COMMAND_NO_AUTH = 256,
+    COMMAND_ALLOW_BUSY = 512,
+};
+
+struct subcommand {
+    const char *name;  /* lower case */
+    int arity;         /* with command and subcommand; negative: at least that many */
+    const char *usage; /* for HELP: the arguments */
+    const char *help;  /* for HELP: what it does */
+    command_fn *run;
+};
+
+struct command {
+    const char *name; /* lower case */
+    int arity;        /* with the command; negative: at least that many */
+    unsigned flags;   /* enum command_flags */
+    int first_key, last_key, key_step;
+    const char *group;      /* of COMMAND DOCS */
+    const char *categories; /* "@read @fast" */
+    const char *summary;
+    const char *since; /* the version of Redis, or of kvs-node for its own */
+    command_fn *run;
+    const struct subcommand *subcommands; /* NULL, or ended by an entry without a name */
+};
+
+/* All commands, sorted by name. */
+extern const struct command command_table[];
+extern const unsigned command_table_count;
+
+/* The command of this name, in any case; NULL when there is none. */
+const struct command *command_find(struct slice name);
+bool command_arity_fits(int arity, unsigned count);
+/* True when `text`, in any case, is `word` (which is lower case). */
+bool command_word_is(struct slice text, const char *word);
+
+/* For struct net_handler; `context` is the shard. */
+void command_resp(void *context, struct net_conn *conn, const struct slice *args, unsigned count);
+void command_frame(void *context, struct net_conn *conn, const struct frame *frame);
+
+/* ---- replies --------------------------------------------------------------------------------------------------- */
+
+void call_simple(struct call *call, const char *text);
+void call_error(struct call *call, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void call_integer(struct call *call, int64_t value);
+void call_bulk(struct call *call, struct slice bytes);
+void call_null(struct call *call);
+/* Replies with a finished RESP value and frees the text. */
+void call_text(struct call *call, struct text *text);
+
+/* RESP values appended to a text. */
+void text_simple(struct text *text, const char *value);
+void text_bulk(struct text *text, const char *value);
+void text_integer(struct text *text, int64_t value);
+void text_array(struct text *text, size_t count);
+void text_map(struct text *text, size_t pairs, int resp_version);
+
+/* ---- handlers -------------------------------------------------------------------------------------------------- */
+
+command_fn command_get, command_set, command_del, command_exists, command_mget;               /* command_keys.c */
+command_fn command_auth, command_echo, command_hello, command_ping, command_quit, command_select,
+    command_durability;                                                                       /* command_connection.c */
+command_fn command_info, command_dbsize;                                                      /* command_server.c */
+command_fn command_command;                                                                   /* command_docs.c */
+extern const struct subcommand command_client_subcommands[];                                  /* command_client.c */
+extern const struct subcommand command_config_subcommands[];                                  /* command_server.c */
+extern const struct subcommand command_command_subcommands[];                                 /* command_docs.c */
+
+#endif

@@ -1,0 +1,61 @@
+/*
+ * config.h - the options of kvs-node, read from its command line.
+ *
+ * Pure but for getopt's own state: one thread, at start-up. Strings in struct config point into argv and live as long.
+ */
+#ifndef KVS_NODE_CONFIG_H
+#define KVS_NODE_CONFIG_H
+
+#include "base/diag.h"
+#include "ring/ring_addr.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#define CONFIG_ADDRESSES_MAX 3
+#define CONFIG_MESSAGE_BYTES 512
+
+#define CONFIG_MEMORY_BYTES_MIN  (64ull << 20)
+#define CONFIG_SEGMENT_BYTES_MIN (1ull << 20)
+#define CONFIG_SEGMENT_BYTES_MAX (1ull << 30)
+
+enum config_mode { CONFIG_RUN, CONFIG_CHECK, CONFIG_VERSION, CONFIG_HELP };
+
+struct config {
+    enum config_mode mode;
+    struct ring_addr addresses[CONFIG_ADDRESSES_MAX];
+    unsigned address_count; /* 0 = no TCP (--addr none) */
+    const char *unix_path;  /* NULL = no Unix socket */
+    struct ring_addr unix_addr;
+    const char *data_dir;
+    unsigned threads;
+    uint64_t memory_bytes;
+    uint64_t segment_bytes; /* 0 = the engine chooses */
+    const char *engine;     /* "kvs" or "memory" */
+    bool relaxed;           /* what connections begin with */
+    uint32_t relaxed_interval_ms;
+    unsigned max_clients;
+    bool protected_mode;
+    enum diag_level log_level;
+};
+
+/* What defaults are derived from. */
+struct config_machine {
+    unsigned cpus;      /* in the affinity mask */
+    uint64_t ram_bytes; /* that this process may use */
+};
+
+/*
+ * Reads argv. On a bad option returns false, and `message` names the option, the value and what would be right.
+ * argv may be reordered.
+ */
+bool config_parse(struct config *out, int argc, char **argv, const struct config_machine *machine,
+                  char message[CONFIG_MESSAGE_BYTES]);
+
+/* Parses "4096", "64K", "512MiB", "2G": binary multiples, any case. False on anything else, and on overflow. */
+bool config_parse_size(const char *text, uint64_t *bytes);
+
+void config_print_help(FILE *out);
+
+#endif

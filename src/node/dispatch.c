@@ -1,0 +1,275 @@
+/*
+ * dispatch.c - the ways of a request.
+ *
+ *   key of this shard    engine_try ─ done ──────────────────────────────► reply, gated
+ *                                   └ must wait ─ op ─ engine_submit ────► slot, gated
+ *   key of another       GET, nothing under way to that shard:
+ *                          engine_try_get ─ done ────────────────────────► reply
+ *                                         ├ on disk ─ op ─ submit_get ───► slot
+ *                                         └ not durable ─┐
+ *                        anything else ── op ── mailbox ─┴► owner: try or submit, wait for the gate ─► mailbox ─► slot
+ *
+ * Order on a connection. What is sent to one shard arrives in order, and its results take effect in order; while anything is
+ * under way to a shard, reads do not overtake it through engine_try_get. What an answer from another shard shows is durable,
+ * so its gate at home is 0. One thing is left to chance: a read that waits for the disk here, and whose record is overwritten by
+ * a write pipelined behind it and moved at that moment, may see that write.
+ *
+ * Failures. No op or no memory for one: an error that says so. A failed owner: errors instead of gates (dispatch_release). A
+ * connection that has gone: net releases the slot when it is filled, and the op goes back to its pool as always.
+ */
+#include "node/dispatch.h"
+
+#include "base/assert.h"
+#include "base/hash.h"
+#include "node/gather.h"
+
+static void on_local_done(struct engine_op *engine_op);
+static void on_disk_done(struct engine_op *engine_op);
+static void on_owner_done(struct engine_op *engine_op);
+
+struct engine_request dispatch_request(const struct shard *shard, const struct client *client, enum engine_action action,
+                                       struct slice key, struct slice value)
+{
+    return (struct engine_request){
+        .action = action,
+        .relaxed = client->relaxed,
+        .hash = hash_key(key, shard->hash_seed),
+        .key = key,
+        .value = value,
+    };
+}
+
+enum route dispatch_try(struct shard *shard, const struct client *client, const struct engine_request *request,
+                        struct engine_result *result)
+{
+    unsigned owner = hash_shard(request->hash, shard->count);
+    if (owner == shard->id)
+        return engine_try(shard->engine, request, result) == ENGINE_DONE ? ROUTE_DONE : ROUTE_LOCAL;
+    if (request->action != ENGINE_GET || client->under_way[owner] != 0)
+        return ROUTE_OWNER;
+    switch (engine_try_get(shard->engine, owner, request, result)) {
+    case ENGINE_DONE:
+        return ROUTE_DONE;
+    case ENGINE_MUST_WAIT:
+        return ROUTE_DISK;
+    case ENGINE_ASK_OWNER:
+        break;
+    }
+    return ROUTE_OWNER;
+}
+
+static void count_result(struct shard *shard, const struct engine_request *request, const struct engine_result *result)
+{
+    if (result->error != KVS_ERR_OK)
+        shard_count(&shard->counters.errors);
+    else if (request->action == ENGINE_GET)
+        shard_count(result->found ? &shard->counters.hits : &shard->counters.misses);
+}
+
+static void reply_now(struct shard *shard, struct net_conn *conn, const struct engine_result *result,
+                      const struct reply_format *format)
+{
+    uint8_t *out = net_reply_reserve(conn, reply_bound(format, result));
+    if (out == NULL)
+        return;
+    struct reply_origin origin = shard_origin(shard);
+    size_t size = reply_write(out, format, result, &origin);
+    net_reply_commit(conn, size, shard_gate(shard, net_conn_user(conn), result->gate));
+}
+
+static void on_slot_released(struct net_slot *slot)
+{
+    struct op *op = container_of(slot, struct op, slot);
+    op_give(&op->home->pool, op);
+}
+
+void dispatch_request_one(struct shard *shard, struct net_conn *conn, const struct engine_request *request,
+                          const struct reply_format *format)
+{
+    struct client *client = net_conn_user(conn);
+    struct engine_result result = {0};
+    enum route route = dispatch_try(shard, client, request, &result);
+    if (__builtin_expect(route == ROUTE_DONE, 1)) {
+        count_result(shard, request, &result);
+        reply_now(shard, conn, &result, format);
+        return;
+    }
+    struct op *op = op_take(&shard->pool);
+    if (op == NULL || !op_copy_request(op, request)) {
+        if (op != NULL)
+            op_give(&shard->pool, op);
+        result = (struct engine_result){.error = KVS_ERR_AGAIN};
+        count_result(shard, request, &result);
+        reply_now(shard, conn, &result, format);
+        return;
+    }
+    op->client = client;
+    op->format = *format;
+    net_reply_defer(conn, &op->slot);
+    op->slot.released = on_slot_released;
+    dispatch_op(shard, op, route);
+}
+
+static void send_to_owner(struct shard *shard, struct op *op)
+{
+    KVS_ASSERT(!op->sent && op->owner != shard->id);
+    op->sent = true;
+    op->client->under_way[op->owner]++;
+    shard_count(&shard->counters.sent);
+    mailbox_post(shard->mailbox, op->owner, &op->mail);
+}
+
+void dispatch_op(struct shard *shard, struct op *op, enum route route)
+{
+    KVS_ASSERT(route != ROUTE_DONE);
+    op->owner = hash_shard(op->engine.request.hash, shard->count);
+    op->at = shard;
+    switch (route) {
+    case ROUTE_LOCAL:
+        op->engine.done = on_local_done;
+        engine_submit(shard->engine, &op->engine);
+        return;
+    case ROUTE_DISK:
+        op->engine.done = on_disk_done;
+        engine_submit_get(shard->engine, op->owner, &op->engine);
+        return;
+    case ROUTE_OWNER:
+        send_to_owner(shard, op);
+        return;
+    case ROUTE_DONE:
+        return;
+    }
+}
+
+/* ---- at home, with the answer ---------------------------------------------------------------------------------- */
+
+static void complete(struct shard *shard, struct op *op)
+{
+    if (op->sent)
+        op->client->under_way[op->owner]--;
+    count_result(shard, &op->engine.request, &op->engine.result);
+    if (op->gather != NULL)
+        gather_part_done(op);
+    else
+        net_slot_fill(&op->slot, op->bytes, op->reply_bytes, shard_gate(shard, op->client, op->gate));
+}
+
+/* Turns the engine's result into the reply, and gives back what lies behind it. */
+static void take_result(struct shard *shard, struct op *op)
+{
+    struct reply_origin origin = shard_origin(shard);
+    op_write_reply(op, &op->engine.result, &origin);
+    op->gate = op->engine.result.gate;
+}
+
+static void on_local_done(struct engine_op *engine_op)
+{
+    struct op *op = container_of(engine_op, struct op, engine);
+    struct shard *shard = op->home;
+    take_result(shard, op);
+    engine_op_release(engine_op);
+    complete(shard, op);
+}
+
+static void on_disk_done(struct engine_op *engine_op)
+{
+    struct op *op = container_of(engine_op, struct op, engine);
+    struct shard *shard = op->home;
+    if (engine_op->result.error == KVS_ERR_AGAIN) {
+        engine_op_release(engine_op);
+        send_to_owner(shard, op);
+        return;
+    }
+    take_result(shard, op);
+    KVS_ASSERT(op->gate == 0); /* another shard's LSN means nothing here */
+    engine_op_release(engine_op);
+    complete(shard, op);
+}
+
+/* ---- at the owner ---------------------------------------------------------------------------------------------- */
+
+static void fail_op(struct shard *shard, struct op *op)
+{
+    struct reply_origin origin = shard_origin(shard);
+    op->engine.result = (struct engine_result){.error = KVS_ERR_FAILED};
+    op_write_reply(op, &op->engine.result, &origin);
+}
+
+static void send_home(struct shard *shard, struct op *op)
+{
+    op->gate = 0;
+    mailbox_post(shard->mailbox, op->home->id, &op->mail);
+}
+
+/* The reply is written; it may go home when its gate has been reached. */
+static void go_home_durable(struct shard *shard, struct op *op)
+{
+    if (op->gate <= shard->durable) {
+        send_home(shard, op);
+        return;
+    }
+    if (shard->failed) {
+        fail_op(shard, op);
+        send_home(shard, op);
+        return;
+    }
+    /* One queue in order of gates: a read that met an older record waits for the newest before it, at most a commit more. */
+    if (shard->gated_tail != NULL) {
+        struct op *last = container_of(shard->gated_tail, struct op, mail);
+        if (op->gate < last->gate)
+            op->gate = last->gate;
+        shard->gated_tail->next = &op->mail;
+    } else {
+        shard->gated_head = &op->mail;
+    }
+    op->mail.next = NULL;
+    shard->gated_tail = &op->mail;
+}
+
+static void on_owner_done(struct engine_op *engine_op)
+{
+    struct op *op = container_of(engine_op, struct op, engine);
+    struct shard *shard = op->at;
+    take_result(shard, op);
+    engine_op_release(engine_op);
+    go_home_durable(shard, op);
+}
+
+static void execute_for_other(struct shard *shard, struct op *op)
+{
+    op->at = shard;
+    shard_count(&shard->counters.received);
+    if (engine_try(shard->engine, &op->engine.request, &op->engine.result) == ENGINE_DONE) {
+        take_result(shard, op);
+        go_home_durable(shard, op);
+        return;
+    }
+    op->engine.done = on_owner_done;
+    engine_submit(shard->engine, &op->engine);
+}
+
+void dispatch_deliver(void *context, struct mail *mail)
+{
+    struct shard *shard = context;
+    struct op *op = container_of(mail, struct op, mail);
+    if (op->home == shard)
+        complete(shard, op);
+    else
+        execute_for_other(shard, op);
+}
+
+void dispatch_release(struct shard *shard)
+{
+    while (shard->gated_head != NULL) {
+        struct op *op = container_of(shard->gated_head, struct op, mail);
+        bool reached = op->gate <= shard->durable;
+        if (!reached && !shard->failed)
+            return;
+        shard->gated_head = op->mail.next;
+        if (shard->gated_head == NULL)
+            shard->gated_tail = NULL;
+        if (!reached)
+            fail_op(shard, op);
+        send_home(shard, op);
+    }
+}

@@ -1,0 +1,320 @@
+/*
+ * gather.c - one reply out of many answers.
+ *
+ * Happy path: every key can be answered at once; the reply is written into the connection's output and nothing is allocated.
+ * Otherwise a struct gather takes the request's slot, and an op goes out for every key that has to wait; the last one to
+ * come back makes the reply. Its gate is the highest of the parts that were executed here; parts from other shards are durable.
+ *
+ * Failures. The first part with an error gives the reply. Too many keys for the ops that are left: an error before anything
+ * was done. A reply beyond GATHER_REPLY_BYTES_MAX, or beyond the budget for requests under way: an error.
+ */
+#include "node/gather.h"
+
+#include "base/assert.h"
+#include "node/dispatch.h"
+#include "proto/resp.h"
+
+#include <stdlib.h>
+
+struct gather {
+    struct net_slot slot;
+    struct shard *shard;
+    struct client *client;
+    unsigned pending;   /* parts under way, and one while they are being sent */
+    uint64_t gate;      /* highest of the parts */
+    uint64_t found;     /* keys that were there */
+    enum kvs_err error; /* of the first part that failed; `failed` has its text, if it was an op */
+    struct op *failed;
+    struct op_budget *budget;
+    uint8_t *reply;
+    size_t reply_capacity; /* taken from the budget; 0: `small` is used */
+    uint8_t small[REPLY_ERROR_BYTES_MAX];
+    unsigned part_count; /* 0 when counting */
+    struct op *parts[];  /* values, in order */
+};
+
+static void reply_error_now(struct shard *shard, struct net_conn *conn, enum kvs_err error)
+{
+    uint8_t *out = net_reply_reserve(conn, REPLY_ERROR_BYTES_MAX);
+    if (out == NULL)
+        return;
+    struct reply_origin origin = shard_origin(shard);
+    struct engine_result result = {.error = error};
+    struct reply_format format = {.kind = REPLY_FOUND};
+    shard_count(&shard->counters.errors);
+    net_reply_commit(conn, reply_write(out, &format, &result, &origin), 0);
+}
+
+static void on_released(struct net_slot *slot)
+{
+    struct gather *gather = container_of(slot, struct gather, slot);
+    if (gather->reply_capacity > 0) {
+        atomic_fetch_sub_explicit(&gather->budget->used_bytes, gather->reply_capacity, memory_order_relaxed);
+        free(gather->reply);
+    }
+    free(gather);
+}
+
+static struct gather *gather_begin(struct shard *shard, struct net_conn *conn, unsigned part_count)
+{
+    struct gather *gather = calloc(1, sizeof(*gather) + part_count * sizeof(gather->parts[0]));
+    if (gather == NULL)
+        return NULL;
+    gather->shard = shard;
+    gather->client = net_conn_user(conn);
+    gather->budget = shard->pool.budget;
+    gather->part_count = part_count;
+    gather->pending = 1;
+    net_reply_defer(conn, &gather->slot);
+    gather->slot.released = on_released;
+    return gather;
+}
+
+static void note_gate(uint64_t *highest, uint64_t gate)
+{
+    if (gate > *highest)
+        *highest = gate;
+}
+
+/* ---- the end --------------------------------------------------------------------------------------------------- */
+
+static size_t write_error(struct gather *gather)
+{
+    gather->reply = gather->small;
+    if (gather->failed != NULL && gather->failed->reply_bytes <= sizeof(gather->small)) {
+        memcpy(gather->small, gather->failed->bytes, gather->failed->reply_bytes);
+        return gather->failed->reply_bytes;
+    }
+    struct reply_origin origin = shard_origin(gather->shard);
+    struct engine_result result = {.error = gather->error};
+    struct reply_format format = {.kind = REPLY_FOUND};
+    return reply_write(gather->small, &format, &result, &origin);
+}
+
+static bool reserve_reply(struct gather *gather, uint64_t bytes)
+{
+    gather->reply = gather->small;
+    if (bytes <= sizeof(gather->small))
+        return true;
+    uint64_t used = atomic_fetch_add_explicit(&gather->budget->used_bytes, bytes, memory_order_relaxed);
+    bool fits = bytes <= GATHER_REPLY_BYTES_MAX && used + bytes <= gather->budget->bytes_max;
+    uint8_t *memory = fits ? malloc(bytes) : NULL;
+    if (memory == NULL) {
+        atomic_fetch_sub_explicit(&gather->budget->used_bytes, bytes, memory_order_relaxed);
+        return false;
+    }
+    gather->reply = memory;
+    gather->reply_capacity = bytes;
+    return true;
+}
+
+static size_t write_values(struct gather *gather)
+{
+    uint64_t bytes = RESP_HEADER_BYTES_MAX;
+    for (unsigned i = 0; i < gather->part_count; i++)
+        bytes += gather->parts[i]->reply_bytes;
+    if (!reserve_reply(gather, bytes)) {
+        gather->error = KVS_ERR_AGAIN;
+        return write_error(gather);
+    }
+    size_t size = resp_write_array_header(gather->reply, gather->part_count);
+    for (unsigned i = 0; i < gather->part_count; i++) {
+        memcpy(gather->reply + size, gather->parts[i]->bytes, gather->parts[i]->reply_bytes);
+        size += gather->parts[i]->reply_bytes;
+    }
+    return size;
+}
+
+static void finish(struct gather *gather)
+{
+    struct shard *shard = gather->shard;
+    size_t size;
+    if (gather->error != KVS_ERR_OK) {
+        size = write_error(gather);
+    } else if (gather->part_count > 0) {
+        size = write_values(gather);
+    } else {
+        gather->reply = gather->small;
+        size = resp_write_integer(gather->small, (int64_t)gather->found);
+    }
+    for (unsigned i = 0; i < gather->part_count; i++) {
+        if (gather->parts[i] != NULL && gather->parts[i] != gather->failed)
+            op_give(&shard->pool, gather->parts[i]);
+    }
+    if (gather->failed != NULL)
+        op_give(&shard->pool, gather->failed);
+    net_slot_fill(&gather->slot, gather->reply, size, shard_gate(shard, gather->client, gather->gate));
+}
+
+static void part_ended(struct gather *gather)
+{
+    KVS_ASSERT(gather->pending > 0);
+    if (--gather->pending == 0)
+        finish(gather);
+}
+
+void gather_part_done(struct op *op)
+{
+    struct gather *gather = op->gather;
+    const struct engine_result *result = &op->engine.result;
+    bool first_error = false;
+    if (result->error == KVS_ERR_OK) {
+        gather->found += result->found;
+    } else if (gather->error == KVS_ERR_OK) {
+        gather->error = result->error;
+        gather->failed = op;
+        first_error = true;
+    }
+    note_gate(&gather->gate, op->gate);
+    if (gather->part_count == 0 && !first_error)
+        op_give(&gather->shard->pool, op);
+    part_ended(gather);
+}
+
+/* An op for one key, on its way; false when there was no memory for it. */
+static bool send_part(struct gather *gather, const struct engine_request *request, const struct reply_format *format,
+                      enum route route, struct op **out)
+{
+    struct shard *shard = gather->shard;
+    struct op *op = op_take(&shard->pool);
+    if (op == NULL)
+        return false;
+    if (!op_copy_request(op, request)) {
+        op_give(&shard->pool, op);
+        return false;
+    }
+    op->gather = gather;
+    op->client = gather->client;
+    op->format = *format;
+    if (out != NULL)
+        *out = op;
+    gather->pending++;
+    dispatch_op(shard, op, route);
+    return true;
+}
+
+/* ---- DEL, UNLINK, EXISTS --------------------------------------------------------------------------------------- */
+
+void gather_count(struct shard *shard, struct net_conn *conn, enum engine_action action, const struct slice *keys,
+                  unsigned count)
+{
+    if (shard->count > 1 && count > op_pool_left(&shard->pool)) {
+        reply_error_now(shard, conn, KVS_ERR_AGAIN);
+        return;
+    }
+    struct client *client = net_conn_user(conn);
+    struct reply_format format = {.kind = REPLY_FOUND, .resp_version = client->resp_version};
+    struct gather *gather = NULL;
+    enum kvs_err error = KVS_ERR_OK;
+    uint64_t found = 0, gate = 0;
+
+    for (unsigned i = 0; i < count && error == KVS_ERR_OK; i++) {
+        struct engine_request request = dispatch_request(shard, client, action, keys[i], slice_make(NULL, 0));
+        struct engine_result result = {0};
+        enum route route = dispatch_try(shard, client, &request, &result);
+        if (route == ROUTE_DONE) {
+            error = result.error;
+            found += error == KVS_ERR_OK && result.found;
+            note_gate(&gate, result.gate);
+            continue;
+        }
+        if (gather == NULL)
+            gather = gather_begin(shard, conn, 0);
+        if (gather == NULL || !send_part(gather, &request, &format, route, NULL))
+            error = KVS_ERR_AGAIN;
+    }
+
+    if (gather != NULL) {
+        gather->found += found;
+        note_gate(&gather->gate, gate);
+        if (gather->error == KVS_ERR_OK)
+            gather->error = error;
+        part_ended(gather);
+    } else if (error != KVS_ERR_OK) {
+        reply_error_now(shard, conn, error);
+    } else {
+        uint8_t *out = net_reply_reserve(conn, RESP_HEADER_BYTES_MAX);
+        if (out != NULL)
+            net_reply_commit(conn, resp_write_integer(out, (int64_t)found), shard_gate(shard, client, gate));
+    }
+}
+
+/* ---- MGET ------------------------------------------------------------------------------------------------------ */
+
+/* Answers from RAM, all of it or nothing. */
+static bool values_at_once(struct shard *shard, struct net_conn *conn, const struct slice *keys, unsigned count)
+{
+    struct client *client = net_conn_user(conn);
+    struct reply_format format = {.kind = REPLY_VALUE, .resp_version = client->resp_version};
+    uint64_t bytes = RESP_HEADER_BYTES_MAX, gate = 0, hits = 0;
+    if (count > SHARD_SCRATCH_RESULTS)
+        return false;
+    for (unsigned i = 0; i < count; i++) {
+        struct engine_request request = dispatch_request(shard, client, ENGINE_GET, keys[i], slice_make(NULL, 0));
+        struct engine_result *result = &shard->scratch[i];
+        *result = (struct engine_result){0};
+        if (dispatch_try(shard, client, &request, result) != ROUTE_DONE || result->error != KVS_ERR_OK)
+            return false;
+        bytes += reply_bound(&format, result);
+        note_gate(&gate, result->gate);
+        hits += result->found;
+    }
+    if (bytes > GATHER_REPLY_BYTES_MAX)
+        return false;
+
+    uint8_t *out = net_reply_reserve(conn, bytes);
+    if (out == NULL)
+        return true; /* the connection has ended */
+    struct reply_origin origin = shard_origin(shard);
+    size_t size = resp_write_array_header(out, count);
+    for (unsigned i = 0; i < count; i++)
+        size += reply_write(out + size, &format, &shard->scratch[i], &origin);
+    net_reply_commit(conn, size, shard_gate(shard, client, gate));
+    __atomic_store_n(&shard->counters.hits, shard->counters.hits + hits, __ATOMIC_RELAXED);
+    __atomic_store_n(&shard->counters.misses, shard->counters.misses + count - hits, __ATOMIC_RELAXED);
+    return true;
+}
+
+/* An op for a key whose answer is there. */
+static bool take_part(struct gather *gather, const struct engine_result *result, const struct reply_format *format,
+                      struct op **out)
+{
+    struct shard *shard = gather->shard;
+    struct op *op = op_take(&shard->pool);
+    if (op == NULL)
+        return false;
+    struct reply_origin origin = shard_origin(shard);
+    op->gather = gather;
+    op->format = *format;
+    op->engine.result = *result;
+    op_write_reply(op, result, &origin);
+    op->gate = result->gate;
+    *out = op;
+    gather->pending++;
+    shard_count(result->found ? &shard->counters.hits : &shard->counters.misses);
+    gather_part_done(op);
+    return true;
+}
+
+void gather_values(struct shard *shard, struct net_conn *conn, const struct slice *keys, unsigned count)
+{
+    if (values_at_once(shard, conn, keys, count))
+        return;
+    struct client *client = net_conn_user(conn);
+    struct gather *gather = count > op_pool_left(&shard->pool) ? NULL : gather_begin(shard, conn, count);
+    if (gather == NULL) {
+        reply_error_now(shard, conn, KVS_ERR_AGAIN);
+        return;
+    }
+    struct reply_format format = {.kind = REPLY_VALUE, .resp_version = client->resp_version};
+    for (unsigned i = 0; i < count && gather->error == KVS_ERR_OK; i++) {
+        struct engine_request request = dispatch_request(shard, client, ENGINE_GET, keys[i], slice_make(NULL, 0));
+        struct engine_result result = {0};
+        enum route route = dispatch_try(shard, client, &request, &result);
+        bool sent = route == ROUTE_DONE ? take_part(gather, &result, &format, &gather->parts[i])
+                                        : send_part(gather, &request, &format, route, &gather->parts[i]);
+        if (!sent && gather->error == KVS_ERR_OK)
+            gather->error = KVS_ERR_AGAIN;
+    }
+    part_ended(gather);
+}

@@ -1,0 +1,232 @@
+/*
+ * info.c - the sections of INFO.
+ *
+ * Memory is what the allocator says plus the engine's own mappings: exact enough to size a node, and needs no file.
+ */
+#include "node/info.h"
+
+#include "node/command.h"
+#include "node/machine.h"
+#include "node/node_internal.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+/* The sum over all shards. */
+struct totals {
+    struct net_stats net;
+    struct shard_counters shards;
+};
+
+static void sum_shards(const struct node *node, struct totals *out)
+{
+    *out = (struct totals){0};
+    for (unsigned i = 0; i < node->shard_count; i++) {
+        const struct shard *shard = &node->shards[i];
+        struct net_stats net;
+        net_stats(shard->net, &net);
+        out->net.connections += net.connections;
+        out->net.connections_accepted += net.connections_accepted;
+        out->net.connections_refused += net.connections_refused;
+        out->net.connections_dropped += net.connections_dropped;
+        out->net.requests += net.requests;
+        out->net.bytes_received += net.bytes_received;
+        out->net.bytes_sent += net.bytes_sent;
+        out->net.memory_bytes += net.memory_bytes;
+        out->shards.hits += shard_counter(&shard->counters.hits);
+        out->shards.misses += shard_counter(&shard->counters.misses);
+        out->shards.sent += shard_counter(&shard->counters.sent);
+        out->shards.received += shard_counter(&shard->counters.received);
+        out->shards.errors += shard_counter(&shard->counters.errors);
+    }
+}
+
+static unsigned long long ull(uint64_t value)
+{
+    return value;
+}
+
+static void human(char out[16], uint64_t bytes)
+{
+    static const char units[] = "BKMGT";
+    double value = (double)bytes;
+    size_t unit = 0;
+    while (value >= 1024 && unit + 2 < sizeof(units)) {
+        value /= 1024;
+        unit++;
+    }
+    snprintf(out, 16, unit == 0 ? "%.0f%c" : "%.2f%c", value, units[unit]);
+}
+
+static void write_server(const struct node *node, struct text *out)
+{
+    uint64_t now_ns = ring_now_ns(node->ring);
+    uint64_t seconds = (now_ns - node->started_ns) / 1000000000;
+    unsigned port = node->listener_count > 0 ? ring_addr_port(&node->addresses[0]) : 0;
+    text_printf(out, "# Server\r\nredis_version:%s\r\nredis_mode:standalone\r\nkvs_version:%s\r\n", COMMAND_REDIS_VERSION,
+                KVS_VERSION);
+    text_printf(out, "engine:%s\r\narch_bits:64\r\nprocess_id:%d\r\nrun_id:%s\r\n", engine_kind(node->engine), (int)getpid(),
+                node->run_id);
+    text_printf(out, "tcp_port:%u\r\nuptime_in_seconds:%llu\r\nuptime_in_days:%llu\r\n", port, ull(seconds),
+                ull(seconds / 86400));
+    text_printf(out, "threads:%u\r\nio_uring:%s\r\nconfig_file:\r\n", node->shard_count,
+                ring_describe(node->shards[0].ring));
+}
+
+static void write_clients(const struct node *node, const struct totals *totals, struct text *out)
+{
+    text_printf(out, "# Clients\r\nconnected_clients:%llu\r\nmaxclients:%u\r\nblocked_clients:0\r\n",
+                ull(totals->net.connections), node->config.max_clients);
+}
+
+static void write_memory(const struct node *node, const struct totals *totals, const struct engine_stats *engine,
+                         struct text *out)
+{
+    char used_text[16], max_text[16];
+    uint64_t heap = machine_heap_bytes();
+    uint64_t used = heap + engine->index_bytes + engine->image_bytes;
+    human(used_text, used);
+    human(max_text, node->config.memory_bytes);
+    text_printf(out, "# Memory\r\nused_memory:%llu\r\nused_memory_human:%s\r\nused_memory_peak_rss:%llu\r\n", ull(used),
+                used_text, ull(machine_peak_resident_bytes()));
+    text_printf(out, "used_memory_heap:%llu\r\nused_memory_index:%llu\r\nused_memory_images:%llu\r\n", ull(heap),
+                ull(engine->index_bytes), ull(engine->image_bytes));
+    text_printf(out, "used_memory_connections:%llu\r\nused_memory_requests:%llu\r\n", ull(totals->net.memory_bytes),
+                ull(atomic_load_explicit(&node->budget.used_bytes, memory_order_relaxed)));
+    text_printf(out, "maxmemory:%llu\r\nmaxmemory_human:%s\r\nmaxmemory_policy:noeviction\r\n",
+                ull(node->config.memory_bytes), max_text);
+}
+
+static void write_persistence(const struct node *node, const struct engine_stats *engine, struct text *out)
+{
+    struct engine_recovery recovery;
+    engine_recovered(node->engine, &recovery);
+    text_printf(out, "# Persistence\r\nloading:0\r\ndurability:%s\r\ndurability_method:%s\r\n",
+                node->config.relaxed ? "relaxed" : "durable", engine_durability_method(node->engine));
+    text_printf(out, "relaxed_interval_ms:%u\r\nfailed_shards:%llu\r\ndamaged_reads:%llu\r\n",
+                node->config.relaxed_interval_ms, ull(engine->failed_shards), ull(engine->damaged_reads));
+    text_printf(out, "segments:%llu\r\ndisk_bytes:%llu\r\n", ull(engine->segments), ull(engine->disk_bytes));
+    text_printf(out, "recovered_keys:%llu\r\nrecovered_records:%llu\r\nrecovery_cut_bytes:%llu\r\nrecovery_ms:%llu\r\n",
+                ull(recovery.keys), ull(recovery.records), ull(recovery.cut_bytes), ull(recovery.elapsed_ns / 1000000));
+}
+
+static void write_stats(const struct node *node, const struct totals *totals, const struct engine_stats *engine,
+                        struct text *out)
+{
+    uint64_t batches = engine->batches > 0 ? engine->batches : 1;
+    uint64_t refused = totals->net.connections_refused +
+                       atomic_load_explicit(&node->clients_refused, memory_order_relaxed);
+    text_printf(out, "# Stats\r\ntotal_connections_received:%llu\r\nrejected_connections:%llu\r\ndropped_connections:%llu\r\n",
+                ull(totals->net.connections_accepted), ull(refused), ull(totals->net.connections_dropped));
+    text_printf(out, "total_commands_processed:%llu\r\ntotal_error_replies:%llu\r\n", ull(totals->net.requests),
+                ull(totals->shards.errors));
+    text_printf(out, "total_net_input_bytes:%llu\r\ntotal_net_output_bytes:%llu\r\n", ull(totals->net.bytes_received),
+                ull(totals->net.bytes_sent));
+    text_printf(out, "keyspace_hits:%llu\r\nkeyspace_misses:%llu\r\nexpired_keys:0\r\nevicted_keys:0\r\n",
+                ull(totals->shards.hits), ull(totals->shards.misses));
+    text_printf(out, "shard_messages:%llu\r\nrecords_appended:%llu\r\nbytes_appended:%llu\r\nbytes_written:%llu\r\n",
+                ull(totals->shards.sent), ull(engine->records_appended), ull(engine->bytes_appended),
+                ull(engine->bytes_written));
+    text_printf(out, "commits:%llu\r\nbytes_per_commit:%llu\r\nmean_commit_us:%.1f\r\n", ull(engine->batches),
+                ull(engine->bytes_written / batches), (double)engine->commit_ns / (double)batches / 1000.0);
+    text_printf(out, "disk_reads:%llu\r\ndisk_read_bytes:%llu\r\nindex_splits:%llu\r\nblind_overwrites:%llu\r\n",
+                ull(engine->disk_reads), ull(engine->disk_read_bytes), ull(engine->index_splits),
+                ull(engine->blind_overwrites));
+}
+
+static void write_cpu(struct text *out)
+{
+    struct machine_cpu_time time = machine_cpu_time();
+    text_printf(out, "# CPU\r\nused_cpu_sys:%.6f\r\nused_cpu_user:%.6f\r\n", time.system_seconds, time.user_seconds);
+}
+
+static void write_shards(const struct node *node, struct text *out)
+{
+    text_printf(out, "# Shards\r\n");
+    for (unsigned i = 0; i < node->shard_count; i++) {
+        const struct shard *shard = &node->shards[i];
+        struct net_stats net;
+        net_stats(shard->net, &net);
+        text_printf(out, "shard%u:connections=%llu,requests=%llu,sent=%llu,received=%llu,durable_lsn=%llu,failed=%d\r\n", i,
+                    ull(net.connections), ull(net.requests), ull(shard_counter(&shard->counters.sent)),
+                    ull(shard_counter(&shard->counters.received)), ull(engine_durable(shard->engine)),
+                    engine_failed(shard->engine));
+    }
+}
+
+static void write_keyspace(const struct engine_stats *engine, struct text *out)
+{
+    text_printf(out, "# Keyspace\r\n");
+    if (engine->keys > 0)
+        text_printf(out, "db0:keys=%llu,expires=0,avg_ttl=0\r\n", ull(engine->keys));
+}
+
+unsigned info_section(struct slice name)
+{
+    static const struct {
+        const char *name;
+        unsigned section;
+    } sections[] = {
+        {"server", INFO_SERVER},           {"clients", INFO_CLIENTS}, {"memory", INFO_MEMORY},
+        {"persistence", INFO_PERSISTENCE}, {"stats", INFO_STATS},     {"replication", INFO_REPLICATION},
+        {"cpu", INFO_CPU},                 {"shards", INFO_SHARDS},   {"keyspace", INFO_KEYSPACE},
+        {"default", INFO_DEFAULT},         {"all", INFO_ALL},         {"everything", INFO_ALL},
+    };
+    for (size_t i = 0; i < ARRAY_COUNT(sections); i++) {
+        if (command_word_is(name, sections[i].name))
+            return sections[i].section;
+    }
+    return 0;
+}
+
+/* One section, and an empty line before it when it is not the first. */
+static void write_section(const struct node *node, unsigned section, const struct totals *totals,
+                          const struct engine_stats *engine, struct text *out)
+{
+    if (out->size > 0)
+        text_printf(out, "\r\n");
+    switch ((enum info_sections)section) {
+    case INFO_SERVER:
+        write_server(node, out);
+        break;
+    case INFO_CLIENTS:
+        write_clients(node, totals, out);
+        break;
+    case INFO_MEMORY:
+        write_memory(node, totals, engine, out);
+        break;
+    case INFO_PERSISTENCE:
+        write_persistence(node, engine, out);
+        break;
+    case INFO_STATS:
+        write_stats(node, totals, engine, out);
+        break;
+    case INFO_REPLICATION:
+        text_printf(out, "# Replication\r\nrole:master\r\nconnected_slaves:0\r\n");
+        break;
+    case INFO_CPU:
+        write_cpu(out);
+        break;
+    case INFO_SHARDS:
+        write_shards(node, out);
+        break;
+    case INFO_KEYSPACE:
+        write_keyspace(engine, out);
+        break;
+    case INFO_DEFAULT:
+    case INFO_ALL:
+        break;
+    }
+}
+
+void info_write(struct node *node, unsigned sections, struct text *out)
+{
+    struct totals totals;
+    struct engine_stats engine;
+    sum_shards(node, &totals);
+    engine_stats(node->engine, &engine);
+    for (unsigned section = 1; section < INFO_ALL; section <<= 1) {
+        if ((sections & section) != 0)
+            write_section(node, section, &totals, &engine, out);
+    }
+}

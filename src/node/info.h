@@ -1,0 +1,32 @@
+/*
+ * info.h - the node's figures as text, for INFO and the STATS frame: Redis's sections and field names, and the node's own.
+ *
+ * Any shard's thread; figures of other shards are a moment old.
+ */
+#ifndef KVS_NODE_INFO_H
+#define KVS_NODE_INFO_H
+
+#include "node/text.h"
+
+struct node;
+
+/* Sections, as a set. */
+enum info_sections {
+    INFO_SERVER = 1,
+    INFO_CLIENTS = 2,
+    INFO_MEMORY = 4,
+    INFO_PERSISTENCE = 8,
+    INFO_STATS = 16,
+    INFO_REPLICATION = 32,
+    INFO_CPU = 64,
+    INFO_SHARDS = 128,
+    INFO_KEYSPACE = 256,
+    INFO_DEFAULT = 511 - INFO_SHARDS,
+    INFO_ALL = 511,
+};
+
+/* The section of this name, in any case ("default", "all" and "everything" too); 0 when there is none. */
+unsigned info_section(struct slice name);
+void info_write(struct node *node, unsigned sections, struct text *out);
+
+#endif

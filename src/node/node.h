@@ -1,0 +1,59 @@
+/*
+ * node.h - a whole node: the store, its shards, its listening sockets, and the order in which they start and stop.
+ *
+ * The composition root, without threads of its own: a program runs each shard on a thread and supervises from another; a
+ * simulator does both on one thread, in turn.
+ *
+ *   node_create                                        supervisor: opens and recovers the store
+ *   node_shard_open, node_shard_turn…                  each shard's thread
+ *   node_supervise… until NODE_SERVING                 supervisor: waits for the shards, then listens
+ *   node_stop, node_supervise… until NODE_STOPPED      supervisor; node_shard_turn returns false to each shard's thread
+ *   node_shard_close                                   each shard's thread
+ *   node_destroy                                       supervisor, after the threads have ended
+ */
+#ifndef KVS_NODE_NODE_H
+#define KVS_NODE_NODE_H
+
+#include "engine/engine.h"
+#include "node/config.h"
+
+#define NODE_MESSAGE_BYTES 1024
+
+struct node;
+
+enum node_status {
+    NODE_STARTING,
+    NODE_SERVING,
+    NODE_STOPPING,
+    NODE_STOPPED,
+    NODE_BROKEN, /* could not start; stopped again. node_message says why */
+};
+
+/* How long connections may take to end before they are dropped, and a shard to make everything durable before it is given up. */
+#define NODE_DRAIN_NS (10ull * 1000000000)
+
+/* Opens the store. `ring` is the supervisor's; it and `config`'s strings live as long as the node. */
+enum kvs_err node_create(struct node **out, const struct config *config, struct ring *ring,
+                         char message[NODE_MESSAGE_BYTES]);
+/* Closes the store. In a simulated crash with the shards in any state, after node_shard_close of each. */
+void node_destroy(struct node *node);
+
+unsigned node_shard_count(const struct node *node);
+/* A failure to open shows in node_supervise; node_shard_turn is then false at once, and node_shard_close does nothing. */
+void node_shard_open(struct node *node, unsigned id);
+bool node_shard_turn(struct node *node, unsigned id, bool may_sleep);
+void node_shard_close(struct node *node, unsigned id);
+
+/* Looks how far the shards have come and takes the next step. Whenever the supervisor's ring was woken, and on time-outs. */
+enum node_status node_supervise(struct node *node);
+/* Begins the orderly end; with `at_once` (or called so later) connections are dropped. Nothing acknowledged is lost. */
+void node_stop(struct node *node, bool at_once);
+
+const char *node_message(const struct node *node);
+struct engine *node_engine(const struct node *node);
+/* The set-up that shard 0's ring got. While serving. */
+const char *node_ring_text(const struct node *node);
+/* Calls `each` for every address listened on, with the real port. */
+void node_addresses(const struct node *node, void (*each)(void *context, const char *address), void *context);
+
+#endif

@@ -1,0 +1,50 @@
+/* node_internal.h - what a node is made of, for the files of src/node and their tests. */
+#ifndef KVS_NODE_NODE_INTERNAL_H
+#define KVS_NODE_NODE_INTERNAL_H
+
+#include "node/config.h"
+#include "node/node.h"
+#include "node/shard.h"
+
+struct node {
+    struct config config;
+    struct ring *ring; /* of the thread that supervises */
+    struct engine *engine;
+    struct mailroom *mailroom;
+    struct op_budget budget;
+    struct shard *shards;
+    unsigned shard_count;
+    unsigned ops_max;               /* of one shard */
+    struct net_options net_options; /* of one shard */
+
+    _Atomic enum shard_phase phase;
+    _Atomic unsigned clients;       /* connections now, of all shards */
+    _Atomic uint64_t client_id;     /* the latest */
+    _Atomic uint64_t clients_refused;
+
+    /* Listening sockets, for each shard: one of its own for each TCP address, then the shared Unix socket. */
+    int listeners[KVS_SHARDS_MAX][NET_LISTENERS_MAX];
+    unsigned listener_count; /* of each shard */
+    struct ring_addr addresses[NET_LISTENERS_MAX]; /* bound: with the real port */
+    bool unix_bound;
+
+    enum node_status status;
+    bool stop_asked;
+    bool start_failed;
+    uint64_t started_ns;
+    uint64_t drain_since_ns;
+    char run_id[41];
+    char message[NODE_MESSAGE_BYTES];
+};
+
+/* Binds every configured address; on failure node->message is set and nothing stays open. */
+enum kvs_err node_listen(struct node *node);
+/* Closes what node_listen opened and removes the Unix socket's file. */
+void node_unlisten(struct node *node);
+
+static inline enum shard_phase node_phase(const struct node *node)
+{
+    return atomic_load_explicit(&node->phase, memory_order_acquire);
+}
+
+#endif

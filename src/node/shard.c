@@ -1,0 +1,297 @@
+/*
+ * shard.c - the loop of one shard.
+ *
+ *   ring_turn ──► completions: requests are parsed, executed, answered or sent on their way
+ *   mailbox   ──► operations of other shards are executed, answers to ours fill their slots
+ *   engine_turn ► what was appended is written; what has become durable is known
+ *   release   ──► replies and answers whose gates were reached leave
+ *   send, flush ► one message chain per shard, one gathered send per connection
+ *
+ * All of it is submitted by the next ring_turn, which sleeps if nothing is left to do: whatever could end the sleep is a
+ * completion, a time-out of the engine's, mail (mailbox_sleep), or the node, which wakes every shard when it changes the phase.
+ *
+ * Failures. A shard that cannot be opened says why in its message and is SHARD_BROKEN. One whose engine fails goes on serving
+ * reads; gates that will never be reached become errors, here and on other shards.
+ */
+#include "node/shard.h"
+
+#include "base/assert.h"
+#include "base/diag.h"
+#include "node/command.h"
+#include "node/dispatch.h"
+#include "node/node_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* Receive buffers of one shard: room for what many connections send between two turns. */
+#define RECV_BUFFERS      256u
+#define RECV_BUFFER_BYTES (16u * 1024)
+/* With mail that did not fit into a ring, look again soon; on the way from one state to the next, now and then. */
+#define BACKLOG_WAIT_NS    50000
+#define TRANSITION_WAIT_NS 2000000
+
+static void set_state(struct shard *shard, enum shard_state state)
+{
+    atomic_store_explicit(&shard->state, state, memory_order_release);
+    /* The supervisor waits in its ring for news. */
+    if (shard->ring != NULL && (state == SHARD_READY || state == SHARD_SERVING || state >= SHARD_DRAINED))
+        ring_wake(shard->ring, shard->node->ring);
+}
+
+static enum shard_state get_state(const struct shard *shard)
+{
+    return atomic_load_explicit(&shard->state, memory_order_relaxed);
+}
+
+static void on_batch_begin(void *context)
+{
+    struct shard *shard = context;
+    engine_section_begin(shard->engine);
+}
+
+static void on_batch_end(void *context)
+{
+    struct shard *shard = context;
+    engine_section_end(shard->engine);
+}
+
+static void on_opened(void *context, struct net_conn *conn)
+{
+    struct shard *shard = context;
+    struct node *node = shard->node;
+    struct client *client = net_conn_user(conn);
+    client->id = atomic_fetch_add_explicit(&node->client_id, 1, memory_order_relaxed) + 1;
+    client->resp_version = 2;
+    client->relaxed = node->config.relaxed;
+    unsigned clients = atomic_fetch_add_explicit(&node->clients, 1, memory_order_relaxed) + 1;
+    client->over_limit = clients > node->config.max_clients;
+    if (client->over_limit)
+        atomic_fetch_add_explicit(&node->clients_refused, 1, memory_order_relaxed);
+}
+
+static void on_closed(void *context, struct net_conn *conn)
+{
+    struct shard *shard = context;
+    (void)conn;
+    atomic_fetch_sub_explicit(&shard->node->clients, 1, memory_order_relaxed);
+}
+
+/* ---- opening and closing --------------------------------------------------------------------------------------- */
+
+static void broken(struct shard *shard, const char *what, const char *why)
+{
+    snprintf(shard->message, sizeof(shard->message), "shard %u: %s: %s", shard->id, what, why);
+}
+
+static bool open_parts(struct shard *shard)
+{
+    struct node *node = shard->node;
+    struct ring_options ring_options = {.buffer_count = RECV_BUFFERS, .buffer_bytes = RECV_BUFFER_BYTES};
+    struct net_handler handler = {
+        .context = shard,
+        .batch_begin = on_batch_begin,
+        .batch_end = on_batch_end,
+        .resp_request = command_resp,
+        .frame_request = command_frame,
+        .opened = on_opened,
+        .closed = on_closed,
+    };
+    char message[RING_MESSAGE_BYTES];
+    if (ring_open(&shard->ring, &ring_options, message) != KVS_ERR_OK) {
+        broken(shard, "io_uring", message);
+        return false;
+    }
+    mailbox_attach(shard->mailbox, shard->ring);
+    shard->scratch = calloc(SHARD_SCRATCH_RESULTS, sizeof(*shard->scratch));
+    if (shard->scratch == NULL) {
+        broken(shard, "buffers", kvs_err_text(KVS_ERR_NO_MEMORY));
+        return false;
+    }
+    enum kvs_err err = net_open(&shard->net, shard->ring, &node->net_options, &handler);
+    if (err != KVS_ERR_OK) {
+        broken(shard, "connections", kvs_err_text(err));
+        return false;
+    }
+    err = engine_shard_start(shard->store, shard->id, shard->ring, &shard->engine);
+    if (err != KVS_ERR_OK) {
+        broken(shard, "engine", kvs_err_text(err));
+        return false;
+    }
+    return true;
+}
+
+void shard_open(struct shard *shard)
+{
+    op_pool_init(&shard->pool, shard, &shard->node->budget, shard->node->ops_max);
+    if (open_parts(shard)) {
+        shard->durable = engine_durable(shard->engine);
+        return;
+    }
+    set_state(shard, SHARD_BROKEN);
+    shard_close(shard);
+}
+
+void shard_close(struct shard *shard)
+{
+    /* net frees its connections' descriptors through the ring, if it was not interrupted in the middle. */
+    bool orderly = shard->net == NULL || net_drained(shard->net) || get_state(shard) < SHARD_SERVING;
+    if (!orderly && shard->ring != NULL) {
+        ring_close(shard->ring);
+        shard->ring = NULL;
+    }
+    if (shard->net != NULL)
+        net_close(shard->net);
+    if (shard->ring != NULL)
+        ring_close(shard->ring);
+    op_pool_deinit(&shard->pool);
+    free(shard->scratch);
+    shard->net = NULL;
+    shard->ring = NULL;
+    shard->engine = NULL;
+    shard->scratch = NULL;
+}
+
+/* ---- phases ---------------------------------------------------------------------------------------------------- */
+
+static void start_serving(struct shard *shard)
+{
+    struct node *node = shard->node;
+    for (unsigned i = 0; i < node->listener_count; i++) {
+        enum kvs_err err = net_accept(shard->net, node->listeners[shard->id][i]);
+        if (err != KVS_ERR_OK) {
+            broken(shard, "accepting connections", kvs_err_text(err)); /* node_supervise finds it */
+            break;
+        }
+    }
+    set_state(shard, SHARD_SERVING);
+}
+
+static void start_draining(struct shard *shard)
+{
+    net_drain(shard->net);
+    set_state(shard, SHARD_DRAINING);
+}
+
+/* Takes the steps that the node's phase asks for; false at the end. */
+static bool follow_phase(struct shard *shard)
+{
+    enum shard_phase phase = node_phase(shard->node);
+    switch (get_state(shard)) {
+    case SHARD_OPENING:
+        if (phase >= SHARD_DRAIN)
+            start_draining(shard);
+        else if (engine_shard_ready(shard->engine))
+            set_state(shard, SHARD_READY);
+        break;
+    case SHARD_READY:
+        if (phase >= SHARD_DRAIN)
+            start_draining(shard);
+        else if (phase == SHARD_SERVE)
+            start_serving(shard);
+        break;
+    case SHARD_SERVING:
+        if (phase >= SHARD_DRAIN)
+            start_draining(shard);
+        break;
+    case SHARD_DRAINING:
+        if (phase >= SHARD_ABORT && !shard->aborted) {
+            shard->aborted = true;
+            net_abort(shard->net);
+        }
+        if (net_drained(shard->net))
+            set_state(shard, SHARD_DRAINED);
+        break;
+    case SHARD_DRAINED:
+        if (phase >= SHARD_STOP) {
+            engine_shard_stop(shard->engine);
+            set_state(shard, SHARD_STOPPING);
+        }
+        break;
+    case SHARD_STOPPING:
+        if (engine_shard_stopped(shard->engine))
+            set_state(shard, SHARD_STOPPED);
+        break;
+    case SHARD_STOPPED:
+        return phase < SHARD_EXIT;
+    case SHARD_BROKEN:
+        return false;
+    }
+    return true;
+}
+
+/* ---- the loop -------------------------------------------------------------------------------------------------- */
+
+/* The engine has stopped writing: whatever waits for its log is told so. */
+static void fail(struct shard *shard)
+{
+    shard->failed = true;
+    char text[REPLY_ERROR_BYTES_MAX - 64];
+    struct reply_origin origin = shard_origin(shard);
+    reply_error_text(text, KVS_ERR_FAILED, &origin);
+    diag_error("shard %u stopped writing after a storage failure: %s; reads go on", shard->id,
+               engine_failure_text(shard->engine));
+    net_fail_gates(shard->net, text);
+}
+
+/* Lets go what has become durable. */
+static void release(struct shard *shard)
+{
+    uint64_t durable = engine_durable(shard->engine);
+    KVS_ASSERT(durable >= shard->durable);
+    bool moved = durable > shard->durable;
+    if (moved) {
+        shard->durable = durable;
+        net_release(shard->net, durable);
+    }
+    bool failing = !shard->failed && engine_failed(shard->engine);
+    if (failing)
+        fail(shard);
+    if (moved || failing)
+        dispatch_release(shard);
+}
+
+static bool in_transition(enum shard_state state)
+{
+    return state == SHARD_OPENING || state == SHARD_DRAINING || state == SHARD_STOPPING;
+}
+
+static int64_t sooner(int64_t a, int64_t b)
+{
+    return a < 0 || a > b ? b : a;
+}
+
+/* How long the ring may wait for a completion: 0 when there is work, -1 when only completions and mail can bring some. */
+static int64_t wait_ns(const struct shard *shard)
+{
+    int64_t wait = engine_timeout_ns(shard->engine);
+    if (mailbox_backlog(shard->mailbox))
+        wait = sooner(wait, BACKLOG_WAIT_NS);
+    if (in_transition(get_state(shard)))
+        wait = sooner(wait, TRANSITION_WAIT_NS);
+    return wait;
+}
+
+bool shard_turn(struct shard *shard, bool may_sleep)
+{
+    if (get_state(shard) == SHARD_BROKEN)
+        return false;
+    int64_t wait = may_sleep ? wait_ns(shard) : 0;
+    if (wait != 0 && mailbox_sleep(shard->mailbox)) {
+        ring_turn(shard->ring, wait);
+        mailbox_awake(shard->mailbox);
+    } else {
+        ring_turn(shard->ring, 0);
+    }
+
+    engine_section_begin(shard->engine);
+    mailbox_collect(shard->mailbox, dispatch_deliver, shard);
+    engine_section_end(shard->engine);
+
+    engine_turn(shard->engine);
+    release(shard);
+    bool goes_on = follow_phase(shard);
+    mailbox_send(shard->mailbox);
+    net_flush(shard->net);
+    return goes_on;
+}

@@ -1,0 +1,116 @@
+/*
+ * shard.h - one shard of a node: a ring, its connections, its part of the store, its mailbox, and the loop that turns them.
+ *
+ * A shard belongs to one thread, which opens, turns and closes it; a simulator may turn many on one thread. The node leads
+ * all its shards through the same phases (see enum shard_phase) and reads their states; these two words are the only things
+ * that pass between a shard and the node while it runs.
+ */
+#ifndef KVS_NODE_SHARD_H
+#define KVS_NODE_SHARD_H
+
+#include "engine/engine.h"
+#include "net/net.h"
+#include "node/client.h"
+#include "node/mailbox.h"
+#include "node/op.h"
+
+#include <stdatomic.h>
+
+struct node;
+
+/* What the node wants of all its shards; only ever rises. */
+enum shard_phase {
+    SHARD_PREPARE, /* become ready to write */
+    SHARD_SERVE,   /* accept connections */
+    SHARD_DRAIN,   /* let the connections end */
+    SHARD_ABORT,   /* end the connections */
+    SHARD_STOP,    /* make everything durable */
+    SHARD_EXIT,    /* leave the loop */
+};
+
+/* How far a shard has come; only ever rises. */
+enum shard_state {
+    SHARD_OPENING,
+    SHARD_READY,
+    SHARD_SERVING,
+    SHARD_DRAINING,
+    SHARD_DRAINED,  /* no connection left; still works for other shards */
+    SHARD_STOPPING,
+    SHARD_STOPPED,
+    SHARD_BROKEN,   /* could not be opened or started to listen; shard->message says why */
+};
+
+#define SHARD_MESSAGE_BYTES 768
+/* Keys of one MGET that can be answered without ops. */
+#define SHARD_SCRATCH_RESULTS 128u
+
+/* Numbers only the shard's thread changes; others may read them a moment late (shard_counter). */
+struct shard_counters {
+    uint64_t hits;
+    uint64_t misses;
+    uint64_t local;    /* requests for keys of this shard */
+    uint64_t sent;     /* operations sent to other shards */
+    uint64_t received; /* operations executed for other shards */
+    uint64_t errors;   /* error replies of commands */
+};
+
+struct shard {
+    unsigned id;
+    unsigned count; /* shards of the node */
+    struct node *node;
+    struct engine *store;
+    struct ring *ring;
+    struct net *net;
+    struct engine_shard *engine;
+    struct mailbox *mailbox;
+    uint64_t hash_seed;
+
+    uint64_t durable;        /* as of the latest turn */
+    struct mail *gated_head; /* ops executed for other shards, waiting for their gates, in order of gates */
+    struct mail *gated_tail;
+    bool failed;
+    bool aborted;
+    struct op_pool pool;
+    struct shard_counters counters;
+    struct engine_result *scratch; /* SHARD_SCRATCH_RESULTS */
+
+    _Atomic enum shard_state state;
+    char message[SHARD_MESSAGE_BYTES]; /* with SHARD_BROKEN */
+};
+
+/* Opens the shard on the calling thread; on failure its state is SHARD_BROKEN and there is nothing to close. */
+void shard_open(struct shard *shard);
+/* One turn of the loop; waits for something to happen when it may sleep. False when the shard has reached SHARD_EXIT. */
+bool shard_turn(struct shard *shard, bool may_sleep);
+/* Frees everything. At any time in a simulated crash, else after shard_turn returned false. */
+void shard_close(struct shard *shard);
+
+static inline void shard_count(uint64_t *counter)
+{
+    __atomic_store_n(counter, *counter + 1, __ATOMIC_RELAXED);
+}
+
+static inline uint64_t shard_counter(const uint64_t *counter)
+{
+    return __atomic_load_n(counter, __ATOMIC_RELAXED);
+}
+
+static inline struct reply_origin shard_origin(const struct shard *shard)
+{
+    return (struct reply_origin){.shard = shard->id, .engine = shard->engine};
+}
+
+/*
+ * A gate as struct net wants it: 0 when it has been reached, and never below an earlier one of the connection. (Its replies leave in
+ * order anyway; frames that read a record not yet durable may wait for a write before them.)
+ */
+static inline uint64_t shard_gate(const struct shard *shard, struct client *client, uint64_t gate)
+{
+    if (gate <= shard->durable)
+        return 0;
+    if (gate > client->gate_last)
+        client->gate_last = gate;
+    return client->gate_last;
+}
+
+#endif

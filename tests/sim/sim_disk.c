@@ -1,0 +1,279 @@
+/*
+ * sim_disk.c - the simulated file system as a whole: system calls on names, crashing, and the test's view of it.
+ *
+ * Happy path: a path is resolved to a directory and a name; the change goes into the names of now at once, and into the
+ * directory's list of unsynced changes. Failure modes are those of the system calls.
+ */
+#include "sim_disk_internal.h"
+
+#include "base/assert.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct sim_disk *sim_disk_create(void)
+{
+    struct sim_disk *disk = calloc(1, sizeof(*disk));
+    KVS_ASSERT(disk != NULL);
+    list_init(&disk->files);
+    list_init(&disk->dirs);
+    disk->size = UINT64_MAX;
+    disk->align = SIM_BLOCK_BYTES;
+    sim->disk = disk;
+    (void)sim_dir_create("", 0);
+    return disk;
+}
+
+void sim_disk_free(struct sim_disk *disk)
+{
+    while (!list_empty(&disk->dirs))
+        sim_dir_free(container_of(disk->dirs.next, struct sim_dir, link));
+    KVS_ASSERT(list_empty(&disk->files));
+    free(disk);
+}
+
+void sim_disk_crash(enum sim_crash_mode mode)
+{
+    for (struct list *node = sim->disk->files.next; node != &sim->disk->files; node = node->next)
+        sim_file_crash(container_of(node, struct sim_file, link), mode);
+    for (struct list *node = sim->disk->dirs.next; node != &sim->disk->dirs; node = node->next)
+        sim_dir_crash(container_of(node, struct sim_dir, link), mode);
+}
+
+void sim_set_disk_size(uint64_t bytes)
+{
+    sim->disk->size = bytes;
+}
+
+void sim_set_direct_align(uint32_t align)
+{
+    KVS_ASSERT(align == 0 || (is_power_of_two(align) && align >= SIM_SECTOR_BYTES && align <= SIM_BLOCK_BYTES));
+    sim->disk->align = align;
+}
+
+uint32_t sim_disk_align(void)
+{
+    return sim->disk->align;
+}
+
+/* ---- system calls ----------------------------------------------------------------------------------------------- */
+
+int sim_disk_open(int dir_fd, const char *path, unsigned open_flags)
+{
+    const char *name;
+    struct sim_dir *dir = sim_dir_of(dir_fd, path, &name);
+    if (dir == NULL)
+        return -ENOENT;
+    const struct sim_name *entry = sim_name_find(&dir->now, name);
+    if (entry == NULL && !(open_flags & RING_OPEN_CREATE))
+        return -ENOENT;
+    if (entry != NULL && (open_flags & RING_OPEN_CREATE) && (open_flags & RING_OPEN_EXCLUSIVE))
+        return -EEXIST;
+    if ((open_flags & RING_OPEN_DIRECT) && sim->disk->align == 0)
+        return -EINVAL;
+    struct sim_file *file = entry != NULL ? entry->file : NULL;
+    if (file == NULL) {
+        file = sim_file_create();
+        sim_name_set(&dir->now, name, file);
+        sim_dir_change(dir, SIM_LINK, name, NULL, file);
+    }
+    sim_file_hold(file);
+    return sim_fd_open(SIM_FD_FILE, file, open_flags);
+}
+
+int sim_disk_rename(int dir_fd, const char *from, const char *to)
+{
+    const char *old, *name;
+    struct sim_dir *dir = sim_dir_of(dir_fd, from, &old);
+    const struct sim_dir *target = sim_dir_of(dir_fd, to, &name);
+    const struct sim_name *entry = dir != NULL ? sim_name_find(&dir->now, old) : NULL;
+    if (entry == NULL || target == NULL)
+        return -ENOENT;
+    if (target != dir)
+        return -EXDEV; /* nobody needs it, and its crash would be a story of its own */
+    struct sim_file *file = entry->file;
+    sim_dir_change(dir, SIM_RENAME, name, old, file);
+    sim_name_set(&dir->now, old, NULL);
+    sim_name_set(&dir->now, name, file);
+    return 0;
+}
+
+int sim_disk_unlink(int dir_fd, const char *path)
+{
+    const char *name;
+    struct sim_dir *dir = sim_dir_of(dir_fd, path, &name);
+    if (dir == NULL || sim_name_find(&dir->now, name) == NULL)
+        return -ENOENT;
+    sim_name_set(&dir->now, name, NULL);
+    sim_dir_change(dir, SIM_UNLINK, name, NULL, NULL);
+    return 0;
+}
+
+int sim_disk_sync(int fd, uint64_t sequence, bool failing)
+{
+    struct sim_file *file = sim_fd_object(fd, SIM_FD_FILE);
+    struct sim_dir *dir = sim_fd_object(fd, SIM_FD_DIR);
+    if (file != NULL)
+        sim_file_sync(file, sequence, failing);
+    if (dir != NULL)
+        sim_dir_sync(dir, sequence, failing);
+    return file != NULL || dir != NULL ? 0 : -EINVAL;
+}
+
+int sim_disk_dir(const char *path)
+{
+    char full[4096];
+    snprintf(full, sizeof(full), "%s%s", path[0] == '/' ? "" : "/", path);
+    size_t length = strlen(full);
+    while (length > 0 && full[length - 1] == '/')
+        length--;
+    for (size_t i = 1; i <= length; i++) {
+        if (i < length && full[i] != '/')
+            continue;
+        const char *name;
+        full[i] = '\0';
+        const struct sim_dir *parent = sim_dir_of(-1, full, &name);
+        if (parent != NULL && sim_name_find(&parent->now, name) != NULL)
+            return -ENOTDIR;
+        if (sim_dir_find(full, i) == NULL)
+            (void)sim_dir_create(full, i);
+        full[i] = i < length ? '/' : '\0';
+    }
+    return sim_fd_open(SIM_FD_DIR, sim_dir_find(full, length), 0);
+}
+
+void sim_disk_list(int dir_fd, void (*each)(void *context, const char *name), void *context)
+{
+    const struct sim_dir *dir = sim_fd_object(dir_fd, SIM_FD_DIR);
+    KVS_ASSERT(dir != NULL);
+    size_t length = strlen(dir->path);
+    for (struct list *node = dir->now.next; node != &dir->now; node = node->next)
+        each(context, container_of(node, struct sim_name, link)->name);
+    for (struct list *node = sim->disk->dirs.next; node != &sim->disk->dirs; node = node->next) {
+        const char *path = container_of(node, struct sim_dir, link)->path;
+        if (strncmp(path, dir->path, length) == 0 && path[length] == '/' && strchr(path + length + 1, '/') == NULL)
+            each(context, path + length + 1);
+    }
+}
+
+int sim_disk_lock(int dir_fd, const char *name)
+{
+    int fd = sim_disk_open(dir_fd, name, RING_OPEN_READ | RING_OPEN_WRITE | RING_OPEN_CREATE);
+    if (fd < 0)
+        return fd;
+    struct sim_fd *entry = sim_fd_get(fd);
+    struct sim_file *file = entry->object;
+    if (file->locked) {
+        sim_fd_close(fd);
+        return -EWOULDBLOCK;
+    }
+    file->locked = true;
+    entry->type = SIM_FD_LOCK;
+    return fd;
+}
+
+void sim_disk_close(struct sim_fd *fd)
+{
+    struct sim_file *file = fd->type == SIM_FD_DIR ? NULL : fd->object;
+    if (fd->type == SIM_FD_LOCK)
+        file->locked = false;
+    if (file != NULL)
+        sim_file_release(file);
+}
+
+/* ---- the test's view -------------------------------------------------------------------------------------------- */
+
+static struct sim_file *lookup(const char *path)
+{
+    const char *name;
+    KVS_ASSERT(path[0] == '/');
+    const struct sim_dir *dir = sim_dir_of(-1, path, &name);
+    const struct sim_name *entry = dir != NULL ? sim_name_find(&dir->durable, name) : NULL;
+    return entry != NULL ? entry->file : NULL;
+}
+
+static struct sim_file *must_exist(const char *path)
+{
+    struct sim_file *file = lookup(path);
+    KVS_ASSERT(file != NULL);
+    return file;
+}
+
+bool sim_file_exists(const char *path)
+{
+    return lookup(path) != NULL;
+}
+
+uint64_t sim_file_size(const char *path)
+{
+    return must_exist(path)->durable.size;
+}
+
+void sim_file_read(const char *path, uint64_t offset, void *out, size_t size)
+{
+    const struct sim_file *file = must_exist(path);
+    KVS_ASSERT(offset <= file->durable.size && size <= file->durable.size - offset);
+    if (size > 0)
+        memcpy(out, file->durable.data + offset, size);
+}
+
+void sim_file_overwrite(const char *path, uint64_t offset, const void *data, size_t size)
+{
+    struct sim_file *file = must_exist(path);
+    sim_bytes_put(&file->durable, offset, data, size);
+    sim_bytes_put(&file->now, offset, data, size);
+}
+
+void sim_file_flip(const char *path, uint64_t bit)
+{
+    struct sim_file *file = must_exist(path);
+    KVS_ASSERT(bit / 8 < file->durable.size && bit / 8 < file->now.size);
+    file->durable.data[bit / 8] ^= (uint8_t)(1u << (bit % 8));
+    file->now.data[bit / 8] ^= (uint8_t)(1u << (bit % 8));
+}
+
+void sim_file_truncate(const char *path, uint64_t size)
+{
+    struct sim_file *file = must_exist(path);
+    sim_bytes_resize(&file->durable, (size_t)size);
+    sim_bytes_resize(&file->now, (size_t)size);
+}
+
+void sim_file_put(const char *path, const void *data, size_t size)
+{
+    const char *name;
+    const char *slash = strrchr(path, '/');
+    KVS_ASSERT(path[0] == '/' && slash != NULL);
+    char *parent = strndup(path, (size_t)(slash - path) + 1);
+    KVS_ASSERT(parent != NULL);
+    sim_fd_close(sim_disk_dir(parent));
+    free(parent);
+    struct sim_dir *dir = sim_dir_of(-1, path, &name);
+    struct sim_file *file = sim_file_create();
+    sim_name_set(&dir->now, name, file);
+    sim_name_set(&dir->durable, name, file);
+    sim_file_overwrite(path, 0, data, size);
+}
+
+void sim_file_remove(const char *path)
+{
+    const char *name;
+    KVS_ASSERT(sim_file_exists(path));
+    struct sim_dir *dir = sim_dir_of(-1, path, &name);
+    sim_name_set(&dir->now, name, NULL);
+    sim_name_set(&dir->durable, name, NULL);
+}
+
+void sim_file_each(void (*each)(void *context, const char *path), void *context)
+{
+    char path[4096];
+    for (struct list *node = sim->disk->dirs.next; node != &sim->disk->dirs; node = node->next) {
+        const struct sim_dir *dir = container_of(node, struct sim_dir, link);
+        for (struct list *item = dir->durable.next; item != &dir->durable; item = item->next) {
+            snprintf(path, sizeof(path), "%s/%s", dir->path, container_of(item, struct sim_name, link)->name);
+            each(context, path);
+        }
+    }
+}

@@ -1,0 +1,176 @@
+/*
+ * sim_disk_names.c - the directories of the simulated disk.
+ *
+ * As with content, each directory has the names of now, the durable names, and between them the list of changes that are
+ * not durable yet. Directories themselves are always durable: ring_dir_open syncs what it makes.
+ *
+ * Failure modes: a crash keeps or drops each change on its own, in any combination: a file system promises nothing about
+ * their order. A rename happens as a whole or not at all.
+ */
+#include "sim_disk_internal.h"
+
+#include "base/assert.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- names ------------------------------------------------------------------------------------------------------ */
+
+static void copy_name(char to[256], const char *name)
+{
+    size_t length = strlen(name);
+    KVS_ASSERT(length > 0 && length < 256);
+    memcpy(to, name, length + 1);
+}
+
+struct sim_name *sim_name_find(const struct list *names, const char *name)
+{
+    for (struct list *node = names->next; node != names; node = node->next) {
+        struct sim_name *entry = container_of(node, struct sim_name, link);
+        if (strcmp(entry->name, name) == 0)
+            return entry;
+    }
+    return NULL;
+}
+
+void sim_name_set(struct list *names, const char *name, struct sim_file *file)
+{
+    struct sim_name *entry = sim_name_find(names, name);
+    if (file != NULL)
+        sim_file_hold(file);
+    if (entry != NULL) {
+        sim_file_release(entry->file);
+    } else if (file != NULL) {
+        entry = calloc(1, sizeof(*entry));
+        KVS_ASSERT(entry != NULL);
+        copy_name(entry->name, name);
+        list_push_back(names, &entry->link);
+    }
+    if (file != NULL) {
+        entry->file = file;
+    } else if (entry != NULL) {
+        list_remove(&entry->link);
+        free(entry);
+    }
+}
+
+/* ---- directories ------------------------------------------------------------------------------------------------ */
+
+struct sim_dir *sim_dir_find(const char *path, size_t length)
+{
+    for (struct list *node = sim->disk->dirs.next; node != &sim->disk->dirs; node = node->next) {
+        struct sim_dir *dir = container_of(node, struct sim_dir, link);
+        if (strlen(dir->path) == length && memcmp(dir->path, path, length) == 0)
+            return dir;
+    }
+    return NULL;
+}
+
+struct sim_dir *sim_dir_create(const char *path, size_t length)
+{
+    struct sim_dir *dir = calloc(1, sizeof(*dir));
+    KVS_ASSERT(dir != NULL);
+    dir->path = strndup(path, length);
+    KVS_ASSERT(dir->path != NULL);
+    list_init(&dir->now);
+    list_init(&dir->durable);
+    list_init(&dir->unsynced);
+    list_push_back(&sim->disk->dirs, &dir->link);
+    return dir;
+}
+
+struct sim_dir *sim_dir_of(int dir_fd, const char *path, const char **name)
+{
+    char full[4096];
+    const struct sim_dir *base = dir_fd == AT_FDCWD ? NULL : sim_fd_object(dir_fd, SIM_FD_DIR);
+    const char *slash = strrchr(path, '/');
+    *name = slash != NULL ? slash + 1 : path;
+    int head = slash != NULL ? (int)(slash - path) : 0;
+    if (path[0] == '/' || base == NULL)
+        snprintf(full, sizeof(full), "%s%.*s", path[0] == '/' || head == 0 ? "" : "/", head, path);
+    else
+        snprintf(full, sizeof(full), "%s%s%.*s", base->path, head > 0 ? "/" : "", head, path);
+    return sim_dir_find(full, strlen(full));
+}
+
+void sim_dir_change(struct sim_dir *dir, enum sim_change_kind kind, const char *name, const char *old,
+                    struct sim_file *file)
+{
+    struct sim_change *change = calloc(1, sizeof(*change));
+    KVS_ASSERT(change != NULL);
+    change->kind = kind;
+    change->sequence = ++sim->sequence;
+    change->file = file;
+    if (file != NULL)
+        sim_file_hold(file);
+    copy_name(change->name, name);
+    if (old != NULL)
+        copy_name(change->old, old);
+    list_push_back(&dir->unsynced, &change->link);
+}
+
+static void change_free(struct sim_change *change)
+{
+    list_remove(&change->link);
+    if (change->file != NULL)
+        sim_file_release(change->file);
+    free(change);
+}
+
+static void change_apply(struct sim_dir *dir, const struct sim_change *change)
+{
+    if (change->kind == SIM_RENAME)
+        sim_name_set(&dir->durable, change->old, NULL);
+    sim_name_set(&dir->durable, change->name, change->kind == SIM_UNLINK ? NULL : change->file);
+}
+
+void sim_dir_sync(struct sim_dir *dir, uint64_t sequence, bool failing)
+{
+    struct list *node = dir->unsynced.next;
+    while (node != &dir->unsynced) {
+        struct sim_change *change = container_of(node, struct sim_change, link);
+        node = node->next;
+        if (change->sequence > sequence || change->lost)
+            continue;
+        if (failing) {
+            change->lost = true;
+        } else {
+            change_apply(dir, change);
+            change_free(change);
+        }
+    }
+}
+
+static void clear(struct list *names)
+{
+    while (!list_empty(names))
+        sim_name_set(names, container_of(names->next, struct sim_name, link)->name, NULL);
+}
+
+void sim_dir_crash(struct sim_dir *dir, enum sim_crash_mode mode)
+{
+    while (!list_empty(&dir->unsynced)) {
+        struct sim_change *change = container_of(dir->unsynced.next, struct sim_change, link);
+        if (mode == SIM_KEEP_ALL || (mode == SIM_RANDOM && sim_chance(50)))
+            change_apply(dir, change);
+        change_free(change);
+    }
+    clear(&dir->now);
+    for (struct list *node = dir->durable.next; node != &dir->durable; node = node->next) {
+        const struct sim_name *entry = container_of(node, struct sim_name, link);
+        sim_name_set(&dir->now, entry->name, entry->file);
+    }
+}
+
+void sim_dir_free(struct sim_dir *dir)
+{
+    while (!list_empty(&dir->unsynced))
+        change_free(container_of(dir->unsynced.next, struct sim_change, link));
+    clear(&dir->now);
+    clear(&dir->durable);
+    list_remove(&dir->link);
+    free(dir->path);
+    free(dir);
+}
