@@ -9,7 +9,7 @@
 
 _Noreturn void kvs_assert_failed(const char *expression, const char *file, int line, const char *function);
 
-#define KVS_ASSERT(expression)                                                                                         \
+#define KVS_ASSERT(expression) \
     (__builtin_expect(!(expression), 0) ? kvs_assert_failed(#expression, __FILE__, __LINE__, __func__) : (void)0)
 
 #endif

@@ -145,6 +145,17 @@ TARGET_INTERLEAVED static inline __attribute__((always_inline)) uint32_t block_u
     return (uint32_t)(_mm_crc32_u64(0, multiply(a, factor_a) ^ multiply(b, factor_b)) ^ c);
 }
 
+/* As many blocks as there are. */
+TARGET_INTERLEAVED static inline __attribute__((always_inline)) uint32_t blocks_update(uint32_t crc, const uint8_t **at,
+                                                                                       size_t *size, size_t lane_bytes,
+                                                                                       uint32_t factor_a,
+                                                                                       uint32_t factor_b)
+{
+    for (; *size >= 3 * lane_bytes; *at += 3 * lane_bytes, *size -= 3 * lane_bytes)
+        crc = block_update(crc, *at, lane_bytes, factor_a, factor_b);
+    return crc;
+}
+
 /* Three lanes of the shortest kind: from here on joining them costs less than it saves. */
 #define INTERLEAVE_BYTES_MIN 96u
 
@@ -152,14 +163,10 @@ TARGET_INTERLEAVED uint32_t crc32c_interleaved(uint32_t crc, const void *data, s
 {
     const uint8_t *at = data;
     crc = ~crc;
-    for (; size >= 3 * 1024; at += 3 * 1024, size -= 3 * 1024)
-        crc = block_update(crc, at, 1024, 0xa51b6135u, 0x170076fau);
-    for (; size >= 3 * 256; at += 3 * 256, size -= 3 * 256)
-        crc = block_update(crc, at, 256, 0xdd7e3b0cu, 0xb9e02b86u);
-    for (; size >= 3 * 64; at += 3 * 64, size -= 3 * 64)
-        crc = block_update(crc, at, 64, 0x0d3b6092u, 0x9e4addf8u);
-    for (; size >= 3 * 32; at += 3 * 32, size -= 3 * 32)
-        crc = block_update(crc, at, 32, 0x9e4addf8u, 0xba4fc28eu);
+    crc = blocks_update(crc, &at, &size, 1024, 0xa51b6135u, 0x170076fau);
+    crc = blocks_update(crc, &at, &size, 256, 0xdd7e3b0cu, 0xb9e02b86u);
+    crc = blocks_update(crc, &at, &size, 64, 0x0d3b6092u, 0x9e4addf8u);
+    crc = blocks_update(crc, &at, &size, 32, 0x9e4addf8u, 0xba4fc28eu);
     return ~serial_update(crc, at, size);
 }
 

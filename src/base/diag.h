@@ -2,8 +2,8 @@
  * diag.h - the messages of a program to its operator: one line each on standard error.
  *
  * A line is written by a single write(2), so lines of several threads never mix; any thread may call. Format:
- * "2026-01-31T12:00:00.123Z level message". When standard error goes to the journal (JOURNAL_STREAM names it) the time is
- * left out and the level becomes the "<n>" prefix that systemd understands. Never called on the hot path.
+ * "2026-01-31T12:00:00.123Z level message". When standard error goes to the journal (JOURNAL_STREAM names it) the time
+ * is left out and the level becomes the "<n>" prefix that systemd understands. Never called on the hot path.
  */
 #ifndef KVS_BASE_DIAG_H
 #define KVS_BASE_DIAG_H

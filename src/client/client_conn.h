@@ -35,8 +35,8 @@ struct client_handlers {
     /*
      * The last call, exactly once, also when the connection never opened: the requests still under way will have no
      * reply. OK: client_conn_close was called; else the first thing that went wrong, `message` with the address and the
-     * reason ("127.0.0.1:4000: cannot connect: connection refused"). The connection may be freed from inside; `message` is
-     * part of it.
+     * reason ("127.0.0.1:4000: cannot connect: connection refused"). The connection may be freed from inside; `message`
+     * is part of it.
      */
     void (*closed)(void *context, enum kvs_err error, const char *message);
 };

@@ -37,6 +37,7 @@ struct run {
 
 struct found_segment {
     uint32_t number;
+    bool unfinished; /* still under its temporary name */
     struct segment *segment;
     struct scan_result scan;
     bool tail; /* the last of its stream, or empty */
@@ -79,15 +80,6 @@ static enum kvs_err grow_array(void **array, size_t count, size_t *capacity, siz
 
 /* ---- the directory --------------------------------------------------------------------------------------------- */
 
-static void remove_unfinished(struct recovery *recovery, const char *name)
-{
-    struct ring_op op;
-    blocking_init(&op);
-    ring_file_unlink(recovery->ring, &op, recovery->store->base.dir_fd, name);
-    ring_await(recovery->ring, &op);
-    if (op.error != KVS_ERR_OK)
-        diag_warn("cannot remove the unfinished %s/%s: %s", recovery->store->base.data_dir, name, ring_op_text(&op));
-}
 
 static void list_entry(void *context, const char *name)
 {
@@ -96,10 +88,6 @@ static void list_entry(void *context, const char *name)
     bool unfinished;
     if (!segment_name_parse(name, &number, &unfinished))
         return;
-    if (unfinished) {
-        remove_unfinished(recovery, name);
-        return;
-    }
     enum kvs_err err = grow_array((void **)&recovery->found, recovery->found_count, &recovery->found_capacity,
                                   sizeof *recovery->found);
     if (err == KVS_ERR_OK && number >= recovery->store->segments.count_max) {
@@ -111,8 +99,30 @@ static void list_entry(void *context, const char *name)
         recovery->err = err;
         return;
     }
-    recovery->found[recovery->found_count++] = (struct found_segment){.number = number};
+    recovery->found[recovery->found_count++] = (struct found_segment){.number = number, .unfinished = unfinished};
     segment_number_seen(&recovery->store->segments, number);
+}
+
+/* Removes the files of segments that were being made when the last run ended, and forgets them. */
+static void remove_unfinished(struct recovery *recovery)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < recovery->found_count; i++) {
+        if (!recovery->found[i].unfinished) {
+            recovery->found[kept++] = recovery->found[i];
+            continue;
+        }
+        char name[SEGMENT_NAME_BYTES];
+        segment_name(name, recovery->found[i].number, ".new");
+        struct ring_op op;
+        blocking_init(&op);
+        ring_file_unlink(recovery->ring, &op, recovery->store->base.dir_fd, name);
+        ring_await(recovery->ring, &op);
+        if (op.error != KVS_ERR_OK)
+            diag_warn("cannot remove the unfinished %s/%s: %s", recovery->store->base.data_dir, name,
+                      ring_op_text(&op));
+    }
+    recovery->found_count = kept;
 }
 
 static int by_number(const void *a, const void *b)
@@ -350,7 +360,8 @@ static enum kvs_err refuse_gap(struct recovery *recovery, const struct run *run,
 static enum kvs_err check_streams(struct recovery *recovery)
 {
     const struct superblock *superblock = &recovery->store->base.superblock;
-    qsort(recovery->runs, recovery->run_count, sizeof *recovery->runs, by_stream);
+    if (recovery->run_count > 0)
+        qsort(recovery->runs, recovery->run_count, sizeof *recovery->runs, by_stream);
     uint64_t durable_lsn = 0;
     for (size_t i = 0; i < recovery->run_count; i++) {
         const struct run *run = &recovery->runs[i];
@@ -548,7 +559,9 @@ static enum kvs_err load_all(struct recovery *recovery)
     recovery->err = ring_dir_list(recovery->ring, store->base.dir_fd, list_entry, recovery);
     if (recovery->err != KVS_ERR_OK)
         return recovery->err;
-    qsort(recovery->found, recovery->found_count, sizeof *recovery->found, by_number);
+    remove_unfinished(recovery);
+    if (recovery->found_count > 0)
+        qsort(recovery->found, recovery->found_count, sizeof *recovery->found, by_number);
     /* The youngest segments get images; each shard keeps room for the one it writes in, a spare, and one on its way out. */
     uint32_t per_shard = store->shards[0]->images.count_max - 3;
     uint64_t with_image = (uint64_t)per_shard * store->shard_count;

@@ -145,6 +145,13 @@ void text_map(struct text *text, size_t pairs, int resp_version)
         text_advance(text, resp_write_map_header(room, pairs, resp_version));
 }
 
+void text_null(struct text *text, int resp_version)
+{
+    uint8_t *room = text_room(text, RESP_HEADER_BYTES_MAX);
+    if (room != NULL)
+        text_advance(text, resp_write_null(room, resp_version));
+}
+
 /* ---- refusals -------------------------------------------------------------------------------------------------- */
 
 /* Length of an argument as C text of at most `max` bytes: Redis prints these with %s. */

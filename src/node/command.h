@@ -89,6 +89,7 @@ void text_bulk(struct text *text, const char *value);
 void text_integer(struct text *text, int64_t value);
 void text_array(struct text *text, size_t count);
 void text_map(struct text *text, size_t pairs, int resp_version);
+void text_null(struct text *text, int resp_version);
 
 /* ---- handlers -------------------------------------------------------------------------------------------------- */
 

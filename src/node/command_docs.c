@@ -58,11 +58,6 @@ static void add_entry(struct text *text, const struct command *command, int resp
     text_array(text, 0);
 }
 
-static void add_null_array(struct text *text, int resp_version)
-{
-    text_add(text, slice_text(resp_version >= 3 ? "_\r\n" : "*-1\r\n"));
-}
-
 static void reply_entries(struct call *call, const struct slice *names, unsigned count)
 {
     int version = call->client->resp_version;
@@ -75,7 +70,7 @@ static void reply_entries(struct call *call, const struct slice *names, unsigned
         if (command != NULL)
             add_entry(&text, command, version);
         else
-            add_null_array(&text, version);
+            text_null(&text, version);
     }
     call_text(call, &text);
 }

@@ -29,7 +29,7 @@ static void reply_stats(struct shard *shard, struct net_conn *conn, const struct
 {
     struct text text = {0};
     unsigned sections = frame->key.size == 0 ? INFO_DEFAULT : info_section(frame->key);
-    info_write(shard->node, sections, &text);
+    info_write(shard->node, shard->ring, sections, &text);
     if (text.failed)
         reply_frame(conn, frame, FRAME_NO_SPACE, slice_text("no memory for the reply"));
     else

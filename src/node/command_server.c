@@ -15,7 +15,7 @@ void command_info(struct call *call)
         sections |= info_section(call->args[i]);
 
     struct text info = {0};
-    info_write(call->shard->node, sections, &info);
+    info_write(call->shard->node, call->shard->ring, sections, &info);
     struct text reply = {0};
     if (call->client->resp_version >= 3)
         text_printf(&reply, "=%zu\r\ntxt:", info.size + 4);

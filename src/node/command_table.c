@@ -26,7 +26,7 @@ const struct command command_table[] = {
     {"dbsize", 1, COMMAND_READONLY | COMMAND_FAST, 0, 0, 0, "server", "@keyspace @read @fast",
      "Return the number of keys in the selected database", "1.0.0", command_dbsize, NULL},
     {"del", -2, COMMAND_WRITE, 1, -1, 1, "generic", "@keyspace @write @slow", "Delete a key", "1.0.0", command_del, NULL},
-    {"echo", 2, COMMAND_FAST, 0, 0, 0, "connection", "@fast @connection", "Echo the given string", "1.0.0", command_echo,
+    {"echo", 2, ALWAYS | COMMAND_FAST, 0, 0, 0, "connection", "@fast @connection", "Echo the given string", "1.0.0", command_echo,
      NULL},
     {"exists", -2, COMMAND_READONLY | COMMAND_FAST, 1, -1, 1, "generic", "@keyspace @read @fast",
      "Determine if a key exists", "1.0.0", command_exists, NULL},

@@ -247,16 +247,12 @@ static bool check_together(struct parse *parse)
     return true;
 }
 
-static void set_defaults(struct config *config, const struct config_machine *machine)
+static void set_defaults(struct config *config, unsigned cpus)
 {
-    uint64_t half = machine->ram_bytes / 2;
     *config = (struct config){
         .mode = CONFIG_RUN,
         .data_dir = "./kvs-data",
-        .threads = machine->cpus < 1                ? 1
-                   : machine->cpus > KVS_SHARDS_MAX ? KVS_SHARDS_MAX
-                                                    : machine->cpus,
-        .memory_bytes = half < CONFIG_MEMORY_BYTES_MIN ? CONFIG_MEMORY_BYTES_MIN : half,
+        .threads = cpus < 1 ? 1 : cpus > KVS_SHARDS_MAX ? KVS_SHARDS_MAX : cpus,
         .engine = "kvs",
         .relaxed_interval_ms = 100,
         .max_clients = 10000,
@@ -265,11 +261,16 @@ static void set_defaults(struct config *config, const struct config_machine *mac
     };
 }
 
-bool config_parse(struct config *out, int argc, char **argv, const struct config_machine *machine,
-                  char message[CONFIG_MESSAGE_BYTES])
+void config_set_memory(struct config *config, uint64_t ram_bytes)
+{
+    if (config->memory_bytes == 0)
+        config->memory_bytes = ram_bytes / 2 < CONFIG_MEMORY_BYTES_MIN ? CONFIG_MEMORY_BYTES_MIN : ram_bytes / 2;
+}
+
+bool config_parse(struct config *out, int argc, char **argv, unsigned cpus, char message[CONFIG_MESSAGE_BYTES])
 {
     struct parse parse = {.config = out, .message = message};
-    set_defaults(out, machine);
+    set_defaults(out, cpus);
 
     opterr = 0;
     optind = 0; /* glibc: begin anew, also when called a second time */

@@ -30,7 +30,7 @@ struct config {
     struct ring_addr unix_addr;
     const char *data_dir;
     unsigned threads;
-    uint64_t memory_bytes;
+    uint64_t memory_bytes;  /* 0 until config_set_memory, if it was not given */
     uint64_t segment_bytes; /* 0 = the engine chooses */
     const char *engine;     /* "kvs" or "memory" */
     bool relaxed;           /* what connections begin with */
@@ -40,18 +40,14 @@ struct config {
     enum diag_level log_level;
 };
 
-/* What defaults are derived from. */
-struct config_machine {
-    unsigned cpus;      /* in the affinity mask */
-    uint64_t ram_bytes; /* that this process may use */
-};
-
 /*
- * Reads argv. On a bad option returns false, and `message` names the option, the value and what would be right.
- * argv may be reordered.
+ * Reads argv; `cpus` is the default for threads. On a bad option returns false, and `message` names the option, the value and
+ * what would be right. argv may be reordered.
  */
-bool config_parse(struct config *out, int argc, char **argv, const struct config_machine *machine,
-                  char message[CONFIG_MESSAGE_BYTES]);
+bool config_parse(struct config *out, int argc, char **argv, unsigned cpus, char message[CONFIG_MESSAGE_BYTES]);
+
+/* Without --memory: half of the RAM this process may use. */
+void config_set_memory(struct config *config, uint64_t ram_bytes);
 
 /* Parses "4096", "64K", "512MiB", "2G": binary multiples, any case. False on anything else, and on overflow. */
 bool config_parse_size(const char *text, uint64_t *bytes);

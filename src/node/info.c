@@ -58,10 +58,9 @@ static void human(char out[16], uint64_t bytes)
     snprintf(out, 16, unit == 0 ? "%.0f%c" : "%.2f%c", value, units[unit]);
 }
 
-static void write_server(const struct node *node, struct text *out)
+static void write_server(const struct node *node, const struct ring *ring, struct text *out)
 {
-    uint64_t now_ns = ring_now_ns(node->ring);
-    uint64_t seconds = (now_ns - node->started_ns) / 1000000000;
+    uint64_t seconds = (ring_now_ns(ring) - node->started_ns) / 1000000000;
     unsigned port = node->listener_count > 0 ? ring_addr_port(&node->addresses[0]) : 0;
     text_printf(out, "# Server\r\nredis_version:%s\r\nredis_mode:standalone\r\nkvs_version:%s\r\n", COMMAND_REDIS_VERSION,
                 KVS_VERSION);
@@ -69,8 +68,8 @@ static void write_server(const struct node *node, struct text *out)
                 node->run_id);
     text_printf(out, "tcp_port:%u\r\nuptime_in_seconds:%llu\r\nuptime_in_days:%llu\r\n", port, ull(seconds),
                 ull(seconds / 86400));
-    text_printf(out, "threads:%u\r\nio_uring:%s\r\nconfig_file:\r\n", node->shard_count,
-                ring_describe(node->shards[0].ring));
+    text_printf(out, "threads:%u\r\nring:%s\r\nconfig_file:\r\n", node->shard_count,
+                node->ring_text);
 }
 
 static void write_clients(const struct node *node, const struct totals *totals, struct text *out)
@@ -180,14 +179,14 @@ unsigned info_section(struct slice name)
 }
 
 /* One section, and an empty line before it when it is not the first. */
-static void write_section(const struct node *node, unsigned section, const struct totals *totals,
-                          const struct engine_stats *engine, struct text *out)
+static void write_section(const struct node *node, const struct ring *ring, unsigned section,
+                          const struct totals *totals, const struct engine_stats *engine, struct text *out)
 {
     if (out->size > 0)
         text_printf(out, "\r\n");
     switch ((enum info_sections)section) {
     case INFO_SERVER:
-        write_server(node, out);
+        write_server(node, ring, out);
         break;
     case INFO_CLIENTS:
         write_clients(node, totals, out);
@@ -219,7 +218,7 @@ static void write_section(const struct node *node, unsigned section, const struc
     }
 }
 
-void info_write(struct node *node, unsigned sections, struct text *out)
+void info_write(struct node *node, const struct ring *ring, unsigned sections, struct text *out)
 {
     struct totals totals;
     struct engine_stats engine;
@@ -227,6 +226,6 @@ void info_write(struct node *node, unsigned sections, struct text *out)
     engine_stats(node->engine, &engine);
     for (unsigned section = 1; section < INFO_ALL; section <<= 1) {
         if ((sections & section) != 0)
-            write_section(node, section, &totals, &engine, out);
+            write_section(node, ring, section, &totals, &engine, out);
     }
 }

@@ -9,6 +9,7 @@
 #include "node/text.h"
 
 struct node;
+struct ring;
 
 /* Sections, as a set. */
 enum info_sections {
@@ -27,6 +28,7 @@ enum info_sections {
 
 /* The section of this name, in any case ("default", "all" and "everything" too); 0 when there is none. */
 unsigned info_section(struct slice name);
-void info_write(struct node *node, unsigned sections, struct text *out);
+/* `ring` is the calling thread's. */
+void info_write(struct node *node, const struct ring *ring, unsigned sections, struct text *out);
 
 #endif

@@ -8,9 +8,12 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
-#include <string.h>
+#include <stdlib.h>
 #include <sys/resource.h>
 #include <unistd.h>
+
+/* jemalloc's, when it is linked. */
+extern int mallctl(const char *name, void *old, size_t *old_bytes, void *new, size_t new_bytes) __attribute__((weak));
 
 unsigned machine_cpus(void)
 {
@@ -19,67 +22,6 @@ unsigned machine_cpus(void)
         return 1;
     int count = CPU_COUNT(&set);
     return count < 1 ? 1 : (unsigned)count;
-}
-
-/* Reads the first number of a small file; false when it has none ("max" in a control group). */
-static bool read_number(const char *path, unsigned skip, uint64_t *out)
-{
-    FILE *file = fopen(path, "re");
-    if (file == NULL)
-        return false;
-    unsigned long long value = 0;
-    bool ok = true;
-    for (unsigned i = 0; ok && i <= skip; i++)
-        ok = fscanf(file, "%19llu", &value) == 1;
-    fclose(file);
-    *out = value;
-    return ok;
-}
-
-/* The tightest memory.max from this process's own control group (version 2) up to the root. */
-static uint64_t control_group_limit(uint64_t limit)
-{
-    FILE *file = fopen("/proc/self/cgroup", "re");
-    if (file == NULL)
-        return limit;
-    char group[512];
-    bool found = false;
-    while (!found && fgets(group, sizeof(group), file) != NULL)
-        found = strncmp(group, "0::/", 4) == 0;
-    fclose(file);
-    if (!found)
-        return limit;
-    group[strcspn(group, "\n")] = 0;
-
-    char *path = group + 3;
-    for (;;) {
-        char name[640];
-        uint64_t bytes;
-        snprintf(name, sizeof(name), "/sys/fs/cgroup%s/memory.max", path);
-        if (read_number(name, 0, &bytes) && bytes > 0 && bytes < limit)
-            limit = bytes;
-        char *slash = strrchr(path, '/');
-        if (slash == NULL)
-            return limit;
-        *slash = 0;
-    }
-}
-
-uint64_t machine_ram_bytes(void)
-{
-    long pages = sysconf(_SC_PHYS_PAGES);
-    long page_bytes = sysconf(_SC_PAGESIZE);
-    uint64_t bytes = pages > 0 && page_bytes > 0 ? (uint64_t)pages * (uint64_t)page_bytes : 1ull << 30;
-    return control_group_limit(bytes);
-}
-
-uint64_t machine_resident_bytes(void)
-{
-    uint64_t pages;
-    long page_bytes = sysconf(_SC_PAGESIZE);
-    if (page_bytes <= 0 || !read_number("/proc/self/statm", 1, &pages))
-        return 0;
-    return pages * (uint64_t)page_bytes;
 }
 
 bool machine_pin_thread(unsigned index)
@@ -96,6 +38,83 @@ bool machine_pin_thread(unsigned index)
         return pthread_setaffinity_np(pthread_self(), sizeof(one), &one) == 0;
     }
     return false;
+}
+
+static void on_done(struct ring_op *op)
+{
+    (void)op; /* ring_await looks at it */
+}
+
+/* Reads the beginning of a small file as a string; false when there is none. */
+static bool read_text(struct ring *ring, const char *path, char *out, size_t size)
+{
+    struct ring_op op;
+    ring_op_init(&op, on_done);
+    ring_file_open(ring, &op, -1, path, RING_OPEN_READ); /* the path is absolute */
+    ring_await(ring, &op);
+    if (op.error != KVS_ERR_OK)
+        return false;
+    int fd = op.fd;
+    ring_op_init(&op, on_done);
+    ring_file_read(ring, &op, fd, out, size - 1, 0);
+    ring_await(ring, &op);
+    ring_close_fd(ring, fd);
+    out[op.error == KVS_ERR_OK ? op.bytes : 0] = 0;
+    return op.error == KVS_ERR_OK;
+}
+
+/* The tightest memory.max from this process's own control group (version 2) up to the root. */
+static uint64_t control_group_limit(struct ring *ring, uint64_t limit)
+{
+    char groups[1024];
+    if (!read_text(ring, "/proc/self/cgroup", groups, sizeof(groups)))
+        return limit;
+    char *path = strstr(groups, "0::/");
+    if (path == NULL)
+        return limit;
+    path += 3;
+    path[strcspn(path, "\n")] = 0;
+
+    for (;;) {
+        char name[1100], number[32];
+        snprintf(name, sizeof(name), "/sys/fs/cgroup%s/memory.max", path);
+        if (read_text(ring, name, number, sizeof(number))) {
+            uint64_t bytes = strtoull(number, NULL, 10); /* "max" becomes 0 */
+            if (bytes > 0 && bytes < limit)
+                limit = bytes;
+        }
+        char *slash = strrchr(path, '/');
+        if (slash == NULL)
+            return limit;
+        *slash = 0;
+    }
+}
+
+uint64_t machine_ram_bytes(struct ring *ring)
+{
+    long pages = sysconf(_SC_PHYS_PAGES);
+    long page_bytes = sysconf(_SC_PAGESIZE);
+    uint64_t bytes = pages > 0 && page_bytes > 0 ? (uint64_t)pages * (uint64_t)page_bytes : 1ull << 30;
+    return control_group_limit(ring, bytes);
+}
+
+uint64_t machine_heap_bytes(void)
+{
+    uint64_t epoch = 1;
+    size_t allocated = 0;
+    size_t epoch_bytes = sizeof(epoch), allocated_bytes = sizeof(allocated);
+    if (mallctl == NULL || mallctl("epoch", &epoch, &epoch_bytes, &epoch, sizeof(epoch)) != 0 ||
+        mallctl("stats.allocated", &allocated, &allocated_bytes, NULL, 0) != 0)
+        return 0;
+    return allocated;
+}
+
+uint64_t machine_peak_resident_bytes(void)
+{
+    struct rusage usage;
+    if (getrusage(RUSAGE_SELF, &usage) != 0)
+        return 0;
+    return (uint64_t)usage.ru_maxrss * 1024;
 }
 
 static double seconds(struct timeval time)

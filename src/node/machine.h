@@ -1,31 +1,32 @@
 /*
- * machine.h - the processors and the memory this process may use.
- *
- * Plain system calls and small reads of /proc and /sys, which no device delays; not on the hot path. Any thread.
+ * machine.h - the processors and the memory this process may use, and has used.
  */
 #ifndef KVS_NODE_MACHINE_H
 #define KVS_NODE_MACHINE_H
 
-#include <stdbool.h>
-#include <stdint.h>
+#include "ring/ring.h"
 
-/* CPUs in the affinity mask; at least 1. */
+/* CPUs in the affinity mask; at least 1. Any thread. */
 unsigned machine_cpus(void);
 
-/* The RAM this process may use: the machine's, or the limit of its control group when that is smaller. */
-uint64_t machine_ram_bytes(void);
-
-/* Resident memory of this process now; 0 when the system does not tell. */
-uint64_t machine_resident_bytes(void);
-
-/* Binds the calling thread to the `index`th CPU of the affinity mask that `machine_cpus` counts; false when refused. */
+/* Binds the calling thread to the `index`th CPU of its affinity mask; false when refused. */
 bool machine_pin_thread(unsigned index);
+
+/* The RAM this process may use: the machine's, or the limit of its control group when that is smaller. Blocking, at start-up,
+ * on the thread of `ring`. */
+uint64_t machine_ram_bytes(struct ring *ring);
+
+/* Bytes the allocator has given out; 0 when it does not tell (under a sanitizer). Any thread; takes microseconds. */
+uint64_t machine_heap_bytes(void);
+
+/* The most memory that was ever resident. Any thread. */
+uint64_t machine_peak_resident_bytes(void);
 
 struct machine_cpu_time {
     double user_seconds;
     double system_seconds;
 };
-/* Processor time used by this process. */
+/* Processor time used by this process. Any thread. */
 struct machine_cpu_time machine_cpu_time(void);
 
 #endif

@@ -34,6 +34,7 @@ struct node {
     uint64_t started_ns;
     uint64_t drain_since_ns;
     char run_id[41];
+    char ring_text[256]; /* the set-up shard 0's ring got */
     char message[NODE_MESSAGE_BYTES];
 };
 

@@ -253,7 +253,7 @@ static void release(struct shard *shard)
 
 static bool in_transition(enum shard_state state)
 {
-    return state == SHARD_OPENING || state == SHARD_DRAINING || state == SHARD_STOPPING;
+    return state == SHARD_OPENING || state == SHARD_DRAINING || state == SHARD_STOPPING || state == SHARD_STOPPED;
 }
 
 static int64_t sooner(int64_t a, int64_t b)

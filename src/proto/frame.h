@@ -32,36 +32,36 @@ enum frame_flags {
 enum frame_status {
     FRAME_OK = 0,
     FRAME_NOT_FOUND = 1,
-    FRAME_BAD_REQUEST = 2,  /* malformed or unknown opcode; the value is a message. The connection is closed after it. */
-    FRAME_TOO_LARGE = 3,    /* key or value beyond the limits of the server's hello */
-    FRAME_NO_SPACE = 4,     /* disk or memory limit reached; reads and removes go on */
-    FRAME_FAILED = 5,       /* storage has failed; the message says more */
-    FRAME_CORRUPT = 6,      /* the stored record is damaged; the message names segment and offset */
+    FRAME_BAD_REQUEST = 2, /* malformed or unknown opcode; the value is a message. The connection is closed after it. */
+    FRAME_TOO_LARGE = 3,   /* key or value beyond the limits of the server's hello */
+    FRAME_NO_SPACE = 4,    /* disk or memory limit reached; reads and removes go on */
+    FRAME_FAILED = 5,      /* storage has failed; the message says more */
+    FRAME_CORRUPT = 6,     /* the stored record is damaged; the message names segment and offset */
     FRAME_VERSION_UNKNOWN = 7,
-    FRAME_BUSY = 8,         /* too many connections or requests */
+    FRAME_BUSY = 8, /* too many connections or requests */
 };
 
 /* Little-endian on the wire, exactly these bytes. */
 struct frame_header {
-    uint8_t magic;       /* FRAME_MAGIC */
-    uint8_t opcode;      /* enum frame_opcode */
-    uint8_t flags;       /* enum frame_flags */
-    uint8_t status;      /* enum frame_status; 0 in requests */
+    uint8_t magic;  /* FRAME_MAGIC */
+    uint8_t opcode; /* enum frame_opcode */
+    uint8_t flags;  /* enum frame_flags */
+    uint8_t status; /* enum frame_status; 0 in requests */
     uint16_t key_bytes;
-    uint16_t reserved;   /* 0 */
+    uint16_t reserved; /* 0 */
     uint32_t value_bytes;
-    uint32_t reserved2;  /* 0 */
-    uint64_t id;         /* chosen by the client, comes back in the reply */
+    uint32_t reserved2; /* 0 */
+    uint64_t id;        /* chosen by the client, comes back in the reply */
 };
 static_assert(sizeof(struct frame_header) == 24, "frame header is 24 bytes on the wire");
 
 /* The value of a hello. The client says which versions it speaks, the server which one is used, and its limits. */
 struct frame_hello {
-    uint16_t version_min; /* client: oldest it speaks; server: the version chosen */
-    uint16_t version_max; /* client: newest it speaks; server: the version chosen */
-    uint32_t key_bytes_max;   /* server's limits; 0 from the client */
+    uint16_t version_min;   /* client: oldest it speaks; server: the version chosen */
+    uint16_t version_max;   /* client: newest it speaks; server: the version chosen */
+    uint32_t key_bytes_max; /* server's limits; 0 from the client */
     uint32_t value_bytes_max;
-    uint32_t requests_max;    /* requests under way on one connection; more are not read until replies left */
+    uint32_t requests_max; /* requests under way on one connection; more are not read until replies left */
     uint32_t shard_count;
     uint32_t reserved;
     uint64_t hash_seed; /* 0; for clients that will route to the owner of a key themselves */

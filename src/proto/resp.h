@@ -1,8 +1,8 @@
 /*
  * resp.h - RESP2 and RESP3 (the Redis protocol): request decoder, reply encoder, reply scanner.
  *
- * Pure: no I/O, no allocation, no clock; any thread, one at a time per parser. Requests are parsed in place: arguments are
- * slices of the caller's bytes.
+ * Pure: no I/O, no allocation, no clock; any thread, one at a time per parser. Requests are parsed in place: arguments
+ * are slices of the caller's bytes.
  */
 #ifndef KVS_PROTO_RESP_H
 #define KVS_PROTO_RESP_H
@@ -29,7 +29,7 @@ enum resp_status {
     RESP_MORE,    /* not all of it is there yet; parser->wanted says how many bytes would be enough to get further */
     RESP_GROW,    /* parser->argc_total arguments are announced and args_capacity is too small: give a larger array
                      (copy the first argc entries), then parse again. Only when argc_total > args_capacity. */
-    RESP_ERROR,   /* not RESP: parser->error is the text after "-ERR Protocol error: "; the connection is to be closed */
+    RESP_ERROR, /* not RESP: parser->error is the text after "-ERR Protocol error: "; the connection is to be closed */
 };
 
 struct resp_parser {
@@ -51,10 +51,11 @@ void resp_parser_init(struct resp_parser *parser, const struct resp_limits *limi
                       uint32_t args_capacity);
 
 /*
- * Parses one request at the start of data. After RESP_MORE call again with the same bytes and more behind them (they may
- * have moved): nothing is scanned twice, whatever the fragmentation. After RESP_REQUEST or RESP_EMPTY drop parser->size
- * bytes and call resp_parser_next before the next request. Handles arrays of bulk strings and inline commands (split at
- * blanks, with Redis's quotes and escapes; an escaped argument is decoded in place, which is why data is not const).
+ * Parses one request at the start of data. After RESP_MORE call again with the same bytes and more behind them (they
+ * may have moved): nothing is scanned twice, whatever the fragmentation. After RESP_REQUEST or RESP_EMPTY drop
+ * parser->size bytes and call resp_parser_next before the next request. Handles arrays of bulk strings and inline
+ * commands (split at blanks, with Redis's quotes and escapes; an escaped argument is decoded in place, which is why
+ * data is not const).
  */
 enum resp_status resp_parse(struct resp_parser *parser, uint8_t *data, size_t size);
 
@@ -69,22 +70,30 @@ static inline struct slice resp_arg_slice(const struct resp_parser *parser, cons
 
 #define RESP_HEADER_BYTES_MAX 32 /* enough for any of the fixed parts below */
 
-/* Each writes at `out`, which has room, and returns the bytes written. A bulk string is its header, the bytes, "\r\n". */
-size_t resp_write_simple(uint8_t *out, const char *text);           /* +text */
-size_t resp_write_error(uint8_t *out, const char *text);            /* -text: code first, "ERR …"; CR and LF become blanks */
-size_t resp_write_integer(uint8_t *out, int64_t value);             /* :value */
-size_t resp_write_bulk_header(uint8_t *out, size_t size);           /* $size */
-size_t resp_write_bulk(uint8_t *out, struct slice bytes);           /* header, bytes, CR LF */
-size_t resp_write_array_header(uint8_t *out, size_t count);         /* *count */
+/* Each writes at `out`, which has room, and returns the bytes written. A bulk string is its header, the bytes, "\r\n".
+ */
+size_t resp_write_simple(uint8_t *out, const char *text);   /* +text */
+size_t resp_write_error(uint8_t *out, const char *text);    /* -text: code first, "ERR …"; CR and LF become blanks */
+size_t resp_write_integer(uint8_t *out, int64_t value);     /* :value */
+size_t resp_write_bulk_header(uint8_t *out, size_t size);   /* $size */
+size_t resp_write_bulk(uint8_t *out, struct slice bytes);   /* header, bytes, CR LF */
+size_t resp_write_array_header(uint8_t *out, size_t count); /* *count */
 size_t resp_write_map_header(uint8_t *out, size_t pairs, int version); /* %pairs in RESP3, *2·pairs in RESP2 */
-size_t resp_write_null(uint8_t *out, int version);                  /* _ in RESP3, $-1 in RESP2 */
+size_t resp_write_null(uint8_t *out, int version);                     /* _ in RESP3, $-1 in RESP2 */
 
 /* Bytes that resp_write_bulk writes for a value of this size. */
 size_t resp_bulk_bytes(size_t size);
 
 /* ---- replies, from the client's side --------------------------------------------------------------------------- */
 
-enum resp_reply_type { RESP_REPLY_SIMPLE, RESP_REPLY_ERROR, RESP_REPLY_INTEGER, RESP_REPLY_BULK, RESP_REPLY_NULL, RESP_REPLY_OTHER };
+enum resp_reply_type {
+    RESP_REPLY_SIMPLE,
+    RESP_REPLY_ERROR,
+    RESP_REPLY_INTEGER,
+    RESP_REPLY_BULK,
+    RESP_REPLY_NULL,
+    RESP_REPLY_OTHER
+};
 
 struct resp_reply {
     enum resp_reply_type type; /* OTHER: an aggregate, whole in `text` with its header */

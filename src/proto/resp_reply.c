@@ -39,7 +39,7 @@ static enum resp_status scan_line(const uint8_t *data, size_t size, struct eleme
     if (size == 0)
         return RESP_MORE;
     element->type = data[0];
-    if (memchr("+-:,(#_$=!*~>%|", data[0], 15) == NULL)
+    if (data[0] == '\0' || strchr("+-:,(#_$=!*~>%|", data[0]) == NULL)
         return RESP_ERROR;
 
     const bool bounded = is_number_line(data[0]);

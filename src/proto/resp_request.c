@@ -336,17 +336,16 @@ static enum split split_next(uint8_t *line, size_t line_bytes, size_t *at, bool 
     return SPLIT_ARGUMENT;
 }
 
-/* Finds the line's end and counts its arguments, changing nothing: it may be that the caller has to make room first. */
+/*
+ * Finds the line's end and counts its arguments, changing nothing: it may be that the caller has to make room first.
+ * The CR before the LF needs no care: it is a blank.
+ */
 static enum resp_status parse_inline_line(struct resp_parser *parser, uint8_t *data, size_t size)
 {
     size_t line_bytes = 0;
     const enum resp_status found = find_line(parser, data, size, '\n', 1, too_big_inline, &line_bytes);
     if (found != RESP_REQUEST)
         return found;
-    const size_t end = line_bytes + 1;
-    if (line_bytes > 0 && data[line_bytes - 1] == '\r')
-        line_bytes--;
-
     uint32_t argc = 0;
     size_t at = 0;
     struct slice argument;
@@ -358,7 +357,7 @@ static enum resp_status parse_inline_line(struct resp_parser *parser, uint8_t *d
     }
     if (split == SPLIT_UNBALANCED)
         return fail(parser, "unbalanced quotes in request");
-    parser->size = end;
+    parser->size = line_bytes + 1;
     if (argc == 0)
         return RESP_EMPTY;
     parser->argc_total = argc;

@@ -46,10 +46,10 @@ static size_t header_bytes(uint64_t number)
 
 size_t resp_write_simple(uint8_t *out, const char *text)
 {
-    const size_t text_bytes = strlen(text);
+    const struct slice bytes = slice_text(text);
     out[0] = '+';
-    memcpy(out + 1, text, text_bytes);
-    return 1 + text_bytes + write_crlf(out + 1 + text_bytes);
+    memcpy(out + 1, bytes.data, bytes.size);
+    return 1 + bytes.size + write_crlf(out + 1 + bytes.size);
 }
 
 size_t resp_write_error(uint8_t *out, const char *text)
@@ -102,10 +102,15 @@ size_t resp_write_map_header(uint8_t *out, size_t pairs, int version)
 
 size_t resp_write_null(uint8_t *out, int version)
 {
-    const char *text = version >= 3 ? "_\r\n" : "$-1\r\n";
-    const size_t size = version >= 3 ? 3 : 5;
-    memcpy(out, text, size);
-    return size;
+    size_t size = 0;
+    if (version >= 3) {
+        out[size++] = '_';
+    } else {
+        out[size++] = '$';
+        out[size++] = '-';
+        out[size++] = '1';
+    }
+    return size + write_crlf(out + size);
 }
 
 size_t resp_write_request(uint8_t *out, const struct slice *args, unsigned count)

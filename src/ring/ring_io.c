@@ -5,10 +5,9 @@
  * ring_io_completed, which finds the op finished, translates the result and calls the owner back.
  *
  * Failure modes:
- *   - Short reads, writes and sends, EINTR and EAGAIN: the rest is issued again (the one place where that happens). A
- * file chunk that ended off a block boundary is continued from the boundary before it, because O_DIRECT takes no other
- *     offset; the bytes in between are the same, so reading or writing them twice changes nothing. No progress means
- * end of file for a read and an error for a write.
+ *   - Short reads, writes and sends, EINTR and EAGAIN: the rest is issued again (the one place where that happens). No
+ *     progress means end of file for a read and an error for a write. A direct read that stopped off a sector boundary
+ *     has met the end of the file; its continuation there is refused (EINVAL), which says the same.
  *   - A multishot accept or receive that the kernel ended although it went well is issued again unseen.
  *   - Other errors are translated and end the op. A failed write or sync is never tried again: the page cache may have
  *     marked what it lost as clean.
@@ -17,7 +16,6 @@
 #include "ring/ring_backend.h"
 
 #include "base/assert.h"
-#include "base/limits.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -27,6 +25,7 @@
 /* One step moves at most this much: below the kernel's own limit (2 GiB - 4 KiB), and a multiple of every block size.
  */
 #define CHUNK_BYTES_MAX (1u << 30)
+#define SECTOR_BYTES    512u /* no device reads or writes less */
 
 /* ---- errors ---------------------------------------------------------------------------------------------------- */
 
@@ -290,40 +289,33 @@ void ring_cancel(struct ring *ring, struct ring_op *op)
 
 /* ---- completing ------------------------------------------------------------------------------------------------ */
 
-/* Where the next step of a read or write begins, relative to the start of the buffer. */
-static uint64_t chunk_begin(const struct ring_op *op)
-{
-    return align_down(op->transferred, KVS_BLOCK_BYTES);
-}
-
 struct ring_chunk ring_io_chunk(const struct ring_op *op)
 {
     KVS_ASSERT(op->kind == RING_KIND_READ || op->kind == RING_KIND_WRITE);
-    uint64_t begin = chunk_begin(op);
-    uint64_t left = op->single.iov_len - begin;
+    uint64_t left = op->single.iov_len - op->transferred;
     return (struct ring_chunk){
-        .data = (uint8_t *)op->single.iov_base + begin,
+        .data = (uint8_t *)op->single.iov_base + op->transferred,
         .size = (uint32_t)(left < CHUNK_BYTES_MAX ? left : CHUNK_BYTES_MAX),
-        .offset = op->offset + begin,
+        .offset = op->offset + op->transferred,
     };
 }
 
 /* Takes `value` into account; true when the op has come to its end, with `*sys_errno` set if that is a bad one. */
 static bool transfer_finished(struct ring_op *op, uint32_t value, int *sys_errno)
 {
-    uint64_t total = chunk_begin(op) + value;
-    KVS_ASSERT(total <= op->single.iov_len);
-    if (total == op->single.iov_len) {
-        op->transferred = total;
+    op->transferred += value;
+    KVS_ASSERT(op->transferred <= op->single.iov_len);
+    if (op->transferred == op->single.iov_len)
         return true;
-    }
-    if (total <= op->transferred) {
-        if (op->kind == RING_KIND_WRITE)
-            *sys_errno = EIO;
-        return true;
-    }
-    op->transferred = total;
-    return false;
+    if (value == 0 && op->kind == RING_KIND_WRITE)
+        *sys_errno = EIO;
+    return value == 0;
+}
+
+/* See the head of the file. */
+static bool ended_off_boundary(const struct ring_op *op, int sys_errno)
+{
+    return op->kind == RING_KIND_READ && sys_errno == EINVAL && op->transferred % SECTOR_BYTES != 0;
 }
 
 /* Takes `value` sent bytes off the front of the iovecs; true when nothing is left. */
@@ -368,6 +360,10 @@ static bool must_continue(struct ring_op *op, struct ring_result result, int *sy
     bool cancelled = (op->state & RING_STATE_CANCEL) != 0;
     if (result.value < 0) {
         *sys_errno = -result.value;
+        if (ended_off_boundary(op, *sys_errno)) {
+            *sys_errno = 0;
+            return false;
+        }
         if (cancelled || result.more)
             return false;
         return try_again(op, *sys_errno);

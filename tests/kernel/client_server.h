@@ -19,12 +19,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define script_check(condition)                                                                                        \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            fprintf(stderr, "%s:%d: the test's server: %s does not hold\n", __FILE__, __LINE__, #condition);           \
-            abort();                                                                                                   \
-        }                                                                                                              \
+#define script_check(condition)                                                                              \
+    do {                                                                                                     \
+        if (!(condition)) {                                                                                  \
+            fprintf(stderr, "%s:%d: the test's server: %s does not hold\n", __FILE__, __LINE__, #condition); \
+            abort();                                                                                         \
+        }                                                                                                    \
     } while (0)
 
 struct test_server {
@@ -118,8 +118,8 @@ static inline bool script_read_frame(int fd, struct frame_header *header, uint8_
     return script_read(fd, body, (size_t)header->key_bytes + header->value_bytes);
 }
 
-static inline void script_reply(int fd, const struct frame_header *request, enum frame_status status,
-                                const void *value, size_t value_bytes)
+static inline void script_reply(int fd, const struct frame_header *request, enum frame_status status, const void *value,
+                                size_t value_bytes)
 {
     struct frame_header header = {
         .magic = FRAME_MAGIC,

@@ -4,10 +4,10 @@
 #include "client/kvs.h"
 #include "client_server.h"
 
+#include <cmocka.h>
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <setjmp.h>
-#include <cmocka.h>
 #include <time.h>
 
 #define BIG_BYTES (1024u * 1024)
@@ -286,8 +286,8 @@ static void test_kvs__connect_refused(void **state)
 static void test_kvs__bad_addresses(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"", "localhost", "127.0.0.1", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:65536",
-                                      "1.2.3:4", "127.0.0.1:40x"};
+    static const char *const bad[] = {
+        "", "localhost", "127.0.0.1", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:65536", "1.2.3:4", "127.0.0.1:40x"};
     struct kvs *store;
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         assert_int_equal(kvs_connect(&store, bad[i], NULL, message), KVS_ERR_INVALID);

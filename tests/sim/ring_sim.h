@@ -1,13 +1,13 @@
 /*
  * ring_sim.h - the test's controls over the simulated machine behind ring.h.
  *
- * One thread, one machine at a time (the current one is global), any number of rings on it. A seed decides everything that
- * is left to chance: latencies, order of completions, how streams are cut, what a crash leaves. Two runs with one seed and
- * the same calls make the same decisions; sim_trace tells whether they did.
+ * One thread, one machine at a time (the current one is global), any number of rings on it. A seed decides everything
+ * that is left to chance: latencies, order of completions, how streams are cut, what a crash leaves. Two runs with one
+ * seed and the same calls make the same decisions; sim_trace tells whether they did.
  *
  * Durability. What a write puts into a file is seen by every read at once, but survives a crash for certain only when a
- * sync that was started after the write had completed has completed too, or when the write itself was RING_WRITE_DURABLE.
- * A name (create, rename, unlink) survives for certain only after its directory was synced.
+ * sync that was started after the write had completed has completed too, or when the write itself was
+ * RING_WRITE_DURABLE. A name (create, rename, unlink) survives for certain only after its directory was synced.
  */
 #ifndef KVS_TESTS_SIM_RING_SIM_H
 #define KVS_TESTS_SIM_RING_SIM_H
@@ -25,11 +25,12 @@ void sim_destroy(void);
 enum sim_crash_mode {
     SIM_DROP_ALL, /* nothing that was not made durable survives */
     SIM_KEEP_ALL, /* everything written survives, in flight too */
-    SIM_RANDOM,   /* each unsynced write is kept, dropped or torn by 512-byte sectors; each unsynced name kept or dropped */
+    SIM_RANDOM, /* each unsynced write is kept, dropped or torn by 512-byte sectors; each unsynced name kept or dropped
+                 */
 };
 
-/* Power loss. All rings, sockets and descriptors are gone; ops in flight are never touched again; files stay for the next
- * boot. Close nothing afterwards but through ring_close_fd, which ignores descriptors from before the crash. */
+/* Power loss. All rings, sockets and descriptors are gone; ops in flight are never touched again; files stay for the
+ * next boot. Close nothing afterwards but through ring_close_fd, which ignores descriptors from before the crash. */
 void sim_crash(enum sim_crash_mode mode);
 
 /* A number from the machine's own generator, 0..below-1, for tests that want their choices in the trace. */
@@ -44,8 +45,9 @@ void sim_signal(int number);
 /* ---- running --------------------------------------------------------------------------------------------------- */
 
 /*
- * Gives `ring` a loop body that sim_step runs in place of a bare ring_turn: it must call ring_turn once, with the timeout
- * the real loop would use. Under sim_step a turn never waits: the timeout tells when the ring wants to run again.
+ * Gives `ring` a loop body that sim_step runs in place of a bare ring_turn: it must call ring_turn once, with the
+ * timeout the real loop would use. Under sim_step a turn never waits: the timeout tells when the ring wants to run
+ * again.
  */
 void sim_ring_body(struct ring *ring, void (*body)(void *context), void *context);
 
@@ -57,10 +59,10 @@ bool sim_run_until(bool (*condition)(void *context), void *context, uint64_t ste
 /* ---- faults ---------------------------------------------------------------------------------------------------- */
 
 /*
- * Makes the nth step of `kind` from now (1 = the next; RING_KIND_NONE counts steps of every kind) fail with an errno. A step
- * is what ring_io.c issues: an operation is one, and one more for every continuation. A failed write leaves nothing, all or
- * some sectors of itself as unsynced data. After a failed sync, what it was to make durable reads back but no later sync
- * covers it.
+ * Makes the nth step of `kind` from now (1 = the next; RING_KIND_NONE counts steps of every kind) fail with an errno. A
+ * step is what ring_io.c issues: an operation is one, and one more for every continuation. A failed write leaves
+ * nothing, all or some sectors of itself as unsynced data. After a failed sync, what it was to make durable reads back
+ * but no later sync covers it.
  */
 void sim_fail(enum ring_kind kind, uint64_t nth, int sys_errno);
 /* Forgets the faults that have not happened yet. */

@@ -2,8 +2,8 @@
  * sim_core.c - the machine itself: chance, clock, descriptors, faults, stepping, crashing.
  *
  * Happy path: a test makes a machine, opens rings on it through ring.h, and steps it. Each step picks one ring that has
- * something to do and turns it; when none has, the clock jumps to the next event. Every choice comes from one generator and
- * is folded into the trace.
+ * something to do and turns it; when none has, the clock jumps to the next event. Every choice comes from one generator
+ * and is folded into the trace.
  *
  * Failure modes: misuse by the code under test (a descriptor used after its close, a buffer changed in flight) fails an
  * assertion. Nothing here depends on addresses, real time or the environment, so a seed replays exactly.

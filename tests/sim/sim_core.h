@@ -9,9 +9,9 @@
 #include "base/list.h"
 #include "ring_sim.h"
 
-#define SIM_NEVER      UINT64_MAX
-#define SIM_FD_FIRST   1000 /* far from real descriptors, so that one is not taken for the other */
-#define SIM_FAULTS_MAX 32
+#define SIM_NEVER       UINT64_MAX
+#define SIM_FD_FIRST    1000 /* far from real descriptors, so that one is not taken for the other */
+#define SIM_FAULTS_MAX  32
 #define SIM_SIGNALS_MAX 16
 
 struct sim_file;
@@ -34,15 +34,15 @@ struct sim_request {
     struct list link; /* all requests of the machine, oldest first */
     struct ring *ring;
     struct ring_op *op;
-    enum ring_kind kind;  /* kind and file: to be known when the op is gone */
+    enum ring_kind kind; /* kind and file: to be known when the op is gone */
     int file;
     uint64_t sequence;
-    uint64_t ready_ns;    /* not before */
-    int fault;            /* errno to fail with, or 0 */
-    bool looked;          /* a receive has found a buffer free at its beginning */
-    bool executed;        /* the effect is there, the completion is not yet delivered */
+    uint64_t ready_ns; /* not before */
+    int fault;         /* errno to fail with, or 0 */
+    bool looked;       /* a receive has found a buffer free at its beginning */
+    bool executed;     /* the effect is there, the completion is not yet delivered */
     struct ring_result result;
-    uint8_t *copy;        /* a write's bytes at the start: they must not change in flight */
+    uint8_t *copy; /* a write's bytes at the start: they must not change in flight */
 };
 
 struct sim_fault {
@@ -59,7 +59,7 @@ struct ring {
     void (*body)(void *context);
     void *body_context;
     uint8_t *buffers;
-    uint16_t *free_ids;  /* first in, first out */
+    uint16_t *free_ids; /* first in, first out */
     unsigned free_head;
     unsigned buffers_free;
     unsigned buffer_count;
@@ -77,7 +77,7 @@ struct sim_machine {
     unsigned rings_opened;
     struct sim_fd *fds;
     int fd_count;
-    int fd_boot;       /* descriptors below it are from before the last crash */
+    int fd_boot; /* descriptors below it are from before the last crash */
     struct sim_fault faults[SIM_FAULTS_MAX];
     unsigned fault_count;
     unsigned short_percent;

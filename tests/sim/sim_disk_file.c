@@ -2,13 +2,13 @@
  * sim_disk_file.c - the content of simulated files.
  *
  * Each file has two contents: `now`, which reads see, and `durable`, which is what the platters hold; between them lies
- * the list of unsynced writes. Applying that list in order turns the second into the first. A sync applies the part of it
- * that it covers; a crash applies, drops or tears each entry, and what comes out is both contents of the next boot. A
- * durable write goes into both at once, and cuts out of older entries what it has overwritten, because no crash brings
- * that back.
+ * the list of unsynced writes. Applying that list in order turns the second into the first. A sync applies the part of
+ * it that it covers; a crash applies, drops or tears each entry, and what comes out is both contents of the next boot.
+ * A durable write goes into both at once, and cuts out of older entries what it has overwritten, because no crash
+ * brings that back.
  *
- * Failure modes: a failed sync marks what it was to cover as lost: it still reads back, but only a crash will tell what has
- * become of it. A full disk takes as many bytes as fit.
+ * Failure modes: a failed sync marks what it was to cover as lost: it still reads back, but only a crash will tell what
+ * has become of it. A full disk takes as many bytes as fit.
  */
 #include "sim_disk_internal.h"
 
@@ -214,14 +214,10 @@ static struct sim_file *file_for(int fd, unsigned need)
 /* A length to stop short at: aligned where the descriptor asks for it. */
 static size_t shorten(int fd, size_t size)
 {
-    bool direct = (sim_fd_get(fd)->flags & RING_OPEN_DIRECT) != 0;
-    if (size < 2 || (direct && size <= SIM_SECTOR_BYTES) || !sim_chance(sim->short_percent))
+    size_t unit = sim_fd_get(fd)->flags & RING_OPEN_DIRECT ? sim->disk->align : 1;
+    if (size <= unit || !sim_chance(sim->short_percent))
         return size;
-    size_t cut = (size_t)sim_between(1, size - 1);
-    if (!direct)
-        return cut;
-    cut = align_down(cut, SIM_SECTOR_BYTES);
-    return cut == 0 ? SIM_SECTOR_BYTES : cut;
+    return unit * (size_t)sim_between(1, (size - 1) / unit);
 }
 
 int sim_disk_read(int fd, struct ring_chunk chunk)

@@ -16,24 +16,25 @@ struct sim_bytes {
     size_t room;
 };
 
-/* A write (or, without bytes, a growth) that a crash may undo. Bytes of it that later became durable otherwise are cut. */
+/* A write (or, without bytes, a growth) that a crash may undo. Bytes of it that later became durable otherwise are cut.
+ */
 struct sim_unsynced {
     struct list link;
     uint64_t sequence;
     uint64_t offset;
-    uint64_t end;  /* the file's size is at least this when it is applied */
-    size_t size;   /* bytes; 0 for a growth */
-    bool lost;     /* a sync has failed: no later one covers it */
+    uint64_t end; /* the file's size is at least this when it is applied */
+    size_t size;  /* bytes; 0 for a growth */
+    bool lost;    /* a sync has failed: no later one covers it */
     uint8_t *data;
 };
 
 struct sim_file {
-    struct list link;        /* all files, oldest first */
-    unsigned refs;           /* descriptors, names now, durable names, unsynced name changes */
+    struct list link; /* all files, oldest first */
+    unsigned refs;    /* descriptors, names now, durable names, unsynced name changes */
     bool locked;
-    struct sim_bytes now;    /* what reads see */
+    struct sim_bytes now; /* what reads see */
     struct sim_bytes durable;
-    struct list unsynced;    /* oldest first */
+    struct list unsynced; /* oldest first */
 };
 
 struct sim_name {

@@ -1,17 +1,16 @@
 /*
  * sim_disk_names.c - the directories of the simulated disk.
  *
- * As with content, each directory has the names of now, the durable names, and between them the list of changes that are
- * not durable yet. Directories themselves are always durable: ring_dir_open syncs what it makes.
+ * As with content, each directory has the names of now, the durable names, and between them the list of changes that
+ * are not durable yet. Directories themselves are always durable: ring_dir_open syncs what it makes.
  *
- * Failure modes: a crash keeps or drops each change on its own, in any combination: a file system promises nothing about
- * their order. A rename happens as a whole or not at all.
+ * Failure modes: a crash keeps or drops each change on its own, in any combination: a file system promises nothing
+ * about their order. A rename happens as a whole or not at all.
  */
 #include "sim_disk_internal.h"
 
 #include "base/assert.h"
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -84,7 +83,7 @@ struct sim_dir *sim_dir_create(const char *path, size_t length)
 struct sim_dir *sim_dir_of(int dir_fd, const char *path, const char **name)
 {
     char full[4096];
-    const struct sim_dir *base = dir_fd == AT_FDCWD ? NULL : sim_fd_object(dir_fd, SIM_FD_DIR);
+    const struct sim_dir *base = dir_fd < 0 ? NULL : sim_fd_object(dir_fd, SIM_FD_DIR); /* AT_FDCWD: the root */
     const char *slash = strrchr(path, '/');
     *name = slash != NULL ? slash + 1 : path;
     int head = slash != NULL ? (int)(slash - path) : 0;

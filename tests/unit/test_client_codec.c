@@ -4,10 +4,10 @@
 #include "client/client_codec.h"
 #include "proto/frame.h"
 
+#include <cmocka.h>
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <setjmp.h>
-#include <cmocka.h>
 
 static uint64_t encode(struct client_codec *codec, enum client_op op, const char *key, uint64_t tag)
 {
@@ -123,13 +123,13 @@ static void test_client_codec__binary_replies_come_in_any_order(void **state)
         uint64_t a = encode(&codec, CLIENT_GET, "a", 10);
         uint64_t b = encode(&codec, CLIENT_SET, "b", 20);
         uint64_t c = encode(&codec, CLIENT_REMOVE, "c", 30);
-        expect_binary(&codec, bytes, write_reply(bytes, FRAME_REMOVE, FRAME_NOT_FOUND, c, ""), 30,
-                      KVS_ERR_NOT_FOUND, "");
+        expect_binary(&codec, bytes, write_reply(bytes, FRAME_REMOVE, FRAME_NOT_FOUND, c, ""), 30, KVS_ERR_NOT_FOUND,
+                      "");
         expect_binary(&codec, bytes, write_reply(bytes, FRAME_GET, FRAME_OK, a, "one"), 10, KVS_ERR_OK, "one");
         uint64_t d = encode(&codec, CLIENT_PING, "", 40);
         expect_binary(&codec, bytes, write_reply(bytes, FRAME_PING, FRAME_OK, d, ""), 40, KVS_ERR_OK, "");
-        expect_binary(&codec, bytes, write_reply(bytes, FRAME_SET, FRAME_NO_SPACE, b, "full"), 20,
-                      KVS_ERR_NO_SPACE, "full");
+        expect_binary(&codec, bytes, write_reply(bytes, FRAME_SET, FRAME_NO_SPACE, b, "full"), 20, KVS_ERR_NO_SPACE,
+                      "full");
         assert_int_equal(codec.count, 0);
     }
     client_codec_deinit(&codec);

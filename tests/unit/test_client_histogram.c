@@ -3,10 +3,10 @@
  */
 #include "client/histogram.h"
 
+#include <cmocka.h>
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <setjmp.h>
-#include <cmocka.h>
 #include <stdlib.h>
 
 /* What histogram.h promises for any value. */

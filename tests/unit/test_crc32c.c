@@ -137,7 +137,7 @@ static void test_crc32c__one_flipped_bit_is_seen(void **state)
     (void)state;
     uint8_t *bytes = random_bytes(200, 7);
     const uint32_t whole = crc32c(0, bytes, 200);
-    for (size_t bit = 0; bit < 200 * 8; bit++) {
+    for (size_t bit = 0; bit < (size_t)200 * 8; bit++) {
         bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
         assert_int_not_equal(crc32c(0, bytes, 200), whole);
         bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);

@@ -237,16 +237,16 @@ static void test_resp_reply__every_first_byte_is_known_or_refused(void **state)
 static void test_resp_reply__deep_nesting_needs_no_stack(void **state)
 {
     (void)state;
-    enum { DEPTH = 500000 };
-    uint8_t *bytes = malloc(4 * DEPTH + 4);
+    const size_t depth = 500000;
+    uint8_t *bytes = malloc((depth + 1) * 4);
     assert_non_null(bytes);
-    for (size_t i = 0; i < DEPTH; i++)
-        memcpy(bytes + 4 * i, "*1\r\n", 4);
-    memcpy(bytes + 4 * (size_t)DEPTH, ":1\r\n", 4);
+    for (size_t i = 0; i < depth; i++)
+        resp_write_array_header(bytes + 4 * i, 1);
+    resp_write_integer(bytes + 4 * depth, 1);
     struct resp_reply reply;
-    assert_int_equal(resp_reply_parse(bytes, 4 * DEPTH, &reply), RESP_MORE);
-    assert_int_equal(resp_reply_parse(bytes, 4 * DEPTH + 4, &reply), RESP_REQUEST);
-    assert_int_equal(reply.size, 4 * DEPTH + 4);
+    assert_int_equal(resp_reply_parse(bytes, 4 * depth, &reply), RESP_MORE);
+    assert_int_equal(resp_reply_parse(bytes, 4 * depth + 4, &reply), RESP_REQUEST);
+    assert_int_equal(reply.size, 4 * depth + 4);
     free(bytes);
 }
 

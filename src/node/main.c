@@ -1,0 +1,249 @@
+/*
+ * main.c - kvs-node, the program: options, signals, threads.
+ *
+ * Happy path: the main thread opens the store, starts one thread per shard, waits until they serve, says so, and then sleeps
+ * until a signal comes. SIGTERM and SIGINT stop in order, a second one at once; both end with exit status 0, because what
+ * was acknowledged is durable either way. Failures: bad options end with 2, everything that prevents the start with 1.
+ */
+#include "base/assert.h"
+#include "base/diag.h"
+#include "node/config.h"
+#include "node/machine.h"
+#include "node/node.h"
+#include "ring/ring.h"
+#include "ring/ring_check.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <systemd/sd-daemon.h>
+
+/* While starting and stopping, look at the shards this often. */
+#define SUPERVISE_NS 5000000
+/* A shard that has not stopped so long after its connections are gone never will: its storage does not answer. */
+#define GIVE_UP_NS (6 * NODE_DRAIN_NS)
+
+struct shard_thread {
+    pthread_t thread;
+    struct node *node;
+    unsigned id;
+    bool pin;
+    bool started;
+};
+
+struct program {
+    struct config config;
+    struct ring *ring;
+    struct node *node;
+    struct shard_thread *threads;
+    int signal_fd;
+    struct ring_op signal_op;
+    unsigned stop_signals;
+    uint64_t stop_since_ns;
+};
+
+static void *run_shard(void *argument)
+{
+    struct shard_thread *self = argument;
+    char name[16];
+    snprintf(name, sizeof(name), "kvs-shard-%u", self->id);
+    (void)pthread_setname_np(pthread_self(), name);
+    if (self->pin && !machine_pin_thread(self->id))
+        diag_warn("shard %u: its thread could not be bound to a CPU", self->id);
+    node_shard_open(self->node, self->id);
+    while (node_shard_turn(self->node, self->id, true)) {
+    }
+    node_shard_close(self->node, self->id);
+    return NULL;
+}
+
+/* One thread per CPU is worth binding; fewer or more are better left to the scheduler. */
+static bool start_threads(struct program *program)
+{
+    unsigned count = node_shard_count(program->node);
+    bool pin = count == machine_cpus();
+    program->threads = calloc(count, sizeof(*program->threads));
+    if (program->threads == NULL)
+        return false;
+    for (unsigned i = 0; i < count; i++) {
+        struct shard_thread *thread = &program->threads[i];
+        thread->node = program->node;
+        thread->id = i;
+        thread->pin = pin;
+        thread->started = pthread_create(&thread->thread, NULL, run_shard, thread) == 0;
+        if (!thread->started)
+            return false;
+    }
+    return true;
+}
+
+static void join_threads(struct program *program)
+{
+    for (unsigned i = 0; i < node_shard_count(program->node); i++) {
+        if (program->threads[i].started)
+            pthread_join(program->threads[i].thread, NULL);
+    }
+    free(program->threads);
+}
+
+/* ---- signals --------------------------------------------------------------------------------------------------- */
+
+static void on_signal(struct ring_op *op)
+{
+    struct program *program = container_of(op, struct program, signal_op);
+    if (op->error != KVS_ERR_OK)
+        return;
+    if (op->bytes == SIGHUP) {
+        diag_info("SIGHUP ignored: there is nothing to reload");
+    } else {
+        program->stop_signals++;
+        diag_info("%s: %s", op->bytes == SIGINT ? "SIGINT" : "SIGTERM",
+                  program->stop_signals == 1 ? "stopping; a second signal drops connections at once"
+                                             : "dropping connections");
+        if (program->stop_signals == 1) {
+            program->stop_since_ns = ring_now_ns(program->ring);
+            (void)sd_notify(0, "STOPPING=1\nSTATUS=Stopping");
+        }
+        node_stop(program->node, program->stop_signals > 1);
+    }
+    ring_signal_next(program->ring, &program->signal_op, program->signal_fd);
+}
+
+/* ---- what the log says ----------------------------------------------------------------------------------------- */
+
+static void say_address(void *context, const char *address)
+{
+    (void)context;
+    diag_info("listening on %s", address);
+}
+
+static void say_started(const struct program *program)
+{
+    struct engine *engine = node_engine(program->node);
+    struct engine_recovery recovery;
+    engine_recovered(engine, &recovery);
+    diag_info("kvs-node %s, engine %s, %u thread%s", KVS_VERSION, engine_kind(engine), node_shard_count(program->node),
+              node_shard_count(program->node) == 1 ? "" : "s");
+    diag_info("%s", node_ring_text(program->node));
+    diag_info("data directory %s, durability: %s, %s", program->config.data_dir, engine_durability_method(engine),
+              program->config.relaxed ? "relaxed" : "durable");
+    if (recovery.created)
+        diag_info("new store");
+    else
+        diag_info("recovered %llu keys from %llu segments, %llu records, %llu bytes read, in %.3f s",
+                  (unsigned long long)recovery.keys, (unsigned long long)recovery.segments,
+                  (unsigned long long)recovery.records, (unsigned long long)recovery.bytes,
+                  (double)recovery.elapsed_ns / 1e9);
+    if (recovery.cut_bytes > 0)
+        diag_warn("cut %llu bytes of unfinished writes, never acknowledged, from the end of the log",
+                  (unsigned long long)recovery.cut_bytes);
+    node_addresses(program->node, say_address, NULL);
+    (void)sd_notify(0, "READY=1\nSTATUS=Serving");
+}
+
+/* ---- the life of the program ----------------------------------------------------------------------------------- */
+
+static void check_stuck(const struct program *program)
+{
+    if (program->stop_since_ns == 0 || ring_now_ns(program->ring) - program->stop_since_ns < GIVE_UP_NS)
+        return;
+    diag_error("the storage does not answer; giving up. Everything acknowledged as durable is on disk");
+    _Exit(1);
+}
+
+/* Supervises until the node has ended; returns the exit status. */
+static int supervise(struct program *program)
+{
+    bool said = false;
+    for (;;) {
+        enum node_status status = node_supervise(program->node);
+        if (status == NODE_STOPPED)
+            return 0;
+        if (status == NODE_BROKEN) {
+            diag_error("%s", node_message(program->node));
+            return 1;
+        }
+        if (status == NODE_SERVING && !said) {
+            said = true;
+            say_started(program);
+        }
+        if (status == NODE_STOPPING)
+            check_stuck(program);
+        (void)ring_turn(program->ring, status == NODE_SERVING ? -1 : SUPERVISE_NS);
+    }
+}
+
+static int run(struct program *program)
+{
+    char message[NODE_MESSAGE_BYTES] = "";
+    enum kvs_err err = ring_signals_open(program->ring, &program->signal_fd);
+    if (err != KVS_ERR_OK) {
+        diag_error("cannot take signals: %s", kvs_err_text(err));
+        return 1;
+    }
+    if (node_create(&program->node, &program->config, program->ring, message) != KVS_ERR_OK) {
+        diag_error("%s", message);
+        return 1;
+    }
+    if (!start_threads(program)) {
+        diag_error("cannot start a thread for every shard: lower --threads or raise the limit on processes");
+        _Exit(1); /* nothing has been acknowledged yet */
+    }
+    ring_op_init(&program->signal_op, on_signal);
+    ring_signal_next(program->ring, &program->signal_op, program->signal_fd);
+
+    int status = supervise(program);
+    join_threads(program);
+    node_destroy(program->node);
+    if (status == 0)
+        diag_info("stopped in %.3f s", (double)(ring_now_ns(program->ring) - program->stop_since_ns) / 1e9);
+    return status;
+}
+
+/* Reads the options; -1 to go on, else the exit status. Needs no ring: what explains a machine must work on any. */
+static int configure(struct config *config, int argc, char **argv)
+{
+    char message[CONFIG_MESSAGE_BYTES];
+    if (!config_parse(config, argc, argv, machine_cpus(), message)) {
+        fprintf(stderr, "kvs-node: %s\n", message);
+        return 2;
+    }
+    diag_set_level(config->log_level);
+    switch (config->mode) {
+    case CONFIG_VERSION:
+        printf("kvs-node %s\n", KVS_VERSION);
+        return 0;
+    case CONFIG_HELP:
+        config_print_help(stdout);
+        return 0;
+    case CONFIG_CHECK:
+        return ring_check(stdout, config->data_dir) == KVS_ERR_OK ? 0 : 1;
+    case CONFIG_RUN:
+        break;
+    }
+    return -1;
+}
+
+int main(int argc, char **argv)
+{
+    struct program program = {0};
+    int status = configure(&program.config, argc, argv);
+    if (status >= 0)
+        return status;
+
+    struct ring_options options = {.entries = 64};
+    char message[RING_MESSAGE_BYTES] = "";
+    if (ring_open(&program.ring, &options, message) != KVS_ERR_OK) {
+        diag_error("%s", message);
+        return 1;
+    }
+    uint64_t ram_bytes = machine_ram_bytes(program.ring);
+    config_set_memory(&program.config, ram_bytes);
+    if (program.config.memory_bytes > ram_bytes)
+        diag_warn("--memory is more than the %llu bytes of RAM this process may use", (unsigned long long)ram_bytes);
+    status = run(&program);
+    ring_close(program.ring);
+    return status;
+}

@@ -1,0 +1,314 @@
+/*
+ * node.c - the life of a node.
+ *
+ *   phase of the node     state every shard reaches      next
+ *   PREPARE               READY: can acknowledge writes  listen
+ *   SERVE                 SERVING                        until node_stop
+ *   DRAIN, or ABORT       DRAINED: no connection left    (shards still answer each other)
+ *   STOP                  STOPPED: all is durable
+ *   EXIT                  its loop ends
+ *
+ * Only node_supervise moves the phase, when every shard has come far enough. Failures while starting lead the same way down;
+ * the message stays. Connections that do not end within NODE_DRAIN_NS are dropped.
+ */
+#include "node/node.h"
+
+#include "base/assert.h"
+#include "base/diag.h"
+#include "node/node_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* Bounds of one shard's operations under way, and of one connection's. */
+#define OPS_MIN              4096u
+#define OPS_MAX              65536u
+#define REQUESTS_MAX         1024u
+#define OUTPUT_BYTES_MIN     (64ull << 10)
+#define OUTPUT_BYTES_MAX     (1ull << 20)
+#define SEND_TIMEOUT_MS      30000u
+#define BUDGET_BYTES_MIN     (64ull << 20)
+#define INLINE_BYTES_MAX     65536u
+#define ARGS_MAX             (1024u * 1024)
+
+static uint64_t clamp(uint64_t value, uint64_t low, uint64_t high)
+{
+    return value < low ? low : value > high ? high : value;
+}
+
+/* Shares the memory out: half of what is not the engine's to requests under way, half to unsent replies. */
+static void set_limits(struct node *node)
+{
+    const struct config *config = &node->config;
+    uint64_t eighth = config->memory_bytes / 8;
+    node->budget.bytes_max = eighth < BUDGET_BYTES_MIN ? BUDGET_BYTES_MIN : eighth;
+    node->ops_max = (unsigned)clamp(eighth / node->shard_count / sizeof(struct op), OPS_MIN, OPS_MAX);
+    node->net_options = (struct net_options){
+        .connections_max = config->max_clients,
+        .output_bytes_max = clamp(eighth / config->max_clients, OUTPUT_BYTES_MIN, OUTPUT_BYTES_MAX),
+        .requests_max = REQUESTS_MAX,
+        .send_timeout_ms = SEND_TIMEOUT_MS,
+        /* Arguments somewhat over the limit are let in, to be refused by a command that can say why. */
+        .resp = {.args_max = ARGS_MAX, .arg_bytes_max = 2 * KVS_VALUE_BYTES_MAX, .inline_bytes_max = INLINE_BYTES_MAX},
+        .frame = {.key_bytes_max = KVS_KEY_BYTES_MAX, .value_bytes_max = KVS_VALUE_BYTES_MAX},
+        .hello = {.version_min = FRAME_VERSION,
+                  .version_max = FRAME_VERSION,
+                  .key_bytes_max = KVS_KEY_BYTES_MAX,
+                  .value_bytes_max = KVS_VALUE_BYTES_MAX,
+                  .requests_max = REQUESTS_MAX,
+                  .shard_count = node->shard_count},
+        .conn_user_bytes = sizeof(struct client),
+    };
+}
+
+static void make_run_id(struct node *node)
+{
+    uint8_t bytes[20];
+    ring_random(node->ring, bytes, sizeof(bytes));
+    for (size_t i = 0; i < sizeof(bytes); i++)
+        snprintf(node->run_id + 2 * i, 3, "%02x", bytes[i]);
+}
+
+static enum kvs_err open_engine(struct node *node, char message[NODE_MESSAGE_BYTES])
+{
+    const struct config *config = &node->config;
+    struct engine_options options = {
+        .kind = config->engine,
+        .data_dir = config->data_dir,
+        .shard_count = config->threads,
+        .memory_bytes = config->memory_bytes - config->memory_bytes / 4,
+        .segment_bytes = config->segment_bytes,
+        .relaxed_interval_ms = config->relaxed_interval_ms,
+    };
+    char text[ENGINE_MESSAGE_BYTES] = "";
+    enum kvs_err err = engine_open(&node->engine, &options, node->ring, text);
+    if (err != KVS_ERR_OK)
+        snprintf(message, NODE_MESSAGE_BYTES, "cannot open the store in %s: %s", config->data_dir,
+                 *text != 0 ? text : kvs_err_text(err));
+    return err;
+}
+
+static enum kvs_err make_shards(struct node *node)
+{
+    enum kvs_err err = mailroom_create(&node->mailroom, node->shard_count);
+    if (err != KVS_ERR_OK)
+        return err;
+    node->shards = aligned_alloc(KVS_CACHE_LINE_BYTES,
+                                 align_up(node->shard_count * sizeof(struct shard), KVS_CACHE_LINE_BYTES));
+    if (node->shards == NULL)
+        return KVS_ERR_NO_MEMORY;
+    memset(node->shards, 0, node->shard_count * sizeof(struct shard));
+    for (unsigned i = 0; i < node->shard_count; i++) {
+        struct shard *shard = &node->shards[i];
+        shard->id = i;
+        shard->count = node->shard_count;
+        shard->node = node;
+        shard->store = node->engine;
+        shard->mailbox = mailroom_box(node->mailroom, i);
+        shard->hash_seed = engine_hash_seed(node->engine);
+    }
+    return KVS_ERR_OK;
+}
+
+enum kvs_err node_create(struct node **out, const struct config *config, struct ring *ring,
+                         char message[NODE_MESSAGE_BYTES])
+{
+    KVS_ASSERT(config->threads >= 1 && config->threads <= KVS_SHARDS_MAX);
+    struct node *node = calloc(1, sizeof(*node));
+    enum kvs_err err = KVS_ERR_NO_MEMORY;
+    if (node == NULL)
+        goto out;
+    node->config = *config;
+    node->ring = ring;
+    node->shard_count = config->threads;
+    node->started_ns = ring_now_ns(ring);
+    make_run_id(node);
+    set_limits(node);
+    err = open_engine(node, message);
+    if (err != KVS_ERR_OK) {
+        free(node);
+        return err;
+    }
+    err = make_shards(node);
+out:
+    if (err != KVS_ERR_OK) {
+        snprintf(message, NODE_MESSAGE_BYTES, "cannot start: %s", kvs_err_text(err));
+        if (node != NULL)
+            node_destroy(node);
+        return err;
+    }
+    *out = node;
+    return KVS_ERR_OK;
+}
+
+void node_destroy(struct node *node)
+{
+    engine_close(node->engine, node->ring);
+    mailroom_destroy(node->mailroom);
+    free(node->shards);
+    free(node);
+}
+
+/* ---- shards ---------------------------------------------------------------------------------------------------- */
+
+unsigned node_shard_count(const struct node *node)
+{
+    return node->shard_count;
+}
+
+void node_shard_open(struct node *node, unsigned id)
+{
+    KVS_ASSERT(id < node->shard_count);
+    shard_open(&node->shards[id]);
+}
+
+bool node_shard_turn(struct node *node, unsigned id, bool may_sleep)
+{
+    return shard_turn(&node->shards[id], may_sleep);
+}
+
+void node_shard_close(struct node *node, unsigned id)
+{
+    shard_close(&node->shards[id]);
+}
+
+static enum shard_state state_of(const struct node *node, unsigned id)
+{
+    return atomic_load_explicit(&node->shards[id].state, memory_order_acquire);
+}
+
+/* True when every shard has come at least so far; a broken one counts as being at the end. */
+static bool all_at(const struct node *node, enum shard_state state)
+{
+    for (unsigned i = 0; i < node->shard_count; i++) {
+        if (state_of(node, i) < state)
+            return false;
+    }
+    return true;
+}
+
+/* ---- phases ---------------------------------------------------------------------------------------------------- */
+
+static void set_phase(struct node *node, enum shard_phase phase)
+{
+    KVS_ASSERT(phase >= node_phase(node));
+    atomic_store_explicit(&node->phase, phase, memory_order_release);
+    if (phase == SHARD_EXIT)
+        return; /* they look for it by themselves; a ring that is about to be closed must not be woken */
+    for (unsigned i = 0; i < node->shard_count; i++) {
+        enum shard_state state = state_of(node, i);
+        if (state >= SHARD_READY && state != SHARD_BROKEN)
+            ring_wake(node->ring, node->shards[i].ring);
+    }
+}
+
+/* Notes the first message of a shard that could not do its part. */
+static bool any_trouble(struct node *node, bool serving)
+{
+    for (unsigned i = 0; i < node->shard_count; i++) {
+        bool trouble = state_of(node, i) == SHARD_BROKEN || (serving && node->shards[i].message[0] != 0);
+        if (!trouble)
+            continue;
+        snprintf(node->message, sizeof(node->message), "%s", node->shards[i].message);
+        return true;
+    }
+    return false;
+}
+
+static void begin_stop(struct node *node, enum shard_phase phase)
+{
+    node->status = NODE_STOPPING;
+    node->drain_since_ns = ring_now_ns(node->ring);
+    if (phase > node_phase(node))
+        set_phase(node, phase);
+}
+
+static void fail_start(struct node *node)
+{
+    node->start_failed = true;
+    begin_stop(node, SHARD_DRAIN);
+}
+
+static void supervise_start(struct node *node)
+{
+    if (node_phase(node) == SHARD_PREPARE) {
+        if (any_trouble(node, false)) {
+            fail_start(node);
+        } else if (all_at(node, SHARD_READY)) {
+            snprintf(node->ring_text, sizeof(node->ring_text), "%s", ring_describe(node->shards[0].ring));
+            if (node_listen(node) == KVS_ERR_OK)
+                set_phase(node, SHARD_SERVE);
+            else
+                fail_start(node);
+        }
+        return;
+    }
+    if (!all_at(node, SHARD_SERVING))
+        return;
+    if (any_trouble(node, true))
+        fail_start(node);
+    else
+        node->status = NODE_SERVING;
+}
+
+static void supervise_stop(struct node *node)
+{
+    enum shard_phase phase = node_phase(node);
+    if (phase < SHARD_STOP) {
+        if (all_at(node, SHARD_DRAINED)) {
+            node_unlisten(node);
+            set_phase(node, SHARD_STOP);
+        } else if (phase < SHARD_ABORT && ring_now_ns(node->ring) - node->drain_since_ns > NODE_DRAIN_NS) {
+            diag_warn("connections are still open after %llu s; dropping them", NODE_DRAIN_NS / 1000000000);
+            set_phase(node, SHARD_ABORT);
+        }
+    } else if (phase == SHARD_STOP && all_at(node, SHARD_STOPPED)) {
+        set_phase(node, SHARD_EXIT);
+        node->status = node->start_failed ? NODE_BROKEN : NODE_STOPPED;
+    }
+}
+
+enum node_status node_supervise(struct node *node)
+{
+    if (node->status == NODE_STARTING)
+        supervise_start(node);
+    if (node->status == NODE_STOPPING)
+        supervise_stop(node);
+    return node->status;
+}
+
+void node_stop(struct node *node, bool at_once)
+{
+    if (node->status == NODE_STOPPED || node->status == NODE_BROKEN)
+        return;
+    enum shard_phase phase = at_once ? SHARD_ABORT : SHARD_DRAIN;
+    if (node->status != NODE_STOPPING)
+        begin_stop(node, phase);
+    else if (phase > node_phase(node))
+        set_phase(node, phase);
+}
+
+/* ---- what there is to tell ------------------------------------------------------------------------------------- */
+
+const char *node_message(const struct node *node)
+{
+    return node->message;
+}
+
+struct engine *node_engine(const struct node *node)
+{
+    return node->engine;
+}
+
+const char *node_ring_text(const struct node *node)
+{
+    return node->ring_text;
+}
+
+void node_addresses(const struct node *node, void (*each)(void *context, const char *address), void *context)
+{
+    for (unsigned i = 0; i < node->listener_count; i++) {
+        char text[RING_ADDR_TEXT_BYTES];
+        each(context, ring_addr_format(&node->addresses[i], text));
+    }
+}

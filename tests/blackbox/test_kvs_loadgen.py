@@ -1,0 +1,218 @@
+"""kvs-loadgen: what it sends, what it counts, what it says when something is wrong."""
+
+import json
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+
+from conftest import binary, free_port
+
+SMALL = ["--keys", 2000, "--connections", 6]
+
+
+def run_json(run_loadgen, server, *arguments, code=0):
+    result = run_loadgen("--json", *SMALL, *arguments, server=server)
+    assert result.returncode == code, result
+    assert result.stderr == "", result
+    return json.loads(result.stdout)
+
+
+def check_latency(part):
+    assert 0 < part["p50_us"] <= part["p90_us"] <= part["p99_us"] <= part["p99_9_us"] <= part["max_us"]
+
+
+# ---- against Redis, which nobody here wrote --------------------------------------------------------------------------
+
+
+def test_counts_agree_with_the_server(redis, run_loadgen):
+    found = run_json(run_loadgen, redis, "--fill", "--requests", 3000, "--pipeline", 7, "--threads", 2)
+    assert found["fill"]["operations"] == found["fill"]["writes"]["operations"] == 2000
+    run = found["run"]
+    assert run["operations"] == run["reads"]["operations"] + run["writes"]["operations"] == 3000
+    assert 1200 < run["reads"]["operations"] < 1800
+    assert run["hits"] == run["reads"]["operations"] and run["misses"] == run["errors"] == 0
+    check_latency(run["reads"])
+    check_latency(run["writes"])
+    assert run["client_cpu_us_per_operation"] > 0
+    assert redis.command("DBSIZE") == b":2000\r\n"
+    stats = redis.command("INFO", "commandstats").decode()
+    calls = {line.split(":")[0]: int(line.split("calls=")[1].split(",")[0]) for line in stats.splitlines() if "calls=" in line}
+    assert calls["cmdstat_get"] == run["reads"]["operations"]
+    assert calls["cmdstat_set"] == run["writes"]["operations"] + 2000
+
+
+def test_read_share(redis, run_loadgen):
+    for share, reads in (("0", 0), ("1", 1000), ("0%", 0), ("100%", 1000)):
+        run = run_json(run_loadgen, redis, "--requests", 1000, "--read-share", share)["run"]
+        assert run["reads"]["operations"] == reads
+        assert run["writes"]["operations"] == 1000 - reads
+
+
+def test_keys_and_values_have_the_sizes_asked_for(redis, run_loadgen):
+    run_json(run_loadgen, redis, "--fill", "--seconds", 0, "--key-size", 30, "--value-size", 777)
+    assert redis.command("STRLEN", "key:" + "%026d" % 1999) == b":777\r\n"
+    run_json(run_loadgen, redis, "--fill", "--seconds", 0, "--value-size", 0)
+    assert redis.command("GET", "key:000000000007") == b"$0\r\n\r\n"
+
+
+def test_verify_finds_a_changed_value(redis, run_loadgen):
+    reads = ["--verify", "--read-share", 1, "--requests", 4000, "--value-size", 100]
+    assert run_json(run_loadgen, redis, "--fill", *reads)["run"]["mismatches"] == 0
+    for number in range(0, 2000, 10):
+        redis.command("SETRANGE", "key:%012d" % number, 99, "?")
+    found = run_json(run_loadgen, redis, *reads, code=1)["run"]
+    assert 0 < found["mismatches"] < 1000 and found["errors"] == 0
+    # Another seed means other values.
+    assert run_json(run_loadgen, redis, *reads, "--seed", 2, code=1)["run"]["mismatches"] == 4000
+
+
+def test_misses_are_counted(redis, run_loadgen):
+    run = run_json(run_loadgen, redis, "--read-share", 1, "--requests", 500, "--verify")["run"]
+    assert run["misses"] == 500 and run["hits"] == 0 and run["mismatches"] == 0
+
+
+def test_errors_are_counted_and_the_first_is_shown(redis, run_loadgen):
+    for number in range(2000):
+        redis.command("LPUSH", "key:%012d" % number, "x") if number % 2 == 0 else None
+    run = run_json(run_loadgen, redis, "--read-share", 1, "--requests", 1000, code=1)["run"]
+    assert run["errors"] > 0 and run["errors"] + run["operations"] == 1000
+    assert "WRONGTYPE" in run["first_error"]
+
+
+def test_large_values_and_deep_pipelines(redis, run_loadgen):
+    big = ["--keys", 20, "--fill", "--verify", "--value-size", 1000000, "--pipeline", 16, "--requests", 200]
+    run = run_json(run_loadgen, redis, *big)["run"]
+    assert run["operations"] == 200 and run["mismatches"] == 0
+    run = run_json(run_loadgen, redis, "--pipeline", 1000, "--requests", 20000, "--fill", "--verify")["run"]
+    assert run["operations"] == 20000 and run["mismatches"] == 0
+
+
+def test_unix_socket(redis, run_loadgen):
+    result = run_loadgen("--unix", redis.unix_path, "--requests", 100, *SMALL)
+    assert result.returncode == 0 and "100 operations" in result.stdout
+
+
+def test_time_limit_and_text(redis, run_loadgen):
+    begin = time.monotonic()
+    result = run_loadgen("--seconds", "0.5", "--warmup", "0.3", *SMALL, server=redis)
+    assert 0.8 <= time.monotonic() - begin < 20
+    assert result.returncode == 0 and result.stderr == ""
+    for word in ("reads", "writes", "p99.9 ms", "hits", "errors:  0", "of a core", redis.address):
+        assert word in result.stdout
+
+
+def test_interrupt_ends_early_and_prints(redis):
+    process = subprocess.Popen(
+        [binary("kvs-loadgen"), "--addr", redis.address, "--seconds", "100", "--warmup", "0", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 0 and err == b""
+    run = json.loads(out)["run"]
+    assert run["errors"] == 0 and run["operations"] > 0 and run["seconds"] < 20
+
+
+# ---- against kvs-node ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", ["resp", "binary"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_kvs_node(start_node, run_loadgen, protocol, threads):
+    node = start_node("--threads", threads)
+    for pipeline in (1, 16):
+        arguments = ["--protocol", protocol, "--pipeline", pipeline, "--fill", "--verify", "--requests", 4000]
+        run = run_json(run_loadgen, node, *arguments)["run"]
+        assert run["operations"] == 4000 and run["mismatches"] == run["errors"] == run["misses"] == 0
+    node.stop()
+
+
+def test_kvs_node_relaxed(node, run_loadgen):
+    arguments = ["--protocol", "binary", "--relaxed", "--fill", "--verify", "--requests", 4000, "--pipeline", 16]
+    run = run_json(run_loadgen, node, *arguments)["run"]
+    assert run["operations"] == 4000 and run["mismatches"] == run["errors"] == 0
+
+
+def test_kvs_node_large_values(node, run_loadgen):
+    for protocol in ("resp", "binary"):
+        arguments = ["--keys", 10, "--value-size", 1000000, "--pipeline", 4, "--fill", "--verify", "--requests", 60]
+        run = run_json(run_loadgen, node, *arguments, "--protocol", protocol)["run"]
+        assert run["operations"] == 60 and run["mismatches"] == run["errors"] == 0
+
+
+def test_kvs_node_dies(start_node):
+    node = start_node()
+    process = subprocess.Popen(
+        [binary("kvs-loadgen"), "--addr", node.address, "--seconds", "100", "--warmup", "0", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    time.sleep(1)
+    node.kill9()
+    out, _ = process.communicate(timeout=20)
+    assert process.returncode == 1
+    run = json.loads(out)["run"]
+    assert run["errors"] >= 50 and node.address in run["first_error"] and run["operations"] > 0
+
+
+# ---- what goes wrong -------------------------------------------------------------------------------------------------
+
+
+def test_no_server(run_loadgen):
+    address = f"127.0.0.1:{free_port()}"
+    result = run_loadgen("--addr", address)
+    assert result.returncode == 1 and result.stdout == ""
+    assert address in result.stderr and "refused" in result.stderr
+
+
+def test_silent_server_is_given_up(run_loadgen):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = "127.0.0.1:%d" % listener.getsockname()[1]
+        kept = []
+
+        def accept():
+            for _ in range(3):
+                kept.append(listener.accept())
+
+        threading.Thread(target=accept, daemon=True).start()
+        begin = time.monotonic()
+        result = run_loadgen("--addr", address, "--timeout", 1, "--connections", 3)
+        assert result.returncode == 1 and time.monotonic() - begin < 20
+        result = run_loadgen("--addr", address, "--timeout", 1, "--connections", 1, "--protocol", "binary")
+        assert result.returncode == 1 and address in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, named",
+    [
+        (["--connections", "0"], "--connections"),
+        (["--pipeline", "x"], "--pipeline"),
+        (["--keys", "-5"], "--keys"),
+        (["--threads", "3", "--connections", "2"], "--connections"),
+        (["--keys", "1000", "--key-size", "2"], "--key-size 3"),
+        (["--read-share", "2"], "--read-share"),
+        (["--read-share", "%"], "--read-share"),
+        (["--protocol", "http"], "http"),
+        (["--relaxed"], "binary"),
+        (["--seconds", "1e"], "--seconds"),
+        (["--addr", "nowhere"], "nowhere"),
+        (["--addr", "127.0.0.1:1", "--unix", "/s"], "exclude"),
+        (["--unix", ""], "--unix"),
+        (["--nonsense"], "--nonsense"),
+        (["word"], "word"),
+    ],
+)
+def test_usage_errors_name_what_is_wrong_and_exit_2(run_loadgen, arguments, named):
+    result = run_loadgen(*arguments)
+    assert result.returncode == 2 and result.stdout == "" and named in result.stderr
+
+
+def test_help_and_version(run_loadgen):
+    assert "--read-share" in run_loadgen("--help").stdout
+    assert run_loadgen("-V").stdout.startswith("kvs-loadgen ")

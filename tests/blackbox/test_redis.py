@@ -1,0 +1,393 @@
+"""The node as Redis clients see it: redis-cli, redis-benchmark, redis-py, and byte for byte beside a real redis-server."""
+
+import random
+import shutil
+import socket
+import subprocess
+
+import pytest
+
+redis_py = pytest.importorskip("redis")
+
+MIB = 1 << 20
+VALUE_BYTES_MAX = 16 * MIB
+KEY_BYTES_MAX = 65535
+
+
+def encode(*words):
+    """A request as an array of bulk strings."""
+    out = b"*%d\r\n" % len(words)
+    for word in words:
+        word = word if isinstance(word, bytes) else str(word).encode()
+        out += b"$%d\r\n%s\r\n" % (len(word), word)
+    return out
+
+
+class Wire:
+    """A plain connection that reads whole replies."""
+
+    def __init__(self, port):
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=30)
+        self.file = self.socket.makefile("rb")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+        self.socket.close()
+
+    def send(self, *words):
+        self.socket.sendall(encode(*words))
+
+    def read(self):
+        """The next reply's bytes, whole."""
+        line = self.file.readline()
+        kind, rest = line[:1], line[1:-2]
+        if kind in b"$=" and rest != b"-1":
+            line += self.file.read(int(rest) + 2)
+        elif kind in b"*~%" and rest != b"-1":
+            for _ in range(int(rest) * (2 if kind == b"%" else 1)):
+                line += self.read()
+        return line
+
+    def ask(self, *words):
+        self.send(*words)
+        return self.read()
+
+
+@pytest.fixture
+def client(start_node):
+    node = start_node("--threads", "2")
+    with redis_py.Redis(port=node.port, socket_timeout=60) as connection:
+        yield connection
+
+
+# ---- beside a real server ----
+
+SAME_REPLIES = [
+    [("PING",)],
+    [("ping", "x")],
+    [("PING", "a", "b")],
+    [("ECHO", "x")],
+    [("ECHO",)],
+    [("foo",)],
+    [("foo", "a", "b\r\nc")],
+    [("x" * 200, "y" * 200, "z" * 5)],
+    [("foo", "a" * 100, "b" * 100, "c")],
+    [(b"fo\0o", b"a\0b")],
+    [("GET",)],
+    [("get", "a", "b")],
+    [("SET", "a")],
+    [("SET", "a", "b", "c")],
+    [("SET", "a", "b", "c", "d")],
+    [("SET", "k", "v"), ("GET", "k"), ("EXISTS", "k", "k"), ("DEL", "k", "k"), ("EXISTS", "k", "k"), ("GET", "k")],
+    [("SET", "", ""), ("GET", ""), ("UNLINK", ""), ("GET", "")],
+    [("SeT", "k", b"\0\r\n\xff"), ("gEt", "k"), ("dEL", "k")],
+    [("MGET",)],
+    [("SET", "a", 1), ("SET", "c", 3), ("MGET", "a", "b", "c", "a"), ("DEL", "a", "b", "c")],
+    [("DEL",)],
+    [("EXISTS",)],
+    [("UNLINK",)],
+    [("UNLINK", "none")],
+    [("SELECT", "0")],
+    [("SELECT", "abc")],
+    [("SELECT", "16")],
+    [("SELECT", "-1")],
+    [("SELECT", "00")],
+    [("SELECT", "99999999999999999999")],
+    [("SELECT",)],
+    [("HELLO", "4")],
+    [("HELLO", "abc")],
+    [("HELLO", "1")],
+    [("HELLO", "3", "FOO")],
+    [("HELLO", "2", "AUTH", "default")],
+    [("HELLO", "2", "AUTH", "x", "y")],
+    [("HELLO", "2", "SETNAME", "a b")],
+    [("AUTH", "x")],
+    [("AUTH", "default", "x")],
+    [("AUTH", "u", "x")],
+    [("AUTH",)],
+    [("AUTH", "a", "b", "c")],
+    [("CLIENT",)],
+    [("CLIENT", "FOO")],
+    [("CLIENT", "SETNAME")],
+    [("CLIENT", "SETNAME", "a\nb")],
+    [("CLIENT", "SETNAME", "ok"), ("client", "getname")],
+    [("CLIENT", "GETNAME")],
+    [("CLIENT", "GETNAME", "x")],
+    [("CLIENT", "SETNAME", "")],
+    [("CLIENT", "ID", "x")],
+    [("CONFIG",)],
+    [("CONFIG", "FOO")],
+    [("CONFIG", "GET")],
+    [("CONFIG", "GET", "save")],
+    [("CONFIG", "GET", "nonesuch")],
+    [("COMMAND", "FOO")],
+    [("COMMAND", "COUNT", "x")],
+    [("COMMAND", "INFO", "nonesuch")],
+    [("COMMAND", "DOCS", "nonesuch")],
+    [("DBSIZE", "x")],
+    [("INFO", "nonesuch")],
+    [("QUIT",)],
+    [("HELLO", "3", "FOO"), ("GET", "none")],
+]
+
+SAME_REPLIES_RESP3 = [
+    ("GET", "none"),
+    ("MGET", "none", "none"),
+    ("CLIENT", "GETNAME"),
+    ("COMMAND", "INFO", "nonesuch"),
+    ("COMMAND", "DOCS", "nonesuch"),
+    ("CONFIG", "GET", "timeout"),
+    ("FOO",),
+    ("EXISTS", "none"),
+    ("PING",),
+    ("INFO", "nonesuch"),
+]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_replies_are_those_of_redis(start_node, redis, threads):
+    node = start_node("--threads", threads)
+    for requests in SAME_REPLIES:
+        with Wire(node.port) as ours, Wire(redis.port) as theirs:
+            for request in requests:
+                assert ours.ask(*request) == theirs.ask(*request), request
+
+
+def test_replies_are_those_of_redis_in_resp3(node, redis):
+    with Wire(node.port) as ours, Wire(redis.port) as theirs:
+        assert ours.ask("HELLO", "3").startswith(b"%7\r\n$6\r\nserver\r\n$5\r\nredis\r\n")
+        assert theirs.ask("HELLO", "3").startswith(b"%7\r\n$6\r\nserver\r\n$5\r\nredis\r\n")
+        for request in SAME_REPLIES_RESP3:
+            assert ours.ask(*request) == theirs.ask(*request), request
+
+
+def test_command_tells_what_redis_tells(node, redis):
+    with Wire(node.port) as ours, Wire(redis.port) as theirs:
+        count = int(ours.ask("COMMAND", "COUNT")[1:])
+        assert count > 10
+        names = redis_py.Redis(port=node.port).execute_command("COMMAND LIST")
+        assert len(names) == count
+        for name in names:
+            if name.startswith(b"kvs."):
+                continue
+            mine, yours = ours.ask("COMMAND", "INFO", name), theirs.ask("COMMAND", "INFO", name)
+            # Name, arity, flags, keys and categories; tips, key specifications and subcommands are left out.
+            head = mine[: -len(b"*0\r\n*0\r\n*0\r\n")]
+            assert mine.endswith(b"*0\r\n*0\r\n*0\r\n") and yours.startswith(head), name
+
+
+def test_hello_3_and_back(node):
+    with Wire(node.port) as wire:
+        assert wire.ask("GET", "none") == b"$-1\r\n"
+        assert b"proto\r\n:3\r\n" in wire.ask("HELLO", "3", "SETNAME", "me")
+        assert wire.ask("GET", "none") == b"_\r\n"
+        assert wire.ask("CLIENT", "GETNAME") == b"$2\r\nme\r\n"
+        assert wire.ask("INFO", "keyspace").startswith(b"=")
+        assert b"proto\r\n:2\r\n" in wire.ask("HELLO", "2")
+        assert wire.ask("GET", "none") == b"$-1\r\n"
+
+
+# ---- its tools ----
+
+
+def test_redis_cli(node):
+    def cli(*words, stdin=None):
+        command = ["redis-cli", "-p", str(node.port), *words]
+        return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=30, check=True).stdout
+
+    if shutil.which("redis-cli") is None:
+        pytest.skip("redis-cli is not installed")
+    assert cli("SET", "a", "1") == "OK\n"
+    assert cli("GET", "a") == "1\n"
+    assert cli("-3", "GET", "none") == "\n"
+    assert cli(stdin="PING\nDBSIZE\nDEL a\n") == "PONG\n1\n1\n"
+    assert "kvs_version:" in cli("INFO")
+    assert "Subcommands are:" in cli("CLIENT", "HELP")
+    assert "Get the value of a key" in cli("COMMAND", "DOCS", "GET")
+
+
+def test_redis_benchmark(start_node):
+    if shutil.which("redis-benchmark") is None:
+        pytest.skip("redis-benchmark is not installed")
+    node = start_node("--threads", "2")
+    command = ["redis-benchmark", "-p", str(node.port), "-q", "-n", "3000", "-r", "500", "-P", "8", "-t", "ping,set,get"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "Error" not in done.stdout + done.stderr and "WARN" not in done.stdout + done.stderr
+    assert done.stdout.count("requests per second") == 4
+    assert 400 <= redis_py.Redis(port=node.port).dbsize() <= 501
+
+
+# ---- through redis-py ----
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_random_pipelines_agree_with_a_model(start_node, threads):
+    """Mixed commands, pipelined on several connections with keys of their own, over all shards."""
+    node = start_node("--threads", threads)
+    rng = random.Random(threads)
+    connections = [redis_py.Redis(port=node.port) for _ in range(4)]
+    models = [{} for _ in connections]
+    for _ in range(40):
+        for number, connection in enumerate(connections):
+            model, expected = models[number], []
+            pipeline = connection.pipeline(transaction=False)
+            keys = [b"%d:%d" % (number, rng.randrange(40)) for _ in range(100)]
+            for key in keys:
+                action = rng.randrange(6)
+                some = [b"%d:%d" % (number, rng.randrange(40)) for _ in range(rng.randrange(1, 9))]
+                if action <= 1:
+                    value = rng.randbytes(rng.choice([0, 5, 64, 300, 5000]))
+                    pipeline.set(key, value)
+                    model[key] = value
+                    expected.append(True)
+                elif action == 2:
+                    pipeline.get(key)
+                    expected.append(model.get(key))
+                elif action == 3:
+                    pipeline.delete(*some)
+                    expected.append(sum(model.pop(one, None) is not None for one in some))
+                elif action == 4:
+                    pipeline.exists(*some)
+                    expected.append(sum(one in model for one in some))
+                else:
+                    pipeline.mget(*some)
+                    expected.append([model.get(one) for one in some])
+            assert pipeline.execute() == expected
+    assert connections[0].dbsize() == sum(len(model) for model in models)
+
+
+def test_a_pipelined_get_sees_the_set_before_it(client):
+    """One connection, keys of all shards: the order of its requests is kept wherever they go."""
+    pipeline = client.pipeline(transaction=False)
+    for i in range(2000):
+        pipeline.set(f"key{i % 50}", i)
+        pipeline.get(f"key{i % 50}")
+    replies = pipeline.execute()
+    assert replies[1::2] == [str(i).encode() for i in range(2000)]
+
+
+def test_mget_and_del_of_many_keys(client):
+    keys = [f"k{i}" for i in range(3000)]
+    pipeline = client.pipeline(transaction=False)
+    for key in keys:
+        pipeline.set(key, key)
+    pipeline.execute()
+    assert client.mget(keys) == [key.encode() for key in keys]
+    assert client.mget(keys[:100] + ["none"]) == [key.encode() for key in keys[:100]] + [None]
+    assert client.exists(*keys, *keys) == 6000
+    assert client.delete(*keys, *keys) == 3000
+    assert client.mget(keys) == [None] * 3000
+
+
+def test_a_bulk_delete_is_over_before_the_next_pipelined_set(client):
+    keys = [f"k{i}" for i in range(2000)]
+    client.mget(keys)
+    pipeline = client.pipeline(transaction=False)
+    for key in keys:
+        pipeline.set(key, "old")
+    pipeline.delete(*keys)
+    pipeline.set(keys[-1], "new")
+    pipeline.mget(keys)
+    replies = pipeline.execute()
+    assert replies[-3:-1] == [2000, True]
+    assert replies[-1] == [None] * 1999 + [b"new"]
+
+
+def test_binary_keys(client):
+    keys = [b"\0", b"\r\n", bytes(range(256)), b"", b"\xff" * 1000, b"$1\r\na\r\n", b"k" * KEY_BYTES_MAX]
+    for key in keys:
+        client.set(key, key[::-1])
+    assert client.mget(keys) == [key[::-1] for key in keys]
+
+
+@pytest.mark.parametrize("size", [65536, MIB, VALUE_BYTES_MAX - 1, VALUE_BYTES_MAX])
+def test_big_values(start_node, size):
+    # A record lies in one segment, so the largest values need segments of their own size at least.
+    node = start_node("--threads", "2", "--segment-size", "64M", "--memory", "1G")
+    client = redis_py.Redis(port=node.port, socket_timeout=60)
+    values = [random.Random(seed).randbytes(size) for seed in range(3)]
+    for i, value in enumerate(values):
+        assert client.set(f"big{i}", value)
+    for i, value in enumerate(values):
+        assert client.get(f"big{i}") == value
+    assert client.mget("big0", "big1", "big2") == values
+    assert client.delete("big0", "big1", "big2") == 3
+
+
+def test_sizes_over_the_limits_are_refused_and_the_connection_goes_on(client):
+    with pytest.raises(redis_py.ResponseError, match="value of 16777217 bytes is too large; the limit is 16777216"):
+        client.set("a", b"x" * (VALUE_BYTES_MAX + 1))
+    for command in ["GET", "DEL", "MGET", "EXISTS"]:
+        with pytest.raises(redis_py.ResponseError, match="key of 65536 bytes is too long; the limit is 65535"):
+            client.execute_command(command, b"k" * (KEY_BYTES_MAX + 1))
+    with pytest.raises(redis_py.ResponseError, match="key of 65536 bytes is too long; the limit is 65535"):
+        client.set(b"k" * (KEY_BYTES_MAX + 1), "v")
+    assert client.ping()
+
+
+def test_durability_is_chosen_per_connection(node):
+    with Wire(node.port) as wire, Wire(node.port) as other:
+        assert wire.ask("KVS.DURABILITY") == b"+durable\r\n"
+        assert wire.ask("KVS.DURABILITY", "relaxed") == b"+OK\r\n"
+        assert wire.ask("KVS.DURABILITY") == b"+relaxed\r\n"
+        assert other.ask("KVS.DURABILITY") == b"+durable\r\n"
+        assert wire.ask("SET", "a", "1") == b"+OK\r\n"
+        assert other.ask("GET", "a") == b"$1\r\n1\r\n"
+        assert wire.ask("KVS.DURABILITY", "DURABLE") == b"+OK\r\n"
+        assert wire.ask("KVS.DURABILITY", "x").startswith(b"-ERR unknown durability class")
+
+
+def test_info_and_config(client):
+    client.set("a", "1")
+    client.get("a")
+    client.get("none")
+    info = client.info()
+    assert info["loading"] == 0 and info["failed_shards"] == 0
+    assert info["keyspace_hits"] == 1 and info["keyspace_misses"] == 1
+    assert info["db0"]["keys"] == 1 and info["connected_clients"] == 1
+    assert info["total_commands_processed"] >= 3 and info["used_memory"] > 0 and info["commits"] >= 1
+    assert info["kvs_version"] and info["threads"] == 2 and len(info["run_id"]) == 40
+    assert set(client.info("keyspace")) == {"db0"}
+    assert "shard1" in client.info("shards")
+    assert client.config_get("appendonly") == {"appendonly": "yes"}
+    assert set(client.config_get("max*")) == {"maxclients", "maxmemory", "maxmemory-policy"}
+    with pytest.raises(redis_py.ResponseError, match="command line"):
+        client.config_set("save", "")
+
+
+def test_quit_answers_and_closes(node):
+    with Wire(node.port) as wire:
+        wire.socket.sendall(encode("SET", "a", "1") + encode("QUIT") + encode("SET", "a", "2"))
+        assert [wire.read(), wire.read(), wire.file.read()] == [b"+OK\r\n", b"+OK\r\n", b""]
+    with Wire(node.port) as wire:
+        assert wire.ask("GET", "a") == b"$1\r\n1\r\n"
+
+
+def test_a_connection_that_vanishes_with_requests_under_way(start_node):
+    node = start_node("--threads", "3")
+    for _ in range(30):
+        with socket.create_connection(("127.0.0.1", node.port)) as connection:
+            connection.sendall(b"".join(encode("SET", f"k{i}", i) + encode("DEL", f"k{i}", f"k{i + 1}") for i in range(200)))
+    client = redis_py.Redis(port=node.port)
+    assert client.ping()
+    client.set("k", "v")
+    assert client.get("k") == b"v" and node.alive()
+
+
+def test_too_many_clients_are_told_so(start_node):
+    node = start_node("--max-clients", "3", "--threads", "2")
+    connections = [Wire(node.port) for _ in range(3)]
+    assert [wire.ask("PING") for wire in connections] == [b"+PONG\r\n"] * 3
+    with Wire(node.port) as wire:
+        wire.send("PING")
+        assert wire.read() == b"-ERR max number of clients reached\r\n"
+        assert wire.file.read() == b""
+    connections.pop().__exit__()
+    for _ in range(100):
+        with Wire(node.port) as wire:
+            if wire.ask("PING") == b"+PONG\r\n":
+                return
+    pytest.fail("no connection is let in after another has ended")

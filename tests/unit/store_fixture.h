@@ -1,0 +1,253 @@
+/*
+ * store_fixture.h - an engine on the simulated machine: every shard with its ring, all on this thread, and plain calls that
+ * wait for their result.
+ */
+#ifndef KVS_TESTS_STORE_FIXTURE_H
+#define KVS_TESTS_STORE_FIXTURE_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/hash.h"
+#include "base/limits.h"
+#include "engine/engine.h"
+#include "ring_sim.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { STORE_SHARDS_MAX = 4 };
+
+struct store_fixture {
+    struct engine_options options;
+    struct ring *main_ring;
+    struct engine *engine;
+    unsigned shard_count;
+    struct store_node {
+        struct ring *ring;
+        struct engine_shard *shard;
+    } nodes[STORE_SHARDS_MAX];
+    char message[ENGINE_MESSAGE_BYTES];
+};
+
+static inline struct engine_options store_options(unsigned shard_count)
+{
+    return (struct engine_options){.kind = "kvs",
+                                   .data_dir = "/data",
+                                   .shard_count = shard_count,
+                                   .memory_bytes = (uint64_t)shard_count * 8 * 256 * 1024,
+                                   .segment_bytes = 256 * 1024,
+                                   .relaxed_interval_ms = 100};
+}
+
+static inline void store_turn_node(void *context)
+{
+    struct store_node *node = context;
+    ring_turn(node->ring, engine_timeout_ns(node->shard));
+    engine_turn(node->shard);
+}
+
+static inline bool store_all_ready(void *context)
+{
+    struct store_fixture *fixture = context;
+    for (unsigned i = 0; i < fixture->shard_count; i++) {
+        if (!engine_shard_ready(fixture->nodes[i].shard))
+            return false;
+    }
+    return true;
+}
+
+static inline enum kvs_err store_try_boot(struct store_fixture *fixture, const struct engine_options *options)
+{
+    char message[RING_MESSAGE_BYTES];
+    struct ring_options ring_options = {.entries = 64};
+    memset(fixture, 0, sizeof *fixture);
+    fixture->options = *options;
+    fixture->shard_count = options->shard_count;
+    assert_int_equal(ring_open(&fixture->main_ring, &ring_options, message), KVS_ERR_OK);
+    enum kvs_err err = engine_open(&fixture->engine, options, fixture->main_ring, fixture->message);
+    if (err != KVS_ERR_OK) {
+        ring_close(fixture->main_ring);
+        return err;
+    }
+    for (unsigned i = 0; i < fixture->shard_count; i++) {
+        struct store_node *node = &fixture->nodes[i];
+        assert_int_equal(ring_open(&node->ring, &ring_options, message), KVS_ERR_OK);
+        assert_int_equal(engine_shard_start(fixture->engine, i, node->ring, &node->shard), KVS_ERR_OK);
+        sim_ring_body(node->ring, store_turn_node, node);
+        engine_turn(node->shard);
+    }
+    assert_true(sim_run_until(store_all_ready, fixture, 100000));
+    return KVS_ERR_OK;
+}
+
+static inline void store_boot(struct store_fixture *fixture, const struct engine_options *options)
+{
+    enum kvs_err err = store_try_boot(fixture, options);
+    if (err != KVS_ERR_OK)
+        print_error("%s\n", fixture->message);
+    assert_int_equal(err, KVS_ERR_OK);
+}
+
+static inline bool store_all_stopped(void *context)
+{
+    struct store_fixture *fixture = context;
+    for (unsigned i = 0; i < fixture->shard_count; i++) {
+        if (!engine_shard_stopped(fixture->nodes[i].shard))
+            return false;
+    }
+    return true;
+}
+
+/* An orderly stop. */
+static inline void store_stop(struct store_fixture *fixture)
+{
+    for (unsigned i = 0; i < fixture->shard_count; i++) {
+        engine_shard_stop(fixture->nodes[i].shard);
+        engine_turn(fixture->nodes[i].shard);
+    }
+    assert_true(sim_run_until(store_all_stopped, fixture, 100000));
+    engine_close(fixture->engine, fixture->main_ring);
+    for (unsigned i = 0; i < fixture->shard_count; i++)
+        ring_close(fixture->nodes[i].ring);
+    ring_close(fixture->main_ring);
+}
+
+/* Power loss; memory of the dead node is freed. */
+static inline void store_crash(struct store_fixture *fixture, enum sim_crash_mode mode)
+{
+    sim_crash(mode);
+    engine_close(fixture->engine, fixture->main_ring);
+}
+
+static inline struct engine_request store_request(const struct store_fixture *fixture, enum engine_action action,
+                                                  struct slice key, struct slice value)
+{
+    return (struct engine_request){.action = action,
+                                   .hash = hash_key(key, engine_hash_seed(fixture->engine)),
+                                   .key = key,
+                                   .value = value};
+}
+
+static inline unsigned store_owner(const struct store_fixture *fixture, const struct engine_request *request)
+{
+    return hash_shard(request->hash, fixture->shard_count);
+}
+
+struct store_waiting {
+    struct engine_op op;
+    bool done;
+    uint8_t *value; /* a copy */
+    size_t value_bytes;
+    struct engine_shard *shard;
+    uint64_t gate;
+};
+
+static inline void store_waiting_done(struct engine_op *op)
+{
+    struct store_waiting *waiting = container_of(op, struct store_waiting, op);
+    waiting->value_bytes = op->result.value.size;
+    waiting->value = malloc(waiting->value_bytes + 1);
+    if (waiting->value_bytes > 0)
+        memcpy(waiting->value, op->result.value.data, waiting->value_bytes);
+    waiting->gate = op->result.gate;
+    waiting->done = true;
+}
+
+static inline bool store_waiting_is_done(void *context)
+{
+    const struct store_waiting *waiting = context;
+    if (!waiting->done)
+        return false;
+    return waiting->gate == 0 || engine_durable(waiting->shard) >= waiting->gate || engine_failed(waiting->shard);
+}
+
+/* Executes a request on its owner and waits until its result may be shown. The caller frees waiting->value. */
+static inline void store_execute(struct store_fixture *fixture, struct store_waiting *waiting,
+                                 const struct engine_request *request)
+{
+    memset(waiting, 0, sizeof *waiting);
+    waiting->shard = fixture->nodes[store_owner(fixture, request)].shard;
+    waiting->op.request = *request;
+    waiting->op.done = store_waiting_done;
+    engine_section_begin(waiting->shard);
+    enum engine_answer answer = engine_try(waiting->shard, request, &waiting->op.result);
+    if (answer == ENGINE_DONE)
+        store_waiting_done(&waiting->op);
+    engine_section_end(waiting->shard);
+    if (answer == ENGINE_MUST_WAIT)
+        engine_submit(waiting->shard, &waiting->op);
+    engine_turn(waiting->shard);
+    assert_true(sim_run_until(store_waiting_is_done, waiting, 1000000));
+    if (answer == ENGINE_MUST_WAIT)
+        engine_op_release(&waiting->op);
+    if (waiting->gate != 0 && engine_durable(waiting->shard) < waiting->gate)
+        waiting->op.result.error = KVS_ERR_FAILED;
+}
+
+static inline enum kvs_err store_put_slice(struct store_fixture *fixture, struct slice key, struct slice value)
+{
+    struct store_waiting waiting;
+    struct engine_request request = store_request(fixture, ENGINE_PUT, key, value);
+    store_execute(fixture, &waiting, &request);
+    free(waiting.value);
+    return waiting.op.result.error;
+}
+
+static inline enum kvs_err store_put_text(struct store_fixture *fixture, const char *key, const char *value)
+{
+    return store_put_slice(fixture, slice_text(key), slice_text(value));
+}
+
+/* True when the key was there. */
+static inline bool store_remove_text(struct store_fixture *fixture, const char *key)
+{
+    struct store_waiting waiting;
+    struct engine_request request = store_request(fixture, ENGINE_REMOVE, slice_text(key), slice_make(NULL, 0));
+    store_execute(fixture, &waiting, &request);
+    free(waiting.value);
+    assert_int_equal(waiting.op.result.error, KVS_ERR_OK);
+    return waiting.op.result.found;
+}
+
+/* The value as text, to be freed; NULL when the key is not there. */
+static inline char *store_get_text(struct store_fixture *fixture, const char *key)
+{
+    struct store_waiting waiting;
+    struct engine_request request = store_request(fixture, ENGINE_GET, slice_text(key), slice_make(NULL, 0));
+    store_execute(fixture, &waiting, &request);
+    assert_int_equal(waiting.op.result.error, KVS_ERR_OK);
+    if (!waiting.op.result.found) {
+        free(waiting.value);
+        return NULL;
+    }
+    waiting.value[waiting.value_bytes] = '\0';
+    return (char *)waiting.value;
+}
+
+static inline void store_expect(struct store_fixture *fixture, const char *key, const char *value)
+{
+    char *got = store_get_text(fixture, key);
+    if (value == NULL) {
+        if (got != NULL)
+            fail_msg("key %s is there with '%s' and should not be", key, got);
+    } else {
+        if (got == NULL)
+            fail_msg("key %s is missing", key);
+        assert_string_equal(got, value);
+    }
+    free(got);
+}
+
+static inline uint64_t store_keys(const struct store_fixture *fixture)
+{
+    struct engine_stats stats;
+    engine_stats(fixture->engine, &stats);
+    return stats.keys;
+}
+
+#endif

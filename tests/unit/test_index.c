@@ -1,0 +1,351 @@
+/*
+ * test_index.c - the index against a plain model, its order of candidates, its RAM, and its readers under change.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/bytes.h"
+#include "engine/index.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+struct fixture {
+    struct epoch epoch;
+    struct epoch_thread *writer;
+    struct index *index;
+};
+
+static struct epoch_thread *thread_new(struct epoch *epoch)
+{
+    struct epoch_thread *thread = aligned_alloc(64, align_up(sizeof *thread, 64));
+    memset(thread, 0, sizeof *thread);
+    epoch_register(epoch, thread);
+    return thread;
+}
+
+static void fixture_open(struct fixture *fixture, uint64_t bytes_max)
+{
+    epoch_init(&fixture->epoch);
+    fixture->writer = thread_new(&fixture->epoch);
+    struct index_options options = {.bytes_max = bytes_max, .bytes_initial = 64 * 1024};
+    assert_int_equal(index_open(&fixture->index, &options, fixture->writer), KVS_ERR_OK);
+}
+
+static void fixture_close(struct fixture *fixture)
+{
+    epoch_drain(fixture->writer);
+    index_close(fixture->index);
+    free(fixture->writer);
+}
+
+static uint64_t mix(uint64_t x)
+{
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebull;
+    return x ^ x >> 31;
+}
+
+static bool has(struct index *index, uint64_t hash, uint64_t address)
+{
+    struct index_cursor cursor;
+    struct index_entry entry;
+    index_find(index, hash, &cursor);
+    while (index_next(&cursor, &entry)) {
+        if (entry.address == address)
+            return true;
+    }
+    return false;
+}
+
+static bool take_away(struct index *index, uint64_t hash, uint64_t address)
+{
+    struct index_cursor cursor;
+    struct index_entry entry;
+    index_find(index, hash, &cursor);
+    while (index_next(&cursor, &entry)) {
+        if (entry.address == address) {
+            index_remove(index, &cursor);
+            return true;
+        }
+    }
+    return false;
+}
+
+static void test_index__every_entry_is_found_while_it_grows(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    fixture_open(&fixture, 1ull << 30);
+    enum { KEYS = 300000 };
+    for (uint64_t i = 0; i < KEYS; i++) {
+        struct index_entry entry = {.address = i, .class = i & 15};
+        assert_int_equal(index_insert(fixture.index, mix(i), &entry), KVS_ERR_OK);
+        if (i % 1024 == 0)
+            epoch_poll(fixture.writer);
+    }
+    unsigned false_candidates = 0;
+    for (uint64_t i = 0; i < KEYS; i++) {
+        struct index_cursor cursor;
+        struct index_entry entry;
+        bool found = false;
+        index_find(fixture.index, mix(i), &cursor);
+        while (index_next(&cursor, &entry)) {
+            if (entry.address == i) {
+                assert_int_equal(entry.class, i & 15);
+                found = true;
+            } else {
+                false_candidates++;
+            }
+        }
+        assert_true(found);
+    }
+    /* A page's generations share out evenly: well below one false candidate in a hundred look-ups. */
+    assert_true(false_candidates < KEYS / 100);
+    struct index_stats stats;
+    index_stats(fixture.index, &stats);
+    assert_int_equal(stats.entries, KEYS);
+    assert_true(stats.splits > 100);
+    fixture_close(&fixture);
+}
+
+static void test_index__agrees_with_a_model_under_churn(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    fixture_open(&fixture, 1ull << 30);
+    enum { KEYS = 20000, STEPS = 400000 };
+    static uint8_t present[KEYS];
+    memset(present, 0, sizeof present);
+    uint64_t live = 0;
+    for (uint64_t step = 0; step < STEPS; step++) {
+        uint64_t key = mix(step * 7 + 1) % KEYS;
+        struct index_entry entry = {.address = key};
+        if (present[key]) {
+            assert_true(take_away(fixture.index, mix(key), key));
+            live--;
+        } else {
+            assert_false(has(fixture.index, mix(key), key));
+            assert_int_equal(index_insert(fixture.index, mix(key), &entry), KVS_ERR_OK);
+            live++;
+        }
+        present[key] ^= 1;
+        epoch_poll(fixture.writer);
+    }
+    for (uint64_t key = 0; key < KEYS; key++)
+        assert_int_equal(has(fixture.index, mix(key), key), present[key]);
+    struct index_stats stats;
+    index_stats(fixture.index, &stats);
+    assert_int_equal(stats.entries, live);
+    /* Removed slots are reused or dropped with their page: churn does not make the index grow. */
+    assert_true(stats.bytes < 24 * KEYS + 256 * 1024);
+    fixture_close(&fixture);
+}
+
+static void test_index__hash_of_eight_bits_keeps_all_keys(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    fixture_open(&fixture, 1ull << 30);
+    enum { KEYS = 1000 };
+    for (uint64_t i = 0; i < KEYS; i++) {
+        struct index_entry entry = {.address = i};
+        assert_int_equal(index_insert(fixture.index, mix(i) & 0xff, &entry), KVS_ERR_OK);
+    }
+    for (uint64_t i = 0; i < KEYS; i++)
+        assert_true(has(fixture.index, mix(i) & 0xff, i));
+    for (uint64_t i = 0; i < KEYS; i += 2)
+        assert_true(take_away(fixture.index, mix(i) & 0xff, i));
+    for (uint64_t i = 0; i < KEYS; i++)
+        assert_int_equal(has(fixture.index, mix(i) & 0xff, i), i % 2);
+    fixture_close(&fixture);
+}
+
+static void test_index__too_many_equal_hashes_are_refused_and_nothing_is_lost(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    fixture_open(&fixture, 1ull << 30);
+    uint64_t inserted = 0;
+    enum kvs_err err = KVS_ERR_OK;
+    while (inserted < 100) {
+        struct index_entry entry = {.address = inserted};
+        err = index_insert(fixture.index, 42, &entry);
+        if (err != KVS_ERR_OK)
+            break;
+        inserted++;
+    }
+    assert_int_equal(err, KVS_ERR_NO_SPACE);
+    assert_int_equal(inserted, 64);
+    for (uint64_t i = 0; i < inserted; i++)
+        assert_true(has(fixture.index, 42, i));
+    fixture_close(&fixture);
+}
+
+static void test_index__newest_candidate_comes_first(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    fixture_open(&fixture, 1ull << 30);
+    enum { GROUPS = 400, DEPTH = 5, OTHERS = 40000 };
+    uint64_t address = 0;
+    for (unsigned round = 0; round < DEPTH; round++) {
+        for (uint64_t group = 0; group < GROUPS; group++) {
+            struct index_entry entry = {.address = address++};
+            assert_int_equal(index_insert(fixture.index, mix(group), &entry), KVS_ERR_OK);
+        }
+        /* Others fill buckets, move entries out of their home buckets and split pages in between. */
+        for (uint64_t i = 0; i < OTHERS; i++) {
+            struct index_entry entry = {.address = 1 << 30};
+            assert_int_equal(index_insert(fixture.index, mix((round + 1) * 1000003ull + i), &entry), KVS_ERR_OK);
+        }
+        epoch_poll(fixture.writer);
+    }
+    for (uint64_t group = 0; group < GROUPS; group++) {
+        struct index_cursor cursor;
+        struct index_entry entry;
+        uint64_t last = UINT64_MAX;
+        unsigned seen = 0;
+        index_find(fixture.index, mix(group), &cursor);
+        while (index_next(&cursor, &entry)) {
+            if (entry.address == 1 << 30)
+                continue;
+            if (entry.address % GROUPS != group)
+                continue;
+            assert_true(entry.address < last);
+            last = entry.address;
+            seen++;
+        }
+        assert_int_equal(seen, DEPTH);
+    }
+    fixture_close(&fixture);
+}
+
+static void test_index__replace_keeps_place_and_takes_new_content(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    fixture_open(&fixture, 1ull << 30);
+    struct index_entry entry = {.address = 7, .class = 3, .unsettled = true};
+    assert_int_equal(index_insert(fixture.index, 99, &entry), KVS_ERR_OK);
+    struct index_cursor cursor;
+    index_find(fixture.index, 99, &cursor);
+    assert_true(index_next(&cursor, &entry));
+    assert_true(entry.unsettled);
+    struct index_entry other = {.address = INDEX_ADDRESS_MASK, .class = 15};
+    index_replace(fixture.index, &cursor, &other);
+    index_find(fixture.index, 99, &cursor);
+    assert_true(index_next(&cursor, &entry));
+    assert_int_equal(entry.address, INDEX_ADDRESS_MASK);
+    assert_int_equal(entry.class, 15);
+    assert_false(entry.unsettled);
+    assert_false(index_next(&cursor, &entry));
+    fixture_close(&fixture);
+}
+
+static void test_index__stops_at_its_budget(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    fixture_open(&fixture, 256 * 1024);
+    uint64_t i = 0;
+    enum kvs_err err;
+    do {
+        struct index_entry entry = {.address = i};
+        err = index_insert(fixture.index, mix(i), &entry);
+        epoch_poll(fixture.writer);
+    } while (err == KVS_ERR_OK && ++i < 100000);
+    assert_int_equal(err, KVS_ERR_NO_MEMORY);
+    assert_true(i > 256 * 1024 / 8 / 4);
+    for (uint64_t k = 0; k < i; k++)
+        assert_true(has(fixture.index, mix(k), k));
+    struct index_stats stats;
+    index_stats(fixture.index, &stats);
+    assert_true(stats.bytes <= 256 * 1024 + 64 * 1024);
+    fixture_close(&fixture);
+}
+
+/* Keys 0..STABLE-1 are always there; the writer moves their entries about by inserting and removing others. */
+enum { STABLE = 2000, READERS = 2 };
+
+struct reading {
+    struct fixture *fixture;
+    struct epoch_thread *thread;
+    _Atomic bool *stop;
+    uint64_t looks, misses;
+};
+
+static void *read_stable(void *argument)
+{
+    struct reading *reading = argument;
+    uint64_t random = (uint64_t)(uintptr_t)reading;
+    while (!atomic_load(reading->stop)) {
+        epoch_begin(reading->thread);
+        for (unsigned i = 0; i < 64; i++) {
+            random = mix(random + 1);
+            uint64_t key = random % STABLE;
+            reading->looks++;
+            reading->misses += !has(reading->fixture->index, mix(key) % 512, key);
+        }
+        epoch_end(reading->thread);
+    }
+    return NULL;
+}
+
+static void test_index__readers_never_miss_an_entry_that_is_there(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    fixture_open(&fixture, 1ull << 30);
+    /* Few distinct hashes: walks are long, and every insert of an equal hash shifts those before it. */
+    for (uint64_t key = 0; key < STABLE; key++) {
+        struct index_entry entry = {.address = key};
+        assert_int_equal(index_insert(fixture.index, mix(key) % 512, &entry), KVS_ERR_OK);
+    }
+    _Atomic bool stop = false;
+    struct reading readings[READERS];
+    pthread_t threads[READERS];
+    for (unsigned i = 0; i < READERS; i++) {
+        readings[i] = (struct reading){.fixture = &fixture, .thread = thread_new(&fixture.epoch), .stop = &stop};
+        assert_int_equal(pthread_create(&threads[i], NULL, read_stable, &readings[i]), 0);
+    }
+    for (uint64_t step = 0; step < 60000; step++) {
+        uint64_t hash = mix(step) % 512;
+        struct index_entry entry = {.address = STABLE + step};
+        assert_int_equal(index_insert(fixture.index, hash, &entry), KVS_ERR_OK);
+        /* A few thousand of its own keep pages splitting. */
+        struct index_entry other = {.address = 1 << 30};
+        assert_int_equal(index_insert(fixture.index, mix(step + (1u << 20)), &other), KVS_ERR_OK);
+        assert_true(take_away(fixture.index, hash, STABLE + step));
+        epoch_poll(fixture.writer);
+    }
+    atomic_store(&stop, true);
+    for (unsigned i = 0; i < READERS; i++) {
+        pthread_join(threads[i], NULL);
+        assert_int_equal(readings[i].misses, 0);
+        assert_true(readings[i].looks > 0);
+    }
+    fixture_close(&fixture);
+    for (unsigned i = 0; i < READERS; i++)
+        free(readings[i].thread);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_index__every_entry_is_found_while_it_grows),
+        cmocka_unit_test(test_index__agrees_with_a_model_under_churn),
+        cmocka_unit_test(test_index__hash_of_eight_bits_keeps_all_keys),
+        cmocka_unit_test(test_index__too_many_equal_hashes_are_refused_and_nothing_is_lost),
+        cmocka_unit_test(test_index__newest_candidate_comes_first),
+        cmocka_unit_test(test_index__replace_keeps_place_and_takes_new_content),
+        cmocka_unit_test(test_index__stops_at_its_budget),
+        cmocka_unit_test(test_index__readers_never_miss_an_entry_that_is_there),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
