@@ -104,6 +104,7 @@ static enum kvs_err shard_open(struct store *store, unsigned id)
     for (unsigned i = 0; i < STORE_BUSY_BUCKETS; i++)
         list_init(&shard->busy[i]);
     list_init(&shard->stalled);
+    list_init(&shard->waits);
     epoch_register(&store->base.epoch, &shard->base.thread);
     uint64_t budget = store->base.options.memory_bytes / store->shard_count;
     struct index_options index = {.bytes_max = budget / 2, .bytes_initial = budget / 1024};

@@ -53,6 +53,7 @@ struct store_shard {
     struct list busy[STORE_BUSY_BUCKETS];
     unsigned busy_count;
     struct list stalled; /* waiting for room in the log, in order */
+    struct list waits;   /* what operations need while they wait for the disk */
     unsigned settling;
     unsigned reads_in_flight;
 
@@ -132,6 +133,7 @@ bool store_busy(const struct store_shard *owner, uint64_t hash);
 void store_resume_stalled(struct store_shard *shard);
 /* Starts a background read that settles what a blind overwrite of this key left open. */
 void store_settle_later(struct store_shard *shard, struct slice key, uint64_t hash);
+/* Frees what is left of operations that a crash has abandoned, and the pooled buffers. */
 void store_wait_deinit(struct store_shard *shard);
 
 /* ---- recovery.c ------------------------------------------------------------------------------------------------ */

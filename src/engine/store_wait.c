@@ -30,10 +30,12 @@ enum { ACTION_SETTLE = 100 };
 /* What an operation needs while it reads. */
 struct wait {
     struct ring_op io;
+    struct list link; /* in reader->waits */
     struct engine_op *op;
     struct store_shard *reader; /* whose ring reads */
     struct store_shard *owner;
-    bool queued; /* the operation is on the owner's queue */
+    bool queued;   /* the operation is on the owner's queue */
+    bool settling; /* it is one of the background's */
     unsigned tries;
 
     unsigned count, position; /* of the snapshot */
@@ -89,12 +91,25 @@ void store_op_release(struct engine_op *op)
     if (wait == NULL)
         return;
     wait_drop_buffer(wait);
+    list_remove(&wait->link);
     free(wait);
     op->wait = NULL;
 }
 
+struct settling {
+    struct engine_op op;
+    uint8_t key[];
+};
+
 void store_wait_deinit(struct store_shard *shard)
 {
+    for (struct list *node; (node = list_pop_front(&shard->waits)) != NULL;) {
+        struct wait *wait = container_of(node, struct wait, link);
+        free(wait->buffer);
+        if (wait->settling)
+            free(container_of(wait->op, struct settling, op));
+        free(wait);
+    }
     while (shard->read_buffers != NULL) {
         void *buffer = shard->read_buffers;
         memcpy(&shard->read_buffers, buffer, sizeof shard->read_buffers);
@@ -219,6 +234,8 @@ static struct wait *wait_new(struct store_shard *reader, struct store_shard *own
     wait->reader = reader;
     wait->owner = owner;
     wait->queued = false;
+    wait->settling = (int)op->request.action == ACTION_SETTLE;
+    list_push_back(&reader->waits, &wait->link);
     wait->tries = 0;
     wait->count = wait->position = wait->equal_count = 0;
     wait->buffer = NULL;
@@ -465,11 +482,6 @@ static void wait_go_on(struct wait *wait)
 }
 
 /* ---- settling -------------------------------------------------------------------------------------------------- */
-
-struct settling {
-    struct engine_op op;
-    uint8_t key[];
-};
 
 static void settling_done(struct engine_op *op)
 {

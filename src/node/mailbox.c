@@ -43,13 +43,11 @@ static_assert(KVS_SHARDS_MAX <= 64, "`arrived` has one bit per shard");
 #ifdef UNDER_TSAN
 void __tsan_acquire(void *address);
 void __tsan_release(void *address);
-#define tell_release(address) __tsan_release(address)
 #define tell_acquire(address) __tsan_acquire(address)
-#define UNSEEN __attribute__((noinline, no_sanitize("thread")))
+#define tell_release(address) __tsan_release(address)
 #else
-#define tell_release(address) ((void)0)
 #define tell_acquire(address) ((void)0)
-#define UNSEEN
+#define tell_release(address) ((void)0)
 #endif
 
 struct chain_ring {
@@ -80,14 +78,30 @@ struct mailroom {
     struct chain_ring *rings; /* from * count + to */
 };
 
-static UNSEEN bool chain_push(struct chain_ring *ring, struct mail *head)
+/* False when the ring is full. */
+static bool chain_push(struct chain_ring *ring, struct mail *head)
 {
-    return ck_ring_enqueue_spsc(&ring->ring, ring->slots, head);
+    struct ck_ring_buffer *slot = ck_ring_enqueue_reserve_spsc(&ring->ring, ring->slots);
+    if (slot == NULL)
+        return false;
+    tell_acquire(ring->slots);
+    slot->value = head;
+    tell_release(ring);
+    ck_ring_enqueue_commit_spsc(&ring->ring);
+    return true;
 }
 
-static UNSEEN bool chain_pop(struct chain_ring *ring, void *head)
+/* NULL when the ring is empty. */
+static struct mail *chain_pop(struct chain_ring *ring)
 {
-    return ck_ring_dequeue_spsc(&ring->ring, ring->slots, head);
+    if (ck_ring_size(&ring->ring) == 0)
+        return NULL;
+    tell_acquire(ring);
+    struct mail *head = NULL;
+    bool popped = ck_ring_dequeue_spsc(&ring->ring, ring->slots, (void *)&head);
+    KVS_ASSERT(popped);
+    tell_release(ring->slots);
+    return head;
 }
 
 enum kvs_err mailroom_create(struct mailroom **out, unsigned shard_count)
@@ -169,7 +183,6 @@ void mailbox_send(struct mailbox *box)
 
         struct chain_ring *ring = &room->rings[box->id * room->count + to];
         struct chain *chain = &box->posted[to];
-        tell_release(ring);
         if (!chain_push(ring, chain->head))
             continue; /* full: the receiver has been told of the chains before this one */
         *chain = (struct chain){0};
@@ -199,9 +212,7 @@ unsigned mailbox_collect(struct mailbox *box, mailbox_deliver_fn *deliver, void 
         left &= left - 1;
 
         struct chain_ring *ring = &room->rings[from * room->count + box->id];
-        struct mail *mail = NULL;
-        while (chain_pop(ring, (void *)&mail)) {
-            tell_acquire(ring);
+        for (struct mail *mail = chain_pop(ring); mail != NULL; mail = chain_pop(ring)) {
             while (mail != NULL) {
                 struct mail *next = mail->next; /* deliver may post it again, or free it */
                 __builtin_prefetch(next);

@@ -4,10 +4,11 @@
 #include "client/client_conn.h"
 #include "client_server.h"
 
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+
+#include <cmocka.h>
 
 #define PATIENCE_NS INT64_C(10000000000)
 

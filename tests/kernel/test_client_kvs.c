@@ -4,11 +4,12 @@
 #include "client/kvs.h"
 #include "client_server.h"
 
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <time.h>
+
+#include <cmocka.h>
 
 #define BIG_BYTES (1024u * 1024)
 

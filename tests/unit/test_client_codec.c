@@ -4,10 +4,11 @@
 #include "client/client_codec.h"
 #include "proto/frame.h"
 
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+
+#include <cmocka.h>
 
 static uint64_t encode(struct client_codec *codec, enum client_op op, const char *key, uint64_t tag)
 {

@@ -3,11 +3,12 @@
  */
 #include "client/histogram.h"
 
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
+
+#include <cmocka.h>
 
 /* What histogram.h promises for any value. */
 #define ERROR_MAX 0.0079
