@@ -326,12 +326,17 @@ static bool page_copy(slot_t *from, slot_t *to[2], bool split, unsigned count[2]
     return true;
 }
 
-static unsigned page_live(slot_t *page)
+/* Whether a rebuild of the page would make room: many of its slots hold removed entries, few live ones. */
+static bool page_worn(slot_t *page)
 {
     unsigned live = 0;
-    for (unsigned i = 0; i < PAGE_SLOTS; i++)
-        live += slot_print(atomic_load_explicit(&page[i], memory_order_relaxed)) != 0;
-    return live;
+    unsigned removed = 0;
+    for (unsigned i = 0; i < PAGE_SLOTS; i++) {
+        uint64_t slot = atomic_load_explicit(&page[i], memory_order_relaxed);
+        live += slot_print(slot) != 0;
+        removed += slot == SLOT_REMOVED;
+    }
+    return live <= PAGE_SLOTS / 2 && removed >= PAGE_SLOTS / 8;
 }
 
 /* Points every directory entry of a page at `pages` instead: one page of the same depth, or two one deeper. */
@@ -354,7 +359,7 @@ static enum kvs_err page_grow(struct index *index, uint64_t hash)
     uint64_t entry = atomic_load_explicit(&directory->entries[directory_slot(directory, hash)], memory_order_relaxed);
     slot_t *old = page_of(entry);
     unsigned depth = depth_of(entry);
-    bool split = page_live(old) > PAGE_SLOTS / 2;
+    bool split = !page_worn(old);
     if (split && (depth == DEPTH_MAX || depth >= index->depth_min + FINGERPRINT_BITS))
         return KVS_ERR_NO_SPACE;
     if (split && depth == directory->depth) {

@@ -145,8 +145,9 @@ void conn_resume(struct net_conn *conn)
     KVS_ASSERT(conn->state == NET_OPEN && !conn->handling);
     struct net_input *input = &conn->input;
     list_remove(&conn->wait);
-    conn->hold = false;
-    if (input->size > 0) {
+    conn_enter_turn(conn);
+    conn->hold = conn_must_hold(conn);
+    if (!conn->hold && input->size > 0) {
         handle_begin(conn);
         input_consume(conn, conn_handle(conn, input->data + input->begin, input->size));
         handle_end(conn);

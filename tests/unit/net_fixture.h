@@ -172,7 +172,8 @@ static inline void fixture_request(void *context, struct net_conn *conn, const s
         fixture_defer(fixture, conn, data, resp_write_bulk(data, x));
         return;
     }
-    const size_t number = count > 1 ? strtoul((const char *)x.data, NULL, 10) : 0;
+    const bool sized = slice_equal(args[0], slice_text("BIG")) || slice_equal(args[0], slice_text("ROOM"));
+    const size_t number = sized ? strtoul((const char *)x.data, NULL, 10) : 0;
     uint8_t *out = net_reply_reserve(conn, resp_bulk_bytes(x.size) + number + RESP_HEADER_BYTES_MAX);
     assert_non_null(out);
     if (slice_equal(args[0], slice_text("ECHO"))) {
@@ -284,7 +285,8 @@ static inline struct net_stats fixture_stats(const struct fixture *fixture)
     do {                                                                                                               \
         unsigned long steps = 0;                                                                                       \
         while (!(condition)) {                                                                                         \
-            if (!world_step(fixture) || ++steps == STEPS_MAX)                                                          \
+            const bool stepped = world_step(fixture);                                                                  \
+            if ((!stepped && !(condition)) || ++steps == STEPS_MAX)                                                    \
                 fail_msg("never came true: %s", #condition);                                                           \
         }                                                                                                              \
     } while (0)
