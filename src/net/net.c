@@ -1,19 +1,20 @@
 /*
  * net.c - listeners, time, and the turn of a shard's connections.
  *
- * Happy path: net_accept starts a multishot accept per listening socket; each completion becomes a connection. Callbacks of
- * the ring handle what arrives and leave connections in the lists of struct net; once per turn net_flush starts the sends of
- * those in `dirty`, gives receive buffers back to those in `parked`, and closes those in `reap`. net_release moves
- * connections from `gated` to `dirty`. No list is ever walked for connections that have nothing to do.
+ * Happy path: net_accept starts a multishot accept per listening socket; each completion becomes a connection.
+ * Callbacks of the ring handle what arrives and leave connections in the lists of struct net; once per turn net_flush
+ * starts the sends of those in `dirty`, gives receive buffers back to those in `parked`, and closes those in `reap`.
+ * net_release moves connections from `gated` to `dirty`. No list is ever walked for connections that have nothing to
+ * do.
  *
- * Time-outs need no clock: a coarse timer counts ticks while any send is active, and sends start in the order of the list
- * `sending`, so that the oldest is always its first.
+ * Time-outs need no clock: a coarse timer counts ticks while any send is active, and sends start in the order of the
+ * list `sending`, so that the oldest is always its first.
  *
  * Failure modes:
  *   - accept fails, as when descriptors have run out: one warning, a pause of 100 ms, and on.
  *   - A peer does not take its replies: its send is older than the time-out; it is dropped.
- *   - No receive buffer is free: only as many parked connections start again in a turn as buffers are free, first come, first
- *     served; the others go on in the next turn.
+ *   - No receive buffer is free: only as many parked connections start again in a turn as buffers are free, first come,
+ * first served; the others go on in the next turn.
  */
 #include "net/net_internal.h"
 
@@ -145,7 +146,8 @@ enum kvs_err net_accept(struct net *net, int listen_fd)
 /* A frame or a RESP argument as large as allowed fits easily; a thousand of them in one request do not. */
 static uint64_t request_bytes_max(const struct resp_limits *limits)
 {
-    return 4 * (uint64_t)limits->arg_bytes_max + limits->inline_bytes_max + 16 * (uint64_t)limits->args_max + (1u << 20);
+    return 4 * (uint64_t)limits->arg_bytes_max + limits->inline_bytes_max + 16 * (uint64_t)limits->args_max +
+           (1u << 20);
 }
 
 static void init_time(struct net *net)

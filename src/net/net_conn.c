@@ -7,18 +7,20 @@
  *              OPEN ───────────────────────────► ENDING ────────────────────────────► CLOSING ──► reaped
  *                └──────────────────────────────────┴── error, time-out, abort ──────────┘
  *
- * Happy path: a completion of recv brings a buffer; its requests are handled in place; the buffer goes back to the ring. What
- * is left of a request at its end is copied into `input`, which grows as the rest really arrives. Then conn_settle looks at
- * the connection as a whole and puts it where it belongs: into the list of those with something to send, on hold, to the end.
+ * Happy path: a completion of recv brings a buffer; its requests are handled in place; the buffer goes back to the
+ * ring. What is left of a request at its end is copied into `input`, which grows as the rest really arrives. Then
+ * conn_settle looks at the connection as a whole and puts it where it belongs: into the list of those with something to
+ * send, on hold, to the end.
  *
  * Held back: a connection with too much output or too many requests under way, or that has had its share of a turn, has
- * `hold` set. Nothing of it is handled; what arrives is kept, and if something arrives recv is cancelled, so that what is
- * kept is bounded by the receive buffers. When output has shrunk to half, or in the next turn, the input is handled first
- * and then recv is started again: nothing is lost and nothing overtakes.
+ * `hold` set. Nothing of it is handled; what arrives is kept, and if something arrives recv is cancelled, so that what
+ * is kept is bounded by the receive buffers. When output has shrunk to half, or in the next turn, the input is handled
+ * first and then recv is started again: nothing is lost and nothing overtakes.
  *
  * Failure modes:
  *   - No receive buffer: the connection is parked; net_flush starts recv again when buffers have come back.
- *   - The peer has gone, a send fails, no memory: CLOSING at once. Slots that are not filled yet keep the structure alive.
+ *   - The peer has gone, a send fails, no memory: CLOSING at once. Slots that are not filled yet keep the structure
+ * alive.
  *   - The peer has only finished sending: what it asked for is still answered.
  *   - The descriptor is closed only when no operation is active on it: its number could otherwise become another's.
  */
@@ -32,17 +34,14 @@ static void input_free(struct net_conn *conn)
     conn->input = (struct net_input){0};
 }
 
-/* How much room to make for `need` bytes: all of the request if it is not much more than has arrived. */
+/* How much room to make for `need` bytes: all of the request if it is not much more than has arrived; at least twice
+ * what there was, as what is held back, or an array of many arguments, grows by little at a time. */
 static size_t input_target(const struct net_conn *conn, size_t need)
 {
-    size_t target = NET_BLOCK_BYTES;
-    if (need > target)
-        target = need;
+    size_t target = need > NET_BLOCK_BYTES ? need : NET_BLOCK_BYTES;
     if (conn->wanted > target)
         target = conn->wanted < 4 * (uint64_t)target ? (size_t)conn->wanted : 4 * target;
-    else if (conn->wanted == 0 && target < 2 * conn->input.capacity)
-        target = 2 * conn->input.capacity; /* held back: any number of requests */
-    return target;
+    return target > 2 * conn->input.capacity ? target : 2 * conn->input.capacity;
 }
 
 /* Keeps bytes for later; false: no memory, the connection is dropped. */
@@ -64,7 +63,7 @@ static bool input_append(struct net_conn *conn, const uint8_t *data, size_t size
         input->data = grown;
         input->capacity = target;
     }
-    KVS_ASSERT(input->begin + need <= input->capacity);
+    KVS_ASSERT(input->data != NULL && input->begin + need <= input->capacity);
     memcpy(input->data + input->begin + input->size, data, size);
     input->size += size;
     return true;
@@ -96,8 +95,8 @@ static inline void handle_end(struct net_conn *conn)
 }
 
 /*
- * Completes the partial request that input holds with bytes from `data`, a little more than needed at a time. Returns how
- * many bytes of data are done with: when the request is complete, all up to its end (and of those after it whatever
+ * Completes the partial request that input holds with bytes from `data`, a little more than needed at a time. Returns
+ * how many bytes of data are done with: when the request is complete, all up to its end (and of those after it whatever
  * was handled with it), and input is empty; otherwise all.
  */
 static size_t complete_partial(struct net_conn *conn, uint8_t *data, size_t size)
@@ -339,8 +338,8 @@ void conn_end(struct net_conn *conn)
     conn->state = NET_ENDING;
     conn->hold = false;
     list_remove(&conn->wait);
-    /* What still comes is read and ignored while replies leave: unread bytes at the close would make the kernel reset the
-     * connection, and the peer might lose them. */
+    /* What still comes is read and ignored while replies leave: unread bytes at the close would make the kernel reset
+     * the connection, and the peer might lose them. */
     if (conn->net->draining)
         stop_receiving(conn);
 }

@@ -15,9 +15,10 @@
  *       input ──► requests …                              queue[0], queue[1] ──► in_flight ──► ring_send
  *
  * A reply that is written at once lies in an output block; neighbours in a block make one run, which is queued, gated,
- * sent and freed as a whole. Runs and slots wait in queue[0] in the order of their requests (RESP). Frames have no order:
- * queue[0] holds what may leave, queue[1] what waits for its gate, by rising gates; a slot joins when it is filled.
- * Blocks count the runs in them, so runs may leave a block in any order and memory that a send refers to never moves.
+ * sent and freed as a whole. Runs and slots wait in queue[0] in the order of their requests (RESP). Frames have no
+ * order: queue[0] holds what may leave, queue[1] what waits for its gate, by rising gates; a slot joins when it is
+ * filled. Blocks count the runs in them, so runs may leave a block in any order and memory that a send refers to never
+ * moves.
  */
 #ifndef KVS_NET_NET_INTERNAL_H
 #define KVS_NET_NET_INTERNAL_H
@@ -27,17 +28,17 @@
 #include "base/assert.h"
 #include "base/limits.h"
 
-#define NET_BLOCK_BYTES     16384u /* an output block, and the smallest input buffer */
-#define NET_FREE_BLOCKS_MAX 512u   /* kept for reuse; more are given back to the allocator */
-#define NET_FREE_INPUTS_MAX 128u
-#define NET_SLICES_KEPT     1024u /* room for the arguments of a request that is not given back */
-#define NET_ARGS_INLINE     8u     /* arguments of a request that need no array of their own */
-#define NET_IOV_INLINE      4u     /* parts of a send that need no array of their own */
-#define NET_SEND_BYTES_MAX  (1u << 20) /* of one send: it must get through within send_timeout_ms */
-#define NET_TURN_REQUESTS_MAX 2048u /* of one connection in one turn, so that others get theirs */
-#define NET_CHUNK_BYTES       512u  /* least that is added to a partial request before it is looked at again */
-#define NET_REFUSED_MAX       64u   /* connections over the limit that are told so at the same time */
-#define NET_REFUSED_WAIT_MS   1000u /* for the first byte of such a connection, which tells its protocol */
+#define NET_BLOCK_BYTES       16384u /* an output block, and the smallest input buffer */
+#define NET_FREE_BLOCKS_MAX   512u   /* kept for reuse; more are given back to the allocator */
+#define NET_FREE_INPUTS_MAX   128u
+#define NET_SLICES_KEPT       1024u      /* room for the arguments of a request that is not given back */
+#define NET_ARGS_INLINE       8u         /* arguments of a request that need no array of their own */
+#define NET_IOV_INLINE        4u         /* parts of a send that need no array of their own */
+#define NET_SEND_BYTES_MAX    (1u << 20) /* of one send: it must get through within send_timeout_ms */
+#define NET_TURN_REQUESTS_MAX 2048u      /* of one connection in one turn, so that others get theirs */
+#define NET_CHUNK_BYTES       512u       /* least that is added to a partial request before it is looked at again */
+#define NET_REFUSED_MAX       64u        /* connections over the limit that are told so at the same time */
+#define NET_REFUSED_WAIT_MS   1000u      /* for the first byte of such a connection, which tells its protocol */
 #define NET_TICK_MS_MAX       250u
 #define NET_ACCEPT_BACKOFF_MS 100u
 #define NET_FAIL_TEXT_BYTES   256u
@@ -56,7 +57,7 @@ struct net_block {
 struct net_run {
     struct net_slot entry; /* data, size, gate (0 = may leave), filled */
     struct net_block *block;
-    uint64_t turn;      /* in which it was begun */
+    uint64_t turn; /* in which it was begun */
     uint32_t replies;
     uint32_t under_way; /* of the replies, those that count as requests under way: all of a gated run, none of others */
 };
@@ -118,8 +119,8 @@ struct net_conn {
     uint8_t request_opcode; /* of the current request, when it is a frame */
     uint64_t request_id;
 
-    unsigned pending;   /* slots not filled */
-    unsigned under_way; /* slots not sent, and gated replies not sent */
+    unsigned pending;      /* slots not filled */
+    unsigned under_way;    /* slots not sent, and gated replies not sent */
     uint64_t output_bytes; /* memory of unsent replies: whole blocks, and the data of slots */
     struct net_block *block;
     struct list queue[2];
@@ -189,20 +190,20 @@ struct net {
 
     struct net_listener listeners[NET_LISTENERS_MAX];
     unsigned listener_count;
-    uint64_t warned_ns; /* when the last warning about accept was given */
     bool warned;
+    uint64_t warned_ns; /* when the last warning about accept was given */
 
     /* Pools. */
     struct list free_conns;
     struct net_block *free_blocks;
-    unsigned free_block_count;
     struct list free_runs;
     struct net_iovs *free_iovs;
     void *free_inputs; /* each begins with a pointer to the next */
+    unsigned free_block_count;
     unsigned free_input_count;
+    uint32_t slice_capacity;
 
     struct slice *slices; /* the arguments of the current request */
-    uint32_t slice_capacity;
     struct iovec gather[RING_IOV_MAX];
 
     /* As many whole RESP errors as fit into a block: what failed replies are sent from. */

@@ -1,12 +1,14 @@
 /*
  * net_output.c - the replies of one connection on their way out.
  *
- * Happy path: net_reply_reserve points into the connection's current block, net_reply_commit makes the bytes part of the
- * last run or begins one. net_flush calls output_send, which moves what may leave from the queues to in_flight and starts
- * one gathered send straight out of blocks and slots. Its completion frees them; the last one to leave a block frees it.
+ * Happy path: net_reply_reserve points into the connection's current block, net_reply_commit makes the bytes part of
+ * the last run or begins one. net_flush calls output_send, which moves what may leave from the queues to in_flight and
+ * starts one gathered send straight out of blocks and slots. Its completion frees them; the last one to leave a block
+ * frees it.
  *
- * Which replies join one run: neighbours in a block, both without a gate, or both gated and written in the same turn. The
- * run's gate is its newest reply's. Runs that grew over many turns would move their gate away as fast as it is approached.
+ * Which replies join one run: neighbours in a block, both without a gate, or both gated and written in the same turn.
+ * The run's gate is its newest reply's. Runs that grew over many turns would move their gate away as fast as it is
+ * approached.
  *
  * Failure modes:
  *   - No memory: net_reply_reserve ends the connection.
@@ -125,9 +127,9 @@ void net_reply_commit(struct net_conn *conn, size_t bytes, uint64_t gate)
         begin_run(conn, queue, data, bytes, gate);
         return;
     }
-    KVS_ASSERT(gate >= run->entry.gate);
     run->entry.size += bytes;
-    run->entry.gate = gate;
+    if (gate > run->entry.gate)
+        run->entry.gate = gate;
     run->replies++;
     run->under_way += gate != 0;
 }

@@ -1,9 +1,9 @@
 /*
  * net_pool.c - the memory of src/net: connections, output blocks, runs, iovecs, and the arrays that grow.
  *
- * Happy path: everything comes from a free list and goes back to it, last in first out, so that it is still in the cache.
- * What a shard once needed for its connections it keeps, but for output blocks beyond NET_FREE_BLOCKS_MAX and blocks of
- * unusual size, which large replies need.
+ * Happy path: everything comes from a free list and goes back to it, last in first out, so that it is still in the
+ * cache. What a shard once needed for its connections it keeps, but for output blocks beyond NET_FREE_BLOCKS_MAX and
+ * blocks of unusual size, which large replies need.
  *
  * Failure modes: the allocator has nothing left. Every take then returns NULL, and the connection it was for is ended.
  */

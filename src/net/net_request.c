@@ -5,8 +5,8 @@
  * handler where it lies, and says how many bytes that took. The first byte of a connection has told its protocol.
  *
  * Failure modes:
- *   - Not RESP: one error, and the end of the connection after the replies before it. A RESP request whose arguments are
- *     each within the limits but together are not (request_bytes_max) is refused the same way.
+ *   - Not RESP: one error, and the end of the connection after the replies before it. A RESP request whose arguments
+ * are each within the limits but together are not (request_bytes_max) is refused the same way.
  *   - Not a frame, no hello, or a hello of another version: a reply that names what is wrong, and the end.
  *   - A frame over the limits: TOO_LARGE, and its bytes are skipped as they come.
  *   - Too many requests at once, or too much output: conn->hold, and the rest of the bytes is left for later.

@@ -167,6 +167,11 @@ bool node_shard_turn(struct node *node, unsigned id, bool may_sleep)
     return shard_turn(&node->shards[id], may_sleep);
 }
 
+bool node_shard_busy(const struct node *node, unsigned id)
+{
+    return node->shards[id].busy;
+}
+
 void node_shard_close(struct node *node, unsigned id)
 {
     shard_close(&node->shards[id]);

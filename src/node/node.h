@@ -42,6 +42,9 @@ unsigned node_shard_count(const struct node *node);
 /* A failure to open shows in node_supervise; node_shard_turn is then false at once, and node_shard_close does nothing. */
 void node_shard_open(struct node *node, unsigned id);
 bool node_shard_turn(struct node *node, unsigned id, bool may_sleep);
+/* True when the latest turn did something, so that the time-out it gave to its ring may be out of date. For simulators, where
+ * the next turn comes when that time is over: they must turn such a shard again at once, and not let it sleep. */
+bool node_shard_busy(const struct node *node, unsigned id);
 void node_shard_close(struct node *node, unsigned id);
 
 /* Looks how far the shards have come and takes the next step. Whenever the supervisor's ring was woken, and on time-outs. */

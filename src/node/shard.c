@@ -9,6 +9,7 @@
  *
  * All of it is submitted by the next ring_turn, which sleeps if nothing is left to do: whatever could end the sleep is a
  * completion, a time-out of the engine's, mail (mailbox_sleep), or the node, which wakes every shard when it changes the phase.
+ * Between two turns a shard counts as asleep, so that a simulator, where nothing else runs during ring_turn, wakes it too.
  *
  * Failures. A shard that cannot be opened says why in its message and is SHARD_BROKEN. One whose engine fails goes on serving
  * reads; gates that will never be reached become errors, here and on other shards.
@@ -276,16 +277,12 @@ bool shard_turn(struct shard *shard, bool may_sleep)
 {
     if (get_state(shard) == SHARD_BROKEN)
         return false;
-    int64_t wait = may_sleep ? wait_ns(shard) : 0;
-    if (wait != 0 && mailbox_sleep(shard->mailbox)) {
-        ring_turn(shard->ring, wait);
-        mailbox_awake(shard->mailbox);
-    } else {
-        ring_turn(shard->ring, 0);
-    }
+    enum shard_state state = get_state(shard);
+    unsigned events = ring_turn(shard->ring, may_sleep && shard->asleep ? wait_ns(shard) : 0);
+    mailbox_awake(shard->mailbox);
 
     engine_section_begin(shard->engine);
-    mailbox_collect(shard->mailbox, dispatch_deliver, shard);
+    events += mailbox_collect(shard->mailbox, dispatch_deliver, shard);
     engine_section_end(shard->engine);
 
     engine_turn(shard->engine);
@@ -293,5 +290,7 @@ bool shard_turn(struct shard *shard, bool may_sleep)
     bool goes_on = follow_phase(shard);
     mailbox_send(shard->mailbox);
     net_flush(shard->net);
+    shard->busy = events > 0 || get_state(shard) != state;
+    shard->asleep = mailbox_sleep(shard->mailbox);
     return goes_on;
 }

@@ -70,6 +70,8 @@ struct shard {
     struct mail *gated_tail;
     bool failed;
     bool aborted;
+    bool asleep;             /* mail wakes the ring */
+    bool busy;               /* the latest turn did something */
     struct op_pool pool;
     struct shard_counters counters;
     struct engine_result *scratch; /* SHARD_SCRATCH_RESULTS */

@@ -88,14 +88,15 @@ def test_check_reports_on_the_machine(tmp_path):
 # ---- start ----
 
 
-def test_start_lines_say_what_there_is(start_node):
-    node = start_node("--threads", "2", "--unix", "kvs.sock", environment={"PWD": "."})
-    wait_for(lambda: "listening on unix:kvs.sock" in node.log_text(), 5, "the line about the Unix socket")
+def test_start_lines_say_what_there_is(start_node, tmp_path):
+    path = str(tmp_path / "kvs.sock")
+    node = start_node("--threads", "2", "--unix", path)
+    wait_for(lambda: f"listening on unix:{path}" in node.log_text(), 5 * SLOW, "the line about the Unix socket")
     text = node.log_text()
     for words in ["kvs-node ", "engine kvs", "2 threads", "io_uring", str(node.data_dir), "durability", "new store"]:
         assert words in text
     node.stop()
-    assert not os.path.exists("kvs.sock")
+    assert not os.path.exists(path)
 
 
 def test_unix_socket_alone(start_node, tmp_path):

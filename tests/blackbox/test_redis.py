@@ -391,3 +391,45 @@ def test_too_many_clients_are_told_so(start_node):
             if wire.ask("PING") == b"+PONG\r\n":
                 return
     pytest.fail("no connection is let in after another has ended")
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_data_larger_than_memory(start_node, threads):
+    """Keys whose records have left the RAM: every command must wait for the disk, on this shard or another, and keep its order."""
+    node = start_node("--memory", "64M", "--segment-size", "1M", "--threads", threads)
+    client = redis_py.Redis(port=node.port, socket_timeout=60)
+    rng = random.Random(7)
+    model = {}
+    for start in range(0, 20000, 500):
+        pipeline = client.pipeline(transaction=False)
+        for i in range(start, start + 500):
+            model[b"k%d" % i] = rng.randbytes(5000)
+            pipeline.set(b"k%d" % i, model[b"k%d" % i])
+        assert all(pipeline.execute())
+
+    keys = list(model)
+    for _ in range(20):
+        pipeline, expected = client.pipeline(transaction=False), []
+        for key in rng.sample(keys, 100):
+            action = rng.randrange(6)
+            some = [key] + rng.sample(keys, rng.randrange(6))
+            if action == 0:
+                pipeline.set(key, key)
+                model[key] = key
+                expected.append(True)
+            elif action == 1:
+                pipeline.delete(*some)
+                expected.append(sum(model.pop(one, None) is not None for one in some))
+            elif action == 2:
+                pipeline.exists(*some)
+                expected.append(sum(one in model for one in some))
+            elif action == 3:
+                pipeline.mget(*some)
+                expected.append([model.get(one) for one in some])
+            else:
+                pipeline.get(key)
+                expected.append(model.get(key))
+        assert pipeline.execute() == expected
+    info = client.info()
+    assert info["disk_reads"] > 100 and info["used_memory"] < 80 * MIB
+    assert client.mget(keys[:300]) == [model.get(key) for key in keys[:300]]

@@ -1,8 +1,8 @@
 /*
  * net_fixture.h - a struct net with a handler that does as it is told, and clients that talk to it, for its tests.
  *
- * Server and clients have a ring each and share one thread. What stands behind the rings is the including file's choice:
- * net_fixture_sim.h or net_fixture_kernel.h. Nothing happens but in world_step.
+ * Server and clients have a ring each and share one thread. What stands behind the rings is the including file's
+ * choice: net_fixture_sim.h or net_fixture_kernel.h. Nothing happens but in world_step.
  *
  * What the handler answers to RESP (frames: PING, SET and GET as ECHO, GATED and DEFER; REMOVE as GATED after DEFER):
  *   ECHO x    x                            at once
@@ -52,10 +52,10 @@ struct client {
     int fd;
     bool reading;
     bool sending;
-    bool closed;     /* the server has ended the connection, or it broke */
-    uint8_t *out;    /* what is still to be sent, from out_at on */
+    bool closed;  /* the server has ended the connection, or it broke */
+    uint8_t *out; /* what is still to be sent, from out_at on */
     size_t out_at, out_size;
-    uint8_t *in;     /* everything received so far, from in_at on not looked at yet */
+    uint8_t *in; /* everything received so far, from in_at on not looked at yet */
     size_t in_at, in_size, in_capacity;
 };
 
@@ -201,8 +201,7 @@ static inline void fixture_frame(void *context, struct net_conn *conn, const str
 {
     struct fixture *fixture = context;
     fixture_count(fixture);
-    const struct frame_header header = {
-        .opcode = frame->header.opcode, .flags = FRAME_REPLY, .id = frame->header.id};
+    const struct frame_header header = {.opcode = frame->header.opcode, .flags = FRAME_REPLY, .id = frame->header.id};
     const struct slice none = slice_make(NULL, 0);
     if (header.opcode == FRAME_GET || header.opcode == FRAME_REMOVE) {
         uint8_t *data = malloc(frame_bytes(0, frame->value.size));
@@ -281,14 +280,14 @@ static inline struct net_stats fixture_stats(const struct fixture *fixture)
 #define STEPS_MAX 3000000
 
 /* Steps until the condition, which is any expression, holds. */
-#define wait_until(fixture, condition)                                                                                 \
-    do {                                                                                                               \
-        unsigned long steps = 0;                                                                                       \
-        while (!(condition)) {                                                                                         \
-            const bool stepped = world_step(fixture);                                                                  \
-            if ((!stepped && !(condition)) || ++steps == STEPS_MAX)                                                    \
-                fail_msg("never came true: %s", #condition);                                                           \
-        }                                                                                                              \
+#define wait_until(fixture, condition)                              \
+    do {                                                            \
+        unsigned long steps = 0;                                    \
+        while (!(condition)) {                                      \
+            const bool stepped = world_step(fixture);               \
+            if ((!stepped && !(condition)) || ++steps == STEPS_MAX) \
+                fail_msg("never came true: %s", #condition);        \
+        }                                                           \
     } while (0)
 
 /* Lets happen what would happen anyway. */

@@ -8,6 +8,7 @@
 #include "ring_sim.h"
 
 static uint64_t world_seed = 1;
+static bool world_exists;
 
 static inline void world_server_body(void *context)
 {
@@ -25,6 +26,9 @@ static inline void world_client_body(void *context)
 static void world_boot(struct fixture *fixture)
 {
     char message[RING_MESSAGE_BYTES];
+    if (world_exists) /* left behind by a test that failed */
+        sim_destroy();
+    world_exists = true;
     sim_create(world_seed);
     assert_int_equal(ring_open(&fixture->server, &fixture->ring_options, message), KVS_ERR_OK);
     const struct ring_options plenty = {.buffer_count = 256, .buffer_bytes = 16384};
@@ -45,6 +49,7 @@ static void world_halt(struct fixture *fixture)
 {
     (void)fixture;
     sim_destroy();
+    world_exists = false;
 }
 
 /* The seeds of one test. */

@@ -153,8 +153,8 @@ static void test_net__peer_may_go_with_replies_pending(void **state)
         assert_int_equal(fixture->ended, 0);
         fixture_fill(fixture, 0, 100);
         fixture_fill(fixture, 2, 0);
-        wait_until(fixture, fixture->ended == 1);
         net_release(fixture->net, 100);
+        wait_until(fixture, fixture->ended == 1);
         for (int i = 0; i < 3; i++)
             assert_int_equal(fixture->held[i]->released, 1);
         fixture_stop(fixture);
@@ -174,7 +174,7 @@ static void test_net__peer_may_go_at_any_moment(void **state)
         for (int i = 0; i < 5; i++) {
             struct client *client = sim_random(2) == 0 ? client_open(fixture) : client_open_silent(fixture);
             char text[4000] = "";
-            static const char *const lines[] = {"DEFER a\r\n", "ECHO b\r\n",     "GATED c\r\n",
+            static const char *const lines[] = {"DEFER a\r\n",   "ECHO b\r\n",      "GATED c\r\n",
                                                 "BIG 70000\r\n", "BIG 2000000\r\n", "SUM x y z\r\n"};
             for (int j = 0; j < 100; j++)
                 strcat(text, lines[sim_random(ARRAY_COUNT(lines))]);
@@ -196,7 +196,7 @@ static void test_net__peer_may_go_at_any_moment(void **state)
     }
 }
 
-static void test_net__failed_receive_ends_the_connection(void **state)
+static void test_net__failed_send_ends_the_connection(void **state)
 {
     (void)state;
     struct fixture *fixture = fixture_start();
@@ -294,7 +294,7 @@ static void test_net__close_after_the_machine_is_gone(void **state)
     fixture_idle(fixture);
     sim_crash(SIM_DROP_ALL);
     net_close(fixture->net);
-    sim_destroy();
+    world_halt(fixture);
     for (size_t i = 0; i < fixture->client_count; i++)
         client_free(fixture->clients[i]);
     free(fixture->held[0]->data);
@@ -312,7 +312,7 @@ int main(void)
         cmocka_unit_test(test_net__everybody_is_served_with_two_buffers),
         cmocka_unit_test(test_net__peer_may_go_with_replies_pending),
         cmocka_unit_test(test_net__peer_may_go_at_any_moment),
-        cmocka_unit_test(test_net__failed_receive_ends_the_connection),
+        cmocka_unit_test(test_net__failed_send_ends_the_connection),
         cmocka_unit_test(test_net__accept_goes_on_after_running_out_of_descriptors),
         cmocka_unit_test(test_net__drain_sends_what_is_due),
         cmocka_unit_test(test_net__abort_waits_for_pending_slots_only),

@@ -3,15 +3,16 @@
 
 #define SEEDS 6
 
-static const char mixed_requests[] = "*2\r\n$4\r\nECHO\r\n$3\r\nabc\r\n"
-                                     "ECHO inline\r\n"
-                                     "\r\n"
-                                     "*0\r\n"
-                                     "*2\r\n$4\r\nECHO\r\n$0\r\n\r\n"
-                                     "ECHO \"a\\x41\\n\"\r\n"
-                                     "*12\r\n$3\r\nSUM\r\n$1\r\n1\r\n$1\r\n2\r\n$1\r\n3\r\n$1\r\n4\r\n$1\r\n5\r\n$1\r\n6\r\n"
-                                     "$1\r\n7\r\n$1\r\n8\r\n$1\r\n9\r\n$1\r\n1\r\n$1\r\n2\r\n"
-                                     "ECHO end\n";
+static const char mixed_requests[] =
+    "*2\r\n$4\r\nECHO\r\n$3\r\nabc\r\n"
+    "ECHO inline\r\n"
+    "\r\n"
+    "*0\r\n"
+    "*2\r\n$4\r\nECHO\r\n$0\r\n\r\n"
+    "ECHO \"a\\x41\\n\"\r\n"
+    "*12\r\n$3\r\nSUM\r\n$1\r\n1\r\n$1\r\n2\r\n$1\r\n3\r\n$1\r\n4\r\n$1\r\n5\r\n$1\r\n6\r\n"
+    "$1\r\n7\r\n$1\r\n8\r\n$1\r\n9\r\n$1\r\n1\r\n$1\r\n2\r\n"
+    "ECHO end\n";
 static const char mixed_replies[] = "$3\r\nabc\r\n$6\r\ninline\r\n$0\r\n\r\n$3\r\naA\n\r\n";
 
 static void expect_mixed(struct client *client)

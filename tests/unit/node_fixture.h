@@ -1,0 +1,335 @@
+/*
+ * node_fixture.h - a whole node on the simulated machine: its shards and its supervisor in turn on this thread, and clients that
+ * speak to it through simulated sockets.
+ */
+#ifndef KVS_TESTS_NODE_FIXTURE_H
+#define KVS_TESTS_NODE_FIXTURE_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/diag.h"
+#include "node/node_internal.h"
+#include "proto/frame.h"
+#include "proto/resp.h"
+#include "ring_sim.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { NODE_SHARDS_MAX = 4, NODE_PEERS_MAX = 8, NODE_SEGMENT_BYTES = 256 * 1024, NODE_STEPS_MAX = 2000000 };
+
+struct node_fixture {
+    struct config config;
+    struct ring *main_ring;
+    struct node *node;
+    enum node_status status;
+    char message[NODE_MESSAGE_BYTES];
+    struct node_fixture_shard {
+        struct node_fixture *fixture;
+        unsigned id;
+        bool running;
+    } shards[NODE_SHARDS_MAX];
+    struct ring *peer_ring;
+};
+
+/* A client's connection. */
+struct peer {
+    struct ring *ring;
+    int fd;
+    bool connected, sending, ended;
+    struct ring_op connect_op, send_op, recv_op;
+    struct ring_addr addr;
+    struct iovec iov;
+    uint8_t *out;
+    size_t out_size, out_sent;
+    uint8_t *in;
+    size_t in_size, in_capacity, in_read;
+};
+
+/* ---- the node -------------------------------------------------------------------------------------------------- */
+
+static inline void fixture_shard_body(void *context)
+{
+    struct node_fixture_shard *shard = context;
+    struct node *node = shard->fixture->node;
+    if (!shard->running) {
+        ring_turn(node->shards[shard->id].ring, -1);
+        return;
+    }
+    shard->running = node_shard_turn(node, shard->id, !node_shard_busy(node, shard->id));
+    if (node_shard_busy(node, shard->id)) /* the time-out it gave is out of date: run it again at once */
+        sim_ring_body(node->shards[shard->id].ring, fixture_shard_body, shard);
+}
+
+static inline void fixture_main_body(void *context)
+{
+    struct node_fixture *fixture = context;
+    enum node_status before = fixture->status;
+    ring_turn(fixture->main_ring, before == NODE_SERVING ? -1 : 5000000);
+    fixture->status = node_supervise(fixture->node);
+    if (fixture->status != before)
+        sim_ring_body(fixture->main_ring, fixture_main_body, fixture);
+}
+
+static inline void fixture_peer_body(void *context)
+{
+    struct node_fixture *fixture = context;
+    ring_turn(fixture->peer_ring, -1);
+}
+
+static inline bool fixture_started(void *context)
+{
+    const struct node_fixture *fixture = context;
+    return fixture->status != NODE_STARTING && fixture->status != NODE_STOPPING;
+}
+
+static inline struct config fixture_config(unsigned threads)
+{
+    struct config config = {
+        .address_count = 1,
+        .data_dir = "/data",
+        .threads = threads,
+        .memory_bytes = (uint64_t)threads * 16 * NODE_SEGMENT_BYTES,
+        .segment_bytes = NODE_SEGMENT_BYTES,
+        .engine = "kvs",
+        .relaxed_interval_ms = 100,
+        .max_clients = 100,
+        .protected_mode = true,
+    };
+    assert_int_equal(ring_addr_parse_tcp("127.0.0.1:0", &config.addresses[0]), KVS_ERR_OK);
+    return config;
+}
+
+/* Opens the rings and the store, and lets the shards get as far as they will. */
+static inline void fixture_boot(struct node_fixture *fixture, const struct config *config)
+{
+    char message[RING_MESSAGE_BYTES];
+    struct ring_options main_options = {.entries = 64};
+    struct ring_options peer_options = {.buffer_count = 64, .buffer_bytes = 4096};
+    diag_set_level(DIAG_ERROR);
+    memset(fixture, 0, sizeof(*fixture));
+    fixture->config = *config;
+    assert_int_equal(ring_open(&fixture->main_ring, &main_options, message), KVS_ERR_OK);
+    assert_int_equal(ring_open(&fixture->peer_ring, &peer_options, message), KVS_ERR_OK);
+    if (node_create(&fixture->node, config, fixture->main_ring, fixture->message) != KVS_ERR_OK)
+        fail_msg("%s", fixture->message);
+    for (unsigned i = 0; i < config->threads; i++) {
+        fixture->shards[i] = (struct node_fixture_shard){.fixture = fixture, .id = i, .running = true};
+        node_shard_open(fixture->node, i);
+        sim_ring_body(fixture->node->shards[i].ring, fixture_shard_body, &fixture->shards[i]);
+    }
+    sim_ring_body(fixture->main_ring, fixture_main_body, fixture);
+    sim_ring_body(fixture->peer_ring, fixture_peer_body, fixture);
+    assert_true(sim_run_until(fixture_started, fixture, NODE_STEPS_MAX));
+}
+
+static inline void fixture_start(struct node_fixture *fixture, const struct config *config)
+{
+    fixture_boot(fixture, config);
+    if (fixture->status != NODE_SERVING)
+        fail_msg("not serving: %s", node_message(fixture->node));
+}
+
+static inline bool fixture_ended(void *context)
+{
+    const struct node_fixture *fixture = context;
+    if (fixture->status != NODE_STOPPED && fixture->status != NODE_BROKEN)
+        return false;
+    for (unsigned i = 0; i < fixture->config.threads; i++) {
+        if (fixture->shards[i].running)
+            return false;
+    }
+    return true;
+}
+
+static inline void fixture_free(struct node_fixture *fixture)
+{
+    for (unsigned i = 0; i < fixture->config.threads; i++)
+        node_shard_close(fixture->node, i);
+    node_destroy(fixture->node);
+    fixture->node = NULL;
+    ring_close(fixture->peer_ring);
+    ring_close(fixture->main_ring);
+}
+
+static inline void fixture_stop(struct node_fixture *fixture, bool at_once)
+{
+    node_stop(fixture->node, at_once);
+    fixture->status = node_supervise(fixture->node);
+    /* The supervisor slept; its body passes a time-out again from the next turn on. */
+    sim_ring_body(fixture->main_ring, fixture_main_body, fixture);
+    assert_true(sim_run_until(fixture_ended, fixture, NODE_STEPS_MAX));
+    assert_int_equal(fixture->status, NODE_STOPPED);
+    fixture_free(fixture);
+}
+
+/* ---- clients --------------------------------------------------------------------------------------------------- */
+
+static inline void peer_push(struct peer *peer);
+
+static inline void peer_sent(struct ring_op *op)
+{
+    struct peer *peer = container_of(op, struct peer, send_op);
+    peer->sending = false;
+    if (op->error == KVS_ERR_OK)
+        peer_push(peer);
+}
+
+static inline void peer_push(struct peer *peer)
+{
+    if (!peer->connected || peer->sending || peer->out_sent == peer->out_size)
+        return;
+    peer->iov = (struct iovec){peer->out + peer->out_sent, peer->out_size - peer->out_sent};
+    peer->out_sent = peer->out_size;
+    peer->sending = true;
+    ring_send(peer->ring, &peer->send_op, peer->fd, &peer->iov, 1);
+}
+
+static inline void peer_received(struct ring_op *op)
+{
+    struct peer *peer = container_of(op, struct peer, recv_op);
+    if ((op->flags & RING_BUFFER) != 0) {
+        if (peer->in_capacity - peer->in_size < op->bytes) {
+            peer->in_capacity = 2 * (peer->in_size + op->bytes);
+            peer->in = realloc(peer->in, peer->in_capacity);
+            assert_non_null(peer->in);
+        }
+        memcpy(peer->in + peer->in_size, ring_buffer_data(peer->ring, op->buffer_id), op->bytes);
+        peer->in_size += op->bytes;
+        ring_buffer_release(peer->ring, op->buffer_id);
+    }
+    if ((op->flags & RING_MORE) != 0)
+        return;
+    if (op->error == KVS_ERR_NO_BUFFERS || (op->error == KVS_ERR_OK && op->bytes > 0))
+        ring_recv(peer->ring, op, peer->fd);
+    else
+        peer->ended = true;
+}
+
+static inline void peer_connected(struct ring_op *op)
+{
+    struct peer *peer = container_of(op, struct peer, connect_op);
+    assert_int_equal(op->error, KVS_ERR_OK);
+    peer->fd = op->fd;
+    peer->connected = true;
+    ring_recv(peer->ring, &peer->recv_op, peer->fd);
+    peer_push(peer);
+}
+
+static inline struct peer *peer_open(struct node_fixture *fixture)
+{
+    struct peer *peer = calloc(1, sizeof(*peer));
+    assert_non_null(peer);
+    peer->ring = fixture->peer_ring;
+    peer->addr = fixture->node->addresses[0];
+    ring_op_init(&peer->connect_op, peer_connected);
+    ring_op_init(&peer->send_op, peer_sent);
+    ring_op_init(&peer->recv_op, peer_received);
+    ring_connect(peer->ring, &peer->connect_op, &peer->addr);
+    return peer;
+}
+
+/* Adds to what is sent; it may not grow while a send of it is active, so sizes are reserved at first. */
+#define PEER_OUT_BYTES (1u << 20)
+
+static inline uint8_t *peer_room(struct peer *peer, size_t size)
+{
+    if (peer->out == NULL) {
+        peer->out = malloc(PEER_OUT_BYTES);
+        assert_non_null(peer->out);
+    }
+    if (peer->out_sent == peer->out_size && !peer->sending)
+        peer->out_sent = peer->out_size = 0;
+    assert_true(PEER_OUT_BYTES - peer->out_size >= size);
+    return peer->out + peer->out_size;
+}
+
+static inline void peer_ask(struct peer *peer, const struct slice *args, unsigned count)
+{
+    uint8_t *room = peer_room(peer, resp_write_request(NULL, args, count));
+    peer->out_size += resp_write_request(room, args, count);
+    peer_push(peer);
+}
+
+/* Words, ended by NULL. */
+static inline void peer_say(struct peer *peer, ...)
+{
+    struct slice args[16];
+    unsigned count = 0;
+    va_list words;
+    va_start(words, peer);
+    for (const char *word = va_arg(words, const char *); word != NULL; word = va_arg(words, const char *)) {
+        assert_true(count < 16);
+        args[count++] = slice_text(word);
+    }
+    va_end(words);
+    peer_ask(peer, args, count);
+}
+
+static inline bool peer_has_reply(void *context)
+{
+    const struct peer *peer = context;
+    struct resp_reply reply;
+    return resp_reply_parse(peer->in + peer->in_read, peer->in_size - peer->in_read, &reply) == RESP_REQUEST;
+}
+
+/* The next reply's bytes, whole; good until more is received. */
+static inline struct slice peer_reply(struct peer *peer)
+{
+    struct resp_reply reply;
+    assert_true(sim_run_until(peer_has_reply, peer, NODE_STEPS_MAX));
+    assert_int_equal(resp_reply_parse(peer->in + peer->in_read, peer->in_size - peer->in_read, &reply), RESP_REQUEST);
+    struct slice bytes = slice_make(peer->in + peer->in_read, reply.size);
+    peer->in_read += reply.size;
+    return bytes;
+}
+
+static inline void peer_expect(struct peer *peer, const char *text)
+{
+    struct slice reply = peer_reply(peer);
+    if (!slice_equal(reply, slice_text(text)))
+        fail_msg("expected %s, got %.*s", text, (int)reply.size, (const char *)reply.data);
+}
+
+static inline void peer_expect_prefix(struct peer *peer, const char *text)
+{
+    struct slice reply = peer_reply(peer);
+    if (reply.size < strlen(text) || memcmp(reply.data, text, strlen(text)) != 0)
+        fail_msg("expected %s…, got %.*s", text, (int)reply.size, (const char *)reply.data);
+}
+
+static inline bool peer_has_ended(void *context)
+{
+    const struct peer *peer = context;
+    return peer->ended;
+}
+
+/* After the connection has ended, or with the machine gone. */
+static inline void peer_free(struct peer *peer)
+{
+    free(peer->out);
+    free(peer->in);
+    free(peer);
+}
+
+static inline bool peer_is_idle(void *context)
+{
+    const struct peer *peer = context;
+    return !ring_op_active(&peer->recv_op) && !ring_op_active(&peer->send_op) && !ring_op_active(&peer->connect_op);
+}
+
+static inline void peer_close(struct peer *peer)
+{
+    if (peer->connected)
+        ring_shutdown(peer->ring, peer->fd);
+    assert_true(sim_run_until(peer_is_idle, peer, NODE_STEPS_MAX));
+    ring_close_fd(peer->ring, peer->fd);
+    peer_free(peer);
+}
+
+#endif

@@ -1,0 +1,402 @@
+/*
+ * test_node.c - a whole node on the simulated machine: requests over all shards, order, durability, failures, stops.
+ */
+#include "node_fixture.h"
+
+#include <errno.h>
+
+#define KEYS 24u
+#define PEERS 3u
+
+/* ---- serving --------------------------------------------------------------------------------------------------- */
+
+static void test_node__serves_keys_of_all_shards(void **state)
+{
+    (void)state;
+    for (unsigned threads = 1; threads <= 4; threads++) {
+        struct node_fixture fixture;
+        struct config config = fixture_config(threads);
+        sim_create(threads);
+        fixture_start(&fixture, &config);
+        struct peer *peer = peer_open(&fixture);
+        for (unsigned i = 0; i < 50; i++) {
+            char key[16];
+            snprintf(key, sizeof(key), "key%u", i);
+            peer_say(peer, "SET", key, key, NULL);
+            peer_say(peer, "GET", key, NULL);
+            peer_say(peer, "DEL", key, "none", key, NULL);
+            peer_say(peer, "GET", key, NULL);
+        }
+        for (unsigned i = 0; i < 50; i++) {
+            char value[32];
+            snprintf(value, sizeof(value), "$%d\r\nkey%u\r\n", i < 10 ? 4 : 5, i);
+            peer_expect(peer, "+OK\r\n");
+            peer_expect(peer, value);
+            peer_expect(peer, ":1\r\n");
+            peer_expect(peer, "$-1\r\n");
+        }
+        struct shard_counters *counters = &fixture.node->shards[0].counters;
+        for (unsigned i = 0; threads > 1 && i < threads; i++)
+            assert_true(fixture.node->shards[i].counters.sent + fixture.node->shards[i].counters.received > 0);
+        assert_true(threads > 1 || counters->sent == 0);
+        peer_close(peer);
+        fixture_stop(&fixture, false);
+        sim_destroy();
+    }
+}
+
+/* What one peer knows of its keys: a number for each, 0 = not there. */
+struct book {
+    unsigned values[KEYS];
+    unsigned last;
+};
+
+static void key_name(char out[16], unsigned peer, unsigned key)
+{
+    snprintf(out, 16, "p%u.k%u", peer, key);
+}
+
+/* Asks for something by chance, changes the book, and writes the reply that must come. */
+static void ask_by_chance(struct peer *peer, unsigned number, struct book *book, char *expected, size_t size)
+{
+    unsigned key = (unsigned)sim_random(KEYS), other = (unsigned)sim_random(KEYS);
+    char name[16], other_name[16], value[16];
+    key_name(name, number, key);
+    key_name(other_name, number, other);
+    switch (sim_random(5)) {
+    case 0:
+    case 1:
+        book->values[key] = ++book->last;
+        snprintf(value, sizeof(value), "%07u", book->last);
+        peer_say(peer, "SET", name, value, NULL);
+        snprintf(expected, size, "+OK\r\n");
+        break;
+    case 2: {
+        int count = (book->values[key] != 0) + (other != key && book->values[other] != 0);
+        book->values[key] = book->values[other] = 0;
+        peer_say(peer, "DEL", name, other_name, NULL);
+        snprintf(expected, size, ":%d\r\n", count);
+        break;
+    }
+    case 3:
+        peer_say(peer, "EXISTS", name, other_name, name, NULL);
+        snprintf(expected, size, ":%d\r\n", 2 * (book->values[key] != 0) + (book->values[other] != 0));
+        break;
+    default: {
+        char shown[2][32];
+        const unsigned keys[2] = {key, other};
+        for (unsigned i = 0; i < 2; i++) {
+            if (book->values[keys[i]] != 0)
+                snprintf(shown[i], sizeof(shown[i]), "$7\r\n%07u\r\n", book->values[keys[i]]);
+            else
+                snprintf(shown[i], sizeof(shown[i]), "$-1\r\n");
+        }
+        peer_say(peer, "MGET", name, other_name, NULL);
+        snprintf(expected, size, "*2\r\n%s%s", shown[0], shown[1]);
+        break;
+    }
+    }
+}
+
+static void test_node__pipelines_agree_with_a_model(void **state)
+{
+    (void)state;
+    for (unsigned seed = 1; seed <= 40; seed++) {
+        struct node_fixture fixture;
+        struct config config = fixture_config(1 + seed % 4);
+        sim_create(seed);
+        sim_set_short(10);
+        sim_set_interrupted(10);
+        fixture_start(&fixture, &config);
+        struct peer *peers[PEERS];
+        struct book books[PEERS] = {0};
+        static char expected[PEERS][64][80];
+        for (unsigned i = 0; i < PEERS; i++)
+            peers[i] = peer_open(&fixture);
+        for (unsigned round = 0; round < 6; round++) {
+            unsigned depth = 1 + (unsigned)sim_random(64);
+            for (unsigned i = 0; i < PEERS; i++) {
+                for (unsigned j = 0; j < depth; j++)
+                    ask_by_chance(peers[i], i, &books[i], expected[i][j], sizeof(expected[i][j]));
+            }
+            for (unsigned i = 0; i < PEERS; i++) {
+                for (unsigned j = 0; j < depth; j++)
+                    peer_expect(peers[i], expected[i][j]);
+            }
+        }
+        for (unsigned i = 0; i < PEERS; i++)
+            peer_close(peers[i]);
+        fixture_stop(&fixture, seed % 2 == 0);
+        sim_destroy();
+    }
+}
+
+/* ---- the binary protocol --------------------------------------------------------------------------------------- */
+
+static void say_frame(struct peer *peer, uint8_t opcode, uint64_t id, const char *key, const void *value, size_t size)
+{
+    struct frame_header header = {.magic = FRAME_MAGIC,
+                                  .opcode = opcode,
+                                  .key_bytes = (uint16_t)strlen(key),
+                                  .value_bytes = (uint32_t)size,
+                                  .id = id};
+    uint8_t *room = peer_room(peer, frame_bytes(strlen(key), size));
+    peer->out_size += frame_write(room, &header, slice_text(key), slice_make(value, size));
+    peer_push(peer);
+}
+
+static bool peer_has_frame(void *context)
+{
+    const struct peer *peer = context;
+    struct frame_limits limits = {.key_bytes_max = KVS_KEY_BYTES_MAX, .value_bytes_max = KVS_VALUE_BYTES_MAX};
+    struct frame frame;
+    return frame_parse(peer->in + peer->in_read, peer->in_size - peer->in_read, &limits, &frame) == FRAME_WHOLE;
+}
+
+static struct frame next_frame(struct peer *peer)
+{
+    struct frame_limits limits = {.key_bytes_max = KVS_KEY_BYTES_MAX, .value_bytes_max = KVS_VALUE_BYTES_MAX};
+    struct frame frame;
+    assert_true(sim_run_until(peer_has_frame, peer, NODE_STEPS_MAX));
+    assert_int_equal(frame_parse(peer->in + peer->in_read, peer->in_size - peer->in_read, &limits, &frame), FRAME_WHOLE);
+    peer->in_read += frame.size;
+    assert_int_equal(frame.header.flags, FRAME_REPLY);
+    return frame;
+}
+
+static struct frame ask_frame(struct peer *peer, uint8_t opcode, const char *key, const char *value)
+{
+    static uint64_t id = 100;
+    say_frame(peer, opcode, ++id, key, value, strlen(value));
+    struct frame frame = next_frame(peer);
+    assert_int_equal(frame.header.id, id);
+    assert_int_equal(frame.header.opcode, opcode);
+    return frame;
+}
+
+static void test_node__speaks_frames(void **state)
+{
+    (void)state;
+    for (unsigned threads = 1; threads <= 3; threads++) {
+        struct node_fixture fixture;
+        struct config config = fixture_config(threads);
+        sim_create(threads);
+        fixture_start(&fixture, &config);
+        struct peer *peer = peer_open(&fixture);
+        struct frame_hello hello = {.version_min = FRAME_VERSION, .version_max = FRAME_VERSION};
+        say_frame(peer, FRAME_HELLO, 1, "", &hello, sizeof(hello));
+        struct frame frame = next_frame(peer);
+        assert_int_equal(frame.header.status, FRAME_OK);
+        memcpy(&hello, frame.value.data, sizeof(hello));
+        assert_int_equal(hello.shard_count, threads);
+        for (unsigned i = 0; i < 20; i++) {
+            char key[16];
+            snprintf(key, sizeof(key), "key%u", i);
+            assert_int_equal(ask_frame(peer, FRAME_GET, key, "").header.status, FRAME_NOT_FOUND);
+            assert_int_equal(ask_frame(peer, FRAME_REMOVE, key, "").header.status, FRAME_NOT_FOUND);
+            frame = ask_frame(peer, FRAME_SET, key, "value");
+            assert_int_equal(frame.header.status, FRAME_OK);
+            assert_int_equal(frame.value.size, 0);
+            frame = ask_frame(peer, FRAME_GET, key, "");
+            assert_int_equal(frame.header.status, FRAME_OK);
+            assert_true(slice_equal(frame.value, slice_text("value")));
+            assert_int_equal(ask_frame(peer, FRAME_REMOVE, key, "").header.status, FRAME_OK);
+        }
+        assert_true(slice_equal(ask_frame(peer, FRAME_PING, "", "hello").value, slice_text("hello")));
+        frame = ask_frame(peer, FRAME_STATS, "", "");
+        assert_non_null(memmem(frame.value.data, frame.value.size, "keyspace_misses:20", 18));
+        frame = ask_frame(peer, FRAME_STATS, "keyspace", "");
+        assert_true(slice_equal(frame.value, slice_text("# Keyspace\r\n")));
+        assert_int_equal(ask_frame(peer, 77, "", "").header.status, FRAME_BAD_REQUEST);
+        assert_true(sim_run_until(peer_has_ended, peer, NODE_STEPS_MAX));
+        peer_close(peer);
+        fixture_stop(&fixture, false);
+        sim_destroy();
+    }
+}
+
+/* ---- durability ------------------------------------------------------------------------------------------------ */
+
+/* Every SET that was acknowledged when the power failed is there after it, with any number of shards. */
+static void test_node__acknowledged_writes_survive_a_crash(void **state)
+{
+    (void)state;
+    for (unsigned seed = 1; seed <= 60; seed++) {
+        struct node_fixture fixture;
+        struct config config = fixture_config(1 + (unsigned)(seed % 4));
+        sim_create(seed);
+        fixture_start(&fixture, &config);
+        struct peer *peer = peer_open(&fixture);
+        for (unsigned i = 0; i < 200; i++) {
+            char key[16];
+            snprintf(key, sizeof(key), "key%u", i);
+            peer_say(peer, "SET", key, key, NULL);
+        }
+        uint64_t steps = 1 + sim_random(600);
+        while (steps-- > 0 && sim_step()) {
+        }
+        size_t acknowledged = peer->in_size / 5;
+        sim_crash(seed % 3 == 0 ? SIM_DROP_ALL : SIM_RANDOM);
+        fixture_free(&fixture);
+        peer_free(peer);
+
+        config = fixture_config(1 + (unsigned)sim_random(4));
+        fixture_start(&fixture, &config);
+        peer = peer_open(&fixture);
+        for (unsigned i = 0; i < acknowledged; i++) {
+            char key[16], reply[32];
+            snprintf(key, sizeof(key), "key%u", i);
+            snprintf(reply, sizeof(reply), "$%zu\r\n%s\r\n", strlen(key), key);
+            peer_say(peer, "GET", key, NULL);
+            peer_expect(peer, reply);
+        }
+        peer_close(peer);
+        fixture_stop(&fixture, false);
+        sim_destroy();
+    }
+}
+
+/* A disk that no longer takes writes: errors that say so, for keys of this shard and of others, and reads go on. */
+static void test_node__a_failed_write_becomes_an_error(void **state)
+{
+    (void)state;
+    for (unsigned seed = 1; seed <= 30; seed++) {
+        struct node_fixture fixture;
+        struct config config = fixture_config(1 + seed % 3);
+        sim_create(seed);
+        fixture_start(&fixture, &config);
+        struct peer *peer = peer_open(&fixture);
+        for (unsigned i = 0; i < 10; i++) {
+            char key[16];
+            snprintf(key, sizeof(key), "old%u", i);
+            peer_say(peer, "SET", key, "1", NULL);
+            peer_expect(peer, "+OK\r\n");
+        }
+        for (uint64_t nth = 1; nth <= 500; nth++)
+            sim_fail(RING_KIND_WRITE, nth, EIO);
+        for (unsigned i = 0; i < 40; i++) {
+            char key[16];
+            snprintf(key, sizeof(key), "key%u", i);
+            peer_say(peer, "SET", key, "1", NULL);
+        }
+        for (unsigned i = 0; i < 40; i++)
+            peer_expect_prefix(peer, "-MISCONF kvs-node: shard ");
+        for (unsigned i = 0; i < 10; i++) {
+            char key[16];
+            snprintf(key, sizeof(key), "old%u", i);
+            peer_say(peer, "GET", key, NULL);
+            peer_expect(peer, "$1\r\n1\r\n");
+            peer_say(peer, "DEL", key, "none", NULL);
+            peer_expect_prefix(peer, "-MISCONF kvs-node: shard ");
+        }
+        peer_close(peer);
+        fixture_stop(&fixture, false);
+        sim_destroy();
+    }
+}
+
+/* ---- starting and stopping ------------------------------------------------------------------------------------- */
+
+static void test_node__stop_answers_what_was_asked(void **state)
+{
+    (void)state;
+    for (unsigned seed = 1; seed <= 40; seed++) {
+        struct node_fixture fixture;
+        struct config config = fixture_config(1 + seed % 4);
+        sim_create(seed);
+        fixture_start(&fixture, &config);
+        struct peer *idle = peer_open(&fixture), *peer = peer_open(&fixture);
+        peer_say(peer, "PING", NULL);
+        peer_expect(peer, "+PONG\r\n");
+        for (unsigned i = 0; i < 100; i++) {
+            char key[16];
+            snprintf(key, sizeof(key), "key%u", i);
+            peer_say(peer, "SET", key, key, NULL);
+        }
+        uint64_t steps = sim_random(300);
+        while (steps-- > 0 && sim_step()) {
+        }
+        bool at_once = seed % 2 == 0;
+        node_stop(fixture.node, at_once);
+        fixture.status = node_supervise(fixture.node);
+        sim_ring_body(fixture.main_ring, fixture_main_body, &fixture);
+        assert_true(sim_run_until(fixture_ended, &fixture, NODE_STEPS_MAX));
+        assert_true(sim_run_until(peer_has_ended, peer, NODE_STEPS_MAX));
+        assert_true(sim_run_until(peer_has_ended, idle, NODE_STEPS_MAX));
+        size_t acknowledged = (peer->in_size - 7) / 5;
+        peer_close(peer);
+        peer_close(idle);
+        fixture_free(&fixture);
+
+        fixture_start(&fixture, &config);
+        peer = peer_open(&fixture);
+        for (unsigned i = 0; i < acknowledged; i++) {
+            char key[16];
+            snprintf(key, sizeof(key), "key%u", i);
+            peer_say(peer, "EXISTS", key, NULL);
+            peer_expect(peer, ":1\r\n");
+        }
+        peer_close(peer);
+        fixture_stop(&fixture, false);
+        sim_destroy();
+    }
+}
+
+static void test_node__an_address_in_use_ends_the_start(void **state)
+{
+    (void)state;
+    struct node_fixture fixture;
+    struct config config = fixture_config(2);
+    struct ring *other = NULL;
+    char message[RING_MESSAGE_BYTES];
+    int fd;
+    sim_create(1);
+    config.unix_path = "/run/kvs.sock";
+    assert_int_equal(ring_addr_unix(config.unix_path, &config.unix_addr), KVS_ERR_OK);
+    assert_int_equal(ring_open(&other, &(struct ring_options){.entries = 8}, message), KVS_ERR_OK);
+    assert_int_equal(ring_listen(other, &config.unix_addr, &fd), KVS_ERR_OK);
+    fixture_boot(&fixture, &config);
+    assert_int_equal(fixture.status, NODE_BROKEN);
+    assert_string_equal(node_message(fixture.node),
+                        "cannot listen on unix:/run/kvs.sock: address already in use; another server listens there: stop it, "
+                        "or choose another address with --addr or --unix");
+    assert_true(sim_run_until(fixture_ended, &fixture, NODE_STEPS_MAX));
+    fixture_free(&fixture);
+    sim_destroy();
+}
+
+static void test_node__one_client_too_many_is_told_so(void **state)
+{
+    (void)state;
+    struct node_fixture fixture;
+    struct config config = fixture_config(2);
+    config.max_clients = 2;
+    sim_create(1);
+    fixture_start(&fixture, &config);
+    struct peer *peers[3];
+    for (unsigned i = 0; i < 3; i++) {
+        peers[i] = peer_open(&fixture);
+        peer_say(peers[i], "PING", NULL);
+        peer_expect(peers[i], i < 2 ? "+PONG\r\n" : "-ERR max number of clients reached\r\n");
+    }
+    assert_true(sim_run_until(peer_has_ended, peers[2], NODE_STEPS_MAX));
+    for (unsigned i = 0; i < 3; i++)
+        peer_close(peers[i]);
+    fixture_stop(&fixture, false);
+    sim_destroy();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_node__serves_keys_of_all_shards),
+        cmocka_unit_test(test_node__pipelines_agree_with_a_model),
+        cmocka_unit_test(test_node__speaks_frames),
+        cmocka_unit_test(test_node__acknowledged_writes_survive_a_crash),
+        cmocka_unit_test(test_node__a_failed_write_becomes_an_error),
+        cmocka_unit_test(test_node__stop_answers_what_was_asked),
+        cmocka_unit_test(test_node__an_address_in_use_ends_the_start),
+        cmocka_unit_test(test_node__one_client_too_many_is_told_so),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
