@@ -204,12 +204,12 @@ bool segment_maker_idle(const struct segment_maker *maker)
     return !working && maker->state != MAKER_UNDO && !maker->timer_active;
 }
 
-void segment_maker_deinit(struct segment_maker *maker)
+void segment_maker_deinit(struct segment_maker *maker, struct ring *ring)
 {
     if (maker->image != NULL)
         image_give(maker->options.images, maker->image);
     maker->image = NULL;
     if (maker->fd >= 0)
-        ring_close_fd(maker->options.ring, maker->fd);
+        ring_close_fd(ring, maker->fd);
     maker->fd = -1;
 }

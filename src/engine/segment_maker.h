@@ -67,7 +67,7 @@ bool segment_maker_take(struct segment_maker *maker, struct segment **segment, u
 void segment_maker_stop(struct segment_maker *maker);
 /* True when nothing of it is in flight. */
 bool segment_maker_idle(const struct segment_maker *maker);
-/* Gives back what a stopped maker still holds. */
-void segment_maker_deinit(struct segment_maker *maker);
+/* Gives back what a stopped maker still holds. Its own ring may be closed by now: `ring` is the closing thread's. */
+void segment_maker_deinit(struct segment_maker *maker, struct ring *ring);
 
 #endif

@@ -135,7 +135,7 @@ static void store_free(struct store *store, struct ring *ring)
         if (shard->log.spare_image != NULL)
             image_give(&shard->images, shard->log.spare_image);
         if (shard->started)
-            segment_maker_deinit(&shard->maker);
+            segment_maker_deinit(&shard->maker, ring);
         store_wait_deinit(shard);
         image_pool_deinit(&shard->images);
         index_close(shard->index);

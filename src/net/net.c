@@ -325,11 +325,12 @@ void net_fail_gates(struct net *net, const char *text)
 {
     if (net->failing)
         return; /* the first reason is the reason, and active sends refer to its text */
-    static const char code[] = "ERR ";
-    char resp_text[NET_FAIL_TEXT_BYTES + sizeof code];
-    const bool has_code = strncmp(text, code, sizeof code - 1) == 0;
-    snprintf(net->fail_text, sizeof net->fail_text, "%s", has_code ? text + sizeof code - 1 : text);
-    snprintf(resp_text, sizeof resp_text, "%s%s", code, net->fail_text);
+    const size_t code_bytes = strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZ");
+    const bool has_code = code_bytes > 0 && text[code_bytes] == ' ';
+    char resp_text[NET_FAIL_TEXT_BYTES + 32];
+    snprintf(net->fail_text, sizeof net->fail_text, "%s", has_code ? text + code_bytes + 1 : text);
+    snprintf(resp_text, sizeof resp_text, "%.*s %s", has_code ? (int)(code_bytes < 30 ? code_bytes : 30) : 3,
+             has_code ? text : "ERR", net->fail_text);
 
     net->fail_error_bytes = resp_write_error(net->fail_errors, resp_text);
     net->fail_error_count = NET_BLOCK_BYTES / net->fail_error_bytes;

@@ -72,8 +72,8 @@ void net_close(struct net *net);
 void net_flush(struct net *net);
 /* Replies with a gate up to `gate` may leave. */
 void net_release(struct net *net, uint64_t gate);
-/* Replies whose gate has not been reached never will be: each becomes an error with this text, "ERR …" for RESP, status
- * FRAME_FAILED for frames. The same for every gate given from now on. */
+/* Replies whose gate has not been reached never will be: each becomes an error with this text: for RESP with the code it begins
+ * with ("MISCONF …"), or ERR; for frames without it, status FRAME_FAILED. The same for every gate given from now on. */
 void net_fail_gates(struct net *net, const char *text);
 
 /* ---- from inside resp_request and frame_request ---------------------------------------------------------------- */

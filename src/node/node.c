@@ -177,6 +177,11 @@ void node_shard_close(struct node *node, unsigned id)
     shard_close(&node->shards[id]);
 }
 
+void node_shard_abandon(struct node *node, unsigned id)
+{
+    shard_abandon(&node->shards[id]);
+}
+
 static enum shard_state state_of(const struct node *node, unsigned id)
 {
     return atomic_load_explicit(&node->shards[id].state, memory_order_acquire);

@@ -35,7 +35,7 @@ enum node_status {
 /* Opens the store. `ring` is the supervisor's; it and `config`'s strings live as long as the node. */
 enum kvs_err node_create(struct node **out, const struct config *config, struct ring *ring,
                          char message[NODE_MESSAGE_BYTES]);
-/* Closes the store. In a simulated crash with the shards in any state, after node_shard_close of each. */
+/* Closes the store. After a simulated crash too. */
 void node_destroy(struct node *node);
 
 unsigned node_shard_count(const struct node *node);
@@ -46,6 +46,8 @@ bool node_shard_turn(struct node *node, unsigned id, bool may_sleep);
  * the next turn comes when that time is over: they must turn such a shard again at once, and not let it sleep. */
 bool node_shard_busy(const struct node *node, unsigned id);
 void node_shard_close(struct node *node, unsigned id);
+/* In place of node_shard_close after a simulated crash, in any state. */
+void node_shard_abandon(struct node *node, unsigned id);
 
 /* Looks how far the shards have come and takes the next step. Whenever the supervisor's ring was woken, and on time-outs. */
 enum node_status node_supervise(struct node *node);

@@ -17,7 +17,6 @@
 #include "node/shard.h"
 
 #include "base/assert.h"
-#include "base/diag.h"
 #include "node/command.h"
 #include "node/dispatch.h"
 #include "node/node_internal.h"
@@ -133,24 +132,30 @@ void shard_open(struct shard *shard)
     shard_close(shard);
 }
 
-void shard_close(struct shard *shard)
+static void free_parts(struct shard *shard)
 {
-    /* net frees its connections' descriptors through the ring, if it was not interrupted in the middle. */
-    bool orderly = shard->net == NULL || net_drained(shard->net) || get_state(shard) < SHARD_SERVING;
-    if (!orderly && shard->ring != NULL) {
-        ring_close(shard->ring);
-        shard->ring = NULL;
-    }
     if (shard->net != NULL)
         net_close(shard->net);
-    if (shard->ring != NULL)
-        ring_close(shard->ring);
     op_pool_deinit(&shard->pool);
     free(shard->scratch);
     shard->net = NULL;
-    shard->ring = NULL;
     shard->engine = NULL;
     shard->scratch = NULL;
+}
+
+void shard_close(struct shard *shard)
+{
+    /* A start that failed leaves things in flight; the ring ends them. */
+    if (shard->ring != NULL)
+        ring_close(shard->ring);
+    shard->ring = NULL;
+    free_parts(shard);
+}
+
+void shard_abandon(struct shard *shard)
+{
+    shard->ring = NULL;
+    free_parts(shard);
 }
 
 /* ---- phases ---------------------------------------------------------------------------------------------------- */
@@ -223,15 +228,13 @@ static bool follow_phase(struct shard *shard)
 
 /* ---- the loop -------------------------------------------------------------------------------------------------- */
 
-/* The engine has stopped writing: whatever waits for its log is told so. */
+/* The engine has stopped writing, and has logged why: whatever waits for its log is told so. */
 static void fail(struct shard *shard)
 {
     shard->failed = true;
     char text[REPLY_ERROR_BYTES_MAX - 64];
     struct reply_origin origin = shard_origin(shard);
     reply_error_text(text, KVS_ERR_FAILED, &origin);
-    diag_error("shard %u stopped writing after a storage failure: %s; reads go on", shard->id,
-               engine_failure_text(shard->engine));
     net_fail_gates(shard->net, text);
 }
 

@@ -84,8 +84,10 @@ struct shard {
 void shard_open(struct shard *shard);
 /* One turn of the loop; waits for something to happen when it may sleep. False when the shard has reached SHARD_EXIT. */
 bool shard_turn(struct shard *shard, bool may_sleep);
-/* Frees everything. At any time in a simulated crash, else after shard_turn returned false. */
+/* Frees everything, after shard_turn returned false. */
 void shard_close(struct shard *shard);
+/* Frees the memory of a shard whose ring is gone: after a simulated crash. */
+void shard_abandon(struct shard *shard);
 
 static inline void shard_count(uint64_t *counter)
 {

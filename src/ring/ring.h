@@ -112,10 +112,12 @@ void ring_await(struct ring *ring, struct ring_op *op);
 /*
  * Wakes the thread that sleeps in ring_turn(target) from the thread of `ring`: its ring_turn returns, with no callback.
  * Safe at any time while both rings are open; a wake-up is never lost, several may become one.
+ * It leaves with the next ring_turn (or ring_close) of `ring`, so that one system call serves all.
  */
 void ring_wake(struct ring *ring, struct ring *target);
 
-/* Asks for the end of an operation in flight. It still completes: with CANCELLED, or with its result if that was sooner. */
+/* Asks for the end of an operation in flight. It still completes: with CANCELLED, or with its result if that was sooner. A
+ * multishot operation's last completion (the one without RING_MORE) may then be a good one. */
 void ring_cancel(struct ring *ring, struct ring_op *op);
 
 /* ---- time and chance ------------------------------------------------------------------------------------------- */
@@ -153,7 +155,7 @@ void ring_file_allocate(struct ring *ring, struct ring_op *op, int fd, uint64_t 
 void ring_file_rename(struct ring *ring, struct ring_op *op, int dir_fd, const char *from, const char *to);
 void ring_file_unlink(struct ring *ring, struct ring_op *op, int dir_fd, const char *path);
 
-/* Closes any descriptor without waiting. Nothing may be in flight on it. */
+/* Closes any descriptor without waiting: with the next ring_turn or ring_close. Nothing may be in flight on it. */
 void ring_close_fd(struct ring *ring, int fd);
 
 /* Blocking calls for start-up and tools, before the ring serves anybody. */

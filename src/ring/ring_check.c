@@ -233,7 +233,7 @@ static void check_limits(struct report *report)
     (void)sched_getaffinity(0, sizeof(cpus), &cpus);
     fprintf(report->out, "CPUs to run on: %d\n", CPU_COUNT(&cpus));
     long long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-    fprintf(report->out, "RAM: %lld MiB\n", pages > 0 && page > 0 ? pages * page / (1024 * 1024) : 0);
+    fprintf(report->out, "RAM: %lld MiB\n", pages > 0 && page > 0 ? pages * page / (1024LL * 1024) : 0);
 }
 
 enum kvs_err ring_check(FILE *out, const char *data_dir)

@@ -70,8 +70,10 @@ void sim_file_release(struct sim_file *file)
     KVS_ASSERT(file->refs > 0);
     if (--file->refs > 0)
         return;
-    while (!list_empty(&file->unsynced))
-        unsynced_free(container_of(file->unsynced.next, struct sim_unsynced, link));
+    for (struct list *node = file->unsynced.next, *next; node != &file->unsynced; node = next) {
+        next = node->next;
+        unsynced_free(container_of(node, struct sim_unsynced, link));
+    }
     list_remove(&file->link);
     free(file->now.data);
     free(file->durable.data);
@@ -162,8 +164,9 @@ static void tear(struct sim_file *file, const struct sim_unsynced *write)
 
 void sim_file_crash(struct sim_file *file, enum sim_crash_mode mode)
 {
-    while (!list_empty(&file->unsynced)) {
-        struct sim_unsynced *write = container_of(file->unsynced.next, struct sim_unsynced, link);
+    for (struct list *node = file->unsynced.next, *next; node != &file->unsynced; node = next) {
+        struct sim_unsynced *write = container_of(node, struct sim_unsynced, link);
+        next = node->next;
         uint64_t fate = mode == SIM_RANDOM ? sim_random(3) : mode == SIM_KEEP_ALL ? 0 : 1;
         if (fate == 0)
             unsynced_apply(file, write);

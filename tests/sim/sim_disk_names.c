@@ -144,14 +144,20 @@ void sim_dir_sync(struct sim_dir *dir, uint64_t sequence, bool failing)
 
 static void clear(struct list *names)
 {
-    while (!list_empty(names))
-        sim_name_set(names, container_of(names->next, struct sim_name, link)->name, NULL);
+    for (struct list *node = names->next, *next; node != names; node = next) {
+        struct sim_name *entry = container_of(node, struct sim_name, link);
+        next = node->next;
+        sim_file_release(entry->file);
+        free(entry);
+    }
+    list_init(names);
 }
 
 void sim_dir_crash(struct sim_dir *dir, enum sim_crash_mode mode)
 {
-    while (!list_empty(&dir->unsynced)) {
-        struct sim_change *change = container_of(dir->unsynced.next, struct sim_change, link);
+    for (struct list *node = dir->unsynced.next, *next; node != &dir->unsynced; node = next) {
+        struct sim_change *change = container_of(node, struct sim_change, link);
+        next = node->next;
         if (mode == SIM_KEEP_ALL || (mode == SIM_RANDOM && sim_chance(50)))
             change_apply(dir, change);
         change_free(change);
@@ -165,8 +171,10 @@ void sim_dir_crash(struct sim_dir *dir, enum sim_crash_mode mode)
 
 void sim_dir_free(struct sim_dir *dir)
 {
-    while (!list_empty(&dir->unsynced))
-        change_free(container_of(dir->unsynced.next, struct sim_change, link));
+    for (struct list *node = dir->unsynced.next, *next; node != &dir->unsynced; node = next) {
+        next = node->next;
+        change_free(container_of(node, struct sim_change, link));
+    }
     clear(&dir->now);
     clear(&dir->durable);
     list_remove(&dir->link);

@@ -114,8 +114,10 @@ static void socket_close(struct sim_socket *socket)
         end_stream(peer);
         peer->peer = NULL;
     }
-    while (!list_empty(&socket->chunks))
-        free(container_of(list_pop_front(&socket->chunks), struct chunk, link));
+    for (struct list *node = socket->chunks.next, *next; node != &socket->chunks; node = next) {
+        next = node->next;
+        free(container_of(node, struct chunk, link));
+    }
     list_remove(&socket->link);
     free(socket);
 }
@@ -288,8 +290,9 @@ static size_t arrived(const struct sim_socket *socket)
 static void take(struct sim_socket *socket, uint8_t *out, size_t size)
 {
     socket->queued -= size;
-    while (size > 0) {
-        struct chunk *chunk = container_of(socket->chunks.next, struct chunk, link);
+    for (struct list *node = socket->chunks.next, *next; size > 0; node = next) {
+        struct chunk *chunk = container_of(node, struct chunk, link);
+        next = node->next;
         size_t part = chunk->size - chunk->used < size ? chunk->size - chunk->used : size;
         memcpy(out, chunk->data + chunk->used, part);
         out += part;

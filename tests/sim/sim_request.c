@@ -46,8 +46,8 @@ static int take_fault(enum ring_kind kind)
     return sys_errno;
 }
 
-/* O_DIRECT takes nothing unaligned: the kernel answers EINVAL. Where that is a mistake it is to be seen at once; where a
- * read has gone on past the end of a file, it is part of the game. */
+/* O_DIRECT takes nothing unaligned: the kernel answers EINVAL. Where that is a mistake it is to be seen at once; where
+ * a read has gone on past the end of a file, it is part of the game. */
 static bool is_misaligned(const struct ring_op *op)
 {
     if (!(sim_fd_get(op->file)->flags & RING_OPEN_DIRECT))
@@ -139,11 +139,12 @@ static struct ring_result do_recv(struct sim_request *request)
         return result;
     uint16_t id = ring->free_ids[ring->free_head];
     result.value = sim_net_recv(request->op->file, ring_buffer_data(ring, id), ring->buffer_bytes);
-    if (result.value > 0) {
-        result.has_buffer = true;
+    /* At the end of a stream the kernel may hand out a buffer with nothing in it. */
+    result.has_buffer = result.value > 0 || (result.value == 0 && sim_chance(50));
+    if (result.has_buffer)
         result.buffer_id = take_buffer(ring);
+    if (result.value > 0)
         result.more = !sim_chance(10); /* the kernel, too, ends a multishot for reasons of its own */
-    }
     return result;
 }
 

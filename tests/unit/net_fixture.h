@@ -365,6 +365,13 @@ static inline void client_read(struct client *client)
     ring_recv(client->fixture->client, &client->recv, client->fd);
 }
 
+/* Reads nothing until client_read. */
+static inline void client_pause(struct client *client)
+{
+    ring_cancel(client->fixture->client, &client->recv);
+    wait_until(client->fixture, !client->reading);
+}
+
 static inline void client_pump(struct client *client)
 {
     if (client->sending || client->out_at == client->out_size || client->fd < 0 || client->closed)

@@ -157,6 +157,16 @@ static inline void fixture_free(struct node_fixture *fixture)
     ring_close(fixture->main_ring);
 }
 
+/* Power loss; memory of the dead node is freed. */
+static inline void fixture_crash(struct node_fixture *fixture, enum sim_crash_mode mode)
+{
+    sim_crash(mode);
+    for (unsigned i = 0; i < fixture->config.threads; i++)
+        node_shard_abandon(fixture->node, i);
+    node_destroy(fixture->node);
+    fixture->node = NULL;
+}
+
 static inline void fixture_stop(struct node_fixture *fixture, bool at_once)
 {
     node_stop(fixture->node, at_once);
@@ -323,10 +333,16 @@ static inline bool peer_is_idle(void *context)
     return !ring_op_active(&peer->recv_op) && !ring_op_active(&peer->send_op) && !ring_op_active(&peer->connect_op);
 }
 
+static inline bool peer_is_connected(void *context)
+{
+    const struct peer *peer = context;
+    return peer->connected;
+}
+
 static inline void peer_close(struct peer *peer)
 {
-    if (peer->connected)
-        ring_shutdown(peer->ring, peer->fd);
+    assert_true(sim_run_until(peer_is_connected, peer, NODE_STEPS_MAX));
+    ring_shutdown(peer->ring, peer->fd);
     assert_true(sim_run_until(peer_is_idle, peer, NODE_STEPS_MAX));
     ring_close_fd(peer->ring, peer->fd);
     peer_free(peer);

@@ -146,6 +146,33 @@ static void test_net__failed_gates_become_one_error_each(void **state)
     }
 }
 
+static void test_net__failed_run_may_be_longer_than_a_send(void **state)
+{
+    (void)state;
+    for_each_seed(SEEDS)
+    {
+        struct fixture *fixture = fixture_create();
+        fixture->ring_options.buffer_bytes = 65536;
+        fixture->options.requests_max = 100000;
+        fixture_open(fixture);
+        sim_set_socket_bytes(1 << 20);
+        struct client *client = client_open(fixture);
+        enum { COUNT = 60000 };
+        char *requests = malloc((size_t)COUNT * 9);
+        for (int i = 0; i < COUNT; i++)
+            memcpy(requests + (size_t)i * 9, "GATED x\r\n", 9);
+        client_send(client, requests, (size_t)COUNT * 9);
+        wait_until(fixture, fixture->requests == COUNT);
+        net_fail_gates(fixture->net, "gone");
+        for (int i = 0; i < COUNT; i++)
+            client_expect(client, "-ERR gone\r\n");
+        client_say(client, "ECHO after\r\n");
+        client_expect(client, "$5\r\nafter\r\n");
+        free(requests);
+        fixture_stop(fixture);
+    }
+}
+
 static void test_net__failure_text_may_bring_its_own_code(void **state)
 {
     (void)state;
@@ -271,6 +298,7 @@ int main(void)
         cmocka_unit_test(test_net__run_does_not_grow_past_its_turn),
         cmocka_unit_test(test_net__filled_slot_waits_for_its_gate),
         cmocka_unit_test(test_net__failed_gates_become_one_error_each),
+        cmocka_unit_test(test_net__failed_run_may_be_longer_than_a_send),
         cmocka_unit_test(test_net__failure_text_may_bring_its_own_code),
         cmocka_unit_test(test_net__gate_reached_before_failure_is_kept),
         cmocka_unit_test(test_net__large_replies_leave_whole),

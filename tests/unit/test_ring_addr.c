@@ -39,6 +39,8 @@ static void test_ring_addr__nonsense_is_invalid(void **state)
         "[]:80",
         "[1.2.3.4]:1",
         "localhost:80",
+        "1.2.3.4:000080",
+        "1.2.3.4:4294967376",
         "[::1:80",
         "[::1%lo]:80",
         "[:80",

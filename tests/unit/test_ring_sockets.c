@@ -141,6 +141,8 @@ static void test_ring_sim__streams_are_cut_but_whole(void **state)
         assert_true(sim_run_until(server_ended, NULL, 1000));
         assert_int_equal(server.error, KVS_ERR_OK);
         assert_int_equal(server.recv.bytes, 0);
+        assert_int_equal(server.recv.flags, 0);
+        assert_int_equal(ring_buffers_free(server.ring), 4);
         sim_destroy();
     }
 }
