@@ -132,7 +132,7 @@ static void handle_received(struct net_conn *conn, uint8_t *data, size_t size)
     size_t at = 0;
     if (conn->input.size > 0)
         at = complete_partial(conn, data, size);
-    if (at < size && conn->state == NET_OPEN && !conn->hold)
+    if (at < size && conn->state == NET_OPEN && conn->hold == NET_HOLD_NONE)
         at += conn_handle(conn, data + at, size - at);
     if (at < size && conn->state == NET_OPEN)
         (void)input_append(conn, data + at, size - at);
@@ -145,8 +145,8 @@ void conn_resume(struct net_conn *conn)
     struct net_input *input = &conn->input;
     list_remove(&conn->wait);
     conn_enter_turn(conn);
-    conn->hold = conn_must_hold(conn);
-    if (!conn->hold && input->size > 0) {
+    conn->hold = (uint8_t)conn_must_hold(conn);
+    if (conn->hold == NET_HOLD_NONE && input->size > 0) {
         handle_begin(conn);
         input_consume(conn, conn_handle(conn, input->data + input->begin, input->size));
         handle_end(conn);
@@ -156,9 +156,12 @@ void conn_resume(struct net_conn *conn)
 
 /* ---- holding back ----------------------------------------------------------------------------------------------- */
 
-static bool has_shrunk(const struct net_conn *conn)
+/* True when a connection on hold may go on: in the next turn at the latest. */
+static bool may_go_on(const struct net_conn *conn)
 {
     const struct net_options *options = &conn->net->options;
+    if (conn->hold == NET_HOLD_TURN)
+        return true;
     return conn->output_bytes <= options->output_bytes_max / 2 && conn->under_way <= options->requests_max / 2;
 }
 
@@ -174,9 +177,9 @@ static void stop_receiving(struct net_conn *conn)
 static void take_data(struct net_conn *conn, uint8_t *data, size_t size)
 {
     conn_enter_turn(conn);
-    if (conn_must_hold(conn))
-        conn->hold = true;
-    if (!conn->hold) {
+    if (conn->hold != NET_HOLD_OVER && conn_must_hold(conn) != NET_HOLD_NONE)
+        conn->hold = (uint8_t)conn_must_hold(conn);
+    if (conn->hold == NET_HOLD_NONE) {
         handle_received(conn, data, size);
         return;
     }
@@ -188,7 +191,7 @@ static void take_data(struct net_conn *conn, uint8_t *data, size_t size)
 
 void conn_sent(struct net_conn *conn)
 {
-    if (conn->state == NET_OPEN && conn->hold && conn->input.size > 0 && has_shrunk(conn))
+    if (conn->state == NET_OPEN && conn->hold == NET_HOLD_OVER && conn->input.size > 0 && may_go_on(conn))
         conn_resume(conn);
     else
         conn_settle(conn);
@@ -235,7 +238,7 @@ static void received(struct ring_op *op)
         if (op->bytes == 0)
             conn->eof = true;
     } else if (op->error == KVS_ERR_NO_BUFFERS) {
-        if ((conn->state == NET_OPEN && !conn->hold) || conn->state == NET_REFUSED) {
+        if ((conn->state == NET_OPEN && conn->hold == NET_HOLD_NONE) || conn->state == NET_REFUSED) {
             list_remove(&conn->wait);
             list_push_back(&net->parked, &conn->wait);
         }
@@ -256,15 +259,15 @@ static bool is_waiting(const struct net_conn *conn)
 static void settle_input(struct net_conn *conn)
 {
     struct net *net = conn->net;
-    if (conn->hold && has_shrunk(conn)) {
+    if (conn->hold != NET_HOLD_NONE && may_go_on(conn)) {
         if (conn->input.size == 0) {
-            conn->hold = false;
+            conn->hold = NET_HOLD_NONE;
         } else if (!is_waiting(conn)) {
             list_push_back(&net->runnable, &conn->wait);
             net_run_again(net);
         }
     }
-    if (conn->hold)
+    if (conn->hold != NET_HOLD_NONE)
         return;
     if (conn->eof)
         conn_end(conn);
@@ -336,7 +339,7 @@ void conn_end(struct net_conn *conn)
     if (conn->state != NET_OPEN && conn->state != NET_REFUSED)
         return;
     conn->state = NET_ENDING;
-    conn->hold = false;
+    conn->hold = NET_HOLD_NONE;
     list_remove(&conn->wait);
     /* What still comes is read and ignored while replies leave: unread bytes at the close would make the kernel reset
      * the connection, and the peer might lose them. */

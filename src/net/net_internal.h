@@ -91,6 +91,13 @@ enum net_state {
     NET_CLOSING, /* sends nothing more; closes when no operation and no slot refers to it */
 };
 
+/* Why nothing of a connection is handled for now. */
+enum net_hold {
+    NET_HOLD_NONE,
+    NET_HOLD_TURN, /* it has had its share of this turn */
+    NET_HOLD_OVER, /* it has too much under way: until that has shrunk to half */
+};
+
 enum net_protocol { NET_PROTOCOL_UNKNOWN, NET_PROTOCOL_RESP, NET_PROTOCOL_FRAME };
 
 /* Received bytes that are not handled yet: a partial request, or, while the connection is held, any number of them. */
@@ -106,10 +113,10 @@ struct net_conn {
     int fd;
     uint8_t state;    /* enum net_state */
     uint8_t protocol; /* enum net_protocol */
+    uint8_t hold;     /* enum net_hold */
     bool refused;     /* the handler knows nothing of it */
     bool handling;    /* requests of it are being handled further up the stack, which will settle it */
     bool answered;    /* the current request */
-    bool hold;        /* handles nothing until its output has shrunk, or until the next turn */
     bool eof;
     bool receiving; /* recv is active */
     bool cancelled; /* … and asked to end */
@@ -297,12 +304,13 @@ static inline void conn_enter_turn(struct net_conn *conn)
     }
 }
 
-/* True when the connection has had its share, or has too much under way. */
-static inline bool conn_must_hold(const struct net_conn *conn)
+/* Whether the next request may be handled. */
+static inline enum net_hold conn_must_hold(const struct net_conn *conn)
 {
     const struct net_options *options = &conn->net->options;
-    return conn->turn_requests >= NET_TURN_REQUESTS_MAX || conn->output_bytes > options->output_bytes_max ||
-           conn->under_way >= options->requests_max;
+    if (conn->output_bytes > options->output_bytes_max || conn->under_way >= options->requests_max)
+        return NET_HOLD_OVER;
+    return conn->turn_requests >= NET_TURN_REQUESTS_MAX ? NET_HOLD_TURN : NET_HOLD_NONE;
 }
 
 /* ---- net_output.c ----------------------------------------------------------------------------------------------- */

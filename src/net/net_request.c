@@ -49,7 +49,7 @@ static void give_up(struct net_conn *conn)
 static inline void count_request(struct net_conn *conn)
 {
     conn->turn_requests++;
-    conn->hold = conn_must_hold(conn);
+    conn->hold = (uint8_t)conn_must_hold(conn);
 }
 
 /* ---- RESP ------------------------------------------------------------------------------------------------------- */
@@ -127,7 +127,7 @@ static size_t handle_resp_all(struct net_conn *conn, uint8_t *data, size_t size)
     struct resp_parser *parser = &conn->parser;
     uint64_t requests = 0;
     size_t at = 0;
-    while (at < size && conn->state == NET_OPEN && !conn->hold) {
+    while (at < size && conn->state == NET_OPEN && conn->hold == NET_HOLD_NONE) {
         const enum resp_status status = resp_parse(parser, data + at, size - at);
         if (__builtin_expect(status == RESP_REQUEST, 1)) {
             handle_resp(conn, data + at);
@@ -254,7 +254,7 @@ static size_t handle_frames_all(struct net_conn *conn, const uint8_t *data, size
             at += bytes;
             continue;
         }
-        if (conn->hold)
+        if (conn->hold != NET_HOLD_NONE)
             break;
         struct frame frame;
         const enum frame_result result = frame_parse(data + at, size - at, limits, &frame);

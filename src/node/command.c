@@ -1,9 +1,9 @@
 /*
  * command.c - from a RESP request to its handler.
  *
- * Happy path: the name is looked up (three letters, GET and SET and DEL, by one comparison; others by binary search), the
- * number of arguments is held against the table, the handler runs. Failures: unknown command, unknown subcommand, wrong
- * number of arguments; the texts are Redis's, because clients match on them.
+ * Happy path: the name is looked up (three letters, GET and SET and DEL, by one comparison; others by binary search),
+ * the number of arguments is held against the table, the handler runs. Failures: unknown command, unknown subcommand,
+ * wrong number of arguments; the texts are Redis's, because clients match on them.
  */
 #include "node/command.h"
 
@@ -169,12 +169,13 @@ static void refuse_unknown(struct call *call)
     quoted[0] = 0;
     for (unsigned i = 1; i < call->count && size < QUOTED_BYTES_MAX; i++) {
         int length = printable(call->args[i], QUOTED_BYTES_MAX - size);
-        int printed = snprintf(quoted + size, sizeof(quoted) - size, "'%.*s' ", length, (const char *)call->args[i].data);
+        int printed =
+            snprintf(quoted + size, sizeof(quoted) - size, "'%.*s' ", length, (const char *)call->args[i].data);
         KVS_ASSERT(printed >= 0 && (size_t)printed < sizeof(quoted) - size);
         size += (size_t)printed;
     }
-    call_error(call, "ERR unknown command '%.*s', with args beginning with: %s", printable(call->args[0], QUOTED_BYTES_MAX),
-               (const char *)call->args[0].data, quoted);
+    call_error(call, "ERR unknown command '%.*s', with args beginning with: %s",
+               printable(call->args[0], QUOTED_BYTES_MAX), (const char *)call->args[0].data, quoted);
 }
 
 static const char *upper(const char *name, char out[32])
@@ -246,7 +247,8 @@ void command_resp(void *context, struct net_conn *conn, const struct slice *args
         refuse_client(&call);
         return;
     }
-    /* The two that matter most, without a search. ORing 0x20 makes capitals small, and turns nothing else into these. */
+    /* The two that matter most, without a search. ORing 0x20 makes capitals small, and turns nothing else into these.
+     */
     if (args[0].size == 3 && (args[0].data[1] | 0x20) == 'e' && (args[0].data[2] | 0x20) == 't') {
         uint8_t first = args[0].data[0] | 0x20;
         if (first == 'g' && count == 2) {

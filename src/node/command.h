@@ -1,8 +1,8 @@
 /*
  * command.h - the commands of the node: one table that drives dispatch and describes them to clients.
  *
- * Handlers run on the thread of the connection's shard, inside an engine section, and answer the connection's current request
- * exactly once: through call_…, gather_…, or dispatch_request_one.
+ * Handlers run on the thread of the connection's shard, inside an engine section, and answer the connection's current
+ * request exactly once: through call_…, gather_…, or dispatch_request_one.
  */
 #ifndef KVS_NODE_COMMAND_H
 #define KVS_NODE_COMMAND_H
@@ -93,13 +93,13 @@ void text_null(struct text *text, int resp_version);
 
 /* ---- handlers -------------------------------------------------------------------------------------------------- */
 
-command_fn command_get, command_set, command_del, command_exists, command_mget;               /* command_keys.c */
+command_fn command_get, command_set, command_del, command_exists, command_mget; /* command_keys.c */
 command_fn command_auth, command_echo, command_hello, command_ping, command_quit, command_select,
-    command_durability;                                                                       /* command_connection.c */
-command_fn command_info, command_dbsize;                                                      /* command_server.c */
-command_fn command_command;                                                                   /* command_docs.c */
-extern const struct subcommand command_client_subcommands[];                                  /* command_client.c */
-extern const struct subcommand command_config_subcommands[];                                  /* command_server.c */
-extern const struct subcommand command_command_subcommands[];                                 /* command_docs.c */
+    command_durability;                                       /* command_connection.c */
+command_fn command_info, command_dbsize;                      /* command_server.c */
+command_fn command_command;                                   /* command_docs.c */
+extern const struct subcommand command_client_subcommands[];  /* command_client.c */
+extern const struct subcommand command_config_subcommands[];  /* command_server.c */
+extern const struct subcommand command_command_subcommands[]; /* command_docs.c */
 
 #endif

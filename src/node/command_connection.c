@@ -6,8 +6,9 @@
 #include "node/command.h"
 #include "node/command_client.h"
 
-#define NO_PASSWORD                                                                                                    \
-    "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is " \
+#define NO_PASSWORD                                                                                       \
+    "ERR AUTH <password> called without any password configured for the default user. Are you sure your " \
+    "configuration is "                                                                                   \
     "correct?"
 
 void command_ping(struct call *call)

@@ -1,7 +1,8 @@
 /*
  * command_docs.c - COMMAND: the table, told to clients.
  *
- * Shapes are those of Redis 7: an entry is an array of ten, of which tips, key specifications and subcommands are empty here.
+ * Shapes are those of Redis 7: an entry is an array of ten, of which tips, key specifications and subcommands are empty
+ * here.
  */
 #include "node/command.h"
 
@@ -9,9 +10,9 @@ static const struct {
     unsigned flag;
     const char *name;
 } flag_names[] = {
-    {COMMAND_WRITE, "write"},     {COMMAND_READONLY, "readonly"}, {COMMAND_DENYOOM, "denyoom"},
-    {COMMAND_ADMIN, "admin"},     {COMMAND_NOSCRIPT, "noscript"}, {COMMAND_LOADING, "loading"},
-    {COMMAND_STALE, "stale"},     {COMMAND_FAST, "fast"},         {COMMAND_NO_AUTH, "no_auth"},
+    {COMMAND_WRITE, "write"},           {COMMAND_READONLY, "readonly"}, {COMMAND_DENYOOM, "denyoom"},
+    {COMMAND_ADMIN, "admin"},           {COMMAND_NOSCRIPT, "noscript"}, {COMMAND_LOADING, "loading"},
+    {COMMAND_STALE, "stale"},           {COMMAND_FAST, "fast"},         {COMMAND_NO_AUTH, "no_auth"},
     {COMMAND_ALLOW_BUSY, "allow_busy"},
 };
 

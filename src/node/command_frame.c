@@ -1,8 +1,8 @@
 /*
  * command_frame.c - requests of the binary protocol.
  *
- * Happy path: the opcode says what to do; the reply carries the request's id and may overtake others. Failure: an opcode that
- * is not known is answered with BAD_REQUEST and ends the connection, as docs/PROTOCOL.md says.
+ * Happy path: the opcode says what to do; the reply carries the request's id and may overtake others. Failure: an
+ * opcode that is not known is answered with BAD_REQUEST and ends the connection, as docs/PROTOCOL.md says.
  */
 #include "node/command.h"
 #include "node/dispatch.h"

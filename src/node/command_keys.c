@@ -38,7 +38,8 @@ void command_set(struct call *call)
     if (!keys_fit(call, call->args + 1, 1))
         return;
     if (call->args[2].size > KVS_VALUE_BYTES_MAX) {
-        call_error(call, "ERR value of %zu bytes is too large; the limit is %u", call->args[2].size, KVS_VALUE_BYTES_MAX);
+        call_error(call, "ERR value of %zu bytes is too large; the limit is %u", call->args[2].size,
+                   KVS_VALUE_BYTES_MAX);
         return;
     }
     struct engine_request request =

@@ -49,11 +49,11 @@ static unsigned list_parameters(const struct node *node, struct parameter out[12
     const struct config *config = &node->config;
     unsigned count = 0;
     bool persistent = strcmp(config->engine, "memory") != 0;
-#define PARAMETER(parameter, ...)                                                                                      \
-    do {                                                                                                               \
-        out[count].name = (parameter);                                                                                 \
-        snprintf(out[count].value, sizeof(out[count].value), __VA_ARGS__);                                             \
-        count++;                                                                                                       \
+#define PARAMETER(parameter, ...)                                          \
+    do {                                                                   \
+        out[count].name = (parameter);                                     \
+        snprintf(out[count].value, sizeof(out[count].value), __VA_ARGS__); \
+        count++;                                                           \
     } while (0)
     PARAMETER("appendfsync", "%s", config->relaxed ? "everysec" : "always");
     PARAMETER("appendonly", "%s", persistent ? "yes" : "no");
@@ -108,7 +108,8 @@ static void run_config_get(struct call *call)
 
 static void run_config_set(struct call *call)
 {
-    call_error(call, "ERR CONFIG SET is not offered: kvs-node takes its options from the command line, see kvs-node --help");
+    call_error(call,
+               "ERR CONFIG SET is not offered: kvs-node takes its options from the command line, see kvs-node --help");
 }
 
 const struct subcommand command_config_subcommands[] = {

@@ -1,8 +1,8 @@
 /*
  * command_table.c - every command the node offers, in one place.
  *
- * Sorted by name: command_find searches by halves (a unit test holds it to that). Numbers, flags and categories are those of
- * Redis 7 where Redis has the command, so that clients that ask COMMAND find what they know.
+ * Sorted by name: command_find searches by halves (a unit test holds it to that). Numbers, flags and categories are
+ * those of Redis 7 where Redis has the command, so that clients that ask COMMAND find what they know.
  */
 #include "node/command.h"
 
@@ -25,32 +25,33 @@ const struct command command_table[] = {
      needs_subcommand, command_config_subcommands},
     {"dbsize", 1, COMMAND_READONLY | COMMAND_FAST, 0, 0, 0, "server", "@keyspace @read @fast",
      "Return the number of keys in the selected database", "1.0.0", command_dbsize, NULL},
-    {"del", -2, COMMAND_WRITE, 1, -1, 1, "generic", "@keyspace @write @slow", "Delete a key", "1.0.0", command_del, NULL},
-    {"echo", 2, ALWAYS | COMMAND_FAST, 0, 0, 0, "connection", "@fast @connection", "Echo the given string", "1.0.0", command_echo,
+    {"del", -2, COMMAND_WRITE, 1, -1, 1, "generic", "@keyspace @write @slow", "Delete a key", "1.0.0", command_del,
      NULL},
+    {"echo", 2, ALWAYS | COMMAND_FAST, 0, 0, 0, "connection", "@fast @connection", "Echo the given string", "1.0.0",
+     command_echo, NULL},
     {"exists", -2, COMMAND_READONLY | COMMAND_FAST, 1, -1, 1, "generic", "@keyspace @read @fast",
      "Determine if a key exists", "1.0.0", command_exists, NULL},
-    {"get", 2, COMMAND_READONLY | COMMAND_FAST, 1, 1, 1, "string", "@read @string @fast", "Get the value of a key", "1.0.0",
-     command_get, NULL},
-    {"hello", -1, COMMAND_NOSCRIPT | ALWAYS | COMMAND_FAST | COMMAND_NO_AUTH | COMMAND_ALLOW_BUSY, 0, 0, 0, "connection",
-     "@fast @connection", "Handshake with Redis", "6.0.0", command_hello, NULL},
-    {"info", -1, ALWAYS, 0, 0, 0, "server", "@slow @dangerous", "Get information and statistics about the server", "1.0.0",
-     command_info, NULL},
+    {"get", 2, COMMAND_READONLY | COMMAND_FAST, 1, 1, 1, "string", "@read @string @fast", "Get the value of a key",
+     "1.0.0", command_get, NULL},
+    {"hello", -1, COMMAND_NOSCRIPT | ALWAYS | COMMAND_FAST | COMMAND_NO_AUTH | COMMAND_ALLOW_BUSY, 0, 0, 0,
+     "connection", "@fast @connection", "Handshake with Redis", "6.0.0", command_hello, NULL},
+    {"info", -1, ALWAYS, 0, 0, 0, "server", "@slow @dangerous", "Get information and statistics about the server",
+     "1.0.0", command_info, NULL},
     {"kvs.durability", -1, COMMAND_FAST, 0, 0, 0, "connection", "@fast @connection",
      "Tell, or choose, whether this connection's writes are on disk when they are acknowledged", "0.1.0",
      command_durability, NULL},
     {"mget", -2, COMMAND_READONLY | COMMAND_FAST, 1, -1, 1, "string", "@read @string @fast",
      "Get the values of all the given keys", "1.0.0", command_mget, NULL},
-    {"ping", -1, COMMAND_FAST, 0, 0, 0, "connection", "@fast @connection", "Ping the server", "1.0.0", command_ping, NULL},
+    {"ping", -1, COMMAND_FAST, 0, 0, 0, "connection", "@fast @connection", "Ping the server", "1.0.0", command_ping,
+     NULL},
     {"quit", -1, COMMAND_NOSCRIPT | ALWAYS | COMMAND_FAST | COMMAND_NO_AUTH | COMMAND_ALLOW_BUSY, 0, 0, 0, "connection",
      "@fast @connection", "Close the connection", "1.0.0", command_quit, NULL},
     {"select", 2, ALWAYS | COMMAND_FAST, 0, 0, 0, "connection", "@fast @connection",
      "Change the selected database for the current connection", "1.0.0", command_select, NULL},
-    {"set", -3, COMMAND_WRITE | COMMAND_DENYOOM, 1, 1, 1, "string", "@write @string @slow", "Set the string value of a key",
-     "1.0.0", command_set, NULL},
+    {"set", -3, COMMAND_WRITE | COMMAND_DENYOOM, 1, 1, 1, "string", "@write @string @slow",
+     "Set the string value of a key", "1.0.0", command_set, NULL},
     {"unlink", -2, COMMAND_WRITE | COMMAND_FAST, 1, -1, 1, "generic", "@keyspace @write @fast",
-     "Delete a key asynchronously in another thread. Otherwise it is just as DEL, but non blocking.", "4.0.0", command_del,
-     NULL},
+     "Delete keys, as DEL does", "4.0.0", command_del, NULL},
 };
 
 const unsigned command_table_count = ARRAY_COUNT(command_table);

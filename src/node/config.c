@@ -83,7 +83,7 @@ bool config_parse_size(const char *text, uint64_t *bytes)
         const char *suffix;
         unsigned shift;
     } units[] = {
-        {"", 0},   {"b", 0},    {"k", 10}, {"kb", 10},  {"kib", 10}, {"m", 20},  {"mb", 20},
+        {"", 0},     {"b", 0},  {"k", 10},  {"kb", 10},  {"kib", 10}, {"m", 20},  {"mb", 20},
         {"mib", 20}, {"g", 30}, {"gb", 30}, {"gib", 30}, {"t", 40},   {"tb", 40}, {"tib", 40},
     };
     size_t digits = strspn(text, "0123456789");
@@ -239,10 +239,11 @@ static bool check_together(struct parse *parse)
     for (unsigned i = 0; config->protected_mode && i < config->address_count; i++) {
         char text[RING_ADDR_TEXT_BYTES];
         if (!ring_addr_is_local(&config->addresses[i]))
-            return complain(parse, "addr", ring_addr_format(&config->addresses[i], text),
-                            "refused in protected mode: this address is reachable from other machines, and kvs-node asks "
-                            "nobody for a password. Listen on 127.0.0.1 or a Unix socket, or add --no-protected-mode if "
-                            "the network is trusted");
+            return complain(
+                parse, "addr", ring_addr_format(&config->addresses[i], text),
+                "refused in protected mode: this address is reachable from other machines, and kvs-node asks "
+                "nobody for a password. Listen on 127.0.0.1 or a Unix socket, or add --no-protected-mode if "
+                "the network is trusted");
     }
     return true;
 }
@@ -252,7 +253,9 @@ static void set_defaults(struct config *config, unsigned cpus)
     *config = (struct config){
         .mode = CONFIG_RUN,
         .data_dir = "./kvs-data",
-        .threads = cpus < 1 ? 1 : cpus > KVS_SHARDS_MAX ? KVS_SHARDS_MAX : cpus,
+        .threads = cpus < 1                ? 1
+                   : cpus > KVS_SHARDS_MAX ? KVS_SHARDS_MAX
+                                           : cpus,
         .engine = "kvs",
         .relaxed_interval_ms = 100,
         .max_clients = 10000,
@@ -284,7 +287,8 @@ bool config_parse(struct config *out, int argc, char **argv, unsigned cpus, char
             return false;
         }
         if (option == '?') {
-            snprintf(message, CONFIG_MESSAGE_BYTES, "%s: unknown option, or one that takes no value; see --help", argv[at]);
+            snprintf(message, CONFIG_MESSAGE_BYTES, "%s: unknown option, or one that takes no value; see --help",
+                     argv[at]);
             return false;
         }
         if (!set_option(&parse, option, optarg))
@@ -293,7 +297,8 @@ bool config_parse(struct config *out, int argc, char **argv, unsigned cpus, char
             return true;
     }
     if (optind < argc) {
-        snprintf(message, CONFIG_MESSAGE_BYTES, "%s: not an option; every option begins with --, see --help", argv[optind]);
+        snprintf(message, CONFIG_MESSAGE_BYTES, "%s: not an option; every option begins with --, see --help",
+                 argv[optind]);
         return false;
     }
     return check_together(&parse);

@@ -41,8 +41,8 @@ struct config {
 };
 
 /*
- * Reads argv; `cpus` is the default for threads. On a bad option returns false, and `message` names the option, the value and
- * what would be right. argv may be reordered.
+ * Reads argv; `cpus` is the default for threads. On a bad option returns false, and `message` names the option, the
+ * value and what would be right. argv may be reordered.
  */
 bool config_parse(struct config *out, int argc, char **argv, unsigned cpus, char message[CONFIG_MESSAGE_BYTES]);
 

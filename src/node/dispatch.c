@@ -9,13 +9,14 @@
  *                                         └ not durable ─┐
  *                        anything else ── op ── mailbox ─┴► owner: try or submit, wait for the gate ─► mailbox ─► slot
  *
- * Order on a connection. What is sent to one shard arrives in order, and its results take effect in order; while anything is
- * under way to a shard, reads do not overtake it through engine_try_get. What an answer from another shard shows is durable,
- * so its gate at home is 0. One thing is left to chance: a read that waits for the disk here, and whose record is overwritten by
- * a write pipelined behind it and moved at that moment, may see that write.
+ * Order on a connection. What is sent to one shard arrives in order, and its results take effect in order; while
+ * anything is under way to a shard, reads do not overtake it through engine_try_get. What an answer from another shard
+ * shows is durable, so its gate at home is 0. One thing is left to chance: a read that waits for the disk here, and
+ * whose record is overwritten by a write pipelined behind it and moved at that moment, may see that write.
  *
- * Failures. No op or no memory for one: an error that says so. A failed owner: errors instead of gates (dispatch_release). A
- * connection that has gone: net releases the slot when it is filled, and the op goes back to its pool as always.
+ * Failures. No op or no memory for one: an error that says so. A failed owner: errors instead of gates
+ * (dispatch_release). A connection that has gone: net releases the slot when it is filled, and the op goes back to its
+ * pool as always.
  */
 #include "node/dispatch.h"
 
@@ -27,8 +28,8 @@ static void on_local_done(struct engine_op *engine_op);
 static void on_disk_done(struct engine_op *engine_op);
 static void on_owner_done(struct engine_op *engine_op);
 
-struct engine_request dispatch_request(const struct shard *shard, const struct client *client, enum engine_action action,
-                                       struct slice key, struct slice value)
+struct engine_request dispatch_request(const struct shard *shard, const struct client *client,
+                                       enum engine_action action, struct slice key, struct slice value)
 {
     return (struct engine_request){
         .action = action,
@@ -213,7 +214,8 @@ static void go_home_durable(struct shard *shard, struct op *op)
         send_home(shard, op);
         return;
     }
-    /* One queue in order of gates: a read that met an older record waits for the newest before it, at most a commit more. */
+    /* One queue in order of gates: a read that met an older record waits for the newest before it, at most a commit
+     * more. */
     if (shard->gated_tail != NULL) {
         struct op *last = container_of(shard->gated_tail, struct op, mail);
         if (op->gate < last->gate)

@@ -16,8 +16,8 @@ enum route {
     ROUTE_OWNER, /* by message to the owner */
 };
 
-struct engine_request dispatch_request(const struct shard *shard, const struct client *client, enum engine_action action,
-                                       struct slice key, struct slice value);
+struct engine_request dispatch_request(const struct shard *shard, const struct client *client,
+                                       enum engine_action action, struct slice key, struct slice value);
 
 /* Answers the current request of `conn`, now or later. */
 void dispatch_request_one(struct shard *shard, struct net_conn *conn, const struct engine_request *request,

@@ -1,12 +1,13 @@
 /*
  * gather.c - one reply out of many answers.
  *
- * Happy path: every key can be answered at once; the reply is written into the connection's output and nothing is allocated.
- * Otherwise a struct gather takes the request's slot, and an op goes out for every key that has to wait; the last one to
- * come back makes the reply. Its gate is the highest of the parts that were executed here; parts from other shards are durable.
+ * Happy path: every key can be answered at once; the reply is written into the connection's output and nothing is
+ * allocated. Otherwise a struct gather takes the request's slot, and an op goes out for every key that has to wait; the
+ * last one to come back makes the reply. Its gate is the highest of the parts that were executed here; parts from other
+ * shards are durable.
  *
- * Failures. The first part with an error gives the reply. Too many keys for the ops that are left: an error before anything
- * was done. A reply beyond GATHER_REPLY_BYTES_MAX, or beyond the budget for requests under way: an error.
+ * Failures. The first part with an error gives the reply. Too many keys for the ops that are left: an error before
+ * anything was done. A reply beyond GATHER_REPLY_BYTES_MAX, or beyond the budget for requests under way: an error.
  */
 #include "node/gather.h"
 
@@ -18,6 +19,7 @@
 
 struct gather {
     struct net_slot slot;
+    struct list link; /* in shard->gathers */
     struct shard *shard;
     struct client *client;
     unsigned pending;   /* parts under way, and one while they are being sent */
@@ -28,7 +30,7 @@ struct gather {
     struct op_budget *budget;
     uint8_t *reply;
     size_t reply_capacity; /* taken from the budget; 0: `small` is used */
-    uint8_t small[REPLY_ERROR_BYTES_MAX];
+    uint8_t small[64];
     unsigned part_count; /* 0 when counting */
     struct op *parts[];  /* values, in order */
 };
@@ -45,14 +47,25 @@ static void reply_error_now(struct shard *shard, struct net_conn *conn, enum kvs
     net_reply_commit(conn, reply_write(out, &format, &result, &origin), 0);
 }
 
-static void on_released(struct net_slot *slot)
+static void gather_free(struct gather *gather)
 {
-    struct gather *gather = container_of(slot, struct gather, slot);
+    list_remove(&gather->link);
     if (gather->reply_capacity > 0) {
         atomic_fetch_sub_explicit(&gather->budget->used_bytes, gather->reply_capacity, memory_order_relaxed);
         free(gather->reply);
     }
     free(gather);
+}
+
+static void on_released(struct net_slot *slot)
+{
+    gather_free(container_of(slot, struct gather, slot));
+}
+
+void gather_abandon(struct shard *shard)
+{
+    while (!list_empty(&shard->gathers))
+        gather_free(container_of(shard->gathers.next, struct gather, link));
 }
 
 static struct gather *gather_begin(struct shard *shard, struct net_conn *conn, unsigned part_count)
@@ -65,6 +78,7 @@ static struct gather *gather_begin(struct shard *shard, struct net_conn *conn, u
     gather->budget = shard->pool.budget;
     gather->part_count = part_count;
     gather->pending = 1;
+    list_push_back(&shard->gathers, &gather->link);
     net_reply_defer(conn, &gather->slot);
     gather->slot.released = on_released;
     return gather;
@@ -77,19 +91,6 @@ static void note_gate(uint64_t *highest, uint64_t gate)
 }
 
 /* ---- the end --------------------------------------------------------------------------------------------------- */
-
-static size_t write_error(struct gather *gather)
-{
-    gather->reply = gather->small;
-    if (gather->failed != NULL && gather->failed->reply_bytes <= sizeof(gather->small)) {
-        memcpy(gather->small, gather->failed->bytes, gather->failed->reply_bytes);
-        return gather->failed->reply_bytes;
-    }
-    struct reply_origin origin = shard_origin(gather->shard);
-    struct engine_result result = {.error = gather->error};
-    struct reply_format format = {.kind = REPLY_FOUND};
-    return reply_write(gather->small, &format, &result, &origin);
-}
 
 static bool reserve_reply(struct gather *gather, uint64_t bytes)
 {
@@ -106,6 +107,24 @@ static bool reserve_reply(struct gather *gather, uint64_t bytes)
     gather->reply = memory;
     gather->reply_capacity = bytes;
     return true;
+}
+
+static size_t write_error(struct gather *gather)
+{
+    uint8_t text[REPLY_ERROR_BYTES_MAX];
+    struct slice reply = slice_make(text, 0);
+    if (gather->failed != NULL) {
+        reply = slice_make(gather->failed->bytes, gather->failed->reply_bytes);
+    } else {
+        struct reply_origin origin = shard_origin(gather->shard);
+        struct engine_result result = {.error = gather->error};
+        struct reply_format format = {.kind = REPLY_FOUND};
+        reply.size = reply_write(text, &format, &result, &origin);
+    }
+    if (!reserve_reply(gather, reply.size))
+        return resp_write_error(gather->small, "OOM kvs-node: no memory for the reply; try again");
+    memcpy(gather->reply, reply.data, reply.size);
+    return reply.size;
 }
 
 static size_t write_values(struct gather *gather)

@@ -62,14 +62,13 @@ static void write_server(const struct node *node, const struct ring *ring, struc
 {
     uint64_t seconds = (ring_now_ns(ring) - node->started_ns) / 1000000000;
     unsigned port = node->listener_count > 0 ? ring_addr_port(&node->addresses[0]) : 0;
-    text_printf(out, "# Server\r\nredis_version:%s\r\nredis_mode:standalone\r\nkvs_version:%s\r\n", COMMAND_REDIS_VERSION,
-                KVS_VERSION);
-    text_printf(out, "engine:%s\r\narch_bits:64\r\nprocess_id:%d\r\nrun_id:%s\r\n", engine_kind(node->engine), (int)getpid(),
-                node->run_id);
+    text_printf(out, "# Server\r\nredis_version:%s\r\nredis_mode:standalone\r\nkvs_version:%s\r\n",
+                COMMAND_REDIS_VERSION, KVS_VERSION);
+    text_printf(out, "engine:%s\r\narch_bits:64\r\nprocess_id:%d\r\nrun_id:%s\r\n", engine_kind(node->engine),
+                (int)getpid(), node->run_id);
     text_printf(out, "tcp_port:%u\r\nuptime_in_seconds:%llu\r\nuptime_in_days:%llu\r\n", port, ull(seconds),
                 ull(seconds / 86400));
-    text_printf(out, "threads:%u\r\nring:%s\r\nconfig_file:\r\n", node->shard_count,
-                node->ring_text);
+    text_printf(out, "threads:%u\r\nring:%s\r\nconfig_file:\r\n", node->shard_count, node->ring_text);
 }
 
 static void write_clients(const struct node *node, const struct totals *totals, struct text *out)
@@ -113,10 +112,11 @@ static void write_stats(const struct node *node, const struct totals *totals, co
                         struct text *out)
 {
     uint64_t batches = engine->batches > 0 ? engine->batches : 1;
-    uint64_t refused = totals->net.connections_refused +
-                       atomic_load_explicit(&node->clients_refused, memory_order_relaxed);
-    text_printf(out, "# Stats\r\ntotal_connections_received:%llu\r\nrejected_connections:%llu\r\ndropped_connections:%llu\r\n",
-                ull(totals->net.connections_accepted), ull(refused), ull(totals->net.connections_dropped));
+    uint64_t refused =
+        totals->net.connections_refused + atomic_load_explicit(&node->clients_refused, memory_order_relaxed);
+    text_printf(
+        out, "# Stats\r\ntotal_connections_received:%llu\r\nrejected_connections:%llu\r\ndropped_connections:%llu\r\n",
+        ull(totals->net.connections_accepted), ull(refused), ull(totals->net.connections_dropped));
     text_printf(out, "total_commands_processed:%llu\r\ntotal_error_replies:%llu\r\n", ull(totals->net.requests),
                 ull(totals->shards.errors));
     text_printf(out, "total_net_input_bytes:%llu\r\ntotal_net_output_bytes:%llu\r\n", ull(totals->net.bytes_received),
@@ -146,7 +146,8 @@ static void write_shards(const struct node *node, struct text *out)
         const struct shard *shard = &node->shards[i];
         struct net_stats net;
         net_stats(shard->net, &net);
-        text_printf(out, "shard%u:connections=%llu,requests=%llu,sent=%llu,received=%llu,durable_lsn=%llu,failed=%d\r\n", i,
+        text_printf(out,
+                    "shard%u:connections=%llu,requests=%llu,sent=%llu,received=%llu,durable_lsn=%llu,failed=%d\r\n", i,
                     ull(net.connections), ull(net.requests), ull(shard_counter(&shard->counters.sent)),
                     ull(shard_counter(&shard->counters.received)), ull(engine_durable(shard->engine)),
                     engine_failed(shard->engine));
@@ -166,10 +167,12 @@ unsigned info_section(struct slice name)
         const char *name;
         unsigned section;
     } sections[] = {
-        {"server", INFO_SERVER},           {"clients", INFO_CLIENTS}, {"memory", INFO_MEMORY},
-        {"persistence", INFO_PERSISTENCE}, {"stats", INFO_STATS},     {"replication", INFO_REPLICATION},
-        {"cpu", INFO_CPU},                 {"shards", INFO_SHARDS},   {"keyspace", INFO_KEYSPACE},
-        {"default", INFO_DEFAULT},         {"all", INFO_ALL},         {"everything", INFO_ALL},
+        {"server", INFO_SERVER},     {"clients", INFO_CLIENTS},
+        {"memory", INFO_MEMORY},     {"persistence", INFO_PERSISTENCE},
+        {"stats", INFO_STATS},       {"replication", INFO_REPLICATION},
+        {"cpu", INFO_CPU},           {"shards", INFO_SHARDS},
+        {"keyspace", INFO_KEYSPACE}, {"default", INFO_DEFAULT},
+        {"all", INFO_ALL},           {"everything", INFO_ALL},
     };
     for (size_t i = 0; i < ARRAY_COUNT(sections); i++) {
         if (command_word_is(name, sections[i].name))

@@ -1,5 +1,6 @@
 /*
- * info.h - the node's figures as text, for INFO and the STATS frame: Redis's sections and field names, and the node's own.
+ * info.h - the node's figures as text, for INFO and the STATS frame: Redis's sections and field names, and the node's
+ * own.
  *
  * Any shard's thread; figures of other shards are a moment old.
  */

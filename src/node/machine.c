@@ -127,5 +127,6 @@ struct machine_cpu_time machine_cpu_time(void)
     struct rusage usage;
     if (getrusage(RUSAGE_SELF, &usage) != 0)
         return (struct machine_cpu_time){0};
-    return (struct machine_cpu_time){.user_seconds = seconds(usage.ru_utime), .system_seconds = seconds(usage.ru_stime)};
+    return (struct machine_cpu_time){.user_seconds = seconds(usage.ru_utime),
+                                     .system_seconds = seconds(usage.ru_stime)};
 }

@@ -12,8 +12,8 @@ unsigned machine_cpus(void);
 /* Binds the calling thread to the `index`th CPU of its affinity mask; false when refused. */
 bool machine_pin_thread(unsigned index);
 
-/* The RAM this process may use: the machine's, or the limit of its control group when that is smaller. Blocking, at start-up,
- * on the thread of `ring`. */
+/* The RAM this process may use: the machine's, or the limit of its control group when that is smaller. Blocking, at
+ * start-up, on the thread of `ring`. */
 uint64_t machine_ram_bytes(struct ring *ring);
 
 /* Bytes the allocator has given out; 0 when it does not tell (under a sanitizer). Any thread; takes microseconds. */

@@ -9,9 +9,9 @@
  *         ▼
  *   mailbox_collect: empties the rings whose bit is set
  *
- * Why no wake-up is lost: the sender sets the bit and then reads `sleeping`; the receiver sets `sleeping` and then reads
- * the bits; both pairs are sequentially consistent, so at least one of the two sees the other. The exchange of `sleeping`
- * lets one sender of several do the waking.
+ * Why no wake-up is lost: the sender sets the bit and then reads `sleeping`; the receiver sets `sleeping` and then
+ * reads the bits; both pairs are sequentially consistent, so at least one of the two sees the other. The exchange of
+ * `sleeping` lets one sender of several do the waking.
  */
 #include "node/mailbox.h"
 
@@ -29,8 +29,8 @@ static_assert(KVS_SHARDS_MAX <= 64, "`arrived` has one bit per shard");
 #define CHAINS_MAX 16u
 
 /*
- * ck_ring orders its accesses with instructions that ThreadSanitizer does not see; these two say the same to it. In other
- * builds they are nothing.
+ * ck_ring orders its accesses with instructions that ThreadSanitizer does not see; these two say the same to it. In
+ * other builds they are nothing.
  */
 #if defined(__has_feature)
 #if __has_feature(thread_sanitizer)

@@ -1,19 +1,20 @@
 /*
- * mailbox.h - messages between shards: every shard has a mailbox, and a lock-free ring of one producer and one consumer leads
- * from each to each.
+ * mailbox.h - messages between shards: every shard has a mailbox, and a lock-free ring of one producer and one consumer
+ * leads from each to each.
  *
  * A message is a struct mail embedded in something larger. From mailbox_post until it is delivered it belongs to the
- * mailboxes; then it is the receiver's. Messages from one shard to another arrive in the order in which they were posted.
- * There is no bound here: whoever posts bounds what is under way.
+ * mailboxes; then it is the receiver's. Messages from one shard to another arrive in the order in which they were
+ * posted. There is no bound here: whoever posts bounds what is under way.
  *
- * Posting gathers; mailbox_send, once per turn of the loop, hands over everything gathered for a shard as one chain (one
- * ring entry, however many messages) and wakes the shard if it sleeps. A chain that finds the ring full stays behind and grows
- * until the next mailbox_send: nobody ever waits for a slow consumer.
+ * Posting gathers; mailbox_send, once per turn of the loop, hands over everything gathered for a shard as one chain
+ * (one ring entry, however many messages) and wakes the shard if it sleeps. A chain that finds the ring full stays
+ * behind and grows until the next mailbox_send: nobody ever waits for a slow consumer.
  *
  * Sleeping. Before a shard waits in its ring it calls mailbox_sleep, which fails when there is mail; after the wait it
  * calls mailbox_awake. Mail that is sent in between wakes it: no message is left lying.
  *
- * Threading: a mailbox is used by its shard's thread only; mailroom calls, before the threads start and after they ended.
+ * Threading: a mailbox is used by its shard's thread only; mailroom calls, before the threads start and after they
+ * ended.
  */
 #ifndef KVS_NODE_MAILBOX_H
 #define KVS_NODE_MAILBOX_H

@@ -1,9 +1,10 @@
 /*
  * main.c - kvs-node, the program: options, signals, threads.
  *
- * Happy path: the main thread opens the store, starts one thread per shard, waits until they serve, says so, and then sleeps
- * until a signal comes. SIGTERM and SIGINT stop in order, a second one at once; both end with exit status 0, because what
- * was acknowledged is durable either way. Failures: bad options end with 2, everything that prevents the start with 1.
+ * Happy path: the main thread opens the store, starts one thread per shard, waits until they serve, says so, and then
+ * sleeps until a signal comes. SIGTERM and SIGINT stop in order, a second one at once; both end with exit status 0,
+ * because what was acknowledged is durable either way. Failures: bad options end with 2, everything that prevents the
+ * start with 1.
  */
 #include "base/assert.h"
 #include "base/diag.h"

@@ -8,8 +8,8 @@
  *   STOP                  STOPPED: all is durable
  *   EXIT                  its loop ends
  *
- * Only node_supervise moves the phase, when every shard has come far enough. Failures while starting lead the same way down;
- * the message stays. Connections that do not end within NODE_DRAIN_NS are dropped.
+ * Only node_supervise moves the phase, when every shard has come far enough. Failures while starting lead the same way
+ * down; the message stays. Connections that do not end within NODE_DRAIN_NS are dropped.
  */
 #include "node/node.h"
 
@@ -21,15 +21,15 @@
 #include <stdlib.h>
 
 /* Bounds of one shard's operations under way, and of one connection's. */
-#define OPS_MIN              4096u
-#define OPS_MAX              65536u
-#define REQUESTS_MAX         1024u
-#define OUTPUT_BYTES_MIN     (64ull << 10)
-#define OUTPUT_BYTES_MAX     (1ull << 20)
-#define SEND_TIMEOUT_MS      30000u
-#define BUDGET_BYTES_MIN     (64ull << 20)
-#define INLINE_BYTES_MAX     65536u
-#define ARGS_MAX             (1024u * 1024)
+#define OPS_MIN          4096u
+#define OPS_MAX          (1024u * 1024)
+#define REQUESTS_MAX     1024u
+#define OUTPUT_BYTES_MIN (64ull << 10)
+#define OUTPUT_BYTES_MAX (1ull << 20)
+#define SEND_TIMEOUT_MS  30000u
+#define BUDGET_BYTES_MIN (64ull << 20)
+#define INLINE_BYTES_MAX 65536u
+#define ARGS_MAX         (1024u * 1024)
 
 static uint64_t clamp(uint64_t value, uint64_t low, uint64_t high)
 {
@@ -93,8 +93,8 @@ static enum kvs_err make_shards(struct node *node)
     enum kvs_err err = mailroom_create(&node->mailroom, node->shard_count);
     if (err != KVS_ERR_OK)
         return err;
-    node->shards = aligned_alloc(KVS_CACHE_LINE_BYTES,
-                                 align_up(node->shard_count * sizeof(struct shard), KVS_CACHE_LINE_BYTES));
+    node->shards =
+        aligned_alloc(KVS_CACHE_LINE_BYTES, align_up(node->shard_count * sizeof(struct shard), KVS_CACHE_LINE_BYTES));
     if (node->shards == NULL)
         return KVS_ERR_NO_MEMORY;
     memset(node->shards, 0, node->shard_count * sizeof(struct shard));
@@ -103,6 +103,7 @@ static enum kvs_err make_shards(struct node *node)
         shard->id = i;
         shard->count = node->shard_count;
         shard->node = node;
+        list_init(&shard->gathers);
         shard->store = node->engine;
         shard->mailbox = mailroom_box(node->mailroom, i);
         shard->hash_seed = engine_hash_seed(node->engine);

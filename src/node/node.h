@@ -1,8 +1,8 @@
 /*
  * node.h - a whole node: the store, its shards, its listening sockets, and the order in which they start and stop.
  *
- * The composition root, without threads of its own: a program runs each shard on a thread and supervises from another; a
- * simulator does both on one thread, in turn.
+ * The composition root, without threads of its own: a program runs each shard on a thread and supervises from another;
+ * a simulator does both on one thread, in turn.
  *
  *   node_create                                        supervisor: opens and recovers the store
  *   node_shard_open, node_shard_turn…                  each shard's thread
@@ -29,7 +29,8 @@ enum node_status {
     NODE_BROKEN, /* could not start; stopped again. node_message says why */
 };
 
-/* How long connections may take to end before they are dropped, and a shard to make everything durable before it is given up. */
+/* How long connections may take to end before they are dropped, and a shard to make everything durable before it is
+ * given up. */
 #define NODE_DRAIN_NS (10ull * 1000000000)
 
 /* Opens the store. `ring` is the supervisor's; it and `config`'s strings live as long as the node. */
@@ -39,17 +40,19 @@ enum kvs_err node_create(struct node **out, const struct config *config, struct 
 void node_destroy(struct node *node);
 
 unsigned node_shard_count(const struct node *node);
-/* A failure to open shows in node_supervise; node_shard_turn is then false at once, and node_shard_close does nothing. */
+/* A failure to open shows in node_supervise; node_shard_turn is then false at once, and node_shard_close does nothing.
+ */
 void node_shard_open(struct node *node, unsigned id);
 bool node_shard_turn(struct node *node, unsigned id, bool may_sleep);
-/* True when the latest turn did something, so that the time-out it gave to its ring may be out of date. For simulators, where
- * the next turn comes when that time is over: they must turn such a shard again at once, and not let it sleep. */
+/* True when the latest turn did something, so that the time-out it gave to its ring may be out of date. For simulators,
+ * where the next turn comes when that time is over: they must turn such a shard again at once, and not let it sleep. */
 bool node_shard_busy(const struct node *node, unsigned id);
 void node_shard_close(struct node *node, unsigned id);
 /* In place of node_shard_close after a simulated crash, in any state. */
 void node_shard_abandon(struct node *node, unsigned id);
 
-/* Looks how far the shards have come and takes the next step. Whenever the supervisor's ring was woken, and on time-outs. */
+/* Looks how far the shards have come and takes the next step. Whenever the supervisor's ring was woken, and on
+ * time-outs. */
 enum node_status node_supervise(struct node *node);
 /* Begins the orderly end; with `at_once` (or called so later) connections are dropped. Nothing acknowledged is lost. */
 void node_stop(struct node *node, bool at_once);

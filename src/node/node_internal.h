@@ -18,13 +18,13 @@ struct node {
     struct net_options net_options; /* of one shard */
 
     _Atomic enum shard_phase phase;
-    _Atomic unsigned clients;       /* connections now, of all shards */
-    _Atomic uint64_t client_id;     /* the latest */
+    _Atomic unsigned clients;   /* connections now, of all shards */
+    _Atomic uint64_t client_id; /* the latest */
     _Atomic uint64_t clients_refused;
 
     /* Listening sockets, for each shard: one of its own for each TCP address, then the shared Unix socket. */
     int listeners[KVS_SHARDS_MAX][NET_LISTENERS_MAX];
-    unsigned listener_count; /* of each shard */
+    unsigned listener_count;                       /* of each shard */
     struct ring_addr addresses[NET_LISTENERS_MAX]; /* bound: with the real port */
     bool unix_bound;
 

@@ -1,9 +1,9 @@
 /*
  * node_listen.c - the listening sockets of a node.
  *
- * Happy path: for each TCP address one socket per shard, all on one port (the kernel spreads connections over them); for the
- * Unix socket one descriptor that all shards accept from. With port 0 the first shard's socket finds a port, the others take it.
- * Failure: node->message names the address and the remedy; what was opened is closed again.
+ * Happy path: for each TCP address one socket per shard, all on one port (the kernel spreads connections over them);
+ * for the Unix socket one descriptor that all shards accept from. With port 0 the first shard's socket finds a port,
+ * the others take it. Failure: node->message names the address and the remedy; what was opened is closed again.
  */
 #include "node/node_internal.h"
 

@@ -1,8 +1,8 @@
 /*
  * op.c - the pool of requests under way.
  *
- * Ops are made in slabs as they are needed, up to the pool's limit, and kept for the next time: after a while nothing is
- * allocated any more. Failure: no op or no bytes; the request is then answered with an error that says so.
+ * Ops are made in slabs as they are needed, up to the pool's limit, and kept for the next time: after a while nothing
+ * is allocated any more. Failure: no op or no bytes; the request is then answered with an error that says so.
  */
 #include "node/op.h"
 

@@ -1,11 +1,11 @@
 /*
  * op.h - a request that cannot be answered at once: pooled, with its own copy of key and value, able to travel.
  *
- * An op is taken from the pool of the shard that has the connection (its home), waits in the engine, travels to the key's
- * owner and back, and carries the finished reply in the end. It goes back to the pool at home.
+ * An op is taken from the pool of the shard that has the connection (its home), waits in the engine, travels to the
+ * key's owner and back, and carries the finished reply in the end. It goes back to the pool at home.
  *
- * Bytes. Small keys, values and replies fit in the op itself. Larger ones take memory from a budget that all shards share;
- * beyond it op_reserve refuses, so that requests under way are bounded in number and in bytes.
+ * Bytes. Small keys, values and replies fit in the op itself. Larger ones take memory from a budget that all shards
+ * share; beyond it op_reserve refuses, so that requests under way are bounded in number and in bytes.
  *
  * Threading: a pool belongs to its shard's thread; an op to the thread of the shard it is at; the budget to everybody.
  */
@@ -33,18 +33,18 @@ struct op_budget {
 struct op {
     struct mail mail; /* while it travels; while it waits for a gate; while it is free */
     struct engine_op engine;
-    struct net_slot slot;   /* of the request; unused in a part of a gather */
-    struct gather *gather;  /* the command with several keys that this is a part of; NULL: a request by itself */
-    struct shard *home;     /* has the connection */
-    struct shard *at;       /* executes it */
-    struct client *client;  /* of the connection; home's */
+    struct net_slot slot;  /* of the request; unused in a part of a gather */
+    struct gather *gather; /* the command with several keys that this is a part of; NULL: a request by itself */
+    struct shard *home;    /* has the connection */
+    struct shard *at;      /* executes it */
+    struct client *client; /* of the connection; home's */
     struct op_budget *budget;
-    unsigned owner;         /* shard of the key */
-    bool sent;              /* counted in client->under_way[owner] */
+    unsigned owner; /* shard of the key */
+    bool sent;      /* counted in client->under_way[owner] */
     struct reply_format format;
-    uint64_t gate;          /* of the reply */
-    size_t reply_bytes;     /* at the start of `bytes`, once executed */
-    uint8_t *bytes;         /* `room`, or from the budget */
+    uint64_t gate;      /* of the reply */
+    size_t reply_bytes; /* at the start of `bytes`, once executed */
+    uint8_t *bytes;     /* `room`, or from the budget */
     size_t capacity;
     uint8_t room[OP_ROOM_BYTES];
 };

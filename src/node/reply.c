@@ -1,8 +1,9 @@
 /*
  * reply.c - engine results to bytes, for both protocols.
  *
- * Happy path: reply_bound, room of that size, reply_write. Failure: every engine error has a text that names the shard, the
- * cause and the remedy; codes are Redis's where clients act on them (MISCONF: writes are refused, OOM: memory is short).
+ * Happy path: reply_bound, room of that size, reply_write. Failure: every engine error has a text that names the shard,
+ * the cause and the remedy; codes are Redis's where clients act on them (MISCONF: writes are refused, OOM: memory is
+ * short).
  */
 #include "node/reply.h"
 
@@ -26,21 +27,24 @@ void reply_error_text(char text[TEXT_BYTES], enum kvs_err error, const struct re
     switch (error) {
     case KVS_ERR_FAILED: {
         const char *cause = engine_failure_text(origin->engine);
-        snprintf(text, TEXT_BYTES,
-                 "MISCONF kvs-node: shard %u stopped writing after a storage failure: %s; reads go on. Restart kvs-node "
-                 "when the storage is sound again",
-                 origin->shard, *cause != 0 ? cause : kvs_err_text(error));
+        snprintf(
+            text, TEXT_BYTES,
+            "MISCONF kvs-node: shard %u stopped writing after a storage failure: %s; reads go on. Restart kvs-node "
+            "when the storage is sound again",
+            origin->shard, *cause != 0 ? cause : kvs_err_text(error));
         break;
     }
     case KVS_ERR_NO_SPACE:
         snprintf(text, TEXT_BYTES,
-                 "MISCONF kvs-node: shard %u has no disk space left for writes; reads and deletes go on, and writing resumes "
+                 "MISCONF kvs-node: shard %u has no disk space left for writes; reads and deletes go on, and writing "
+                 "resumes "
                  "when there is space again",
                  origin->shard);
         break;
     case KVS_ERR_NO_MEMORY:
         snprintf(text, TEXT_BYTES,
-                 "OOM kvs-node: shard %u has used up its memory; reads go on. Raise --memory or delete keys", origin->shard);
+                 "OOM kvs-node: shard %u has used up its memory; reads go on. Raise --memory or delete keys",
+                 origin->shard);
         break;
     case KVS_ERR_AGAIN:
         snprintf(text, TEXT_BYTES, "OOM kvs-node: too many requests under way on shard %u; try again", origin->shard);

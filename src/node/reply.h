@@ -1,8 +1,8 @@
 /*
  * reply.h - what the engine answered, as the bytes of a reply.
  *
- * Pure but for reading the texts of a shard's failures. Called on the thread of the shard that executed the request, which
- * need not be the one that has the connection: the format says everything that is needed.
+ * Pure but for reading the texts of a shard's failures. Called on the thread of the shard that executed the request,
+ * which need not be the one that has the connection: the format says everything that is needed.
  */
 #ifndef KVS_NODE_REPLY_H
 #define KVS_NODE_REPLY_H

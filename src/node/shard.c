@@ -7,18 +7,20 @@
  *   release   ──► replies and answers whose gates were reached leave
  *   send, flush ► one message chain per shard, one gathered send per connection
  *
- * All of it is submitted by the next ring_turn, which sleeps if nothing is left to do: whatever could end the sleep is a
- * completion, a time-out of the engine's, mail (mailbox_sleep), or the node, which wakes every shard when it changes the phase.
- * Between two turns a shard counts as asleep, so that a simulator, where nothing else runs during ring_turn, wakes it too.
+ * All of it is submitted by the next ring_turn, which sleeps if nothing is left to do: whatever could end the sleep is
+ * a completion, a time-out of the engine's, mail (mailbox_sleep), or the node, which wakes every shard when it changes
+ * the phase. Between two turns a shard counts as asleep, so that a simulator, where nothing else runs during ring_turn,
+ * wakes it too.
  *
- * Failures. A shard that cannot be opened says why in its message and is SHARD_BROKEN. One whose engine fails goes on serving
- * reads; gates that will never be reached become errors, here and on other shards.
+ * Failures. A shard that cannot be opened says why in its message and is SHARD_BROKEN. One whose engine fails goes on
+ * serving reads; gates that will never be reached become errors, here and on other shards.
  */
 #include "node/shard.h"
 
 #include "base/assert.h"
 #include "node/command.h"
 #include "node/dispatch.h"
+#include "node/gather.h"
 #include "node/node_internal.h"
 
 #include <stdio.h>
@@ -136,6 +138,7 @@ static void free_parts(struct shard *shard)
 {
     if (shard->net != NULL)
         net_close(shard->net);
+    gather_abandon(shard);
     op_pool_deinit(&shard->pool);
     free(shard->scratch);
     shard->net = NULL;
@@ -265,7 +268,8 @@ static int64_t sooner(int64_t a, int64_t b)
     return a < 0 || a > b ? b : a;
 }
 
-/* How long the ring may wait for a completion: 0 when there is work, -1 when only completions and mail can bring some. */
+/* How long the ring may wait for a completion: 0 when there is work, -1 when only completions and mail can bring some.
+ */
 static int64_t wait_ns(const struct shard *shard)
 {
     int64_t wait = engine_timeout_ns(shard->engine);

@@ -1,9 +1,10 @@
 /*
- * shard.h - one shard of a node: a ring, its connections, its part of the store, its mailbox, and the loop that turns them.
+ * shard.h - one shard of a node: a ring, its connections, its part of the store, its mailbox, and the loop that turns
+ * them.
  *
- * A shard belongs to one thread, which opens, turns and closes it; a simulator may turn many on one thread. The node leads
- * all its shards through the same phases (see enum shard_phase) and reads their states; these two words are the only things
- * that pass between a shard and the node while it runs.
+ * A shard belongs to one thread, which opens, turns and closes it; a simulator may turn many on one thread. The node
+ * leads all its shards through the same phases (see enum shard_phase) and reads their states; these two words are the
+ * only things that pass between a shard and the node while it runs.
  */
 #ifndef KVS_NODE_SHARD_H
 #define KVS_NODE_SHARD_H
@@ -34,10 +35,10 @@ enum shard_state {
     SHARD_READY,
     SHARD_SERVING,
     SHARD_DRAINING,
-    SHARD_DRAINED,  /* no connection left; still works for other shards */
+    SHARD_DRAINED, /* no connection left; still works for other shards */
     SHARD_STOPPING,
     SHARD_STOPPED,
-    SHARD_BROKEN,   /* could not be opened or started to listen; shard->message says why */
+    SHARD_BROKEN, /* could not be opened or started to listen; shard->message says why */
 };
 
 #define SHARD_MESSAGE_BYTES 768
@@ -70,9 +71,10 @@ struct shard {
     struct mail *gated_tail;
     bool failed;
     bool aborted;
-    bool asleep;             /* mail wakes the ring */
-    bool busy;               /* the latest turn did something */
+    bool asleep; /* mail wakes the ring */
+    bool busy;   /* the latest turn did something */
     struct op_pool pool;
+    struct list gathers; /* commands with several keys under way */
     struct shard_counters counters;
     struct engine_result *scratch; /* SHARD_SCRATCH_RESULTS */
 
@@ -82,7 +84,8 @@ struct shard {
 
 /* Opens the shard on the calling thread; on failure its state is SHARD_BROKEN and there is nothing to close. */
 void shard_open(struct shard *shard);
-/* One turn of the loop; waits for something to happen when it may sleep. False when the shard has reached SHARD_EXIT. */
+/* One turn of the loop; waits for something to happen when it may sleep. False when the shard has reached SHARD_EXIT.
+ */
 bool shard_turn(struct shard *shard, bool may_sleep);
 /* Frees everything, after shard_turn returned false. */
 void shard_close(struct shard *shard);
@@ -105,8 +108,8 @@ static inline struct reply_origin shard_origin(const struct shard *shard)
 }
 
 /*
- * A gate as struct net wants it: 0 when it has been reached, and never below an earlier one of the connection. (Its replies leave in
- * order anyway; frames that read a record not yet durable may wait for a write before them.)
+ * A gate as struct net wants it: 0 when it has been reached, and never below an earlier one of the connection. (Its
+ * replies leave in order anyway; frames that read a record not yet durable may wait for a write before them.)
  */
 static inline uint64_t shard_gate(const struct shard *shard, struct client *client, uint64_t gate)
 {

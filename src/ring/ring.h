@@ -2,21 +2,22 @@
  * ring.h - the only door to the kernel.
  *
  * Everything that touches the outside goes through here: files, directories, sockets, timers, the clock, randomness,
- * and the wake-up of another thread's ring. Two implementations stand behind it and are chosen when a program is linked:
- * ring_uring.c (the kernel) and tests/sim/ring_sim.c (a simulated machine). Code above this header is event-driven: it
- * starts an operation, returns, and is called back.
+ * and the wake-up of another thread's ring. Two implementations stand behind it and are chosen when a program is
+ * linked: ring_uring.c (the kernel) and tests/sim/ring_sim.c (a simulated machine). Code above this header is
+ * event-driven: it starts an operation, returns, and is called back.
  *
  * Threading. A ring belongs to the thread that opened it; every function here is called on that thread, except
  * ring_wake's target, which is another thread's ring. Callbacks run inside ring_turn, on the ring's thread.
  *
- * Operations. A struct ring_op is embedded in its owner's structure. The owner sets `done` and starts it; from then until
- * its last completion the op, and every buffer, path and iovec given with it, belongs to the ring: they neither move nor
- * change. Each completion calls done(op) with the result fields set. A completion with RING_MORE in op->flags is followed
- * by others; one without it is the last, and the op may be started again or freed from inside the callback. Starting
- * cannot fail: whatever goes wrong arrives as a completion with op->error set, never before the starting call returned.
+ * Operations. A struct ring_op is embedded in its owner's structure. The owner sets `done` and starts it; from then
+ * until its last completion the op, and every buffer, path and iovec given with it, belongs to the ring: they neither
+ * move nor change. Each completion calls done(op) with the result fields set. A completion with RING_MORE in op->flags
+ * is followed by others; one without it is the last, and the op may be started again or freed from inside the callback.
+ * Starting cannot fail: whatever goes wrong arrives as a completion with op->error set, never before the starting call
+ * returned.
  *
- * Short reads and writes, EINTR and EAGAIN are continued inside the ring: a read ends short only at the end of the file,
- * a write or send ends with all bytes or with an error. A failed write or sync is never retried.
+ * Short reads and writes, EINTR and EAGAIN are continued inside the ring: a read ends short only at the end of the
+ * file, a write or send ends with all bytes or with an error. A failed write or sync is never retried.
  */
 #ifndef KVS_RING_RING_H
 #define KVS_RING_RING_H
@@ -80,17 +81,17 @@ const char *ring_op_text(const struct ring_op *op);
 /* ---- the ring itself ------------------------------------------------------------------------------------------- */
 
 struct ring_options {
-    unsigned entries;       /* submission queue entries, power of two; 0 = 512 */
-    unsigned buffer_count;  /* receive buffers, power of two; 0 = none (the ring will not receive) */
-    unsigned buffer_bytes;  /* size of each; multiple of 64 */
+    unsigned entries;      /* submission queue entries, power of two; 0 = 512 */
+    unsigned buffer_count; /* receive buffers, power of two; 0 = none (the ring will not receive) */
+    unsigned buffer_bytes; /* size of each; multiple of 64 */
 };
 
 #define RING_MESSAGE_BYTES 512
 
 /*
- * Opens a ring for the calling thread. On failure `message` says what was refused and the remedy (kernel too old, sysctl
- * kernel.io_uring_disabled, seccomp profile, memlock limit). Falls back step by step to plainer set-ups when the kernel
- * refuses the best one; ring_describe tells which was got.
+ * Opens a ring for the calling thread. On failure `message` says what was refused and the remedy (kernel too old,
+ * sysctl kernel.io_uring_disabled, seccomp profile, memlock limit). Falls back step by step to plainer set-ups when the
+ * kernel refuses the best one; ring_describe tells which was got.
  */
 enum kvs_err ring_open(struct ring **out, const struct ring_options *options, char message[RING_MESSAGE_BYTES]);
 
@@ -101,8 +102,8 @@ void ring_close(struct ring *ring);
 const char *ring_describe(const struct ring *ring);
 
 /*
- * Submits what was started, waits for at least one completion or for timeout_ns (0: do not wait; negative: for ever), and
- * calls back for every completion that is there. Returns the number of callbacks made.
+ * Submits what was started, waits for at least one completion or for timeout_ns (0: do not wait; negative: for ever),
+ * and calls back for every completion that is there. Returns the number of callbacks made.
  */
 unsigned ring_turn(struct ring *ring, int64_t timeout_ns);
 
@@ -116,14 +117,14 @@ void ring_await(struct ring *ring, struct ring_op *op);
  */
 void ring_wake(struct ring *ring, struct ring *target);
 
-/* Asks for the end of an operation in flight. It still completes: with CANCELLED, or with its result if that was sooner. A
- * multishot operation's last completion (the one without RING_MORE) may then be a good one. */
+/* Asks for the end of an operation in flight. It still completes: with CANCELLED, or with its result if that was
+ * sooner. A multishot operation's last completion (the one without RING_MORE) may then be a good one. */
 void ring_cancel(struct ring *ring, struct ring_op *op);
 
 /* ---- time and chance ------------------------------------------------------------------------------------------- */
 
-uint64_t ring_now_ns(const struct ring *ring);   /* monotonic; origin arbitrary */
-uint64_t ring_wall_ms(const struct ring *ring);  /* milliseconds since 1970-01-01 UTC */
+uint64_t ring_now_ns(const struct ring *ring);  /* monotonic; origin arbitrary */
+uint64_t ring_wall_ms(const struct ring *ring); /* milliseconds since 1970-01-01 UTC */
 void ring_random(struct ring *ring, void *out, size_t size);
 
 /* Completes after delay_ns with error OK, or CANCELLED. */
@@ -136,11 +137,12 @@ enum ring_open_flags {
     RING_OPEN_WRITE = 2,
     RING_OPEN_CREATE = 4,    /* make it when it is not there (mode 0640) */
     RING_OPEN_EXCLUSIVE = 8, /* with CREATE: fail with EXISTS when it is there */
-    RING_OPEN_DIRECT = 16,   /* O_DIRECT: aligned buffers, offsets and sizes; UNSUPPORTED where the file system cannot */
+    RING_OPEN_DIRECT = 16, /* O_DIRECT: aligned buffers, offsets and sizes; UNSUPPORTED where the file system cannot */
 };
 
 enum ring_write_flags {
-    RING_WRITE_DURABLE = 1, /* RWF_DSYNC: completes when data and the metadata needed to read it are on stable storage */
+    RING_WRITE_DURABLE =
+        1, /* RWF_DSYNC: completes when data and the metadata needed to read it are on stable storage */
 };
 
 /* `path` is relative to dir_fd. op->fd is the descriptor, to be closed with ring_close_fd. */
@@ -164,8 +166,9 @@ void ring_close_fd(struct ring *ring, int fd);
 enum kvs_err ring_dir_open(struct ring *ring, const char *path, int *dir_fd);
 /* Calls `each` for every entry but "." and "..", in any order. */
 enum kvs_err ring_dir_list(struct ring *ring, int dir_fd, void (*each)(void *context, const char *name), void *context);
-/* Takes the exclusive lock file `name` (created if missing) until the returned descriptor is closed or the process ends.
- * LOCKED when another process holds it, after retrying for about a second: a dead process's rings linger that long. */
+/* Takes the exclusive lock file `name` (created if missing) until the returned descriptor is closed or the process
+ * ends. LOCKED when another process holds it, after retrying for about a second: a dead process's rings linger that
+ * long. */
 enum kvs_err ring_dir_lock(struct ring *ring, int dir_fd, const char *name, int *lock_fd);
 
 struct ring_file_info {
@@ -190,17 +193,19 @@ enum kvs_err ring_local_addr(struct ring *ring, int fd, struct ring_addr *addr);
 /* The address of the other side. */
 enum kvs_err ring_peer_addr(struct ring *ring, int fd, struct ring_addr *addr);
 
-/* Multishot: one completion with op->fd (TCP_NODELAY set, close-on-exec) per connection, until it fails or is cancelled. */
+/* Multishot: one completion with op->fd (TCP_NODELAY set, close-on-exec) per connection, until it fails or is
+ * cancelled. */
 void ring_accept(struct ring *ring, struct ring_op *op, int listen_fd);
 /* op->fd is a connected socket (TCP_NODELAY set). `addr` stays until completion. */
 void ring_connect(struct ring *ring, struct ring_op *op, const struct ring_addr *addr);
 /*
- * Multishot receive into the ring's buffers. Each completion with RING_BUFFER carries op->bytes in buffer op->buffer_id,
- * the caller's until ring_buffer_release. bytes == 0 without error: the peer has finished sending. NO_BUFFERS ends the
- * operation: start it again after a buffer has come back (ring_buffers_free tells).
+ * Multishot receive into the ring's buffers. Each completion with RING_BUFFER carries op->bytes in buffer
+ * op->buffer_id, the caller's until ring_buffer_release. bytes == 0 without error: the peer has finished sending.
+ * NO_BUFFERS ends the operation: start it again after a buffer has come back (ring_buffers_free tells).
  */
 void ring_recv(struct ring *ring, struct ring_op *op, int fd);
-/* Sends all of it. At most one send per socket at a time; at most RING_IOV_MAX parts. The iovecs may be changed by it. */
+/* Sends all of it. At most one send per socket at a time; at most RING_IOV_MAX parts. The iovecs may be changed by it.
+ */
 void ring_send(struct ring *ring, struct ring_op *op, int fd, struct iovec *iov, unsigned iov_count);
 #define RING_IOV_MAX 64
 /* Ends both directions now: operations in flight on fd complete soon. */

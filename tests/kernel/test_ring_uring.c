@@ -21,7 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define MS   1000000
+#define MS   ((int64_t)1000000)
 #define SIZE (1u << 20)
 #define RW   (RING_OPEN_READ | RING_OPEN_WRITE)
 
@@ -334,13 +334,13 @@ static void test_ring_uring__timers_expire_in_order(void **state)
     for (unsigned i = 0; i < 4; i++) {
         timers[i].number = delays[i];
         ring_op_init(&timers[i].op, note_order);
-        ring_timer(f->ring, &timers[i].op, delays[i] * (uint64_t)MS);
+        ring_timer(f->ring, &timers[i].op, delays[i] * MS);
     }
     while (order_count < 4)
         assert_true(ring_turn(f->ring, -1) > 0);
     for (unsigned i = 0; i < 4; i++)
         assert_int_equal(order[i], (i + 1) * 10);
-    assert_true(ring_now_ns(f->ring) - begin >= 40 * (uint64_t)MS);
+    assert_true(ring_now_ns(f->ring) - begin >= 40 * MS);
 }
 
 static void test_ring_uring__turn_waits_no_longer_than_it_may(void **state)
@@ -348,9 +348,9 @@ static void test_ring_uring__turn_waits_no_longer_than_it_may(void **state)
     struct fixture *f = *state;
     uint64_t begin = ring_now_ns(f->ring);
     assert_int_equal(ring_turn(f->ring, 0), 0);
-    assert_true(ring_now_ns(f->ring) - begin < 20 * (uint64_t)MS);
+    assert_true(ring_now_ns(f->ring) - begin < 20 * MS);
     assert_int_equal(ring_turn(f->ring, 30 * MS), 0);
-    assert_true(ring_now_ns(f->ring) - begin >= 30 * (uint64_t)MS);
+    assert_true(ring_now_ns(f->ring) - begin >= 30 * MS);
 }
 
 static void test_ring_uring__cancelled_timer_completes_at_once(void **state)
@@ -359,13 +359,13 @@ static void test_ring_uring__cancelled_timer_completes_at_once(void **state)
     struct ring_op op;
     ring_op_init(&op, nothing_done);
     uint64_t begin = ring_now_ns(f->ring);
-    ring_timer(f->ring, &op, 60000 * (uint64_t)MS);
+    ring_timer(f->ring, &op, 60000 * MS);
     assert_int_equal(ring_turn(f->ring, 0), 0);
     assert_true(ring_op_active(&op));
     ring_cancel(f->ring, &op);
     ring_await(f->ring, &op);
     assert_int_equal(op.error, KVS_ERR_CANCELLED);
-    assert_true(ring_now_ns(f->ring) - begin < 10000 * (uint64_t)MS);
+    assert_true(ring_now_ns(f->ring) - begin < 10000 * MS);
 }
 
 /* More operations than the submission queue has entries. */
@@ -380,7 +380,7 @@ static void test_ring_uring__full_queue_loses_nothing(void **state)
         ring_timer(f->ring, &timers[i].op, i % 7 * MS);
     }
     uint64_t begin = ring_now_ns(f->ring);
-    while (seen < 1000 && ring_now_ns(f->ring) - begin < 10000 * (uint64_t)MS)
+    while (seen < 1000 && ring_now_ns(f->ring) - begin < 10000 * MS)
         seen += ring_turn(f->ring, 100 * MS);
     assert_int_equal(seen, 1000);
     for (unsigned i = 0; i < 1000; i++)
@@ -403,7 +403,7 @@ static void test_ring_uring__overflown_completions_arrive(void **state)
     }
     unsigned seen = 0;
     uint64_t begin = ring_now_ns(f->ring);
-    while (seen < ARRAY_COUNT(ops) && ring_now_ns(f->ring) - begin < 10000 * (uint64_t)MS)
+    while (seen < ARRAY_COUNT(ops) && ring_now_ns(f->ring) - begin < 10000 * MS)
         seen += ring_turn(f->ring, 100 * MS);
     assert_int_equal(seen, ARRAY_COUNT(ops));
     for (size_t i = 0; i < ARRAY_COUNT(ops); i++)
@@ -428,7 +428,7 @@ static void *sleeper_main(void *context)
     sleeper->ring = open_ring();
     __atomic_store_n(&sleeper->ready, 1, __ATOMIC_RELEASE);
     for (int turn = 1; turn <= WAKES; turn++) {
-        if (ring_turn(sleeper->ring, 20000 * (int64_t)MS) != 0)
+        if (ring_turn(sleeper->ring, 20000 * MS) != 0)
             abort();
         __atomic_store_n(&sleeper->turns, turn, __ATOMIC_RELEASE);
     }
@@ -452,7 +452,7 @@ static void test_ring_uring__wake_reaches_another_thread(void **state)
         ring_wake(f->ring, sleeper.ring);
         assert_int_equal(ring_turn(f->ring, 0), 0);
         while (__atomic_load_n(&sleeper.turns, __ATOMIC_ACQUIRE) < round)
-            assert_true(ring_now_ns(f->ring) - begin < 15000 * (uint64_t)MS);
+            assert_true(ring_now_ns(f->ring) - begin < 15000 * MS);
     }
     __atomic_store_n(&sleeper.may_close, 1, __ATOMIC_RELEASE);
     assert_int_equal(pthread_join(sleeper.thread, NULL), 0);
@@ -467,8 +467,8 @@ static void test_ring_uring__own_wake_is_kept_through_await(void **state)
     ring_op_init(&op, nothing_done);
     ring_timer(f->ring, &op, 10 * MS);
     ring_await(f->ring, &op);
-    assert_int_equal(ring_turn(f->ring, 20000 * (int64_t)MS), 0);
-    assert_true(ring_now_ns(f->ring) - begin < 10000 * (uint64_t)MS);
+    assert_int_equal(ring_turn(f->ring, 20000 * MS), 0);
+    assert_true(ring_now_ns(f->ring) - begin < 10000 * MS);
 }
 
 /* ---- signals, chance, closing ------------------------------------------------------------------------------------ */
@@ -525,7 +525,7 @@ static void test_ring_uring__close_ends_what_is_in_flight(void **state)
         struct ring_op ops[8];
         for (size_t i = 0; i < ARRAY_COUNT(ops); i++)
             ring_op_init(&ops[i], must_not_be_called);
-        ring_timer(ring, &ops[0], 3600000 * (uint64_t)MS);
+        ring_timer(ring, &ops[0], 3600000 * MS);
         ring_file_write(ring, &ops[1], fd, f->data, SIZE, 0, RING_WRITE_DURABLE);
         ring_file_sync(ring, &ops[2], fd);
         ring_file_open(ring, &ops[3], f->dir, "f", RW);

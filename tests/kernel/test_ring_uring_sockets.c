@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define MS         1000000
+#define MS         ((int64_t)1000000)
 #define BUFFERS    8
 #define BUFFER     1024
 #define CONN_COUNT 16
@@ -123,7 +123,7 @@ static void turn_until(bool condition(void))
     uint64_t begin = ring_now_ns(ring);
     while (!condition()) {
         (void)ring_turn(ring, 100 * MS);
-        assert_true(ring_now_ns(ring) - begin < 20000 * (uint64_t)MS);
+        assert_true(ring_now_ns(ring) - begin < 20000 * MS);
     }
 }
 
@@ -359,7 +359,7 @@ static void test_ring_uring__large_sends_arrive_whole(void **state)
     struct conn *client = join(&server);
     size_t at = 0;
     for (unsigned i = 0; i < RING_IOV_MAX; i++) {
-        size_t size = i + 1 < RING_IOV_MAX ? i * 4001 : BIG - at;
+        size_t size = i + 1 < RING_IOV_MAX ? (size_t)i * 4001 : BIG - at;
         iov[i] = (struct iovec){.iov_base = data + at, .iov_len = size};
         at += size;
     }

@@ -129,8 +129,10 @@ void sim_net_close(struct sim_fd *fd)
         return;
     }
     struct sim_listener *listener = fd->object;
-    while (!list_empty(&listener->backlog))
-        socket_close(container_of(listener->backlog.next, struct sim_socket, link));
+    for (struct list *node = listener->backlog.next, *next; node != &listener->backlog; node = next) {
+        next = node->next;
+        socket_close(container_of(node, struct sim_socket, link));
+    }
     list_remove(&listener->link);
     free(listener);
 }

@@ -1,6 +1,6 @@
 /*
- * node_fixture.h - a whole node on the simulated machine: its shards and its supervisor in turn on this thread, and clients that
- * speak to it through simulated sockets.
+ * node_fixture.h - a whole node on the simulated machine: its shards and its supervisor in turn on this thread, and
+ * clients that speak to it through simulated sockets.
  */
 #ifndef KVS_TESTS_NODE_FIXTURE_H
 #define KVS_TESTS_NODE_FIXTURE_H
@@ -50,6 +50,24 @@ struct peer {
     uint8_t *in;
     size_t in_size, in_capacity, in_read;
 };
+
+/* ---- the machine ----------------------------------------------------------------------------------------------- */
+
+static bool fixture_machine_exists;
+
+static inline void fixture_machine_end(void)
+{
+    sim_destroy();
+    fixture_machine_exists = false;
+}
+
+static inline void fixture_machine(uint64_t seed)
+{
+    if (fixture_machine_exists) /* left behind by a test that failed */
+        fixture_machine_end();
+    sim_create(seed);
+    fixture_machine_exists = true;
+}
 
 /* ---- the node -------------------------------------------------------------------------------------------------- */
 

@@ -111,9 +111,10 @@ static inline void store_stop(struct store_fixture *fixture)
         engine_turn(fixture->nodes[i].shard);
     }
     assert_true(sim_run_until(store_all_stopped, fixture, 100000));
-    engine_close(fixture->engine, fixture->main_ring);
+    /* As in a node: each shard's thread closes its own ring before the store is closed. */
     for (unsigned i = 0; i < fixture->shard_count; i++)
         ring_close(fixture->nodes[i].ring);
+    engine_close(fixture->engine, fixture->main_ring);
     ring_close(fixture->main_ring);
 }
 

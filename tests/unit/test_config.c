@@ -58,10 +58,10 @@ static void test_config__defaults(void **state)
 static void test_config__takes_what_is_given(void **state)
 {
     (void)state;
-    assert_true(PARSE(S("--addr"), S("127.0.0.1:1"), S("--addr=[::1]:2"), S("--unix"), S("/tmp/s"), S("--data-dir"), S("/d"),
-                      S("--threads"), S("64"), S("--memory"), S("1G"), S("--segment-size"), S("1GiB"), S("--engine"),
-                      S("memory"), S("--durability"), S("relaxed"), S("--relaxed-interval"), S("1"), S("--max-clients"),
-                      S("7"), S("--log-level"), S("debug")));
+    assert_true(PARSE(S("--addr"), S("127.0.0.1:1"), S("--addr=[::1]:2"), S("--unix"), S("/tmp/s"), S("--data-dir"),
+                      S("/d"), S("--threads"), S("64"), S("--memory"), S("1G"), S("--segment-size"), S("1GiB"),
+                      S("--engine"), S("memory"), S("--durability"), S("relaxed"), S("--relaxed-interval"), S("1"),
+                      S("--max-clients"), S("7"), S("--log-level"), S("debug")));
     assert_int_equal(config.address_count, 2);
     assert_int_equal(ring_addr_port(&config.addresses[1]), 2);
     assert_string_equal(config.unix_path, "/tmp/s");
@@ -111,11 +111,12 @@ static void test_config__refusals_name_option_and_value(void **state)
 {
     (void)state;
     static const char *const bad[][2] = {
-        {"--addr", "nowhere"},        {"--addr", "1.2.3.4"},       {"--threads", "0"},      {"--threads", "65"},
-        {"--threads", "+1"},          {"--threads", "1 "},         {"--memory", "63M"},     {"--memory", "-1"},
-        {"--memory", "18446744073709551616"}, {"--segment-size", "3M"}, {"--segment-size", "512K"}, {"--segment-size", "2G"},
-        {"--engine", "KVS"},          {"--durability", "always"},  {"--relaxed-interval", "60001"}, {"--max-clients", "0"},
-        {"--log-level", "trace"},
+        {"--addr", "nowhere"},    {"--addr", "1.2.3.4"},      {"--threads", "0"},
+        {"--threads", "65"},      {"--threads", "+1"},        {"--threads", "1 "},
+        {"--memory", "63M"},      {"--memory", "-1"},         {"--memory", "18446744073709551616"},
+        {"--segment-size", "3M"}, {"--segment-size", "512K"}, {"--segment-size", "2G"},
+        {"--engine", "KVS"},      {"--durability", "always"}, {"--relaxed-interval", "60001"},
+        {"--max-clients", "0"},   {"--log-level", "trace"},
     };
     for (size_t i = 0; i < ARRAY_COUNT(bad); i++) {
         assert_false(PARSE(S(bad[i][0]), S(bad[i][1])));
@@ -137,11 +138,12 @@ static void test_config__sizes(void **state)
         const char *text;
         uint64_t bytes;
     } good[] = {
-        {"0", 0},           {"1", 1},           {"4096B", 4096},         {"1k", 1024},      {"1KB", 1024},
-        {"3KiB", 3072},     {"64M", 64u << 20}, {"1mib", 1u << 20},      {"2G", 2ull << 30}, {"1GiB", 1u << 30},
-        {"16T", 16ull << 40}, {"999999999999999999", 999999999999999999ull},
+        {"0", 0},           {"1", 1},           {"4096B", 4096},      {"1k", 1024},
+        {"1KB", 1024},      {"3KiB", 3072},     {"64M", 64u << 20},   {"1mib", 1u << 20},
+        {"2G", 2ull << 30}, {"1GiB", 1u << 30}, {"16T", 16ull << 40}, {"999999999999999999", 999999999999999999ull},
     };
-    static const char *const bad[] = {"", "K", "1X", "1 K", "-1", "1.5G", "0x10", "9999999999999999999", "99999999T", "1KK"};
+    static const char *const bad[] = {"",          "K",  "1X", "1 K", "-1", "1.5G", "0x10", "9999999999999999999",
+                                      "99999999T", "1KK"};
     for (size_t i = 0; i < ARRAY_COUNT(good); i++) {
         uint64_t bytes = 42;
         assert_true(config_parse_size(good[i].text, &bytes));

@@ -222,6 +222,7 @@ static void test_net__large_frame_is_not_torn_by_others(void **state)
     {
         struct fixture *fixture = fixture_create();
         fixture->options.frame.value_bytes_max = 8 << 20;
+        fixture->options.output_bytes_max = 8 << 20;
         fixture_open(fixture);
         struct client *client = client_open_frames(fixture);
         char *value = malloc(5 << 20);

@@ -5,7 +5,7 @@
 
 #include <errno.h>
 
-#define KEYS 24u
+#define KEYS  24u
 #define PEERS 3u
 
 /* ---- serving --------------------------------------------------------------------------------------------------- */
@@ -16,7 +16,7 @@ static void test_node__serves_keys_of_all_shards(void **state)
     for (unsigned threads = 1; threads <= 4; threads++) {
         struct node_fixture fixture;
         struct config config = fixture_config(threads);
-        sim_create(threads);
+        fixture_machine(threads);
         fixture_start(&fixture, &config);
         struct peer *peer = peer_open(&fixture);
         for (unsigned i = 0; i < 50; i++) {
@@ -41,7 +41,7 @@ static void test_node__serves_keys_of_all_shards(void **state)
         assert_true(threads > 1 || counters->sent == 0);
         peer_close(peer);
         fixture_stop(&fixture, false);
-        sim_destroy();
+        fixture_machine_end();
     }
 }
 
@@ -104,7 +104,7 @@ static void test_node__pipelines_agree_with_a_model(void **state)
     for (unsigned seed = 1; seed <= 40; seed++) {
         struct node_fixture fixture;
         struct config config = fixture_config(1 + seed % 4);
-        sim_create(seed);
+        fixture_machine(seed);
         sim_set_short(10);
         sim_set_interrupted(10);
         fixture_start(&fixture, &config);
@@ -127,7 +127,7 @@ static void test_node__pipelines_agree_with_a_model(void **state)
         for (unsigned i = 0; i < PEERS; i++)
             peer_close(peers[i]);
         fixture_stop(&fixture, seed % 2 == 0);
-        sim_destroy();
+        fixture_machine_end();
     }
 }
 
@@ -158,7 +158,8 @@ static struct frame next_frame(struct peer *peer)
     struct frame_limits limits = {.key_bytes_max = KVS_KEY_BYTES_MAX, .value_bytes_max = KVS_VALUE_BYTES_MAX};
     struct frame frame;
     assert_true(sim_run_until(peer_has_frame, peer, NODE_STEPS_MAX));
-    assert_int_equal(frame_parse(peer->in + peer->in_read, peer->in_size - peer->in_read, &limits, &frame), FRAME_WHOLE);
+    assert_int_equal(frame_parse(peer->in + peer->in_read, peer->in_size - peer->in_read, &limits, &frame),
+                     FRAME_WHOLE);
     peer->in_read += frame.size;
     assert_int_equal(frame.header.flags, FRAME_REPLY);
     return frame;
@@ -180,7 +181,7 @@ static void test_node__speaks_frames(void **state)
     for (unsigned threads = 1; threads <= 3; threads++) {
         struct node_fixture fixture;
         struct config config = fixture_config(threads);
-        sim_create(threads);
+        fixture_machine(threads);
         fixture_start(&fixture, &config);
         struct peer *peer = peer_open(&fixture);
         struct frame_hello hello = {.version_min = FRAME_VERSION, .version_max = FRAME_VERSION};
@@ -211,7 +212,7 @@ static void test_node__speaks_frames(void **state)
         assert_true(sim_run_until(peer_has_ended, peer, NODE_STEPS_MAX));
         peer_close(peer);
         fixture_stop(&fixture, false);
-        sim_destroy();
+        fixture_machine_end();
     }
 }
 
@@ -225,7 +226,7 @@ static void test_node__acknowledged_writes_survive_a_crash(void **state)
     for (unsigned seed = 1; seed <= 60; seed++) {
         struct node_fixture fixture;
         struct config config = fixture_config(1 + (unsigned)(seed % 4));
-        sim_create(seed);
+        fixture_machine(seed);
         fixture_start(&fixture, &config);
         struct peer *peer = peer_open(&fixture);
         for (unsigned i = 0; i < 200; i++) {
@@ -253,9 +254,53 @@ static void test_node__acknowledged_writes_survive_a_crash(void **state)
         }
         peer_close(peer);
         fixture_stop(&fixture, false);
-        sim_destroy();
+        fixture_machine_end();
     }
     assert_true(total > 1000 && total < 60 * 200); /* crashes in the middle, not before or after everything */
+}
+
+/* Likewise for DEL of several keys: what it has acknowledged as gone does not come back. */
+static void test_node__acknowledged_deletes_survive_a_crash(void **state)
+{
+    (void)state;
+    size_t total = 0;
+    for (unsigned seed = 1; seed <= 60; seed++) {
+        struct node_fixture fixture;
+        struct config config = fixture_config(1 + (unsigned)(seed % 4));
+        char names[90][16], value[8];
+        fixture_machine(seed);
+        fixture_start(&fixture, &config);
+        struct peer *peer = peer_open(&fixture);
+        for (unsigned i = 0; i < 90; i++) {
+            snprintf(names[i], sizeof(names[i]), "key%u", i);
+            peer_say(peer, "SET", names[i], "1", NULL);
+        }
+        for (unsigned i = 0; i < 90; i++)
+            peer_expect(peer, "+OK\r\n");
+        size_t before = peer->in_size;
+        for (unsigned i = 0; i < 90; i += 3)
+            peer_say(peer, "DEL", names[i], names[i + 1], names[i + 2], NULL);
+        uint64_t steps = 1 + sim_random(200);
+        while (steps-- > 0 && sim_step()) {
+        }
+        size_t acknowledged = (peer->in_size - before) / 4;
+        total += acknowledged;
+        fixture_crash(&fixture, seed % 3 != 0 ? SIM_DROP_ALL : SIM_RANDOM);
+        peer_free(peer);
+
+        fixture_start(&fixture, &config);
+        peer = peer_open(&fixture);
+        for (unsigned i = 0; i < 90; i++) {
+            peer_say(peer, "EXISTS", names[i], NULL);
+            struct slice reply = peer_reply(peer);
+            snprintf(value, sizeof(value), "%.*s", (int)reply.size, (const char *)reply.data);
+            assert_true(i >= 3 * acknowledged || strcmp(value, ":0\r\n") == 0);
+        }
+        peer_close(peer);
+        fixture_stop(&fixture, false);
+        fixture_machine_end();
+    }
+    assert_true(total > 100 && total < 60 * 30);
 }
 
 /* A disk that no longer takes writes: errors that say so, for keys of this shard and of others, and reads go on. */
@@ -265,7 +310,7 @@ static void test_node__a_failed_write_becomes_an_error(void **state)
     for (unsigned seed = 1; seed <= 30; seed++) {
         struct node_fixture fixture;
         struct config config = fixture_config(1 + seed % 3);
-        sim_create(seed);
+        fixture_machine(seed);
         fixture_start(&fixture, &config);
         struct peer *peer = peer_open(&fixture);
         for (unsigned i = 0; i < 10; i++) {
@@ -293,7 +338,7 @@ static void test_node__a_failed_write_becomes_an_error(void **state)
         }
         peer_close(peer);
         fixture_stop(&fixture, false);
-        sim_destroy();
+        fixture_machine_end();
     }
 }
 
@@ -305,7 +350,7 @@ static void test_node__stop_answers_what_was_asked(void **state)
     for (unsigned seed = 1; seed <= 40; seed++) {
         struct node_fixture fixture;
         struct config config = fixture_config(1 + seed % 4);
-        sim_create(seed);
+        fixture_machine(seed);
         fixture_start(&fixture, &config);
         struct peer *idle = peer_open(&fixture), *peer = peer_open(&fixture);
         peer_say(peer, "PING", NULL);
@@ -340,7 +385,7 @@ static void test_node__stop_answers_what_was_asked(void **state)
         }
         peer_close(peer);
         fixture_stop(&fixture, false);
-        sim_destroy();
+        fixture_machine_end();
     }
 }
 
@@ -352,19 +397,20 @@ static void test_node__an_address_in_use_ends_the_start(void **state)
     struct ring *other = NULL;
     char message[RING_MESSAGE_BYTES];
     int fd;
-    sim_create(1);
+    fixture_machine(1);
     config.unix_path = "/run/kvs.sock";
     assert_int_equal(ring_addr_unix(config.unix_path, &config.unix_addr), KVS_ERR_OK);
     assert_int_equal(ring_open(&other, &(struct ring_options){.entries = 8}, message), KVS_ERR_OK);
     assert_int_equal(ring_listen(other, &config.unix_addr, &fd), KVS_ERR_OK);
     fixture_boot(&fixture, &config);
     assert_int_equal(fixture.status, NODE_BROKEN);
-    assert_string_equal(node_message(fixture.node),
-                        "cannot listen on unix:/run/kvs.sock: address already in use; another server listens there: stop it, "
-                        "or choose another address with --addr or --unix");
+    assert_string_equal(
+        node_message(fixture.node),
+        "cannot listen on unix:/run/kvs.sock: address already in use; another server listens there: stop it, "
+        "or choose another address with --addr or --unix");
     assert_true(sim_run_until(fixture_ended, &fixture, NODE_STEPS_MAX));
     fixture_free(&fixture);
-    sim_destroy();
+    fixture_machine_end();
 }
 
 static void test_node__one_client_too_many_is_told_so(void **state)
@@ -373,7 +419,7 @@ static void test_node__one_client_too_many_is_told_so(void **state)
     struct node_fixture fixture;
     struct config config = fixture_config(2);
     config.max_clients = 2;
-    sim_create(1);
+    fixture_machine(1);
     fixture_start(&fixture, &config);
     struct peer *peers[3];
     for (unsigned i = 0; i < 3; i++) {
@@ -385,7 +431,7 @@ static void test_node__one_client_too_many_is_told_so(void **state)
     for (unsigned i = 0; i < 3; i++)
         peer_close(peers[i]);
     fixture_stop(&fixture, false);
-    sim_destroy();
+    fixture_machine_end();
 }
 
 int main(void)
@@ -395,6 +441,7 @@ int main(void)
         cmocka_unit_test(test_node__pipelines_agree_with_a_model),
         cmocka_unit_test(test_node__speaks_frames),
         cmocka_unit_test(test_node__acknowledged_writes_survive_a_crash),
+        cmocka_unit_test(test_node__acknowledged_deletes_survive_a_crash),
         cmocka_unit_test(test_node__a_failed_write_becomes_an_error),
         cmocka_unit_test(test_node__stop_answers_what_was_asked),
         cmocka_unit_test(test_node__an_address_in_use_ends_the_start),

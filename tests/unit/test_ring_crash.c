@@ -179,7 +179,7 @@ static void test_ring_sim__size_is_durable_with_the_data(void **state)
     int fd = boot(&ring, 4);
     int other = make_file(ring, "g", 0);
     ring_op_init(&op, nothing_done);
-    ring_file_allocate(ring, &op, fd, 4 * SIZE);
+    ring_file_allocate(ring, &op, fd, (uint64_t)4 * SIZE);
     ring_await(ring, &op);
     assert_int_equal(op.error, KVS_ERR_OK);
     assert_int_equal(await_write(ring, &op, other, new_data, 1000, 3000, RING_WRITE_DURABLE), KVS_ERR_OK);

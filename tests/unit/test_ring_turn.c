@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <signal.h>
 
-#define MS 1000000u
+#define MS ((int64_t)1000000)
 
 static unsigned order[16], order_count;
 
@@ -45,7 +45,7 @@ static void test_ring_sim__timers_expire_in_order(void **state)
     for (unsigned i = 0; i < 8; i++) {
         timers[i].number = delays[i];
         ring_op_init(&timers[i].op, note_order);
-        ring_timer(ring, &timers[i].op, delays[i] * (uint64_t)MS);
+        ring_timer(ring, &timers[i].op, delays[i] * MS);
     }
     sim_advance(35 * MS); /* three at once */
     while (order_count < 8)
@@ -242,7 +242,7 @@ static uint64_t busy_run(uint64_t seed)
     for (unsigned i = 0; i < 20; i++) {
         ring_op_init(&write, nothing_done);
         ring_op_init(&sync, nothing_done);
-        ring_file_write(ring, &write, fd, data, sizeof(data), i * 100, 0);
+        ring_file_write(ring, &write, fd, data, sizeof(data), (uint64_t)i * 100, 0);
         ring_file_sync(ring, &sync, fd);
         ring_await(ring, &write);
         ring_await(ring, &sync);

@@ -501,6 +501,25 @@ static void test_store__works_without_direct_io(void **state)
     sim_destroy();
 }
 
+static void test_store__stops_at_any_moment_of_making_a_segment(void **state)
+{
+    (void)state;
+    for (unsigned steps = 0; steps < 60; steps++) {
+        sim_create(400 + steps);
+        struct store_fixture fixture;
+        struct engine_options options = store_options(1);
+        store_boot(&fixture, &options);
+        assert_int_equal(store_put_text(&fixture, "a", "1"), KVS_ERR_OK);
+        for (unsigned i = 0; i < steps; i++)
+            sim_step();
+        store_stop(&fixture);
+        store_boot(&fixture, &options);
+        store_expect(&fixture, "a", "1");
+        store_stop(&fixture);
+        sim_destroy();
+    }
+}
+
 static void test_store__relaxed_write_is_on_disk_within_the_interval(void **state)
 {
     (void)state;
@@ -587,6 +606,7 @@ int main(void)
         cmocka_unit_test(test_store__missing_segment_is_noticed),
         cmocka_unit_test(test_store__large_values_fill_several_blocks),
         cmocka_unit_test(test_store__works_without_direct_io),
+        cmocka_unit_test(test_store__stops_at_any_moment_of_making_a_segment),
         cmocka_unit_test(test_store__relaxed_write_is_on_disk_within_the_interval),
         cmocka_unit_test(test_store__strange_directories_are_refused),
     };
