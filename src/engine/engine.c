@@ -268,6 +268,11 @@ enum engine_answer engine_try_get(struct engine_shard *reader, unsigned owner_id
     return reader->interface->try_get(reader, owner_id, request, result);
 }
 
+void engine_prefetch(struct engine_shard *reader, unsigned owner_id, uint64_t hash, enum engine_prefetch_step step)
+{
+    reader->interface->prefetch(reader, owner_id, hash, step);
+}
+
 void engine_submit(struct engine_shard *owner, struct engine_op *op)
 {
     owner->interface->submit(owner, op);

@@ -116,6 +116,13 @@ enum engine_answer engine_try(struct engine_shard *owner, const struct engine_re
 enum engine_answer engine_try_get(struct engine_shard *reader, unsigned owner_id, const struct engine_request *request,
                                   struct engine_result *result);
 
+/*
+ * Tells that a key with this hash will soon be asked for, so that memory is fetched while other work goes on: first the
+ * line of the index, and, called again somewhat later, the record it points at. On any shard's thread, inside a section.
+ */
+enum engine_prefetch_step { ENGINE_PREFETCH_INDEX, ENGINE_PREFETCH_RECORD };
+void engine_prefetch(struct engine_shard *reader, unsigned owner_id, uint64_t hash, enum engine_prefetch_step step);
+
 struct engine_op;
 typedef void engine_done_fn(struct engine_op *op);
 

@@ -24,6 +24,7 @@ struct engine_interface {
                               struct engine_result *result);
     enum engine_answer (*try_get)(struct engine_shard *reader, unsigned owner_id, const struct engine_request *request,
                                   struct engine_result *result);
+    void (*prefetch)(struct engine_shard *reader, unsigned owner_id, uint64_t hash, enum engine_prefetch_step step);
     void (*submit)(struct engine_shard *owner, struct engine_op *op);
     void (*submit_get)(struct engine_shard *reader, unsigned owner_id, struct engine_op *op);
     void (*op_release)(struct engine_op *op);

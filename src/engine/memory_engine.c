@@ -122,6 +122,21 @@ static enum engine_answer memory_try_get(struct engine_shard *reader, unsigned o
     return ENGINE_DONE;
 }
 
+static void memory_prefetch(struct engine_shard *reader, unsigned owner_id, uint64_t hash,
+                            enum engine_prefetch_step step)
+{
+    const struct memory_shard *owner = shard_of(reader)->engine->shards[owner_id];
+    if (step == ENGINE_PREFETCH_INDEX) {
+        index_prefetch(owner->index, hash);
+        return;
+    }
+    struct index_cursor cursor;
+    struct index_entry entry;
+    index_find(owner->index, hash, &cursor);
+    if (index_next(&cursor, &entry))
+        __builtin_prefetch(memory_slab_at(&owner->slab, entry.address));
+}
+
 static enum engine_answer memory_try(struct engine_shard *base, const struct engine_request *request,
                                      struct engine_result *result)
 {
@@ -323,6 +338,7 @@ static const struct engine_interface memory_interface = {
     .shard_stopped = memory_shard_stopped,
     .try = memory_try,
     .try_get = memory_try_get,
+    .prefetch = memory_prefetch,
     .submit = memory_submit,
     .submit_get = memory_submit_get,
     .op_release = memory_op_release,

@@ -369,6 +369,7 @@ static const struct engine_interface store_interface = {
     .shard_stopped = store_shard_stopped,
     .try = store_try,
     .try_get = store_try_get,
+    .prefetch = store_prefetch,
     .submit = store_submit,
     .submit_get = store_submit_get,
     .op_release = store_op_release,

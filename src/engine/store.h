@@ -107,6 +107,8 @@ enum engine_answer store_try(struct engine_shard *owner, const struct engine_req
 enum engine_answer store_try_get(struct engine_shard *reader, unsigned owner_id, const struct engine_request *request,
                                  struct engine_result *result);
 
+void store_prefetch(struct engine_shard *reader, unsigned owner_id, uint64_t hash, enum engine_prefetch_step step);
+
 /* What is known of a candidate that had to be read from disk. */
 struct store_known {
     const uint64_t *equal; /* addresses of records that have the key */

@@ -57,6 +57,22 @@ enum engine_answer store_try_get(struct engine_shard *reader, unsigned owner_id,
     return answer;
 }
 
+void store_prefetch(struct engine_shard *reader, unsigned owner_id, uint64_t hash, enum engine_prefetch_step step)
+{
+    const struct store *store = store_shard_of(reader)->store;
+    const struct index *index = store->shards[owner_id]->index;
+    if (step == ENGINE_PREFETCH_INDEX) {
+        index_prefetch(index, hash);
+        return;
+    }
+    struct index_cursor cursor;
+    struct index_entry entry;
+    index_find(index, hash, &cursor);
+    const void *record = index_next(&cursor, &entry) ? store_resident(store, entry.address) : NULL;
+    if (record != NULL)
+        __builtin_prefetch(record);
+}
+
 /* ---- writing --------------------------------------------------------------------------------------------------- */
 
 /* What the candidates of a key look like to a writer. */

@@ -53,16 +53,8 @@ static void test_command__every_name_is_found_in_any_case(void **state)
 static void test_command__other_names_are_not_found(void **state)
 {
     (void)state;
-    static const char *const names[] = {"",
-                                        "a",
-                                        "ge",
-                                        "gett",
-                                        "zzz",
-                                        "g\x05t",
-                                        "\x07"
-                                        "et",
-                                        "kvs.durabilit",
-                                        "kvs.durability."};
+    static const char *const names[] = {
+        "", "a", "ge", "gett", "zzz", "g\x05t", "\007et", "kvs.durabilit", "kvs.durability."};
     for (size_t i = 0; i < ARRAY_COUNT(names); i++)
         assert_null(command_find(slice_text(names[i])));
 }
