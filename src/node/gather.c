@@ -112,7 +112,7 @@ static bool reserve_reply(struct gather *gather, uint64_t bytes)
 static size_t write_error(struct gather *gather)
 {
     uint8_t text[REPLY_ERROR_BYTES_MAX];
-    struct slice reply = slice_make(text, 0);
+    struct slice reply = {.data = text};
     if (gather->failed != NULL) {
         reply = slice_make(gather->failed->bytes, gather->failed->reply_bytes);
     } else {

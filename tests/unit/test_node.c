@@ -259,48 +259,77 @@ static void test_node__acknowledged_writes_survive_a_crash(void **state)
     assert_true(total > 1000 && total < 60 * 200); /* crashes in the middle, not before or after everything */
 }
 
-/* Likewise for DEL of several keys: what it has acknowledged as gone does not come back. */
+/* Writes until the records before have left the RAM. */
+static void push_out(struct peer *peer)
+{
+    static uint8_t value[4000];
+    for (unsigned i = 0; i < 1200; i += 100) {
+        for (unsigned j = i; j < i + 100; j++) {
+            char key[16];
+            snprintf(key, sizeof(key), "filler%u", j);
+            peer_ask(peer, (struct slice[]){slice_text("SET"), slice_text(key), slice_make(value, sizeof(value))}, 3);
+        }
+        for (unsigned j = i; j < i + 100; j++)
+            peer_expect(peer, "+OK\r\n");
+    }
+}
+
+/* One crash among DELs of several keys; returns how many were acknowledged: what they named does not come back. */
+static size_t crash_among_deletes(unsigned seed, bool cold)
+{
+    struct node_fixture fixture;
+    struct config config = fixture_config(1 + (unsigned)(seed % 4));
+    char names[90][16];
+    fixture_machine(seed);
+    fixture_start(&fixture, &config);
+    struct peer *peer = peer_open(&fixture);
+    for (unsigned i = 0; i < 90; i++) {
+        snprintf(names[i], sizeof(names[i]), "key%u", i);
+        peer_say(peer, "SET", names[i], "1", NULL);
+    }
+    for (unsigned i = 0; i < 90; i++)
+        peer_expect(peer, "+OK\r\n");
+    for (unsigned i = 0; cold && i < config.threads; i++)
+        push_out(peer);
+    size_t before = peer->in_size;
+    for (unsigned i = 0; i < 90; i += 3)
+        peer_say(peer, "DEL", names[i], names[i + 1], names[i + 2], NULL);
+    uint64_t steps = 1 + sim_random(cold ? 1000 : 200);
+    while (steps-- > 0 && sim_step()) {
+    }
+    size_t acknowledged = (peer->in_size - before) / 4;
+    fixture_crash(&fixture, seed % 3 != 0 ? SIM_DROP_ALL : SIM_RANDOM);
+    peer_free(peer);
+
+    fixture_start(&fixture, &config);
+    peer = peer_open(&fixture);
+    for (unsigned i = 0; i < 90; i++) {
+        peer_say(peer, "EXISTS", names[i], NULL);
+        struct slice reply = peer_reply(peer);
+        assert_true(i >= 3 * acknowledged || slice_equal(reply, slice_text(":0\r\n")));
+    }
+    peer_close(peer);
+    fixture_stop(&fixture, false);
+    fixture_machine_end();
+    return acknowledged;
+}
+
 static void test_node__acknowledged_deletes_survive_a_crash(void **state)
 {
     (void)state;
     size_t total = 0;
-    for (unsigned seed = 1; seed <= 60; seed++) {
-        struct node_fixture fixture;
-        struct config config = fixture_config(1 + (unsigned)(seed % 4));
-        char names[90][16], value[8];
-        fixture_machine(seed);
-        fixture_start(&fixture, &config);
-        struct peer *peer = peer_open(&fixture);
-        for (unsigned i = 0; i < 90; i++) {
-            snprintf(names[i], sizeof(names[i]), "key%u", i);
-            peer_say(peer, "SET", names[i], "1", NULL);
-        }
-        for (unsigned i = 0; i < 90; i++)
-            peer_expect(peer, "+OK\r\n");
-        size_t before = peer->in_size;
-        for (unsigned i = 0; i < 90; i += 3)
-            peer_say(peer, "DEL", names[i], names[i + 1], names[i + 2], NULL);
-        uint64_t steps = 1 + sim_random(200);
-        while (steps-- > 0 && sim_step()) {
-        }
-        size_t acknowledged = (peer->in_size - before) / 4;
-        total += acknowledged;
-        fixture_crash(&fixture, seed % 3 != 0 ? SIM_DROP_ALL : SIM_RANDOM);
-        peer_free(peer);
-
-        fixture_start(&fixture, &config);
-        peer = peer_open(&fixture);
-        for (unsigned i = 0; i < 90; i++) {
-            peer_say(peer, "EXISTS", names[i], NULL);
-            struct slice reply = peer_reply(peer);
-            snprintf(value, sizeof(value), "%.*s", (int)reply.size, (const char *)reply.data);
-            assert_true(i >= 3 * acknowledged || strcmp(value, ":0\r\n") == 0);
-        }
-        peer_close(peer);
-        fixture_stop(&fixture, false);
-        fixture_machine_end();
-    }
+    for (unsigned seed = 1; seed <= 60; seed++)
+        total += crash_among_deletes(seed, false);
     assert_true(total > 100 && total < 60 * 30);
+}
+
+static void test_node__deletes_that_waited_for_the_disk_survive_a_crash(void **state)
+{
+    (void)state;
+    size_t total = 0;
+    for (unsigned seed = 1; seed <= 24; seed++)
+        total += crash_among_deletes(seed, true);
+    assert_true(total > 40 && total < 24 * 30);
 }
 
 /* A disk that no longer takes writes: errors that say so, for keys of this shard and of others, and reads go on. */
@@ -442,6 +471,7 @@ int main(void)
         cmocka_unit_test(test_node__speaks_frames),
         cmocka_unit_test(test_node__acknowledged_writes_survive_a_crash),
         cmocka_unit_test(test_node__acknowledged_deletes_survive_a_crash),
+        cmocka_unit_test(test_node__deletes_that_waited_for_the_disk_survive_a_crash),
         cmocka_unit_test(test_node__a_failed_write_becomes_an_error),
         cmocka_unit_test(test_node__stop_answers_what_was_asked),
         cmocka_unit_test(test_node__an_address_in_use_ends_the_start),
