@@ -29,6 +29,8 @@
 struct net;
 struct net_conn;
 
+#define NET_AHEAD_MAX 16u
+
 /* Called on the shard's thread. Arguments and frames lie in receive buffers: they are good until the call returns. */
 struct net_handler {
     void *context;
@@ -36,6 +38,9 @@ struct net_handler {
     void (*batch_begin)(void *context);
     void (*batch_end)(void *context);
     void (*resp_request)(void *context, struct net_conn *conn, const struct slice *args, unsigned count);
+    /* What the next requests of a pipeline will probably ask for, in order: a chance to fetch memory for all of them before the
+     * first is handled. The second argument of RESP requests, the key of frames. At most NET_AHEAD_MAX; may be NULL. */
+    void (*keys_ahead)(void *context, const struct slice *keys, unsigned count);
     /* Hello is answered by net itself; everything else comes here. */
     void (*frame_request)(void *context, struct net_conn *conn, const struct frame *frame);
     void (*opened)(void *context, struct net_conn *conn);

@@ -13,6 +13,7 @@
  */
 #include "net/net_internal.h"
 
+#include <limits.h>
 #include <stdio.h>
 
 #define ERROR_TEXT_BYTES 160
@@ -122,12 +123,44 @@ static void refuse_resp(struct net_conn *conn, const char *reason)
     give_up(conn);
 }
 
+/* Tells the handler the keys of the whole requests at the start of data; returns how many those are. Parsing them twice costs
+ * some nanoseconds each, waiting for memory one by one a hundred. */
+static unsigned scout_resp(struct net_conn *conn, uint8_t *data, size_t size)
+{
+    struct net *net = conn->net;
+    struct resp_arg args[NET_ARGS_INLINE];
+    struct resp_parser parser;
+    struct slice keys[NET_AHEAD_MAX];
+    unsigned requests = 0;
+    unsigned count = 0;
+    size_t at = 0;
+    resp_parser_init(&parser, &net->options.resp, args, NET_ARGS_INLINE);
+    /* An inline command is decoded in place, which must happen only once. */
+    while (requests < NET_AHEAD_MAX && at < size && data[at] == '*' &&
+           resp_parse(&parser, data + at, size - at) == RESP_REQUEST) {
+        if (parser.argc > 1)
+            keys[count++] = resp_arg_slice(&parser, data + at, 1);
+        requests++;
+        at += parser.size;
+        resp_parser_next(&parser);
+    }
+    if (count > 1)
+        net->handler.keys_ahead(net->handler.context, keys, count);
+    return requests;
+}
+
 static size_t handle_resp_all(struct net_conn *conn, uint8_t *data, size_t size)
 {
     struct resp_parser *parser = &conn->parser;
     uint64_t requests = 0;
+    unsigned scouted = conn->net->handler.keys_ahead == NULL ? UINT_MAX : 0;
     size_t at = 0;
     while (at < size && conn->state == NET_OPEN && conn->hold == NET_HOLD_NONE) {
+        if (scouted == 0) {
+            scouted = scout_resp(conn, data + at, size - at);
+            scouted += scouted == 0; /* what comes next is no whole array */
+        }
+        scouted--;
         const enum resp_status status = resp_parse(parser, data + at, size - at);
         if (__builtin_expect(status == RESP_REQUEST, 1)) {
             handle_resp(conn, data + at);
@@ -242,10 +275,29 @@ static void handle_too_large(struct net_conn *conn, const struct frame *frame)
     count_request(conn);
 }
 
+/* The same for frames. */
+static unsigned scout_frames(struct net_conn *conn, const uint8_t *data, size_t size)
+{
+    struct net *net = conn->net;
+    struct slice keys[NET_AHEAD_MAX];
+    unsigned count = 0;
+    size_t at = 0;
+    struct frame frame;
+    while (count < NET_AHEAD_MAX && at < size &&
+           frame_parse(data + at, size - at, &net->options.frame, &frame) == FRAME_WHOLE) {
+        keys[count++] = frame.key;
+        at += frame.size;
+    }
+    if (count > 1)
+        net->handler.keys_ahead(net->handler.context, keys, count);
+    return count;
+}
+
 static size_t handle_frames_all(struct net_conn *conn, const uint8_t *data, size_t size)
 {
     const struct frame_limits *limits = &conn->net->options.frame;
     uint64_t requests = 0;
+    unsigned scouted = conn->net->handler.keys_ahead == NULL ? UINT_MAX : 0;
     size_t at = 0;
     while (at < size && conn->state == NET_OPEN) {
         if (conn->skip > 0) { /* even on hold: these bytes are not worth keeping */
@@ -256,6 +308,11 @@ static size_t handle_frames_all(struct net_conn *conn, const uint8_t *data, size
         }
         if (conn->hold != NET_HOLD_NONE)
             break;
+        if (scouted == 0) {
+            scouted = scout_frames(conn, data + at, size - at);
+            scouted += scouted == 0;
+        }
+        scouted--;
         struct frame frame;
         const enum frame_result result = frame_parse(data + at, size - at, limits, &frame);
         if (__builtin_expect(result == FRAME_WHOLE, 1)) {

@@ -59,6 +59,19 @@ enum route dispatch_try(struct shard *shard, const struct client *client, const 
     return ROUTE_OWNER;
 }
 
+void dispatch_ahead(void *context, const struct slice *keys, unsigned count)
+{
+    struct shard *shard = context;
+    uint64_t hashes[NET_AHEAD_MAX];
+    KVS_ASSERT(count <= NET_AHEAD_MAX);
+    for (unsigned i = 0; i < count; i++) {
+        hashes[i] = hash_key(keys[i], shard->hash_seed);
+        engine_prefetch(shard->engine, hash_shard(hashes[i], shard->count), hashes[i], ENGINE_PREFETCH_INDEX);
+    }
+    for (unsigned i = 0; i < count; i++)
+        engine_prefetch(shard->engine, hash_shard(hashes[i], shard->count), hashes[i], ENGINE_PREFETCH_RECORD);
+}
+
 static void count_result(struct shard *shard, const struct engine_request *request, const struct engine_result *result)
 {
     if (result->error != KVS_ERR_OK)

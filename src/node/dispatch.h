@@ -19,6 +19,9 @@ enum route {
 struct engine_request dispatch_request(const struct shard *shard, const struct client *client,
                                        enum engine_action action, struct slice key, struct slice value);
 
+/* net_handler.keys_ahead: fetches the memory that requests for these keys will touch. Inside a section. */
+void dispatch_ahead(void *context, const struct slice *keys, unsigned count);
+
 /* Answers the current request of `conn`, now or later. */
 void dispatch_request_one(struct shard *shard, struct net_conn *conn, const struct engine_request *request,
                           const struct reply_format *format);

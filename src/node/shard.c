@@ -94,6 +94,7 @@ static bool open_parts(struct shard *shard)
         .context = shard,
         .batch_begin = on_batch_begin,
         .batch_end = on_batch_end,
+        .keys_ahead = dispatch_ahead,
         .resp_request = command_resp,
         .frame_request = command_frame,
         .opened = on_opened,
