@@ -1,5 +1,6 @@
 /*
- * bench_index.c - what the index costs: bytes of RAM per key, nanoseconds per insert and look-up, the longest single insert.
+ * bench_index.c - what the index costs: bytes of RAM per key, nanoseconds per insert and look-up, the longest single
+ * insert.
  *
  * Usage: bench_index [KEYS]   (default 10,000,000)
  */

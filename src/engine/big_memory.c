@@ -10,7 +10,8 @@ enum { HUGE_PAGE_BYTES = 2 * 1024 * 1024 };
 void *big_memory_alloc(size_t bytes)
 {
     size_t mapped_bytes = bytes + HUGE_PAGE_BYTES;
-    uint8_t *mapped = mmap(NULL, mapped_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    uint8_t *mapped =
+        mmap(NULL, mapped_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (mapped == MAP_FAILED)
         return NULL;
     uint8_t *memory = (uint8_t *)align_up((uintptr_t)mapped, HUGE_PAGE_BYTES);

@@ -1,15 +1,17 @@
 /*
  * engine.c - opening a data directory for the right engine, and passing calls on to it.
  *
- * Opening: make the directory if need be, take its lock, read its superblock. A directory that one engine wrote is refused
- * to another; so is a directory that holds strange files and no superblock, for it is hardly meant to be a data directory.
- * A new directory gets its superblock here: engine, UUID, hash seed and segment size are settled for its life.
+ * Opening: make the directory if need be, take its lock, read its superblock. A directory that one engine wrote is
+ * refused to another; so is a directory that holds strange files and no superblock, for it is hardly meant to be a data
+ * directory. A new directory gets its superblock here: engine, UUID, hash seed and segment size are settled for its
+ * life.
  */
 #include "engine/engine.h"
 
 #include "base/assert.h"
 #include "base/limits.h"
 #include "engine/engine_internal.h"
+#include "engine/log_format.h"
 #include "engine/segment.h"
 
 #include <stdio.h>
@@ -18,8 +20,8 @@
 #define LOCK_NAME "lock"
 
 enum { MIB = 1024 * 1024 };
-#define SEGMENT_BYTES_MIN (256ull * 1024)
-#define SEGMENT_BYTES_MAX (1024ull * MIB)
+#define SEGMENT_BYTES_MIN     (256ull * 1024)
+#define SEGMENT_BYTES_MAX     (1024ull * MIB)
 #define SEGMENT_BYTES_DEFAULT (64ull * MIB)
 
 static const struct {
@@ -44,8 +46,7 @@ static enum kvs_err check_options(const struct engine_options *options, char mes
         return KVS_ERR_INVALID;
     }
     uint64_t segment = options->segment_bytes;
-    if (segment != 0 &&
-        (!is_power_of_two(segment) || segment < SEGMENT_BYTES_MIN || segment > SEGMENT_BYTES_MAX)) {
+    if (segment != 0 && (!is_power_of_two(segment) || segment < SEGMENT_BYTES_MIN || segment > SEGMENT_BYTES_MAX)) {
         snprintf(message, ENGINE_MESSAGE_BYTES, "segment size %llu is not a power of two from 256 KiB to 1 GiB",
                  (unsigned long long)segment);
         return KVS_ERR_INVALID;
@@ -146,8 +147,7 @@ static enum kvs_err take_directory(struct engine *base, struct ring *ring, char 
                  "data directory %s is in use by another process: stop that one, or use another directory",
                  base->data_dir);
     else if (err != KVS_ERR_OK)
-        snprintf(message, ENGINE_MESSAGE_BYTES, "cannot lock data directory %s: %s", base->data_dir,
-                 kvs_err_text(err));
+        snprintf(message, ENGINE_MESSAGE_BYTES, "cannot lock data directory %s: %s", base->data_dir, kvs_err_text(err));
     return err;
 }
 
@@ -201,6 +201,13 @@ void engine_recovered(const struct engine *engine, struct engine_recovery *out)
 uint64_t engine_hash_seed(const struct engine *engine)
 {
     return engine->superblock.hash_seed;
+}
+
+uint64_t engine_value_bytes_max(const struct engine *engine)
+{
+    uint64_t most = engine->superblock.segment_bytes - KVS_BLOCK_BYTES - sizeof(struct batch_header) -
+                    record_bytes(KVS_KEY_BYTES_MAX, 0);
+    return most < KVS_VALUE_BYTES_MAX ? most : KVS_VALUE_BYTES_MAX;
 }
 
 const char *engine_kind(const struct engine *engine)

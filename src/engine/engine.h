@@ -1,22 +1,23 @@
 /*
  * engine.h - the store behind one interface: what a node, an embedded program and a test may ask of any engine.
  *
- * A store is divided into shards by the hash of the key (hash_shard). Each shard has one owner: a thread with a ring, which
- * alone changes the shard's keys. Any shard's thread may read any shard's keys, lock-free.
+ * A store is divided into shards by the hash of the key (hash_shard). Each shard has one owner: a thread with a ring,
+ * which alone changes the shard's keys. Any shard's thread may read any shard's keys, lock-free.
  *
- * Two ways to ask. engine_try answers at once from RAM, or says that it cannot and has done nothing. engine_submit takes a
- * struct engine_op that stays put and calls back; it waits for disk reads, for room in the log and for earlier operations
- * on the same key. Operations on one key that reach its owner take effect in the order in which they were given.
+ * Two ways to ask. engine_try answers at once from RAM, or says that it cannot and has done nothing. engine_submit
+ * takes a struct engine_op that stays put and calls back; it waits for disk reads, for room in the log and for earlier
+ * operations on the same key. Operations on one key that reach its owner take effect in the order in which they were
+ * given.
  *
- * Gates. A result carries a gate: 0, or the owner's log sequence number (LSN) that must be durable before the result may be
- * shown to anybody (promises P1 and P4): a write's own, or that of the not yet durable record (or tombstone) a read has met.
- * engine_durable tells how far the owner's log is durable. Requests marked relaxed have no gate.
+ * Gates. A result carries a gate: 0, or the owner's log sequence number (LSN) that must be durable before the result
+ * may be shown to anybody (promises P1 and P4): a write's own, or that of the not yet durable record (or tombstone) a
+ * read has met. engine_durable tells how far the owner's log is durable. Requests marked relaxed have no gate.
  *
- * Sections. Values returned by engine_try lie in memory that may be reused when the section ends: bracket calls and the use
- * of their results with engine_section_begin and engine_section_end, and keep that short: no waiting inside.
+ * Sections. Values returned by engine_try lie in memory that may be reused when the section ends: bracket calls and the
+ * use of their results with engine_section_begin and engine_section_end, and keep that short: no waiting inside.
  *
- * Failure. When a write or sync fails, the shard stops writing for good (P6): engine_failed tells, writes answer FAILED,
- * gates that are not durable by then never will be. Reads go on.
+ * Failure. When a write or sync fails, the shard stops writing for good (P6): engine_failed tells, writes answer
+ * FAILED, gates that are not durable by then never will be. Reads go on.
  */
 #ifndef KVS_ENGINE_ENGINE_H
 #define KVS_ENGINE_ENGINE_H
@@ -34,11 +35,12 @@ struct engine_shard;
 /* ---- opening --------------------------------------------------------------------------------------------------- */
 
 struct engine_options {
-    const char *kind;      /* "kvs" or "memory" */
+    const char *kind; /* "kvs" or "memory" */
     const char *data_dir;
     unsigned shard_count;  /* 1..KVS_SHARDS_MAX; may differ from run to run */
     uint64_t memory_bytes; /* budget of index, log images and read buffers */
-    uint64_t segment_bytes;/* of a new store, a power of two; 0 = chosen from the budget. An existing store keeps its own */
+    uint64_t
+        segment_bytes; /* of a new store, a power of two; 0 = chosen from the budget. An existing store keeps its own */
     uint32_t relaxed_interval_ms; /* at most this long until a relaxed write is on disk */
 };
 
@@ -46,17 +48,17 @@ struct engine_recovery {
     uint64_t keys;
     uint64_t records;
     uint64_t segments;
-    uint64_t bytes;      /* read */
-    uint64_t cut_bytes;  /* torn tails that were never acknowledged, cut off */
+    uint64_t bytes;     /* read */
+    uint64_t cut_bytes; /* torn tails that were never acknowledged, cut off */
     uint64_t elapsed_ns;
-    bool created;        /* a new, empty store */
+    bool created; /* a new, empty store */
 };
 
 /*
- * Opens the store and recovers it, blocking, on the calling thread with `ring` (any; start-up only). On failure `message`
- * names the thing, the place and the remedy: LOCKED (another process has it), MISMATCH (another engine's directory),
- * VERSION (a newer format), CORRUPT (damage below the durable watermark: segment, offset and what would be lost),
- * INVALID (options), or an error of the file system.
+ * Opens the store and recovers it, blocking, on the calling thread with `ring` (any; start-up only). On failure
+ * `message` names the thing, the place and the remedy: LOCKED (another process has it), MISMATCH (another engine's
+ * directory), VERSION (a newer format), CORRUPT (damage below the durable watermark: segment, offset and what would be
+ * lost), INVALID (options), or an error of the file system.
  */
 enum kvs_err engine_open(struct engine **out, const struct engine_options *options, struct ring *ring,
                          char message[ENGINE_MESSAGE_BYTES]);
@@ -65,6 +67,8 @@ void engine_recovered(const struct engine *engine, struct engine_recovery *out);
 /* Frees everything, after every shard was stopped (or abandoned: a simulated crash). `ring` as in engine_open. */
 void engine_close(struct engine *engine, struct ring *ring);
 
+/* The largest value that fits into this store with a key of KVS_KEY_BYTES_MAX bytes; at most KVS_VALUE_BYTES_MAX. */
+uint64_t engine_value_bytes_max(const struct engine *engine);
 uint64_t engine_hash_seed(const struct engine *engine);
 const char *engine_kind(const struct engine *engine);
 unsigned engine_shard_count(const struct engine *engine);
@@ -96,14 +100,14 @@ struct engine_request {
 
 struct engine_result {
     enum kvs_err error; /* OK, NO_SPACE, NO_MEMORY, TOO_LARGE, FAILED, CORRUPT (see engine_damage_text), IO */
-    bool found;         /* GET: there is a value; PUT: the key was there before (a guess while its old record is on disk);
-                           REMOVE: the key was there */
+    bool found; /* GET: there is a value; PUT: the key was there before (a guess while its old record is on disk);
+                   REMOVE: the key was there */
     struct slice value; /* GET */
     uint64_t gate;      /* 0, or the LSN of the owner that must be durable first */
 };
 
 enum engine_answer {
-    ENGINE_DONE,     /* the result is there */
+    ENGINE_DONE, /* the result is there */
     ENGINE_MUST_WAIT /* nothing was done: engine_submit it */,
     ENGINE_ASK_OWNER /* engine_try_get only: what is there is not durable yet; let the owner execute it */
 };
@@ -112,13 +116,15 @@ enum engine_answer {
 enum engine_answer engine_try(struct engine_shard *owner, const struct engine_request *request,
                               struct engine_result *result);
 
-/* Reads a key of any shard from the thread of `reader`, inside a section. MUST_WAIT: it is on disk, engine_submit_get it. */
+/* Reads a key of any shard from the thread of `reader`, inside a section. MUST_WAIT: it is on disk, engine_submit_get
+ * it. */
 enum engine_answer engine_try_get(struct engine_shard *reader, unsigned owner_id, const struct engine_request *request,
                                   struct engine_result *result);
 
 /*
  * Tells that a key with this hash will soon be asked for, so that memory is fetched while other work goes on: first the
- * line of the index, and, called again somewhat later, the record it points at. On any shard's thread, inside a section.
+ * line of the index, and, called again somewhat later, the record it points at. On any shard's thread, inside a
+ * section.
  */
 enum engine_prefetch_step { ENGINE_PREFETCH_INDEX, ENGINE_PREFETCH_RECORD };
 void engine_prefetch(struct engine_shard *reader, unsigned owner_id, uint64_t hash, enum engine_prefetch_step step);
@@ -144,7 +150,7 @@ struct engine_op {
 void engine_submit(struct engine_shard *owner, struct engine_op *op);
 /* A GET of any shard's key, on the reader's own thread and ring; result.error AGAIN = let the owner execute it. */
 void engine_submit_get(struct engine_shard *reader, unsigned owner_id, struct engine_op *op);
-/* Gives back the buffer behind op->result.value. After `done`, exactly once, on the same thread. */
+/* Gives back the buffer behind op->result.value. In `done` or after it, exactly once, on the same thread. */
 void engine_op_release(struct engine_op *op);
 
 void engine_section_begin(struct engine_shard *shard);
@@ -162,17 +168,17 @@ const char *engine_damage_text(const struct engine_shard *shard);
 
 struct engine_stats {
     uint64_t keys;
-    uint64_t index_bytes;     /* RAM of the index, directory and growth slack included */
-    uint64_t image_bytes;     /* RAM that holds log segments */
+    uint64_t index_bytes; /* RAM of the index, directory and growth slack included */
+    uint64_t image_bytes; /* RAM that holds log segments */
     uint64_t records_appended;
-    uint64_t bytes_appended;  /* records, before padding */
-    uint64_t batches;         /* commits */
-    uint64_t bytes_written;   /* to the log, padding included */
-    uint64_t commit_ns;       /* sum over batches, from submission to durable */
+    uint64_t bytes_appended; /* records, before padding */
+    uint64_t batches;        /* commits */
+    uint64_t bytes_written;  /* to the log, padding included */
+    uint64_t commit_ns;      /* sum over batches, from submission to durable */
     uint64_t disk_reads;
     uint64_t disk_read_bytes;
     uint64_t segments;
-    uint64_t disk_bytes;      /* of all segment files */
+    uint64_t disk_bytes; /* of all segment files */
     uint64_t damaged_reads;
     uint64_t index_splits;
     uint64_t blind_overwrites;

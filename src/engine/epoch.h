@@ -1,9 +1,9 @@
 /*
  * epoch.h - epoch-based reclamation (ck_epoch), the reason why readers need no locks.
  *
- * A reader brackets its look at shared memory with epoch_begin and epoch_end. A writer that has unlinked something hands it
- * to epoch_defer; the callback that frees it runs, on the writer's thread, in an epoch_poll after every section that could
- * have seen it has ended. Sections are short: whatever waits (a disk read) must not be inside one.
+ * A reader brackets its look at shared memory with epoch_begin and epoch_end. A writer that has unlinked something
+ * hands it to epoch_defer; the callback that frees it runs, on the writer's thread, in an epoch_poll after every
+ * section that could have seen it has ended. Sections are short: whatever waits (a disk read) must not be inside one.
  *
  * Each thread has one struct epoch_thread, registered once and never freed while any thread still uses the epoch.
  * Reference: K. Fraser, "Practical lock-freedom", 2004; Concurrency Kit, ck_epoch.
@@ -52,6 +52,9 @@ static inline void epoch_end(struct epoch_thread *thread)
 
 static inline void epoch_defer(struct epoch_thread *thread, struct epoch_entry *entry, epoch_free_fn *free_entry)
 {
+    /* ck_epoch_call reads the current epoch, which must not happen before others can see that the entry was unlinked:
+     * on x86, too, a load may overtake an earlier store. */
+    ck_pr_fence_memory();
     ck_epoch_call(&thread->record, &entry->ck, (ck_epoch_cb_t *)(void (*)(void))free_entry);
 }
 

@@ -11,14 +11,15 @@
  *   slot, bit  63       48   47        46      44   43   40   39      0
  *              fingerprint   unsettled distance     class     address        0 = empty, fingerprint 0 = removed
  *
- * Look-up: the bucket is bits 0..5 of the hash, the page stands in the directory at the next `depth` bits. An entry lies in
- * its home bucket or, when that was full, in one of the seven behind it (its distance). A walk ends at the first bucket
- * with an empty slot; 85 of 100 end in the first.
+ * Look-up: the bucket is bits 0..5 of the hash, the page stands in the directory at the next `depth` bits. An entry
+ * lies in its home bucket or, when that was full, in one of the seven behind it (its distance). A walk ends at the
+ * first bucket with an empty slot; 85 of 100 end in the first.
  *
- * Fingerprint: a 1 bit, then up to 15 bits of the hash from the page's depth upwards. Keys are not in RAM, so a split must
- * find the next bit of the hash in the slot: it takes it from the low end of the fingerprint, which becomes one bit shorter. An
- * entry that is written again gets its 15 bits back. After s splits an entry has 15 - s bits left, but only 2^-s of all
- * entries are that old, so every generation adds the same small share (bucket entries × 2^-15) to false matches.
+ * Fingerprint: a 1 bit, then up to 15 bits of the hash from the page's depth upwards. Keys are not in RAM, so a split
+ * must find the next bit of the hash in the slot: it takes it from the low end of the fingerprint, which becomes one
+ * bit shorter. An entry that is written again gets its 15 bits back. After s splits an entry has 15 - s bits left, but
+ * only 2^-s of all entries are that old, so every generation adds the same small share (bucket entries × 2^-15) to
+ * false matches.
  *
  * Growth: an insert that finds its eight buckets full splits the page: both halves are built aside, published in the
  * directory, and the old page is retired by epoch. A page full of removed slots is rebuilt in the same way.
@@ -147,8 +148,7 @@ static size_t directory_size(unsigned depth)
 void index_find(const struct index *index, uint64_t hash, struct index_cursor *cursor)
 {
     const struct directory *directory = atomic_load_explicit(&index->directory, memory_order_acquire);
-    uint64_t entry =
-        atomic_load_explicit(&directory->entries[directory_slot(directory, hash)], memory_order_acquire);
+    uint64_t entry = atomic_load_explicit(&directory->entries[directory_slot(directory, hash)], memory_order_acquire);
     cursor->page = page_of(entry);
     cursor->window = window_at(hash, depth_of(entry));
     cursor->home = (uint8_t)(hash & (BUCKETS - 1));
@@ -188,8 +188,7 @@ bool index_next(struct index_cursor *cursor, struct index_entry *entry)
 void index_prefetch(const struct index *index, uint64_t hash)
 {
     const struct directory *directory = atomic_load_explicit(&index->directory, memory_order_acquire);
-    uint64_t entry =
-        atomic_load_explicit(&directory->entries[directory_slot(directory, hash)], memory_order_relaxed);
+    uint64_t entry = atomic_load_explicit(&directory->entries[directory_slot(directory, hash)], memory_order_relaxed);
     __builtin_prefetch((char *)page_of(entry) + (hash & (BUCKETS - 1)) * SLOTS * sizeof(uint64_t));
 }
 
@@ -234,9 +233,9 @@ static slot_t *walk_slot(slot_t *page, unsigned home, unsigned ordinal)
 }
 
 /*
- * Puts a slot in front of all candidates with its fingerprint, in the first free place of the walk; the candidates before
- * that place each move to the place of the next. The last moves first, so that a reader, who walks the same way, meets
- * every one of them at its old place or at its new one. False when the walk has no free place.
+ * Puts a slot in front of all candidates with its fingerprint, in the first free place of the walk; the candidates
+ * before that place each move to the place of the next. The last moves first, so that a reader, who walks the same way,
+ * meets every one of them at its old place or at its new one. False when the walk has no free place.
  */
 static bool page_insert(slot_t *page, unsigned home, unsigned print, const struct index_entry *entry)
 {
@@ -297,8 +296,9 @@ static enum kvs_err directory_double(struct index *index)
 }
 
 /*
- * Copies the entries of `from`, in the order of their walks, so that equal fingerprints keep their order, into to[0], or into
- * to[0] and to[1] by the lowest bit of the fingerprint, which is thereby used up. False when an entry finds no place.
+ * Copies the entries of `from`, in the order of their walks, so that equal fingerprints keep their order, into to[0],
+ * or into to[0] and to[1] by the lowest bit of the fingerprint, which is thereby used up. False when an entry finds no
+ * place.
  */
 static bool page_copy(slot_t *from, slot_t *to[2], bool split, unsigned count[2])
 {

@@ -2,18 +2,20 @@
  * index.h - the hash index: from a key's hash to the addresses of the records that may hold the key.
  *
  * One index per shard. It keeps no keys: a look-up yields candidates, entries whose fingerprint agrees, and the caller
- * compares the key in the record itself. Several entries may agree, and distinct keys with equal fingerprints live side by
- * side; among entries with one fingerprint the newest is always met first, so of several records of one key the first
- * whose key agrees is the newest.
+ * compares the key in the record itself. Several entries may agree, and distinct keys with equal fingerprints live side
+ * by side; among entries with one fingerprint the newest is always met first, so of several records of one key the
+ * first whose key agrees is the newest.
  *
- * Threads: one writer (the owner of the shard); any thread may read, without locks, inside an epoch section. Entries are
- * single 64-bit words that change atomically. An entry never moves within its page towards a place that a reader has
- * passed: growth copies a page of 512 entries into two and publishes them (some microseconds, the longest step there is,
- * besides the doubling of the directory: a copy of 8 bytes per page).
+ * Threads: one writer (the owner of the shard); any thread may read, without locks, inside an epoch section. Entries
+ * are single 64-bit words that change atomically. An entry never moves within its page towards a place that a reader
+ * has passed: growth copies a page of 512 entries into two and publishes them (some microseconds, the longest step
+ * there is, besides the doubling of the directory: a copy of 8 bytes per page).
  *
- * RAM: 8 bytes a slot. Pages fill to about 85 % before they split, so the index takes 9.4 to 18.8 bytes a key, 13 on average.
+ * RAM: 8 bytes a slot. Pages fill to about 85 % before they split, so the index takes 9.4 to 18.8 bytes a key, 13 on
+ * average.
  *
- * Which bits of the hash serve: 0..5 bucket in the page, then the directory, then 15 bits of fingerprint right above it.
+ * Which bits of the hash serve: 0..5 bucket in the page, then the directory, then 15 bits of fingerprint right above
+ * it.
  */
 #ifndef KVS_ENGINE_INDEX_H
 #define KVS_ENGINE_INDEX_H
@@ -31,9 +33,9 @@ struct index;
 #define INDEX_CLASS_MAX    15u
 
 struct index_entry {
-    uint64_t address;  /* any 40-bit number: where the record lies */
-    unsigned class;    /* 0..15: the size class of the record */
-    bool unsettled;    /* an older record of the same key may stand behind this entry */
+    uint64_t address; /* any 40-bit number: where the record lies */
+    unsigned class;   /* 0..15: the size class of the record */
+    bool unsettled;   /* an older record of the same key may stand behind this entry */
 };
 
 struct index_options {
@@ -46,15 +48,15 @@ enum kvs_err index_open(struct index **out, const struct index_options *options,
 /* After every reader has gone and the writer's epoch was drained. */
 void index_close(struct index *index);
 
-/* A walk over the candidates for one hash. Plain data; nothing to close. Valid within the section in which it began, and for
- * the writer until its next index_insert. */
+/* A walk over the candidates for one hash. Plain data; nothing to close. Valid within the section in which it began,
+ * and for the writer until its next index_insert. */
 struct index_cursor {
     _Atomic uint64_t *page;
-    uint32_t window;  /* the fingerprint sought */
-    uint8_t home;     /* bucket where the walk begins */
-    uint8_t distance; /* buckets walked */
-    uint8_t slot;     /* next slot in the bucket */
-    bool last;        /* this bucket ends the walk */
+    uint32_t window;           /* the fingerprint sought */
+    uint8_t home;              /* bucket where the walk begins */
+    uint8_t distance;          /* buckets walked */
+    uint8_t slot;              /* next slot in the bucket */
+    bool last;                 /* this bucket ends the walk */
     _Atomic uint64_t *current; /* where the latest candidate stands */
 };
 
@@ -66,8 +68,8 @@ bool index_next(struct index_cursor *cursor, struct index_entry *entry);
 void index_prefetch(const struct index *index, uint64_t hash);
 
 /*
- * Adds an entry in front of all candidates for its hash. NO_MEMORY: bytes_max is reached; NO_SPACE: more keys than the index
- * can tell apart (some 64 with equal hashes, or 32,768-fold growth). Ends every cursor of the writer.
+ * Adds an entry in front of all candidates for its hash. NO_MEMORY: bytes_max is reached; NO_SPACE: more keys than the
+ * index can tell apart (some 64 with equal hashes, or 32,768-fold growth). Ends every cursor of the writer.
  */
 enum kvs_err index_insert(struct index *index, uint64_t hash, const struct index_entry *entry);
 

@@ -5,17 +5,17 @@
  *   ───────────────┬──────────────────────┬──────────────────────────┬────────────────────────
  *                  ▲ commits[oldest]      ▲ batch             tail ──▲        open segment's image
  *
- * The image is the write buffer: a record is copied once, into the place from which both the disk and later readers take it.
- * A commit pads the forming batch to the block size, seals its header and writes [batch, padded tail) with one O_DIRECT write
- * that is durable when it completes; the next batch forms behind it. No block is ever written twice.
+ * The image is the write buffer: a record is copied once, into the place from which both the disk and later readers
+ * take it. A commit pads the forming batch to the block size, seals its header and writes [batch, padded tail) with one
+ * O_DIRECT write that is durable when it completes; the next batch forms behind it. No block is ever written twice.
  *
- * When to write: at once when nothing is in flight; a second time beside one in flight only when what has gathered is worth
- * a write of its own: as many records as the one before it, or a large batch. Each commit has its price, so many small ones
- * in flight are slower than one.
+ * When to write: at once when nothing is in flight; a second time beside one in flight only when what has gathered is
+ * worth a write of its own: as many records as the one before it, or a large batch. Each commit has its price, so many
+ * small ones in flight are slower than one.
  *
- * Roll-over: when a record does not fit, the forming batch is written as it is and the spare segment becomes the open one. Its
- * first batch waits until all of the old segment is durable. So a torn tail can only be in the last segment of a
- * stream, and a later segment's existence proves what came before it.
+ * Roll-over: when a record does not fit, the forming batch is written as it is and the spare segment becomes the open
+ * one. Its first batch waits until all of the old segment is durable. So a torn tail can only be in the last segment of
+ * a stream, and a later segment's existence proves what came before it.
  *
  * Failure: a write or sync that fails is not repeated; the log has failed for good. What was in flight or forming will
  * never be acknowledged.
@@ -29,6 +29,7 @@
 
 enum {
     LARGE_BATCH_BYTES = 256 * 1024, /* worth a write of its own beside others */
+    RESERVE_SHARE = 16,             /* of a segment, for deletes while there is no other */
     NS_PER_MS = 1000000,
 };
 
@@ -243,6 +244,17 @@ static enum kvs_err roll(struct log *log)
     return KVS_ERR_OK;
 }
 
+/* Bytes left for a record of this kind in the open segment. While no segment is ready to follow, the last of it is kept
+ * for deletes: they must go on when the disk is full. */
+static uint64_t room_for(const struct log *log, enum record_kind kind)
+{
+    uint64_t segment_bytes = log->options.table->segment_bytes;
+    /* Behind a batch that ends with the segment the tail is beyond it. */
+    uint64_t room = segment_bytes > log->tail ? segment_bytes - log->tail : 0;
+    uint64_t reserve = log->spare == NULL && kind != RECORD_DELETE ? segment_bytes / RESERVE_SHARE : 0;
+    return room > reserve ? room - reserve : 0;
+}
+
 enum kvs_err log_append(struct log *log, enum record_kind kind, unsigned record_flags, bool relaxed, struct slice key,
                         struct slice value, struct log_place *place)
 {
@@ -253,7 +265,7 @@ enum kvs_err log_append(struct log *log, enum record_kind kind, unsigned record_
         return KVS_ERR_TOO_LARGE;
     if (log->open == NULL)
         return KVS_ERR_AGAIN;
-    if (log->tail + bytes > log->options.table->segment_bytes) {
+    if (bytes > room_for(log, kind)) {
         enum kvs_err err = roll(log);
         if (err != KVS_ERR_OK)
             return err;
@@ -263,17 +275,15 @@ enum kvs_err log_append(struct log *log, enum record_kind kind, unsigned record_
     uint64_t lsn = log->next_lsn++;
     struct record_header fields = {.lsn = lsn, .kind = (uint8_t)kind, .flags = (uint8_t)record_flags};
     record_encode(log->image + log->tail, log->open->seed, log->tail, &fields, key, value);
-    *place = (struct log_place){.address = address_make(log->open->number, log->tail, log->options.table->shift),
-                                .lsn = lsn,
-                                .bytes = bytes};
+    *place = (struct log_place){
+        .address = address_make(log->open->number, log->tail, log->options.table->shift), .lsn = lsn, .bytes = bytes};
     log->tail += (uint32_t)bytes;
     log->records++;
     log->deletes += kind == RECORD_DELETE;
     if (!relaxed)
         log->wanted = true;
     else if (log->relaxed_ns == 0)
-        log->relaxed_ns =
-            ring_now_ns(log->options.ring) + (uint64_t)log->options.relaxed_interval_ms * NS_PER_MS;
+        log->relaxed_ns = ring_now_ns(log->options.ring) + (uint64_t)log->options.relaxed_interval_ms * NS_PER_MS;
     add_relaxed(&log->total_records, 1);
     add_relaxed(&log->total_bytes, bytes);
     return KVS_ERR_OK;
@@ -298,8 +308,8 @@ void log_stop(struct log *log)
         log->wanted = true;
         return;
     }
-    /* The clean mark carries the durable LSN of all before it, so damage to the last batch will be noticed. It has to wait
-     * until that batch is durable, or it could not say so. */
+    /* The clean mark carries the durable LSN of all before it, so damage to the last batch will be noticed. It has to
+     * wait until that batch is durable, or it could not say so. */
     if (log->count == 0 && (uint64_t)log->batch + KVS_BLOCK_BYTES <= log->options.table->segment_bytes) {
         log->flags = BATCH_CLEAN;
         log->wanted = true;

@@ -4,9 +4,9 @@
  * Everything here is on the shard's thread, except log_durable. The log takes segments that are already prepared
  * (segment_maker.h); it always wants one spare.
  *
- * Group commit: records gather in the forming batch while an earlier one is being written; log_turn, once per turn of the shard's
- * loop, decides whether to write. Acknowledge only what log_durable covers: batches may complete out of order, the
- * durable LSN moves over the contiguous prefix.
+ * Group commit: records gather in the forming batch while an earlier one is being written; log_turn, once per turn of
+ * the shard's loop, decides whether to write. Acknowledge only what log_durable covers: batches may complete out of
+ * order, the durable LSN moves over the contiguous prefix.
  */
 #ifndef KVS_ENGINE_LOG_H
 #define KVS_ENGINE_LOG_H
@@ -76,8 +76,8 @@ struct log {
 
 void log_init(struct log *log, const struct log_options *options);
 
-/* Opens the log at segment->end of a prepared segment, whose image is attached, by queueing a boot batch: when that is durable
- * (log_idle) the log is ready. */
+/* Opens the log at segment->end of a prepared segment, whose image is attached, by queueing a boot batch: when that is
+ * durable (log_idle) the log is ready. */
 void log_open(struct log *log, struct segment *segment);
 
 /* Gives the log the segment to go on in when the open one is full. The image becomes attached when it opens it. */
@@ -90,9 +90,9 @@ struct log_place {
 };
 
 /*
- * Appends a record. OK: *place tells where, it can be read from the image at once, and it is durable once log_durable has
- * reached its LSN. AGAIN: no room until a spare segment comes or a commit ends. TOO_LARGE, FAILED: never.
- * A relaxed record does not by itself make anybody wait for its batch.
+ * Appends a record. OK: *place tells where, it can be read from the image at once, and it is durable once log_durable
+ * has reached its LSN. AGAIN: no room until a spare segment comes or a commit ends. TOO_LARGE, FAILED: never. A relaxed
+ * record does not by itself make anybody wait for its batch.
  */
 enum kvs_err log_append(struct log *log, enum record_kind kind, unsigned record_flags, bool relaxed, struct slice key,
                         struct slice value, struct log_place *place);

@@ -101,18 +101,16 @@ void record_encode(uint8_t *out, uint32_t seed, uint32_t offset, const struct re
     record->crc = record_crc(record, seed, offset);
 }
 
-bool record_valid(const void *data, uint64_t room, uint32_t seed, uint32_t offset)
+enum record_state record_check(const void *data, uint64_t room, uint32_t seed, uint32_t offset)
 {
     const struct record_header *record = data;
-    if (room < sizeof *record)
-        return false;
-    if (record_bytes(record->key_bytes, record->value_bytes) > room)
-        return false;
+    if (room < sizeof *record || record_bytes(record->key_bytes, record->value_bytes) > room)
+        return RECORD_INVALID;
     if (record->crc != record_crc(record, seed, offset))
-        return false;
-    /* Written by a newer program of the same format version: refuse rather than guess. */
-    return (record->kind == RECORD_PUT || record->kind == RECORD_DELETE) && record->type == 0 && record->codec == 0 &&
-           (record->flags & ~(unsigned)RECORD_COMPARE) == 0;
+        return RECORD_INVALID;
+    bool known = (record->kind == RECORD_PUT || record->kind == RECORD_DELETE) && record->type == 0 &&
+                 record->codec == 0 && (record->flags & ~(unsigned)RECORD_COMPARE) == 0;
+    return known ? RECORD_VALID : RECORD_UNKNOWN;
 }
 
 unsigned record_class(uint64_t bytes)

@@ -9,8 +9,9 @@
  *
  * All integers are little-endian. docs/FORMAT.md describes every field; this header is its counterpart in code.
  *
- * Checksums are CRC32C, begun with a seed that stands for the place: the store's UUID, the segment's incarnation (uid) and the
- * offset. So bytes that were valid elsewhere, or in an earlier life of the same segment, are never taken for its own.
+ * Checksums are CRC32C, begun with a seed that stands for the place: the store's UUID, the segment's incarnation (uid)
+ * and the offset. So bytes that were valid elsewhere, or in an earlier life of the same segment, are never taken for
+ * its own.
  */
 #ifndef KVS_ENGINE_LOG_FORMAT_H
 #define KVS_ENGINE_LOG_FORMAT_H
@@ -22,8 +23,8 @@
 
 #define FORMAT_VERSION 1u
 
-#define SEGMENT_MAGIC 0x474553535656534bull /* "KVSVSSEG" */
-#define BATCH_MAGIC   0x4342564bu           /* "KVBC" */
+#define SEGMENT_MAGIC 0x313047455353564bull /* "KVSSEG01" */
+#define BATCH_MAGIC   0x4253564bu           /* "KVSB" */
 
 struct segment_header {
     uint64_t magic;
@@ -45,7 +46,7 @@ enum batch_flags {
 
 struct batch_header {
     uint32_t magic;
-    uint32_t crc; /* of the bytes behind it, to the end of the struct, with the seed of the batch's place */
+    uint32_t crc;   /* of the bytes behind it, to the end of the struct, with the seed of the batch's place */
     uint32_t bytes; /* header and records, before padding */
     uint32_t record_count;
     uint64_t first_lsn;   /* of its first record; of the next one when it has none */
@@ -125,10 +126,16 @@ static inline struct slice record_value(const struct record_header *record)
     return slice_make((const uint8_t *)(record + 1) + record->key_bytes, record->value_bytes);
 }
 
-/* True when a whole, undamaged record written at this place begins at `data`. */
-bool record_valid(const void *data, uint64_t room, uint32_t seed, uint32_t offset);
+enum record_state {
+    RECORD_VALID,   /* a whole, undamaged record written at this place begins there */
+    RECORD_INVALID, /* none does */
+    RECORD_UNKNOWN, /* one does, but its kind, flags, type or codec mean nothing to this program: a newer one wrote it
+                     */
+};
+enum record_state record_check(const void *data, uint64_t room, uint32_t seed, uint32_t offset);
 
-/* Size classes for the index: class c holds records of up to 256 << c bytes; 15 stands for all that are larger than 4 MiB. */
+/* Size classes for the index: class c holds records of up to 256 << c bytes; 15 stands for all that are larger than 4
+ * MiB. */
 unsigned record_class(uint64_t bytes);
 /* Bytes to read for a record of a class; for class 15 enough for its header and key. */
 uint64_t record_class_bytes(unsigned class);

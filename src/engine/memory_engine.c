@@ -1,9 +1,9 @@
 /*
  * memory_engine.c - the engine `memory`: the same index over records that live in RAM only.
  *
- * Nothing survives a restart; the directory only says whose it is. It shows what durability costs, and serves as a cache. An
- * overwritten or removed record is freed by epoch, since another thread may be reading it. When the budget is used up, writes
- * are refused with NO_MEMORY until something is removed.
+ * Nothing survives a restart; the directory only says whose it is. It shows what durability costs, and serves as a
+ * cache. An overwritten or removed record is freed by epoch, since another thread may be reading it. When the budget is
+ * used up, writes are refused with NO_MEMORY until something is removed.
  *
  * Every operation is answered at once: engine_submit executes and calls back.
  */
@@ -80,8 +80,7 @@ static void free_record(struct epoch_entry *retired)
     memory_slab_give(slab, piece, memory_record_bytes(record->key_bytes, record->value_bytes));
 }
 
-static enum kvs_err put(struct memory_shard *shard, const struct engine_request *request,
-                        struct engine_result *result)
+static enum kvs_err put(struct memory_shard *shard, const struct engine_request *request, struct engine_result *result)
 {
     uint64_t piece;
     if (!memory_slab_take(&shard->slab, memory_record_bytes(request->key.size, request->value.size), &piece))

@@ -1,9 +1,10 @@
 /*
- * memory_slab.h - memory for records of the engine `memory`: one reserved range per shard, cut into pieces by size class.
+ * memory_slab.h - memory for records of the engine `memory`: one reserved range per shard, cut into pieces by size
+ * class.
  *
  * Pieces are named by their offset in units of 16 bytes, so that an index entry can hold one. Classes are multiples of
- * 16 bytes up to 512, then eight to each doubling: at most an eighth is wasted. Freed pieces serve their own class again.
- * One thread takes and gives; any may read what is in a piece.
+ * 16 bytes up to 512, then eight to each doubling: at most an eighth is wasted. Freed pieces serve their own class
+ * again. One thread takes and gives; any may read what is in a piece.
  */
 #ifndef KVS_ENGINE_MEMORY_SLAB_H
 #define KVS_ENGINE_MEMORY_SLAB_H

@@ -1,7 +1,8 @@
 /*
  * page_pool.h - 4 KiB pages for the index, cut from 2 MiB chunks that ask for huge pages.
  *
- * One thread takes and gives back; page_pool_bytes may be read from any. Chunks are returned to the system at deinit only.
+ * One thread takes and gives back; page_pool_bytes may be read from any. Chunks are returned to the system at deinit
+ * only.
  */
 #ifndef KVS_ENGINE_PAGE_POOL_H
 #define KVS_ENGINE_PAGE_POOL_H

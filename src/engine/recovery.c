@@ -4,13 +4,13 @@
  *   list the directory → read and scan every segment → check that no stream has a gap → zero the torn tails
  *   → raise epoch and LSN base in the superblock → fill the index → choose the segments to write on in
  *
- * Nothing is changed on disk before every segment was read and found sound, so a refused start leaves the evidence as it
- * was. What has been read from a tail may still have been on its way to the disk when the last run died; it is synced before
- * anybody is shown it.
+ * Nothing is changed on disk before every segment was read and found sound, so a refused start leaves the evidence as
+ * it was. What has been read from a tail may still have been on its way to the disk when the last run died; it is
+ * synced before anybody is shown it.
  *
- * Failure modes: a segment without a valid header (segments get their final name only when complete), damage behind which
- * there is proof of acknowledged data, a gap between the segments of a stream: CORRUPT, naming segment and offset. A torn
- * tail is cut, logged and counted.
+ * Failure modes: a segment without a valid header (segments get their final name only when complete), damage behind
+ * which there is proof of acknowledged data, a gap between the segments of a stream: CORRUPT, naming segment and
+ * offset. A torn tail is cut, logged and counted.
  */
 #include "engine/recovery_map.h"
 #include "engine/recovery_scan.h"
@@ -33,6 +33,7 @@ struct run {
     uint32_t segment;
     uint64_t first_lsn, last_lsn; /* last = first - 1: none */
     uint64_t durable_lsn;         /* the highest that its batches claim */
+    bool boot;                    /* it begins with a boot batch, as every stream does */
 };
 
 struct found_segment {
@@ -40,7 +41,7 @@ struct found_segment {
     bool unfinished; /* still under its temporary name */
     struct segment *segment;
     struct scan_result scan;
-    bool tail; /* the last of its stream, or empty */
+    bool tail;   /* the last of its stream, or empty */
     bool marked; /* its last batch is an empty one: nothing behind it was ever acknowledged */
 };
 
@@ -56,8 +57,10 @@ struct recovery {
     size_t run_count, run_capacity;
     struct recovery_map map;
     uint64_t lsn_max;
+    uint64_t
+        epoch_max; /* seen in any header: a superblock copy that serves because the other is damaged may be older */
 
-    uint8_t *scratch;             /* the segment being scanned, when it gets no image */
+    uint8_t *scratch; /* the segment being scanned, when it gets no image */
     struct found_segment *current;
     const uint8_t *current_bytes;
     uint8_t *peek; /* for records that are compared on disk */
@@ -79,7 +82,6 @@ static enum kvs_err grow_array(void **array, size_t count, size_t *capacity, siz
 }
 
 /* ---- the directory --------------------------------------------------------------------------------------------- */
-
 
 static void list_entry(void *context, const char *name)
 {
@@ -146,7 +148,8 @@ static enum kvs_err read_segment(struct recovery *recovery, struct found_segment
         return op.error;
     }
     if (op.bytes < store->segments.segment_bytes) {
-        say(recovery, "segment %06u of %s is cut short: %" PRIu64 " bytes of %" PRIu64 "; its records cannot be trusted",
+        say(recovery,
+            "segment %06u of %s is cut short: %" PRIu64 " bytes of %" PRIu64 "; its records cannot be trusted",
             found->number, store->base.data_dir, op.bytes, store->segments.segment_bytes);
         return KVS_ERR_CORRUPT;
     }
@@ -160,6 +163,8 @@ static void take_batch(void *context, const struct batch_header *batch, uint32_t
     uint64_t last_lsn = batch->first_lsn + batch->record_count - 1;
     if (last_lsn > recovery->lsn_max)
         recovery->lsn_max = last_lsn;
+    if (batch->epoch > recovery->epoch_max)
+        recovery->epoch_max = batch->epoch;
     recovery->current->marked = batch->record_count == 0;
     struct run *run = recovery->run_count == 0 ? NULL : &recovery->runs[recovery->run_count - 1];
     if (run != NULL && run->segment == recovery->current->number && run->epoch == batch->epoch &&
@@ -169,8 +174,8 @@ static void take_batch(void *context, const struct batch_header *batch, uint32_t
             run->durable_lsn = batch->durable_lsn;
         return;
     }
-    enum kvs_err err = grow_array((void **)&recovery->runs, recovery->run_count, &recovery->run_capacity,
-                                  sizeof *recovery->runs);
+    enum kvs_err err =
+        grow_array((void **)&recovery->runs, recovery->run_count, &recovery->run_capacity, sizeof *recovery->runs);
     if (err != KVS_ERR_OK) {
         recovery->err = err;
         return;
@@ -180,7 +185,8 @@ static void take_batch(void *context, const struct batch_header *batch, uint32_t
                                                          .segment = recovery->current->number,
                                                          .first_lsn = batch->first_lsn,
                                                          .last_lsn = last_lsn,
-                                                         .durable_lsn = batch->durable_lsn};
+                                                         .durable_lsn = batch->durable_lsn,
+                                                         .boot = (batch->flags & BATCH_BOOT) != 0};
 }
 
 static void take_record(void *context, const struct record_header *record, uint32_t offset)
@@ -211,7 +217,8 @@ static enum kvs_err refuse_damage(struct recovery *recovery, const struct found_
 {
     const struct scan_result *scan = &found->scan;
     say(recovery,
-        "segment %06u of %s is damaged at offset %u: acknowledged records after LSN %" PRIu64 " (at least to LSN %" PRIu64
+        "segment %06u of %s is damaged at offset %u: acknowledged records after LSN %" PRIu64
+        " (at least to LSN %" PRIu64
         ", proven by the batch at offset %u) would be lost. Nothing was changed. Restore a backup of this file",
         found->number, recovery->store->base.data_dir, scan->end, scan->last_lsn, scan->proof_lsn, scan->proof_offset);
     return KVS_ERR_CORRUPT;
@@ -221,8 +228,8 @@ static enum kvs_err scan_one(struct recovery *recovery, struct found_segment *fo
 {
     struct store *store = recovery->store;
     const struct segment_header *header = (const void *)bytes;
-    const char *wrong = segment_header_check(header, store->base.superblock.uuid, found->number,
-                                             store->segments.segment_bytes);
+    const char *wrong =
+        segment_header_check(header, store->base.superblock.uuid, found->number, store->segments.segment_bytes);
     if (wrong != NULL) {
         say(recovery,
             "segment %06u of %s cannot be used: %s. Nothing was changed. Restore a backup of this file, or of the "
@@ -230,10 +237,14 @@ static enum kvs_err scan_one(struct recovery *recovery, struct found_segment *fo
             found->number, store->base.data_dir, wrong);
         return KVS_ERR_CORRUPT;
     }
+    if (header->epoch > recovery->epoch_max)
+        recovery->epoch_max = header->epoch;
     found->segment->uid = header->uid;
     found->segment->seed = segment_seed(store->base.superblock.uuid, header->uid);
-    struct scan_segment scan = {
-        .bytes = bytes, .size = store->segments.segment_bytes, .seed = found->segment->seed};
+    struct scan_segment scan = {.bytes = bytes,
+                                .size = store->segments.segment_bytes,
+                                .seed = found->segment->seed,
+                                .epoch = store->base.superblock.epoch};
     recovery->current = found;
     recovery->current_bytes = bytes;
     scan_batches(&scan, &found->scan, take_batch_records, recovery);
@@ -242,6 +253,14 @@ static enum kvs_err scan_one(struct recovery *recovery, struct found_segment *fo
         return recovery->err;
     if (found->scan.damaged)
         return refuse_damage(recovery, found);
+    if (found->scan.unknown) {
+        say(recovery,
+            "segment %06u of %s has a record at offset %u of a kind that this program does not know: use the newer "
+            "program "
+            "that wrote it",
+            found->number, store->base.data_dir, found->scan.unknown_offset);
+        return KVS_ERR_VERSION;
+    }
     found->segment->end = found->scan.end;
     found->segment->last_lsn = found->scan.last_lsn;
     store->base.recovery.records += found->scan.records;
@@ -350,7 +369,8 @@ static void mark_tail(struct recovery *recovery, uint32_t number)
 static enum kvs_err refuse_gap(struct recovery *recovery, const struct run *run, uint64_t from, uint64_t to)
 {
     say(recovery,
-        "records with LSN %" PRIu64 " to %" PRIu64 " of boot %" PRIu64 ", stream %u are missing in %s (near segment %06u): "
+        "records with LSN %" PRIu64 " to %" PRIu64 " of boot %" PRIu64
+        ", stream %u are missing in %s (near segment %06u): "
         "a segment file was removed or its end is damaged. Nothing was changed. Restore a backup",
         from, to, run->epoch, run->stream, recovery->store->base.data_dir, run->segment);
     return KVS_ERR_CORRUPT;
@@ -374,13 +394,35 @@ static enum kvs_err check_streams(struct recovery *recovery)
             expected = previous->last_lsn + 1;
         else if (run->epoch == superblock->epoch)
             expected = superblock->lsn_base;
-        if (run->first_lsn != expected)
+        if (run->first_lsn != expected || (first && !run->boot))
             return refuse_gap(recovery, run, expected, run->first_lsn - 1);
         durable_lsn = first || run->durable_lsn > durable_lsn ? run->durable_lsn : durable_lsn;
         if (last && durable_lsn > run->last_lsn)
             return refuse_gap(recovery, run, run->last_lsn + 1, durable_lsn);
         if (last)
             mark_tail(recovery, run->segment);
+    }
+    return KVS_ERR_OK;
+}
+
+/* Segments whose first batch is missing: had it been durable, by what the ones behind it claim? */
+static enum kvs_err check_claims(struct recovery *recovery)
+{
+    for (size_t i = 0; i < recovery->found_count; i++) {
+        struct found_segment *found = &recovery->found[i];
+        if (!found->scan.claim)
+            continue;
+        bool kept = false;
+        for (size_t r = 0; r < recovery->run_count; r++) {
+            const struct run *run = &recovery->runs[r];
+            kept = kept || (run->epoch == found->scan.claim_epoch && run->stream == found->scan.claim_stream &&
+                            run->last_lsn >= found->scan.claim_lsn);
+        }
+        if (!kept) {
+            found->scan.proof_offset = found->scan.claim_offset;
+            found->scan.proof_lsn = found->scan.claim_lsn;
+            return refuse_damage(recovery, found);
+        }
     }
     return KVS_ERR_OK;
 }
@@ -446,22 +488,26 @@ static enum kvs_err fill_index(struct recovery *recovery)
         struct store_shard *shard = store->shards[hash_shard(from->hash, store->shard_count)];
         struct index_entry entry = {.address = from->address, .class = from->class};
         enum kvs_err err = index_insert(shard->index, from->hash, &entry);
+        if (err == KVS_ERR_NO_MEMORY) {
+            epoch_drain(&shard->base.thread); /* pages that splits have left */
+            err = index_insert(shard->index, from->hash, &entry);
+        }
         if (err != KVS_ERR_OK) {
             say(recovery, "the index of %" PRIu64 " keys does not fit into the memory budget: give more with --memory",
                 recovery->map.count);
             return err;
         }
-        if (i % 4096 == 0)
-            epoch_drain(&shard->base.thread);
         store_count(&shard->keys, 1);
-        store->base.recovery.keys++;
+        if (++store->base.recovery.keys % 4096 == 0)
+            epoch_drain(&shard->base.thread);
     }
     return KVS_ERR_OK;
 }
 
 /* ---- going on writing ------------------------------------------------------------------------------------------ */
 
-/* An empty batch behind a tail that nobody writes on in: from now on what stands before it is known to have been durable. */
+/* An empty batch behind a tail that nobody writes on in: from now on what stands before it is known to have been
+ * durable. */
 static enum kvs_err mark_end(struct recovery *recovery, struct found_segment *found)
 {
     struct store *store = recovery->store;
@@ -524,7 +570,8 @@ static void keep_as_spare(struct store_shard *shard, struct segment *segment)
     shard->found_spare = segment;
 }
 
-/* Partly filled tails first, so that space is not left behind; then empty segments, first to write in, then as spares. */
+/* Partly filled tails first, so that space is not left behind; then empty segments, first to write in, then as spares.
+ */
 static enum kvs_err choose_segments(struct recovery *recovery)
 {
     struct store *store = recovery->store;
@@ -562,7 +609,8 @@ static enum kvs_err load_all(struct recovery *recovery)
     remove_unfinished(recovery);
     if (recovery->found_count > 0)
         qsort(recovery->found, recovery->found_count, sizeof *recovery->found, by_number);
-    /* The youngest segments get images; each shard keeps room for the one it writes in, a spare, and one on its way out. */
+    /* The youngest segments get images; each shard keeps room for the one it writes in, a spare, and one on its way
+     * out. */
     uint32_t per_shard = store->shards[0]->images.count_max - 3;
     uint64_t with_image = (uint64_t)per_shard * store->shard_count;
     for (size_t i = 0; i < recovery->found_count; i++) {
@@ -582,11 +630,13 @@ static enum kvs_err recover(struct recovery *recovery)
     enum kvs_err err = load_all(recovery);
     if (err == KVS_ERR_OK)
         err = check_streams(recovery);
+    if (err == KVS_ERR_OK)
+        err = check_claims(recovery);
     for (size_t i = 0; err == KVS_ERR_OK && i < recovery->found_count; i++)
         err = settle_tail(recovery, &recovery->found[i]);
     if (err != KVS_ERR_OK)
         return err;
-    superblock->epoch++;
+    superblock->epoch = (recovery->epoch_max > superblock->epoch ? recovery->epoch_max : superblock->epoch) + 1;
     if (recovery->lsn_max + 1 > superblock->lsn_base)
         superblock->lsn_base = recovery->lsn_max + 1;
     err = superblock_write(recovery->ring, store->base.dir_fd, store->base.data_dir, superblock, recovery->message);

@@ -1,10 +1,10 @@
 /*
  * recovery_map.c - open addressing with linear probing; entries of one hash follow each other in a probe run.
  *
- * The rule, for a record and an entry with the same hash: when the newer of the two does not carry COMPARE, its writer knew
- * that no other key with this hash was alive, so the older one is of the same key or dead, and gives way. When the newer
- * one carries COMPARE, the keys decide. Removal is never needed: an entry that gives way is overwritten by the one it
- * gives way to.
+ * The rule, for a record and an entry with the same hash: when the newer of the two does not carry COMPARE, its writer
+ * knew that no other key with this hash was alive, so the older one is of the same key or dead, and gives way. When the
+ * newer one carries COMPARE, the keys decide. Removal is never needed: an entry that gives way is overwritten by the
+ * one it gives way to.
  */
 #include "engine/recovery_map.h"
 
@@ -60,38 +60,59 @@ static enum kvs_err grow(struct recovery_map *map)
     return KVS_ERR_OK;
 }
 
+/* Whether `newer` takes the place of `older`, which has the same hash. */
+static enum kvs_err supersedes(const struct recovery_map *map, const struct recovery_entry *newer,
+                               const struct recovery_entry *older, bool *yes)
+{
+    *yes = true;
+    return newer->compare ? map->same_key(map->context, newer->address, older->address, yes) : KVS_ERR_OK;
+}
+
+/* Whether the map already holds a record that takes the place of this one. */
+static enum kvs_err is_superseded(const struct recovery_map *map, const struct recovery_entry *record, bool *yes)
+{
+    *yes = false;
+    for (uint64_t at = slot_of(map, record->hash); map->entries[at].used; at = (at + 1) & (map->capacity - 1)) {
+        const struct recovery_entry *entry = &map->entries[at];
+        if (entry->hash != record->hash || entry->lsn < record->lsn)
+            continue;
+        KVS_ASSERT(entry->lsn != record->lsn || entry->address == record->address);
+        enum kvs_err err = supersedes(map, entry, record, yes);
+        if (err != KVS_ERR_OK || *yes)
+            return err;
+    }
+    return KVS_ERR_OK;
+}
+
 enum kvs_err recovery_map_add(struct recovery_map *map, const struct recovery_entry *record)
 {
+    bool yes;
+    enum kvs_err err = is_superseded(map, record, &yes);
+    if (err != KVS_ERR_OK || yes)
+        return err;
     bool placed = false;
     for (uint64_t at = slot_of(map, record->hash); map->entries[at].used; at = (at + 1) & (map->capacity - 1)) {
         struct recovery_entry *entry = &map->entries[at];
-        if (entry->hash != record->hash)
+        if (entry->hash != record->hash || entry->lsn >= record->lsn)
             continue;
-        KVS_ASSERT(entry->lsn != record->lsn || entry->address == record->address);
-        bool newer = record->lsn > entry->lsn;
-        bool same = true;
-        if (newer ? record->compare : entry->compare) {
-            enum kvs_err err = map->same_key(map->context, record->address, entry->address, &same);
-            if (err != KVS_ERR_OK)
-                return err;
-        }
-        if (!same)
+        err = supersedes(map, record, entry, &yes);
+        if (err != KVS_ERR_OK)
+            return err;
+        if (!yes)
             continue;
-        if (!newer)
-            return KVS_ERR_OK;
         /* Of several entries that give way the first is overwritten; the others are dead and marked as deletes. */
-        if (!placed) {
-            *entry = *record;
-            entry->used = 1;
-            placed = true;
-        } else {
+        if (placed) {
             entry->put = 0;
+            continue;
         }
+        *entry = *record;
+        entry->used = 1;
+        placed = true;
     }
     if (placed)
         return KVS_ERR_OK;
     if ((map->count + 1) * 4 > map->capacity * 3) {
-        enum kvs_err err = grow(map);
+        err = grow(map);
         if (err != KVS_ERR_OK)
             return err;
     }

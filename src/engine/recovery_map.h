@@ -1,8 +1,8 @@
 /*
  * recovery_map.h - the newest record of every key, while a store is being recovered.
  *
- * Records come in any order; of the records of one key the one with the highest LSN wins, deletes included. Keys are told
- * apart by their 64-bit hash. Two keys with the same hash are only ever alive together under records that carry
+ * Records come in any order; of the records of one key the one with the highest LSN wins, deletes included. Keys are
+ * told apart by their 64-bit hash. Two keys with the same hash are only ever alive together under records that carry
  * RECORD_COMPARE; for those the map asks its `same_key` function, which reads both records.
  *
  * 24 bytes per key, freed when recovery ends. One thread.

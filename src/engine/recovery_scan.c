@@ -1,14 +1,18 @@
 /*
  * recovery_scan.c - the torn-tail rule.
  *
- * A batch counts when its header is valid for its place, it continues the chain of the one before it (previous LSN, an epoch not
- * lower), and every record in it is valid and has the LSN its place in the batch gives it. The first place where that is
- * not so is the end of the segment's log.
+ * A batch counts when its header is valid for its place, it continues the chain of the one before it (previous LSN, an
+ * epoch not lower), and every record in it is valid and has the LSN its place in the batch gives it. The first place
+ * where that is not so is the end of the segment's log.
  *
- * What stands behind the end decides what the end means. Batches carry the durable LSN of their moment, and a later boot
- * writes only behind what it has recovered. So a valid batch behind the end, of the same epoch with a durable LSN beyond the end,
- * or of a later epoch, proves that acknowledged records are missing: damage. Without such a proof the rest is a torn tail: writes
- * that were under way when the node died, and were never acknowledged.
+ * What stands behind the end decides what the end means. Batches carry the durable LSN of their moment, and a later
+ * boot writes only behind what it has recovered. So a valid batch behind the end, of the same epoch with a durable LSN
+ * beyond the end, or of a later epoch, proves that acknowledged records are missing: damage. Without such a proof the
+ * rest is a torn tail: writes that were under way when the node died, and were never acknowledged.
+ *
+ * Where not even the first batch is valid, there is no end to compare with. A boot's first batch in a segment that
+ * holds anything, or a batch of an earlier boot than the latest, still proves damage; of the latest boot it is a claim,
+ * which the whole store has to answer.
  */
 #include "engine/recovery_scan.h"
 
@@ -25,16 +29,20 @@ static const struct batch_header *batch_at(const struct scan_segment *segment, u
     return batch_header_valid(bytes, segment->seed, (uint32_t)offset, segment->size - offset) ? bytes : NULL;
 }
 
-static bool records_valid(const struct scan_segment *segment, const struct batch_header *batch, uint32_t offset)
+static bool records_valid(const struct scan_segment *segment, const struct batch_header *batch, uint32_t offset,
+                          struct scan_result *result)
 {
     uint64_t at = offset + sizeof *batch;
     uint64_t end = (uint64_t)offset + batch->bytes;
     uint32_t count = 0;
     while (at < end) {
-        if (!record_valid(segment->bytes + at, end - at, segment->seed, (uint32_t)at))
-            return false;
+        enum record_state state = record_check(segment->bytes + at, end - at, segment->seed, (uint32_t)at);
+        if (state == RECORD_UNKNOWN) {
+            result->unknown = true;
+            result->unknown_offset = (uint32_t)at;
+        }
         const struct record_header *record = (const void *)(segment->bytes + at);
-        if (record->lsn != batch->first_lsn + count)
+        if (state != RECORD_VALID || record->lsn != batch->first_lsn + count)
             return false;
         count++;
         at += record_bytes(record->key_bytes, record->value_bytes);
@@ -47,6 +55,32 @@ static bool all_zero(const uint8_t *bytes, size_t size)
     return bytes[0] == 0 && memcmp(bytes, bytes + 1, size - 1) == 0;
 }
 
+static void prove(struct scan_result *result, const struct batch_header *batch, uint64_t at)
+{
+    if (result->damaged)
+        return;
+    result->damaged = true;
+    result->proof_offset = (uint32_t)at;
+    result->proof_lsn = batch->durable_lsn;
+}
+
+/* A valid batch behind the place where the first one should be. */
+static void weigh_without_first(const struct scan_segment *segment, struct scan_result *result,
+                                const struct batch_header *batch, uint64_t at)
+{
+    if ((batch->flags & BATCH_BOOT) != 0 || batch->epoch < segment->epoch) {
+        prove(result, batch, at);
+        return;
+    }
+    if (result->claim && batch->durable_lsn <= result->claim_lsn)
+        return;
+    result->claim = true;
+    result->claim_stream = batch->stream;
+    result->claim_epoch = batch->epoch;
+    result->claim_lsn = batch->durable_lsn;
+    result->claim_offset = (uint32_t)at;
+}
+
 /* Looks behind the end for proof of damage, and for how far a torn tail reaches. */
 static void look_behind(const struct scan_segment *segment, struct scan_result *result)
 {
@@ -55,17 +89,13 @@ static void look_behind(const struct scan_segment *segment, struct scan_result *
         if (!all_zero(segment->bytes + at, KVS_BLOCK_BYTES))
             torn_end = at + KVS_BLOCK_BYTES;
         const struct batch_header *batch = batch_at(segment, at);
-        if (batch == NULL || batch->epoch < result->epoch)
+        /* What stands at the end itself did not arrive whole: it proves nothing. */
+        if (batch == NULL || at == result->end || batch->epoch < result->epoch)
             continue;
-        bool later_boot = result->batches > 0 && batch->epoch > result->epoch;
-        bool beyond = batch->durable_lsn > result->last_lsn && batch->epoch == result->epoch;
-        /* In a segment without a valid batch the first one is missing: what follows it says if that was durable. */
-        bool first_missing = result->batches == 0 && batch->durable_lsn >= batch->prev_lsn;
-        if ((later_boot || beyond || first_missing) && !result->damaged) {
-            result->damaged = true;
-            result->proof_offset = (uint32_t)at;
-            result->proof_lsn = batch->durable_lsn;
-        }
+        if (result->batches == 0)
+            weigh_without_first(segment, result, batch, at);
+        else if (batch->epoch > result->epoch || batch->durable_lsn > result->last_lsn)
+            prove(result, batch, at);
     }
     result->torn_bytes = torn_end - result->end;
 }
@@ -81,7 +111,7 @@ void scan_batches(const struct scan_segment *segment, struct scan_result *result
             break;
         if (result->batches > 0 && batch->prev_lsn != result->last_lsn)
             break;
-        if (!records_valid(segment, batch, result->end))
+        if (!records_valid(segment, batch, result->end, result))
             break;
         each_batch(context, batch, result->end);
         result->batches++;

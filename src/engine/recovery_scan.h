@@ -10,6 +10,7 @@ struct scan_segment {
     const uint8_t *bytes; /* the whole segment */
     uint64_t size;
     uint32_t seed;
+    uint64_t epoch; /* the latest boot's */
 };
 
 struct scan_result {
@@ -25,6 +26,15 @@ struct scan_result {
     bool damaged;
     uint32_t proof_offset; /* with damaged: where that later batch stands */
     uint64_t proof_lsn;    /* with damaged: at least up to here all was durable */
+
+    /* Without any valid batch, but with one behind the place of the first: it claims that its stream was durable up to
+     * claim_lsn. Whether that is more than was found of the stream only a look at all segments tells. */
+    bool claim;
+    uint32_t claim_stream, claim_offset;
+    uint64_t claim_epoch, claim_lsn;
+
+    bool unknown; /* a record at unknown_offset is undamaged, but of a kind that this program does not know */
+    uint32_t unknown_offset;
 };
 
 /* Calls `each_batch` for every valid batch, in order, and tells where and why they end. */

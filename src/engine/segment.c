@@ -1,9 +1,9 @@
 /*
  * segment.c - table, names and images of segments.
  *
- * The table is one array, as long as addresses reach, mapped but untouched: 8 bytes of address space for each segment that
- * could ever be. Eviction is by age: the log writes into the youngest image, and records that are read often but written
- * long ago leave with their segment.
+ * The table is one array, as long as addresses reach, mapped but untouched: 8 bytes of address space for each segment
+ * that could ever be. Eviction is by age: the log writes into the youngest image, and records that are read often but
+ * written long ago leave with their segment.
  */
 #include "engine/segment.h"
 
@@ -161,8 +161,12 @@ uint8_t *image_take(struct image_pool *pool, const struct segment *keep)
     }
     if (pool->evicting > 0)
         return NULL;
+    /* The two youngest stay: writes from their images may be under way. */
     for (struct list *node = pool->resident.next; node != &pool->resident; node = node->next) {
         struct segment *segment = container_of(node, struct segment, image_link);
+        bool young = node->next == &pool->resident || node->next->next == &pool->resident;
+        if (young)
+            break;
         if (segment == keep || segment->evicted_image != NULL)
             continue;
         evict(pool, segment);

@@ -1,9 +1,9 @@
 /*
  * segment.h - the segments of a store: their files, their places in RAM, and the table that finds them by number.
  *
- * Threads: the table is read by all (segment_get, segment_image, inside an epoch section); a segment is added by the thread that
- * made it. The images of a segment belong to one shard's struct image_pool, and only that shard's thread evicts them; a
- * reader that has got an image inside a section may use it until the section ends.
+ * Threads: the table is read by all (segment_get, segment_image, inside an epoch section); a segment is added by the
+ * thread that made it. The images of a segment belong to one shard's struct image_pool, and only that shard's thread
+ * evicts them; a reader that has got an image inside a section may use it until the section ends.
  */
 #ifndef KVS_ENGINE_SEGMENT_H
 #define KVS_ENGINE_SEGMENT_H
@@ -33,7 +33,7 @@ struct segment {
 struct segment_table {
     unsigned shift; /* log2 of segment_bytes */
     uint64_t segment_bytes;
-    uint32_t count_max; /* that addresses can name */
+    uint32_t count_max;    /* that addresses can name */
     _Atomic uint32_t next; /* lowest number that was never given out */
     _Atomic uint32_t count;
     _Atomic(struct segment *) *slots; /* count_max; untouched parts take no RAM */
@@ -67,10 +67,10 @@ bool segment_name_parse(const char *name, uint32_t *number, bool *unfinished);
 /* RAM for the images of one shard's segments. Used by the shard's thread alone. */
 struct image_pool {
     uint64_t segment_bytes;
-    uint32_t count_max;  /* images there may be */
+    uint32_t count_max;     /* images there may be */
     _Atomic uint32_t count; /* in use, free, or waiting for their last reader */
-    struct list resident; /* segments, oldest first */
-    uint8_t **free;       /* count_max places */
+    struct list resident;   /* segments, oldest first */
+    uint8_t **free;         /* count_max places */
     uint32_t free_count;
     uint32_t evicting; /* waiting for their last reader */
     struct epoch_thread *thread;
@@ -82,8 +82,8 @@ enum kvs_err image_pool_init(struct image_pool *pool, uint64_t segment_bytes, ui
 void image_pool_deinit(struct image_pool *pool);
 
 /*
- * Memory for one image, contents arbitrary. When the pool is full the oldest resident segment, other than `keep`, is evicted,
- * and NULL is the answer until its last reader has gone: ask again on a later turn.
+ * Memory for one image, contents arbitrary. When the pool is full the oldest resident segment, other than `keep`, is
+ * evicted, and NULL is the answer until its last reader has gone: ask again on a later turn.
  */
 uint8_t *image_take(struct image_pool *pool, const struct segment *keep);
 void image_give(struct image_pool *pool, uint8_t *image);

@@ -1,14 +1,15 @@
 /*
  * segment_maker.c - a chain of asynchronous steps:
  *
- *   image → open NNNNNN.seg.new → allocate → write header and zeros → sync → rename to NNNNNN.seg → sync directory → ready
+ *   image → open NNNNNN.seg.new → allocate → write header and zeros → sync → rename to NNNNNN.seg → sync directory →
+ * ready
  *
- * The zeros are written from the image that the log will use, which thereby gets its memory page by page in the background rather
- * than in the middle of an append. Because of the rename a segment under its final name always has a whole header, so
- * that recovery can tell damage from unfinished work.
+ * The zeros are written from the image that the log will use, which thereby gets its memory page by page in the
+ * background rather than in the middle of an append. Because of the rename a segment under its final name always has a
+ * whole header, so that recovery can tell damage from unfinished work.
  *
- * Failure at any step (a full disk, most likely): the unfinished file is removed, the cause is kept for replies and logged
- * once, and after a second all is tried again.
+ * Failure at any step (a full disk, most likely): the unfinished file is removed, the cause is kept for replies and
+ * logged once, and after a second all is tried again.
  */
 #include "engine/segment_maker.h"
 

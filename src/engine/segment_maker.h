@@ -1,8 +1,9 @@
 /*
- * segment_maker.h - makes segments ready for the log, ahead of need: a written, durable, properly named file and an image.
+ * segment_maker.h - makes segments ready for the log, ahead of need: a written, durable, properly named file and an
+ * image.
  *
- * A segment must be pre-written before it is used: a durable write into blocks that were never written has to commit the
- * file system's journal and takes twice as long. One maker per shard, on the shard's thread and ring; it makes one
+ * A segment must be pre-written before it is used: a durable write into blocks that were never written has to commit
+ * the file system's journal and takes twice as long. One maker per shard, on the shard's thread and ring; it makes one
  * segment at a time.
  */
 #ifndef KVS_ENGINE_SEGMENT_MAKER_H

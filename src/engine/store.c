@@ -1,12 +1,12 @@
 /*
  * store.c - the engine `kvs`: opening, a shard's turn, stopping, figures.
  *
- * Opening finds out what the file system can do (O_DIRECT, durable writes), divides the memory budget, recovers, and leaves each
- * shard with the segment it goes on writing in. A shard then starts on its own thread, writes a boot batch, and is ready when that
- * is durable. Every turn: give the log a spare segment if it lacks one, retry what waits for room, commit, free memory.
+ * Opening finds out what the file system can do (O_DIRECT, durable writes), divides the memory budget, recovers, and
+ * leaves each shard with the segment it goes on writing in. A shard then starts on its own thread, writes a boot batch,
+ * and is ready when that is durable. Every turn: give the log a spare segment if it lacks one, retry what waits for
+ * room, commit, free memory.
  *
- * The memory budget: an eighth for the initial index at most, the rest in segment images. The index may grow to half of the
- * budget; images are a fixed number, at least four a shard.
+ * The memory budget: a quarter is the index's, three quarters hold segment images, at least four a shard.
  */
 #include "engine/store.h"
 
@@ -18,7 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { IMAGES_MIN = 4 };
+enum { IMAGES_MIN = 4, IMAGE_WAIT_NS = 200000 };
 
 static const struct engine_interface store_interface;
 
@@ -49,8 +49,16 @@ static enum kvs_err probe_directory(struct store *store, struct ring *ring, char
         return KVS_ERR_NO_MEMORY;
     memset(block, 0, KVS_BLOCK_BYTES);
     store->direct = true;
+    store->sync_after_write = false;
     enum kvs_err err = probe_open(store, ring, true, &op);
     if (err == KVS_ERR_UNSUPPORTED || err == KVS_ERR_INVALID) {
+        store->direct = false;
+        err = probe_open(store, ring, false, &op);
+    }
+    struct ring_file_info info = {0};
+    if (err == KVS_ERR_OK && store->direct && ring_file_info(ring, op.fd, &info) == KVS_ERR_OK &&
+        info.direct_offset_align > KVS_BLOCK_BYTES) {
+        ring_close_fd(ring, op.fd);
         store->direct = false;
         err = probe_open(store, ring, false, &op);
     }
@@ -68,6 +76,9 @@ static enum kvs_err probe_directory(struct store *store, struct ring *ring, char
         err = KVS_ERR_OK;
     }
 out:
+    /* A full disk does not keep the node from reading, nor from writing in the segments it has. */
+    if (err == KVS_ERR_NO_SPACE)
+        err = KVS_ERR_OK;
     if (err != KVS_ERR_OK)
         snprintf(message, ENGINE_MESSAGE_BYTES, "cannot write in data directory %s: %s", store->base.data_dir,
                  ring_op_text(&op));
@@ -87,7 +98,7 @@ out:
 static uint32_t images_per_shard(const struct store *store)
 {
     uint64_t budget = store->base.options.memory_bytes;
-    uint64_t count = (budget - budget / 8) / store->shard_count / store->segments.segment_bytes;
+    uint64_t count = (budget - budget / 4) / store->shard_count / store->segments.segment_bytes;
     return count > UINT32_MAX ? UINT32_MAX : (uint32_t)count;
 }
 
@@ -105,9 +116,10 @@ static enum kvs_err shard_open(struct store *store, unsigned id)
         list_init(&shard->busy[i]);
     list_init(&shard->stalled);
     list_init(&shard->waits);
+    list_init(&shard->settlings);
     epoch_register(&store->base.epoch, &shard->base.thread);
     uint64_t budget = store->base.options.memory_bytes / store->shard_count;
-    struct index_options index = {.bytes_max = budget / 2, .bytes_initial = budget / 1024};
+    struct index_options index = {.bytes_max = budget / 4, .bytes_initial = budget / 1024};
     enum kvs_err err = index_open(&shard->index, &index, &shard->base.thread);
     if (err == KVS_ERR_OK)
         err = image_pool_init(&shard->images, store->segments.segment_bytes, images_per_shard(store),
@@ -157,12 +169,13 @@ static enum kvs_err check_memory(const struct store *store, char message[ENGINE_
 {
     if (images_per_shard(store) >= IMAGES_MIN)
         return KVS_ERR_OK;
-    uint64_t need = (IMAGES_MIN * store->shard_count * store->segments.segment_bytes * 8 + 6) / 7;
-    snprintf(message, ENGINE_MESSAGE_BYTES,
-             "a memory budget of %llu MiB is too small for %u threads with segments of %llu KiB: give at least %llu MiB "
-             "(--memory), fewer threads, or make the store with smaller segments",
-             (unsigned long long)(store->base.options.memory_bytes >> 20), store->shard_count,
-             (unsigned long long)(store->segments.segment_bytes >> 10), (unsigned long long)((need >> 20) + 1));
+    uint64_t need = (IMAGES_MIN * store->shard_count * store->segments.segment_bytes * 4 + 2) / 3;
+    snprintf(
+        message, ENGINE_MESSAGE_BYTES,
+        "a memory budget of %llu MiB is too small for %u threads with segments of %llu KiB: give at least %llu MiB "
+        "(--memory), fewer threads, or make the store with smaller segments",
+        (unsigned long long)(store->base.options.memory_bytes >> 20), store->shard_count,
+        (unsigned long long)(store->segments.segment_bytes >> 10), (unsigned long long)((need >> 20) + 1));
     return KVS_ERR_INVALID;
 }
 
@@ -229,7 +242,10 @@ static enum kvs_err store_shard_start(struct engine *engine, unsigned id, struct
 static bool store_shard_ready(const struct engine_shard *base)
 {
     const struct store_shard *shard = container_of(base, struct store_shard, base);
-    return shard->log.failed || (shard->log.open != NULL && log_idle(&shard->log));
+    /* With a full disk and no segment to write in it is ready to read, and to say why it does not write. */
+    if (shard->log.open == NULL)
+        return shard->maker.error != KVS_ERR_OK;
+    return shard->log.failed || log_idle(&shard->log);
 }
 
 /* A new log takes the first segment to write in, a running one as its spare. */
@@ -262,6 +278,7 @@ static void supply_log(struct store_shard *shard)
 static void store_turn(struct engine_shard *base)
 {
     struct store_shard *shard = store_shard_of(base);
+    epoch_poll(&base->thread);
     if (!shard->stopping)
         supply_log(shard);
     if (!list_empty(&shard->stalled))
@@ -272,13 +289,17 @@ static void store_turn(struct engine_shard *base)
                               (log_idle(&shard->log) && shard->log.flags == 0);
     }
     log_turn(&shard->log);
-    epoch_poll(&base->thread);
 }
 
 static int64_t store_timeout_ns(const struct engine_shard *base)
 {
     const struct store_shard *shard = container_of(base, struct store_shard, base);
-    return log_timeout_ns(&shard->log);
+    int64_t timeout = log_timeout_ns(&shard->log);
+    /* An image that some reader's section still holds comes free without a completion to wake anybody. */
+    bool image_wanted = shard->maker.state == MAKER_IMAGE || (shard->found_spare != NULL && shard->log.spare == NULL);
+    if (image_wanted && !shard->stopping && (timeout < 0 || timeout > IMAGE_WAIT_NS))
+        timeout = IMAGE_WAIT_NS;
+    return timeout;
 }
 
 static void store_shard_stop(struct engine_shard *base)

@@ -1,9 +1,9 @@
 /*
  * store.h - the log-structured engine `kvs`, from inside: one struct store, one struct store_shard per thread.
  *
- * store.c opens and closes, and runs a shard's turn; store_ops.c answers from RAM; store_wait.c carries out operations that
- * have to wait for a disk read, for room in the log or for an earlier operation on the key; recovery.c fills a store from
- * its directory.
+ * store.c opens and closes, and runs a shard's turn; store_ops.c answers from RAM; store_wait.c carries out operations
+ * that have to wait for a disk read, for room in the log or for an earlier operation on the key; recovery.c fills a
+ * store from its directory.
  *
  * What an index entry means. An entry points at a put, or at a delete record that is not durable yet (its reader has to
  * wait for it); once durable, the delete's entry goes. Of several records of one key the index shows the newest first.
@@ -46,20 +46,24 @@ struct store_shard {
     struct log log;
     struct image_pool images;
     struct segment_maker maker;
-    struct segment *adopted;    /* at start-up: the segment to go on writing in, its image attached; or NULL */
+    struct segment *adopted;     /* at start-up: the segment to go on writing in, its image attached; or NULL */
     struct segment *found_spare; /* at start-up: an empty segment left by an earlier run; or NULL */
 
     /* Operations under way by hash of their key; those behind the first wait for it. */
     struct list busy[STORE_BUSY_BUCKETS];
     unsigned busy_count;
-    struct list stalled; /* waiting for room in the log, in order */
-    struct list waits;   /* what operations need while they wait for the disk */
+    struct list stalled;   /* waiting for room in the log, in order */
+    struct list waits;     /* what operations need while they wait for the disk */
+    struct list settlings; /* background operations under way */
     unsigned settling;
     unsigned reads_in_flight;
 
     void *read_buffers; /* free ones, listed through their first word */
     unsigned read_buffer_count;
 
+    /* Raised before an older entry of a key goes because a newer one is in front of it: a reader's walk may have passed
+     * the place of the newer before it came and find the older gone. */
+    _Atomic uint64_t settles;
     struct store_counters counters;
     char damage[ENGINE_MESSAGE_BYTES];
 };
@@ -102,6 +106,10 @@ static inline bool record_has_key(const struct record_header *record, struct sli
 
 /* ---- store_ops.c ----------------------------------------------------------------------------------------------- */
 
+/* Turns a resident record of the key into a result. `log`: the owner's, whose durability decides on the gate. */
+void store_result(const struct record_header *record, const struct log *log, const struct engine_request *request,
+                  struct engine_result *result);
+
 enum engine_answer store_try(struct engine_shard *owner, const struct engine_request *request,
                              struct engine_result *result);
 enum engine_answer store_try_get(struct engine_shard *reader, unsigned owner_id, const struct engine_request *request,
@@ -109,10 +117,14 @@ enum engine_answer store_try_get(struct engine_shard *reader, unsigned owner_id,
 
 void store_prefetch(struct engine_shard *reader, unsigned owner_id, uint64_t hash, enum engine_prefetch_step step);
 
-/* What is known of a candidate that had to be read from disk. */
+/*
+ * What an operation that had to wait knows of the candidates: of each that was there when it began, whether its record
+ * has the key. Those that have come since are of other keys, for operations on one key wait for each other.
+ */
 struct store_known {
-    const uint64_t *equal; /* addresses of records that have the key */
-    unsigned equal_count;
+    const uint64_t *addresses;
+    unsigned count;
+    uint64_t equal; /* bit i: the record at addresses[i] has the key */
 };
 
 /* Carries out a PUT, or a REMOVE whose cold candidates are all known. AGAIN: no room in the log, nothing was done. */
@@ -140,8 +152,8 @@ void store_wait_deinit(struct store_shard *shard);
 
 /* ---- recovery.c ------------------------------------------------------------------------------------------------ */
 
-/* Reads all segments into index, images and table; chooses the segments to go on writing in; raises epoch and lsn_base in
- * the superblock, durably. */
+/* Reads all segments into index, images and table; chooses the segments to go on writing in; raises epoch and lsn_base
+ * in the superblock, durably. */
 enum kvs_err store_recover(struct store *store, struct ring *ring, char message[ENGINE_MESSAGE_BYTES]);
 
 #endif

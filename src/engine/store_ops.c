@@ -7,8 +7,8 @@
  *   PUT      does not wait: it goes in front of the cold candidates as an unsettled entry;
  *   REMOVE   has to know, because its reply says whether the key was there.
  *
- * The record flag COMPARE tells recovery that this writer could not exclude another live key with the very same 64-bit hash:
- * it has met one, or a cold candidate.
+ * The record flag COMPARE tells recovery that this writer could not exclude another live key with the very same 64-bit
+ * hash: it has met one, or a cold candidate.
  */
 #include "engine/store.h"
 
@@ -17,14 +17,13 @@
 
 /* ---- reading --------------------------------------------------------------------------------------------------- */
 
-/* Turns a resident record of the key into a result. `own_log`: the log whose durability decides on the gate. */
-static void result_from_record(const struct record_header *record, const struct log *own_log,
-                               const struct engine_request *request, struct engine_result *result)
+void store_result(const struct record_header *record, const struct log *log, const struct engine_request *request,
+                  struct engine_result *result)
 {
     result->error = KVS_ERR_OK;
     result->found = record->kind == RECORD_PUT;
     result->value = result->found ? record_value(record) : slice_make(NULL, 0);
-    result->gate = request->relaxed || record->lsn <= log_durable(own_log) ? 0 : record->lsn;
+    result->gate = request->relaxed || record->lsn <= log_durable(log) ? 0 : record->lsn;
 }
 
 /* MUST_WAIT when a cold candidate comes before the answer. */
@@ -39,7 +38,7 @@ static enum engine_answer look_up(struct store_shard *owner, const struct engine
         if (record == NULL)
             return ENGINE_MUST_WAIT;
         if (record_has_key(record, request->key)) {
-            result_from_record(record, &owner->log, request, result);
+            store_result(record, &owner->log, request, result);
             return ENGINE_DONE;
         }
     }
@@ -51,10 +50,13 @@ enum engine_answer store_try_get(struct engine_shard *reader, unsigned owner_id,
                                  struct engine_result *result)
 {
     struct store_shard *owner = store_shard_of(reader)->store->shards[owner_id];
+    uint64_t settles = atomic_load_explicit(&owner->settles, memory_order_acquire);
     enum engine_answer answer = look_up(owner, request, result);
-    if (answer == ENGINE_DONE && result->gate != 0)
-        return ENGINE_ASK_OWNER;
-    return answer;
+    if (answer != ENGINE_DONE)
+        return answer;
+    atomic_thread_fence(memory_order_acquire);
+    bool unsure = !result->found && atomic_load_explicit(&owner->settles, memory_order_relaxed) != settles;
+    return unsure || result->gate != 0 ? ENGINE_ASK_OWNER : ENGINE_DONE;
 }
 
 void store_prefetch(struct engine_shard *reader, unsigned owner_id, uint64_t hash, enum engine_prefetch_step step)
@@ -100,8 +102,8 @@ static void survey_take(struct store_shard *shard, const struct engine_request *
             survey->compare = true;
             cold_unsettled = cold_unsettled || entry.unsettled;
         } else if (!record_has_key(record, request->key)) {
-            survey->compare = survey->compare || hash_key(record_key(record), engine_hash_seed(&shard->store->base)) ==
-                                                     request->hash;
+            survey->compare =
+                survey->compare || hash_key(record_key(record), engine_hash_seed(&shard->store->base)) == request->hash;
         } else if (!survey->resident_found) {
             survey->resident_found = true;
             survey->behind_cold = cold_unsettled;
@@ -124,8 +126,8 @@ enum kvs_err store_put(struct store_shard *shard, const struct engine_request *r
     bool replace = survey.resident_found && !survey.behind_cold;
     bool blind = !replace && survey.cold;
 
-    /* Room in the index first: a record in the log that the index does not show would come back after a restart. The
-     * entry is set to its address below; until then it must not be seen, so it is only inserted when the record is there. */
+    /* The entry must not be seen before its record is there. If the index has no room the record is taken back, for one
+     * in the log that the index does not show would come back after a restart. */
     struct log_place place;
     unsigned flags = survey.compare ? RECORD_COMPARE : 0;
     enum kvs_err err =
@@ -145,8 +147,8 @@ enum kvs_err store_put(struct store_shard *shard, const struct engine_request *r
         }
     }
     count_keys(shard, replace ? !survey.was_put : !blind);
-    *result = (struct engine_result){.found = replace ? survey.was_put : blind,
-                                     .gate = request->relaxed ? 0 : place.lsn};
+    *result =
+        (struct engine_result){.found = replace ? survey.was_put : blind, .gate = request->relaxed ? 0 : place.lsn};
     if (blind) {
         store_count(&shard->counters.blind_overwrites, 1);
         store_settle_later(shard, request->key, request->hash);
@@ -154,29 +156,22 @@ enum kvs_err store_put(struct store_shard *shard, const struct engine_request *r
     return KVS_ERR_OK;
 }
 
-static bool is_known(const struct store_known *known, uint64_t address)
-{
-    for (unsigned i = 0; i < known->equal_count; i++) {
-        if (known->equal[i] == address)
-            return true;
-    }
-    return false;
-}
-
-/* Whether an entry's record has the key: by comparing it in RAM, or by what the disk has told. */
+/* Whether an entry's record has the key: by what is known, else by comparing it in RAM. */
 static bool entry_has_key(struct store_shard *shard, const struct engine_request *request,
                           const struct store_known *known, const struct index_entry *entry, bool *is_put)
 {
     const struct record_header *record = store_resident(shard->store, entry->address);
     *is_put = record == NULL || record->kind == RECORD_PUT;
-    if (is_known(known, entry->address))
-        return true;
+    for (unsigned i = 0; i < known->count; i++) {
+        if (known->addresses[i] == entry->address)
+            return (known->equal >> i & 1) != 0;
+    }
     return record != NULL && record_has_key(record, request->key);
 }
 
 /*
- * Every entry of the key but the first goes, and the first becomes the delete record's. An unsettled entry was counted as an
- * overwrite of one behind it: where there is none of this key behind it, the key had not been counted at all.
+ * Every entry of the key but the first goes, and the first becomes the delete record's. An unsettled entry was counted
+ * as an overwrite of one behind it: where there is none of this key behind it, the key had not been counted at all.
  */
 enum kvs_err store_remove(struct store_shard *shard, const struct engine_request *request,
                           const struct store_known *known, struct engine_result *result)
@@ -194,7 +189,7 @@ enum kvs_err store_remove(struct store_shard *shard, const struct engine_request
         live = is_put;
         const struct record_header *record = store_resident(shard->store, entry.address);
         if (!live)
-            result_from_record(record, &shard->log, request, result);
+            store_result(record, &shard->log, request, result);
     }
     if (found == 0 || !live) {
         if (found == 0)
@@ -283,8 +278,8 @@ enum engine_answer store_try(struct engine_shard *base, const struct engine_requ
 
 /* ---- settling -------------------------------------------------------------------------------------------------- */
 
-/* The first entry of the key stays; those behind it are older and go. Each uncertainty that found no older entry of the key
- * behind it was no overwrite, but a key of its own. */
+/* The first entry of the key stays; those behind it are older and go. Each uncertainty that found no older entry of the
+ * key behind it was no overwrite, but a key of its own. */
 void store_settle(struct store_shard *shard, const struct engine_request *request, const struct store_known *known)
 {
     struct index_cursor cursor, first;
@@ -303,6 +298,7 @@ void store_settle(struct store_shard *shard, const struct engine_request *reques
             newest = entry;
             found = true;
         } else {
+            atomic_fetch_add(&shard->settles, 1);
             index_remove(shard->index, &cursor);
             keys -= is_put;
         }

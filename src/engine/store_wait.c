@@ -1,16 +1,17 @@
 /*
  * store_wait.c - operations that cannot be answered at once.
  *
- * Order: an operation given to the owner is queued by the hash of its key. The first of a key runs; those behind it wait until it is
- * done. A GET leaves the queue as soon as it has taken its snapshot (below): what comes later cannot change its answer.
+ * Order: an operation given to the owner is queued by the hash of its key. The first of a key runs; those behind it
+ * wait until it is done. A GET leaves the queue as soon as it has taken its snapshot (below): what comes later cannot
+ * change its answer.
  *
- * Cold reads: a snapshot lists the addresses of the candidates that have to be compared, newest first. They are read one after
- * another, each in one piece of the size its class tells, and verified: place, checksum, key. A GET ends at the first
- * record that has the key; REMOVE and settling compare all of them and then act on the index in one step.
+ * Cold reads: a snapshot lists the addresses of the candidates that have to be compared, newest first. They are read
+ * one after another, each in one piece of the size its class tells, and verified: place, checksum, key. A GET ends at
+ * the first record that has the key; REMOVE and settling compare all of them and then act on the index in one step.
  *
- * Failure: a record that does not verify is read once more, then reported as damage (P3): the operation ends with CORRUPT, and
- * nothing else is taken for the answer. A write that finds no room waits on the stalled list until the log has a new
- * segment, or ends with the error that keeps segments from being made.
+ * Failure: a record that does not verify is read once more, then reported as damage (P3): the operation ends with
+ * CORRUPT, and nothing else is taken for the answer. A write that finds no room waits on the stalled list until the log
+ * has a new segment, or ends with the error that keeps segments from being made.
  */
 #include "engine/store.h"
 
@@ -34,14 +35,14 @@ struct wait {
     struct engine_op *op;
     struct store_shard *reader; /* whose ring reads */
     struct store_shard *owner;
-    bool queued;   /* the operation is on the owner's queue */
-    bool settling; /* it is one of the background's */
+    bool queued; /* the operation is on the owner's queue */
     unsigned tries;
 
     unsigned count, position; /* of the snapshot */
+    uint64_t compared;        /* bit i: whether addresses[i] has the key is known */
+    uint64_t equal;           /* bit i: it has */
     uint64_t addresses[CANDIDATES_MAX];
     uint8_t classes[CANDIDATES_MAX];
-    unsigned equal_count; /* addresses[0..equal_count) are records of the key, once read */
 
     uint8_t *buffer;
     size_t buffer_bytes;
@@ -96,8 +97,10 @@ void store_op_release(struct engine_op *op)
     op->wait = NULL;
 }
 
+/* An operation of the background's own. */
 struct settling {
     struct engine_op op;
+    struct list link; /* in shard->settlings */
     uint8_t key[];
 };
 
@@ -106,10 +109,10 @@ void store_wait_deinit(struct store_shard *shard)
     for (struct list *node; (node = list_pop_front(&shard->waits)) != NULL;) {
         struct wait *wait = container_of(node, struct wait, link);
         free(wait->buffer);
-        if (wait->settling)
-            free(container_of(wait->op, struct settling, op));
         free(wait);
     }
+    for (struct list *node; (node = list_pop_front(&shard->settlings)) != NULL;)
+        free(container_of(node, struct settling, link));
     while (shard->read_buffers != NULL) {
         void *buffer = shard->read_buffers;
         memcpy(&shard->read_buffers, buffer, sizeof shard->read_buffers);
@@ -164,7 +167,7 @@ static bool execute(struct store_shard *shard, struct engine_op *op)
     struct wait *wait = op->wait;
     struct store_known known = {0};
     if (wait != NULL)
-        known = (struct store_known){.equal = wait->addresses, .equal_count = wait->equal_count};
+        known = (struct store_known){.addresses = wait->addresses, .count = wait->count, .equal = wait->equal};
     enum kvs_err err = KVS_ERR_OK;
     engine_section_begin(&shard->base);
     if ((int)op->request.action == ACTION_SETTLE)
@@ -188,37 +191,75 @@ static bool execute(struct store_shard *shard, struct engine_op *op)
     return true;
 }
 
+/* Moves on to the next candidate that has to be compared; wait->count when there is none. */
+static unsigned next_unknown(struct wait *wait)
+{
+    while (wait->position < wait->count && (wait->compared >> wait->position & 1) != 0)
+        wait->position++;
+    return wait->position;
+}
+
+/* A reader on another shard cannot wait for the owner's log, nor be sure of nothing where something was just settled.
+ */
+static void ask_owner(struct engine_result *result)
+{
+    *result = (struct engine_result){.error = KVS_ERR_AGAIN};
+}
+
+/* A GET's result from a resident record: gated, if it is not durable yet, or the owner's business. */
+static void give_resident(struct wait *wait, const struct record_header *record)
+{
+    struct engine_result *result = &wait->op->result;
+    store_result(record, &wait->owner->log, &wait->op->request, result);
+    if (result->gate == 0)
+        return;
+    if (wait->reader == wait->owner)
+        log_want(&wait->owner->log, result->gate);
+    else
+        ask_owner(result);
+}
+
 /*
- * Lists what has to be compared. For a GET up to the first resident record of the key; for others all cold candidates. True
- * when that leaves nothing to read: a GET then has its result.
+ * Lists the candidates, newest first. For a GET up to the first resident record of the key; for others all of them,
+ * with what a look at the resident ones tells. True when nothing has to be read: a GET then has its result.
  */
 static bool snapshot(struct wait *wait)
 {
     const struct engine_request *request = &wait->op->request;
     struct engine_result *result = &wait->op->result;
     bool get = request->action == ENGINE_GET;
+    bool foreign = wait->reader != wait->owner;
+    uint64_t settles = atomic_load_explicit(&wait->owner->settles, memory_order_acquire);
+    const struct record_header *answer = NULL;
     struct index_cursor cursor;
     struct index_entry entry;
-    bool resident = false;
     index_find(wait->owner->index, request->hash, &cursor);
-    while (!resident && wait->count < CANDIDATES_MAX && index_next(&cursor, &entry)) {
+    while (answer == NULL && wait->count < CANDIDATES_MAX && index_next(&cursor, &entry)) {
         const struct record_header *record = store_resident(wait->owner->store, entry.address);
-        if (record != NULL) {
-            resident = get && record_has_key(record, request->key);
-            if (!resident)
-                continue;
-        }
+        bool equal = record != NULL && record_has_key(record, request->key);
+        if (get && record != NULL && !equal)
+            continue;
+        if (get && equal)
+            answer = record;
+        if (!get && record != NULL)
+            wait->compared |= 1ull << wait->count;
+        if (!get && equal)
+            wait->equal |= 1ull << wait->count;
         wait->addresses[wait->count] = entry.address;
         wait->classes[wait->count++] = (uint8_t)entry.class;
     }
-    if (!get || wait->count > 1 || (wait->count == 1 && !resident))
-        return wait->count == 0;
+    atomic_thread_fence(memory_order_acquire);
     *result = (struct engine_result){.error = KVS_ERR_OK};
-    if (resident && store_try_get(&wait->reader->base, wait->owner->id, request, result) == ENGINE_ASK_OWNER &&
-        wait->reader != wait->owner)
-        *result = (struct engine_result){.error = KVS_ERR_AGAIN};
-    if (result->gate != 0)
-        log_want(&wait->owner->log, result->gate);
+    if (!get)
+        return next_unknown(wait) == wait->count;
+    if (foreign && answer == NULL && atomic_load_explicit(&wait->owner->settles, memory_order_relaxed) != settles) {
+        ask_owner(result);
+        return true;
+    }
+    if (wait->count > 1 || (wait->count == 1 && answer == NULL))
+        return false;
+    if (answer != NULL)
+        give_resident(wait, answer);
     return true;
 }
 
@@ -234,10 +275,10 @@ static struct wait *wait_new(struct store_shard *reader, struct store_shard *own
     wait->reader = reader;
     wait->owner = owner;
     wait->queued = false;
-    wait->settling = (int)op->request.action == ACTION_SETTLE;
     list_push_back(&reader->waits, &wait->link);
     wait->tries = 0;
-    wait->count = wait->position = wait->equal_count = 0;
+    wait->count = wait->position = 0;
+    wait->compared = wait->equal = 0;
     wait->buffer = NULL;
     wait->buffer_bytes = 0;
     wait->whole = 0;
@@ -390,25 +431,23 @@ static void report_damage(struct wait *wait)
              address_segment(address, store->segments.shift), address_offset(address, store->segments.shift),
              wait->io.error != KVS_ERR_OK ? ring_op_text(&wait->io) : "the record's checksum or length is wrong");
     diag_error("damaged record: %s", wait->reader->damage);
-    wait->op->result =
-        (struct engine_result){.error = wait->io.error != KVS_ERR_OK ? KVS_ERR_IO : KVS_ERR_CORRUPT};
+    wait->op->result = (struct engine_result){.error = wait->io.error != KVS_ERR_OK ? KVS_ERR_IO : KVS_ERR_CORRUPT};
 }
 
 /* Takes a verified record into account. True when nothing more has to be read. */
 static bool accept_record(struct wait *wait, const struct record_header *record)
 {
     struct engine_op *op = wait->op;
-    uint64_t address = wait->addresses[wait->position++];
+    unsigned position = wait->position++;
+    wait->compared |= 1ull << position;
     if (record_has_key(record, op->request.key)) {
         if (op->request.action == ENGINE_GET) {
-            /* What has left RAM was durable long before. */
-            op->result.found = record->kind == RECORD_PUT;
-            op->result.value = op->result.found ? record_value(record) : slice_make(NULL, 0);
+            store_result(record, &wait->owner->log, &op->request, &op->result);
             return true;
         }
-        wait->addresses[wait->equal_count++] = address;
+        wait->equal |= 1ull << position;
     }
-    return wait->position == wait->count;
+    return next_unknown(wait) == wait->count;
 }
 
 static void read_done(struct ring_op *io)
@@ -423,7 +462,8 @@ static void read_done(struct ring_op *io)
 
     if (io->error == KVS_ERR_OK && room >= sizeof *record && wait->whole == 0) {
         uint64_t whole = record_bytes(record->key_bytes, record->value_bytes);
-        if (whole > room && whole <= log_record_bytes_max(&store->segments)) {
+        if (whole > room && whole <= record_bytes(KVS_KEY_BYTES_MAX, KVS_VALUE_BYTES_MAX) &&
+            whole <= log_record_bytes_max(&store->segments)) {
             /* Of the largest class: now its size is known. */
             wait->whole = whole;
             wait_drop_buffer(wait);
@@ -432,7 +472,7 @@ static void read_done(struct ring_op *io)
         }
     }
     if (io->error != KVS_ERR_OK ||
-        !record_valid(record, room, segment->seed, address_offset(address, store->segments.shift))) {
+        record_check(record, room, segment->seed, address_offset(address, store->segments.shift)) != RECORD_VALID) {
         if (wait->tries++ > 0) {
             report_damage(wait);
             wait_finish(wait);
@@ -453,32 +493,28 @@ static void read_done(struct ring_op *io)
     wait_go_on(wait);
 }
 
-/* Compares the next candidate: it may have an image by now, or still (the resident record that ends a GET's snapshot). */
+/* Compares the next candidate: it may have an image by now, or still (the resident record that ends a GET's snapshot).
+ */
 static void wait_go_on(struct wait *wait)
 {
-    engine_section_begin(&wait->reader->base);
-    while (wait->position < wait->count) {
+    struct store_shard *reader = wait->reader; /* `wait` may be gone before the section ends */
+    bool get = wait->op->request.action == ENGINE_GET;
+    bool done = false;
+    engine_section_begin(&reader->base);
+    while (!done && next_unknown(wait) < wait->count) {
         const struct record_header *record = store_resident(wait->owner->store, wait->addresses[wait->position]);
         if (record == NULL)
             break;
-        bool done = accept_record(wait, record);
-        bool gated = wait->op->request.action == ENGINE_GET && done && !wait->op->request.relaxed &&
-                     record->lsn > log_durable(&wait->owner->log);
-        if (gated && wait->reader == wait->owner) {
-            wait->op->result.gate = record->lsn;
-            log_want(&wait->owner->log, record->lsn);
-        } else if (gated) {
-            wait->op->result = (struct engine_result){.error = KVS_ERR_AGAIN};
-        }
-        if (done)
-            break;
+        bool answers = get && record_has_key(record, wait->op->request.key);
+        done = accept_record(wait, record);
+        if (answers)
+            give_resident(wait, record);
     }
-    bool more = wait->position < wait->count && !(wait->op->request.action == ENGINE_GET && wait->op->result.found);
-    if (more)
-        start_read(wait);
-    else
+    if (done || wait->position == wait->count)
         wait_finish(wait);
-    engine_section_end(&wait->reader->base);
+    else
+        start_read(wait);
+    engine_section_end(&reader->base);
 }
 
 /* ---- settling -------------------------------------------------------------------------------------------------- */
@@ -490,6 +526,7 @@ static void settling_done(struct engine_op *op)
     KVS_ASSERT(shard->settling > 0);
     shard->settling--;
     store_op_release(op);
+    list_remove(&settling->link);
     free(settling);
 }
 
@@ -505,8 +542,9 @@ void store_settle_later(struct store_shard *shard, struct slice key, uint64_t ha
     if (key.size > 0)
         memcpy(settling->key, key.data, key.size);
     settling->op.done = settling_done;
-    settling->op.request =
-        (struct engine_request){.action = (enum engine_action)ACTION_SETTLE, .hash = hash, .key = {settling->key, key.size}};
+    settling->op.request = (struct engine_request){
+        .action = (enum engine_action)ACTION_SETTLE, .hash = hash, .key = {settling->key, key.size}};
     shard->settling++;
+    list_push_back(&shard->settlings, &settling->link);
     store_submit(&shard->base, &settling->op);
 }

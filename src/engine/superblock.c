@@ -1,9 +1,9 @@
 /*
  * superblock.c - two copies, the older one overwritten.
  *
- * Failure modes: one copy torn or damaged: the other serves, with a warning. Both damaged: CORRUPT, for without the hash seed
- * and the UUID nothing else can be believed. A new store's superblock is written under another name and renamed, so a
- * crash during creation leaves an empty directory rather than half a store.
+ * Failure modes: one copy torn or damaged: the other serves, with a warning. Both damaged: CORRUPT, for without the
+ * hash seed and the UUID nothing else can be believed. A new store's superblock is written under another name and
+ * renamed, so a crash during creation leaves an empty directory rather than half a store.
  */
 #include "engine/superblock.h"
 
@@ -62,9 +62,10 @@ static enum kvs_err choose_copy(const uint8_t *blocks, uint64_t bytes, const cha
         return KVS_ERR_CORRUPT;
     }
     if (out->version != FORMAT_VERSION || out->block_bytes != KVS_BLOCK_BYTES) {
-        snprintf(message, ENGINE_MESSAGE_BYTES,
-                 "data directory %s has format version %u, this program knows version %u: use the program that wrote it",
-                 dir_name, out->version, FORMAT_VERSION);
+        snprintf(
+            message, ENGINE_MESSAGE_BYTES,
+            "data directory %s has format version %u, this program knows version %u: use the program that wrote it",
+            dir_name, out->version, FORMAT_VERSION);
         return KVS_ERR_VERSION;
     }
     return KVS_ERR_OK;
@@ -104,7 +105,7 @@ static void write_copies(struct ring *ring, struct ring_op *op, int fd, const st
     memcpy(blocks, superblock, sizeof *superblock);
     memcpy(blocks + KVS_BLOCK_BYTES, superblock, sizeof *superblock);
     size_t size = new ? sizeof blocks : KVS_BLOCK_BYTES;
-    uint64_t offset = new ? 0 : superblock->sequence % COPIES * KVS_BLOCK_BYTES;
+    uint64_t offset = new ? 0 : superblock->sequence % COPIES *KVS_BLOCK_BYTES;
     blocking_init(op);
     ring_file_write(ring, op, fd, blocks, size, offset, 0);
     ring_await(ring, op);

@@ -13,7 +13,7 @@
 
 #include <assert.h>
 
-#define SUPERBLOCK_MAGIC 0x31424b4c42535653ull
+#define SUPERBLOCK_MAGIC 0x313052505553564bull /* "KVSUPR01" */
 #define SUPERBLOCK_NAME  "superblock"
 
 struct superblock {
@@ -37,7 +37,8 @@ static_assert(sizeof(struct superblock) == 104, "superblock");
 enum kvs_err superblock_read(struct ring *ring, int dir_fd, const char *dir_name, struct superblock *out,
                              char message[ENGINE_MESSAGE_BYTES]);
 
-/* Writes `superblock` (magic, version, checksum are filled in, sequence is raised) and makes it and its name durable. */
+/* Writes `superblock` (magic, version, checksum are filled in, sequence is raised) and makes it and its name durable.
+ */
 enum kvs_err superblock_write(struct ring *ring, int dir_fd, const char *dir_name, struct superblock *superblock,
                               char message[ENGINE_MESSAGE_BYTES]);
 

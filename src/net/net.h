@@ -1,21 +1,22 @@
 /*
  * net.h - the connections of one shard: accept, receive, recognise the protocol, decode, reply in order, send, bound.
  *
- * One struct net belongs to one shard's thread and ring; every call and callback is on that thread. net knows no engine: it
- * hands decoded requests to a handler and takes replies.
+ * One struct net belongs to one shard's thread and ring; every call and callback is on that thread. net knows no
+ * engine: it hands decoded requests to a handler and takes replies.
  *
  * A connection's protocol is told by its first byte: FRAME_MAGIC begins the kvs binary protocol, anything else is RESP.
  *
- * Replies. The handler answers each request exactly once: at once, with net_reply_reserve and net_reply_commit, or later,
- * by giving a struct net_slot to net_reply_defer and calling net_slot_fill when it knows. RESP replies leave in the order of
- * their requests; frames leave as soon as they may. A reply may carry a gate, a number that must have been reached by
- * net_release before the reply may leave. Gates given to one struct net rise over time, or are 0 (none).
+ * Replies. The handler answers each request exactly once: at once, with net_reply_reserve and net_reply_commit, or
+ * later, by giving a struct net_slot to net_reply_defer and calling net_slot_fill when it knows. RESP replies leave in
+ * the order of their requests; frames leave as soon as they may. A reply may carry a gate, a number that must have been
+ * reached by net_release before the reply may leave. Gates given to one struct net rise over time, or are 0 (none).
  *
- * Sending happens in net_flush, once per turn of the shard's loop: one gathered send per connection, at most one in flight.
+ * Sending happens in net_flush, once per turn of the shard's loop: one gathered send per connection, at most one in
+ * flight.
  *
  * Bounds. A connection whose unsent replies or requests under way exceed their limits is not read from until they have
- * shrunk; one that does not take its replies for `send_timeout_ms` is dropped. A request over the limits is answered with an
- * error and, where the protocol demands it, the end of the connection.
+ * shrunk; one that does not take its replies for `send_timeout_ms` is dropped. A request over the limits is answered
+ * with an error and, where the protocol demands it, the end of the connection.
  */
 #ifndef KVS_NET_NET_H
 #define KVS_NET_NET_H
@@ -38,8 +39,9 @@ struct net_handler {
     void (*batch_begin)(void *context);
     void (*batch_end)(void *context);
     void (*resp_request)(void *context, struct net_conn *conn, const struct slice *args, unsigned count);
-    /* What the next requests of a pipeline will probably ask for, in order: a chance to fetch memory for all of them before the
-     * first is handled. The second argument of RESP requests, the key of frames. At most NET_AHEAD_MAX; may be NULL. */
+    /* What the next requests of a pipeline will probably ask for, in order: a chance to fetch memory for all of them
+     * before the first is handled. The second argument of RESP requests, the key of frames. At most NET_AHEAD_MAX; may
+     * be NULL. */
     void (*keys_ahead)(void *context, const struct slice *keys, unsigned count);
     /* Hello is answered by net itself; everything else comes here. */
     void (*frame_request)(void *context, struct net_conn *conn, const struct frame *frame);
@@ -49,14 +51,14 @@ struct net_handler {
 };
 
 struct net_options {
-    unsigned connections_max;      /* of this shard; more are told so and closed */
-    uint64_t output_bytes_max;     /* unsent replies per connection beyond which it is not read from */
-    unsigned requests_max;         /* requests under way per connection beyond which it is not read from */
-    uint32_t send_timeout_ms;      /* 0 = never */
+    unsigned connections_max;  /* of this shard; more are told so and closed */
+    uint64_t output_bytes_max; /* unsent replies per connection beyond which it is not read from */
+    unsigned requests_max;     /* requests under way per connection beyond which it is not read from */
+    uint32_t send_timeout_ms;  /* 0 = never */
     struct resp_limits resp;
     struct frame_limits frame;
-    struct frame_hello hello;      /* what the server says of itself */
-    size_t conn_user_bytes;        /* zeroed room for the handler in every connection: net_conn_user */
+    struct frame_hello hello; /* what the server says of itself */
+    size_t conn_user_bytes;   /* zeroed room for the handler in every connection: net_conn_user */
 };
 
 enum kvs_err net_open(struct net **out, struct ring *ring, const struct net_options *options,
@@ -77,13 +79,15 @@ void net_close(struct net *net);
 void net_flush(struct net *net);
 /* Replies with a gate up to `gate` may leave. */
 void net_release(struct net *net, uint64_t gate);
-/* Replies whose gate has not been reached never will be: each becomes an error with this text: for RESP with the code it begins
- * with ("MISCONF …"), or ERR; for frames without it, status FRAME_FAILED. The same for every gate given from now on. */
+/* Replies whose gate has not been reached never will be: each becomes an error with this text: for RESP with the code
+ * it begins with ("MISCONF …"), or ERR; for frames without it, status FRAME_FAILED. The same for every gate given from
+ * now on. */
 void net_fail_gates(struct net *net, const char *text);
 
 /* ---- from inside resp_request and frame_request ---------------------------------------------------------------- */
 
-/* Room for a reply of at most `bytes`, valid until the next call of net. NULL: no memory, and the connection is ended. */
+/* Room for a reply of at most `bytes`, valid until the next call of net. NULL: no memory, and the connection is ended.
+ */
 uint8_t *net_reply_reserve(struct net_conn *conn, size_t bytes);
 /* The reserved room's first `bytes` are the reply to the current request. */
 void net_reply_commit(struct net_conn *conn, size_t bytes, uint64_t gate);
@@ -91,8 +95,8 @@ void net_reply_commit(struct net_conn *conn, size_t bytes, uint64_t gate);
 /* A reply that comes later. Embedded in the handler's own structure for the request. */
 struct net_slot {
     struct net_conn *conn;
-    void (*released)(struct net_slot *slot); /* set before net_slot_fill: the bytes are not needed any more, and neither is
-                                                the slot. Called exactly once, sent or not. */
+    void (*released)(struct net_slot *slot); /* set before net_slot_fill: the bytes are not needed any more, and neither
+                                                is the slot. Called exactly once, sent or not. */
     /* Private to src/net. */
     const uint8_t *data;
     size_t size;
@@ -105,7 +109,8 @@ struct net_slot {
 
 /* The current request's reply is what net_slot_fill will say. `slot` is set up by this call, but for `released`. */
 void net_reply_defer(struct net_conn *conn, struct net_slot *slot);
-/* Any time later. `data` stays until slot->released. The connection may have ended meanwhile: then it is released at once. */
+/* Any time later. `data` stays until slot->released. The connection may have ended meanwhile: then it is released at
+ * once. */
 void net_slot_fill(struct net_slot *slot, const uint8_t *data, size_t size, uint64_t gate);
 
 /* ---- connections ----------------------------------------------------------------------------------------------- */
@@ -124,7 +129,7 @@ struct net_stats {
     uint64_t requests;
     uint64_t bytes_received;
     uint64_t bytes_sent;
-    uint64_t memory_bytes;         /* buffers and connections */
+    uint64_t memory_bytes; /* buffers and connections */
 };
 /* On the shard's thread, or from others as numbers that are a moment old. */
 void net_stats(const struct net *net, struct net_stats *out);

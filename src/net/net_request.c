@@ -123,8 +123,8 @@ static void refuse_resp(struct net_conn *conn, const char *reason)
     give_up(conn);
 }
 
-/* Tells the handler the keys of the whole requests at the start of data; returns how many those are. Parsing them twice costs
- * some nanoseconds each, waiting for memory one by one a hundred. */
+/* Tells the handler the keys of the whole requests at the start of data; returns how many those are. Parsing them twice
+ * costs some nanoseconds each, waiting for memory one by one a hundred. */
 static unsigned scout_resp(struct net_conn *conn, uint8_t *data, size_t size)
 {
     struct net *net = conn->net;

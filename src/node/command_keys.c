@@ -6,6 +6,7 @@
 #include "node/command.h"
 #include "node/dispatch.h"
 #include "node/gather.h"
+#include "node/node_internal.h"
 
 /* True when the keys may be stored; else the request has its answer. */
 static bool keys_fit(struct call *call, const struct slice *keys, unsigned count)
@@ -37,9 +38,9 @@ void command_set(struct call *call)
     }
     if (!keys_fit(call, call->args + 1, 1))
         return;
-    if (call->args[2].size > KVS_VALUE_BYTES_MAX) {
-        call_error(call, "ERR value of %zu bytes is too large; the limit is %u", call->args[2].size,
-                   KVS_VALUE_BYTES_MAX);
+    uint32_t bytes_max = call->shard->node->value_bytes_max;
+    if (call->args[2].size > bytes_max) {
+        call_error(call, "ERR value of %zu bytes is too large; the limit is %u", call->args[2].size, bytes_max);
         return;
     }
     struct engine_request request =

@@ -64,7 +64,7 @@ static unsigned list_parameters(const struct node *node, struct parameter out[12
     PARAMETER("maxmemory", "%llu", (unsigned long long)config->memory_bytes);
     PARAMETER("maxmemory-policy", "noeviction");
     PARAMETER("port", "%u", node->listener_count > 0 ? ring_addr_port(&node->addresses[0]) : 0);
-    PARAMETER("proto-max-bulk-len", "%u", KVS_VALUE_BYTES_MAX);
+    PARAMETER("proto-max-bulk-len", "%u", node->value_bytes_max);
     PARAMETER("save", "%s", "");
     PARAMETER("timeout", "0");
 #undef PARAMETER

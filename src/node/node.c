@@ -50,11 +50,10 @@ static void set_limits(struct node *node)
         .send_timeout_ms = SEND_TIMEOUT_MS,
         /* Arguments somewhat over the limit are let in, to be refused by a command that can say why. */
         .resp = {.args_max = ARGS_MAX, .arg_bytes_max = 2 * KVS_VALUE_BYTES_MAX, .inline_bytes_max = INLINE_BYTES_MAX},
-        .frame = {.key_bytes_max = KVS_KEY_BYTES_MAX, .value_bytes_max = KVS_VALUE_BYTES_MAX},
+        .frame = {.key_bytes_max = KVS_KEY_BYTES_MAX}, /* the store's limit for values: open_engine */
         .hello = {.version_min = FRAME_VERSION,
                   .version_max = FRAME_VERSION,
                   .key_bytes_max = KVS_KEY_BYTES_MAX,
-                  .value_bytes_max = KVS_VALUE_BYTES_MAX,
                   .requests_max = REQUESTS_MAX,
                   .shard_count = node->shard_count},
         .conn_user_bytes = sizeof(struct client),
@@ -85,7 +84,12 @@ static enum kvs_err open_engine(struct node *node, char message[NODE_MESSAGE_BYT
     if (err != KVS_ERR_OK)
         snprintf(message, NODE_MESSAGE_BYTES, "cannot open the store in %s: %s", config->data_dir,
                  *text != 0 ? text : kvs_err_text(err));
-    return err;
+    if (err != KVS_ERR_OK)
+        return err;
+    node->value_bytes_max = (uint32_t)engine_value_bytes_max(node->engine);
+    node->net_options.frame.value_bytes_max = node->value_bytes_max;
+    node->net_options.hello.value_bytes_max = node->value_bytes_max;
+    return KVS_ERR_OK;
 }
 
 static enum kvs_err make_shards(struct node *node)

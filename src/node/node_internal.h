@@ -16,6 +16,7 @@ struct node {
     unsigned shard_count;
     unsigned ops_max;               /* of one shard */
     struct net_options net_options; /* of one shard */
+    uint32_t value_bytes_max;       /* what the store takes */
 
     _Atomic enum shard_phase phase;
     _Atomic unsigned clients;   /* connections now, of all shards */

@@ -1,6 +1,6 @@
 /*
- * store_fixture.h - an engine on the simulated machine: every shard with its ring, all on this thread, and plain calls that
- * wait for their result.
+ * store_fixture.h - an engine on the simulated machine: every shard with its ring, all on this thread, and plain calls
+ * that wait for their result.
  */
 #ifndef KVS_TESTS_STORE_FIXTURE_H
 #define KVS_TESTS_STORE_FIXTURE_H
@@ -128,10 +128,8 @@ static inline void store_crash(struct store_fixture *fixture, enum sim_crash_mod
 static inline struct engine_request store_request(const struct store_fixture *fixture, enum engine_action action,
                                                   struct slice key, struct slice value)
 {
-    return (struct engine_request){.action = action,
-                                   .hash = hash_key(key, engine_hash_seed(fixture->engine)),
-                                   .key = key,
-                                   .value = value};
+    return (struct engine_request){
+        .action = action, .hash = hash_key(key, engine_hash_seed(fixture->engine)), .key = key, .value = value};
 }
 
 static inline unsigned store_owner(const struct store_fixture *fixture, const struct engine_request *request)

@@ -69,7 +69,8 @@ static void count_batch(void *context, const struct batch_header *batch, uint32_
 
 static struct scan_result scan(const struct builder *builder, uint64_t *records)
 {
-    struct scan_segment segment = {.bytes = builder->bytes, .size = SEGMENT_BYTES, .seed = SEED};
+    struct scan_segment segment = {
+        .bytes = builder->bytes, .size = SEGMENT_BYTES, .seed = SEED, .epoch = builder->epoch};
     struct scan_result result;
     *records = 0;
     scan_batches(&segment, &result, count_batch, records);
@@ -198,7 +199,7 @@ static void test_scan__batch_behind_a_torn_one_proves_nothing(void **state)
     free(builder.bytes);
 }
 
-static void test_scan__missing_first_batch_is_proven_by_a_later_one(void **state)
+static void test_scan__missing_first_batch_leaves_a_claim_of_the_one_behind_it(void **state)
 {
     (void)state;
     struct builder builder;
@@ -210,7 +211,13 @@ static void test_scan__missing_first_batch_is_proven_by_a_later_one(void **state
     uint64_t records;
     struct scan_result result = scan(&builder, &records);
     assert_int_equal(records, 0);
-    assert_true(result.damaged);
+    assert_false(result.damaged);
+    assert_true(result.claim);
+    assert_int_equal(result.claim_lsn, 2);
+    assert_int_equal(result.claim_offset, 2 * KVS_BLOCK_BYTES);
+    /* Of an earlier boot than the latest it is proof: that boot's tail was settled long ago. */
+    builder.epoch = 2;
+    assert_true(scan(&builder, &records).damaged);
     free(builder.bytes);
 }
 
@@ -275,7 +282,7 @@ int main(void)
         cmocka_unit_test(test_scan__any_flipped_bit_ends_the_log_there),
         cmocka_unit_test(test_scan__damage_below_the_watermark_is_proven),
         cmocka_unit_test(test_scan__batch_behind_a_torn_one_proves_nothing),
-        cmocka_unit_test(test_scan__missing_first_batch_is_proven_by_a_later_one),
+        cmocka_unit_test(test_scan__missing_first_batch_leaves_a_claim_of_the_one_behind_it),
         cmocka_unit_test(test_scan__batch_of_a_later_boot_is_proof),
         cmocka_unit_test(test_scan__batch_of_an_earlier_boot_is_no_continuation),
         cmocka_unit_test(test_scan__batch_in_another_place_is_not_valid),

@@ -1,6 +1,6 @@
 /*
- * test_store.c - the log-structured engine on a simulated disk: what is acknowledged stays, what is deleted is gone, through
- * crashes, cold records, full disks and changes of the number of shards.
+ * test_store.c - the log-structured engine on a simulated disk: what is acknowledged stays, what is deleted is gone,
+ * through crashes, cold records, full disks and changes of the number of shards.
  */
 #include "store_fixture.h"
 
@@ -188,7 +188,7 @@ static void test_store__what_is_not_durable_carries_a_gate(void **state)
 static struct engine_options small_memory(unsigned shard_count)
 {
     struct engine_options options = store_options(shard_count);
-    options.memory_bytes = (uint64_t)shard_count * 5 * 256 * 1024;
+    options.memory_bytes = (uint64_t)shard_count * 6 * 256 * 1024;
     return options;
 }
 
@@ -458,8 +458,7 @@ static void test_store__large_values_fill_several_blocks(void **state)
         assert_int_equal(store_put_slice(&fixture, slice_text(key), slice_make(value, sizes[i])), KVS_ERR_OK);
     }
     assert_int_equal(store_put_slice(&fixture, slice_text("big"), slice_make(value, largest)), KVS_ERR_OK);
-    assert_int_equal(store_put_slice(&fixture, slice_text("big"), slice_make(value, largest + 100)),
-                     KVS_ERR_TOO_LARGE);
+    assert_int_equal(store_put_slice(&fixture, slice_text("big"), slice_make(value, largest + 100)), KVS_ERR_TOO_LARGE);
     for (unsigned i = 0; i < 3000; i++) /* push them out of RAM */
         put_numbered(&fixture, 1000 + i, 1, 500);
     for (unsigned i = 0; i <= ARRAY_COUNT(sizes); i++) {

@@ -1,6 +1,6 @@
 /*
- * test_store_collisions.c - the store with a hash of eight bits (and the shard's bits): every look-up meets many keys with the
- * same fingerprint and the same hash. All of them are kept, on every path. Linked with --wrap=hash_key.
+ * test_store_collisions.c - the store with a hash of eight bits (and the shard's bits): every look-up meets many keys
+ * with the same fingerprint and the same hash. All of them are kept, on every path. Linked with --wrap=hash_key.
  */
 #include "store_fixture.h"
 
@@ -46,11 +46,11 @@ static void churn(uint64_t seed, bool wait)
     unsigned versions[KEYS] = {0};
     sim_create(seed);
     struct engine_options options = store_options(2);
-    options.memory_bytes = 2ull * 5 * 256 * 1024;
+    options.memory_bytes = 2ull * 6 * 256 * 1024;
     for (unsigned boot = 0; boot < 4; boot++) {
         struct store_fixture fixture;
         options.shard_count = 1 + boot % 2;
-        options.memory_bytes = (uint64_t)options.shard_count * 5 * 256 * 1024;
+        options.memory_bytes = (uint64_t)options.shard_count * 6 * 256 * 1024;
         store_boot(&fixture, &options);
         check_all(&fixture, versions);
         for (unsigned step = 0; step < 1500; step++) {
