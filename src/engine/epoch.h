@@ -12,6 +12,7 @@
 #define KVS_ENGINE_EPOCH_H
 
 #include "base/limits.h"
+#include "base/tsan.h"
 
 #include <ck_epoch.h>
 #include <stdalign.h>
@@ -25,10 +26,13 @@ struct epoch_thread {
 };
 
 /* Embedded in what is freed later. */
+struct epoch_entry;
+typedef void epoch_free_fn(struct epoch_entry *entry);
 struct epoch_entry {
     ck_epoch_entry_t ck; /* first */
+    epoch_free_fn *free;
+    void *epoch;
 };
-typedef void epoch_free_fn(struct epoch_entry *entry);
 
 static inline void epoch_init(struct epoch *epoch)
 {
@@ -47,7 +51,15 @@ static inline void epoch_begin(struct epoch_thread *thread)
 
 static inline void epoch_end(struct epoch_thread *thread)
 {
+    tsan_release(thread->record.global);
     ck_epoch_end(&thread->record, NULL);
+}
+
+static inline void epoch_free_entry(ck_epoch_entry_t *ck)
+{
+    struct epoch_entry *entry = (struct epoch_entry *)(void *)ck;
+    tsan_acquire(entry->epoch);
+    entry->free(entry);
 }
 
 static inline void epoch_defer(struct epoch_thread *thread, struct epoch_entry *entry, epoch_free_fn *free_entry)
@@ -55,7 +67,9 @@ static inline void epoch_defer(struct epoch_thread *thread, struct epoch_entry *
     /* ck_epoch_call reads the current epoch, which must not happen before others can see that the entry was unlinked:
      * on x86, too, a load may overtake an earlier store. */
     ck_pr_fence_memory();
-    ck_epoch_call(&thread->record, &entry->ck, (ck_epoch_cb_t *)(void (*)(void))free_entry);
+    entry->free = free_entry;
+    entry->epoch = thread->record.global;
+    ck_epoch_call(&thread->record, &entry->ck, epoch_free_entry);
 }
 
 /* Frees what no section can see any more; never waits. Outside of any section of this thread. */

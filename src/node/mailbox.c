@@ -17,6 +17,7 @@
 
 #include "base/assert.h"
 #include "base/limits.h"
+#include "base/tsan.h"
 
 #include <ck_ring.h>
 #include <stdalign.h>
@@ -28,28 +29,8 @@ static_assert(KVS_SHARDS_MAX <= 64, "`arrived` has one bit per shard");
 /* Chains on their way; a power of two. A sender adds at most one per turn, so few are enough. */
 #define CHAINS_MAX 16u
 
-/*
- * ck_ring orders its accesses with instructions that ThreadSanitizer does not see; these two say the same to it. In
- * other builds they are nothing.
+/* ck_ring orders its accesses with instructions that ThreadSanitizer does not see: hence tsan_acquire and tsan_release.
  */
-#if defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define UNDER_TSAN 1
-#endif
-#endif
-#if defined(__SANITIZE_THREAD__)
-#define UNDER_TSAN 1
-#endif
-#ifdef UNDER_TSAN
-void __tsan_acquire(void *address);
-void __tsan_release(void *address);
-#define tell_acquire(address) __tsan_acquire(address)
-#define tell_release(address) __tsan_release(address)
-#else
-#define tell_acquire(address) ((void)0)
-#define tell_release(address) ((void)0)
-#endif
-
 struct chain_ring {
     alignas(KVS_CACHE_LINE_BYTES) struct ck_ring ring;
     alignas(KVS_CACHE_LINE_BYTES) struct ck_ring_buffer slots[CHAINS_MAX];
@@ -84,9 +65,9 @@ static bool chain_push(struct chain_ring *ring, struct mail *head)
     struct ck_ring_buffer *slot = ck_ring_enqueue_reserve_spsc(&ring->ring, ring->slots);
     if (slot == NULL)
         return false;
-    tell_acquire(ring->slots);
+    tsan_acquire(ring->slots);
     slot->value = head;
-    tell_release(ring);
+    tsan_release(ring);
     ck_ring_enqueue_commit_spsc(&ring->ring);
     return true;
 }
@@ -96,11 +77,11 @@ static struct mail *chain_pop(struct chain_ring *ring)
 {
     if (ck_ring_size(&ring->ring) == 0)
         return NULL;
-    tell_acquire(ring);
+    tsan_acquire(ring);
     struct mail *head = NULL;
     bool popped = ck_ring_dequeue_spsc(&ring->ring, ring->slots, (void *)&head);
     KVS_ASSERT(popped);
-    tell_release(ring->slots);
+    tsan_release(ring->slots);
     return head;
 }
 
