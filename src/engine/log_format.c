@@ -77,7 +77,7 @@ bool batch_header_valid(const struct batch_header *header, uint32_t seed, uint32
 static uint32_t record_crc(const struct record_header *record, uint32_t seed, uint32_t offset)
 {
     size_t skip = offsetof(struct record_header, value_bytes);
-    size_t size = sizeof *record - skip + record->key_bytes + record->value_bytes;
+    size_t size = sizeof *record - skip + record->extra_bytes + record->key_bytes + record->value_bytes;
     return crc32c(place_seed(seed, offset), (const uint8_t *)record + skip, size);
 }
 
@@ -89,6 +89,7 @@ void record_encode(uint8_t *out, uint32_t seed, uint32_t offset, const struct re
     struct record_header *record = (struct record_header *)(void *)out;
     *record = *fields;
     record->key_bytes = (uint16_t)key.size;
+    record->extra_bytes = 0;
     record->value_bytes = (uint32_t)value.size;
     uint8_t *at = (uint8_t *)(record + 1);
     if (key.size > 0)
@@ -104,12 +105,13 @@ void record_encode(uint8_t *out, uint32_t seed, uint32_t offset, const struct re
 enum record_state record_check(const void *data, uint64_t room, uint32_t seed, uint32_t offset)
 {
     const struct record_header *record = data;
-    if (room < sizeof *record || record_bytes(record->key_bytes, record->value_bytes) > room)
+    if (room < sizeof *record ||
+        record_bytes((size_t)record->extra_bytes + record->key_bytes, record->value_bytes) > room)
         return RECORD_INVALID;
     if (record->crc != record_crc(record, seed, offset))
         return RECORD_INVALID;
     bool known = (record->kind == RECORD_PUT || record->kind == RECORD_DELETE) && record->type == 0 &&
-                 record->codec == 0 && (record->flags & ~(unsigned)RECORD_COMPARE) == 0;
+                 record->codec == 0 && record->extra_bytes == 0 && (record->flags & ~(unsigned)RECORD_COMPARE) == 0;
     return known ? RECORD_VALID : RECORD_UNKNOWN;
 }
 

@@ -67,7 +67,7 @@ enum record_kind {
 
 enum record_flags {
     RECORD_COMPARE = 1, /* another key with the same 64-bit hash may be live: recovery must compare keys */
-    RECORD_EXPIRES = 2, /* reserved: 8 bytes of absolute expiry time (ms since 1970) between header and key */
+    RECORD_EXPIRES = 2, /* reserved: the extra bytes begin with an absolute expiry time, 8 bytes, ms since 1970 */
 };
 
 struct record_header {
@@ -79,7 +79,8 @@ struct record_header {
     uint8_t flags;
     uint8_t type;  /* 0 = string; others are kept for typed values */
     uint8_t codec; /* 0 = as it is; others are kept for compression */
-    uint16_t reserved;
+    uint16_t
+        extra_bytes; /* between header and key, as flags of a later program tell; 0 = none, all that this one writes */
 };
 static_assert(sizeof(struct record_header) == 24, "record header");
 

@@ -251,8 +251,6 @@ static enum kvs_err scan_one(struct recovery *recovery, struct found_segment *fo
     recovery->current = NULL;
     if (recovery->err != KVS_ERR_OK)
         return recovery->err;
-    if (found->scan.damaged)
-        return refuse_damage(recovery, found);
     if (found->scan.unknown) {
         say(recovery,
             "segment %06u of %s has a record at offset %u of a kind that this program does not know: use the newer "
@@ -261,6 +259,8 @@ static enum kvs_err scan_one(struct recovery *recovery, struct found_segment *fo
             found->number, store->base.data_dir, found->scan.unknown_offset);
         return KVS_ERR_VERSION;
     }
+    if (found->scan.damaged)
+        return refuse_damage(recovery, found);
     found->segment->end = found->scan.end;
     found->segment->last_lsn = found->scan.last_lsn;
     store->base.recovery.records += found->scan.records;

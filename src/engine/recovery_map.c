@@ -100,8 +100,9 @@ enum kvs_err recovery_map_add(struct recovery_map *map, const struct recovery_en
             return err;
         if (!yes)
             continue;
-        /* Of several entries that give way the first is overwritten; the others are dead and marked as deletes. */
-        if (placed) {
+        /* Of several entries that give way the first is overwritten; the others are dead and marked as deletes. So is
+         * one without COMPARE when the record has it: that all older records of this hash are dead must stay known. */
+        if (placed || (record->compare && !entry->compare)) {
             entry->put = 0;
             continue;
         }

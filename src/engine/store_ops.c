@@ -217,6 +217,7 @@ enum kvs_err store_remove(struct store_shard *shard, const struct engine_request
             index_replace(shard->index, &cursor, &tombstone);
             first = false;
         } else {
+            atomic_fetch_add(&shard->settles, 1);
             index_remove(shard->index, &cursor);
             keys -= is_put;
         }

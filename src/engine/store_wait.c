@@ -532,7 +532,8 @@ static void settling_done(struct engine_op *op)
 
 void store_settle_later(struct store_shard *shard, struct slice key, uint64_t hash)
 {
-    /* What is left unsettled costs one entry in the index until somebody reads it or it is overwritten. */
+    /* What is left unsettled costs one entry in the index until the key is overwritten blindly again, removed, or
+     * recovered. */
     if (shard->settling >= STORE_SETTLING_MAX || shard->stopping)
         return;
     struct settling *settling = malloc(sizeof *settling + key.size);
