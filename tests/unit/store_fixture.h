@@ -137,24 +137,49 @@ static inline unsigned store_owner(const struct store_fixture *fixture, const st
     return hash_shard(request->hash, fixture->shard_count);
 }
 
+/* Lets everything that is under way come to its end. */
+static inline void store_quiet(void)
+{
+    while (sim_step())
+        ;
+}
+
+/* An operation whose result is waited for. */
 struct store_waiting {
     struct engine_op op;
     bool done;
+    bool released;
     uint8_t *value; /* a copy */
     size_t value_bytes;
     struct engine_shard *shard;
     uint64_t gate;
 };
 
+static inline void store_waiting_take(struct store_waiting *waiting)
+{
+    const struct engine_result *result = &waiting->op.result;
+    waiting->value_bytes = result->value.size;
+    waiting->value = malloc(waiting->value_bytes + 1);
+    if (waiting->value_bytes > 0)
+        memcpy(waiting->value, result->value.data, waiting->value_bytes);
+    waiting->gate = result->gate;
+    waiting->done = true;
+}
+
+static inline void store_waiting_release(struct store_waiting *waiting)
+{
+    if (!waiting->released)
+        engine_op_release(&waiting->op);
+    waiting->released = true;
+}
+
+/* Releases at once in half of the cases, as a node does; in the others store_finish does it later. */
 static inline void store_waiting_done(struct engine_op *op)
 {
     struct store_waiting *waiting = container_of(op, struct store_waiting, op);
-    waiting->value_bytes = op->result.value.size;
-    waiting->value = malloc(waiting->value_bytes + 1);
-    if (waiting->value_bytes > 0)
-        memcpy(waiting->value, op->result.value.data, waiting->value_bytes);
-    waiting->gate = op->result.gate;
-    waiting->done = true;
+    store_waiting_take(waiting);
+    if (sim_random(2) == 0)
+        store_waiting_release(waiting);
 }
 
 static inline bool store_waiting_is_done(void *context)
@@ -165,9 +190,9 @@ static inline bool store_waiting_is_done(void *context)
     return waiting->gate == 0 || engine_durable(waiting->shard) >= waiting->gate || engine_failed(waiting->shard);
 }
 
-/* Executes a request on its owner and waits until its result may be shown. The caller frees waiting->value. */
-static inline void store_execute(struct store_fixture *fixture, struct store_waiting *waiting,
-                                 const struct engine_request *request)
+/* Gives a request to its owner. waiting->done tells whether it was answered at once. */
+static inline void store_begin(struct store_fixture *fixture, struct store_waiting *waiting,
+                               const struct engine_request *request)
 {
     memset(waiting, 0, sizeof *waiting);
     waiting->shard = fixture->nodes[store_owner(fixture, request)].shard;
@@ -175,17 +200,30 @@ static inline void store_execute(struct store_fixture *fixture, struct store_wai
     waiting->op.done = store_waiting_done;
     engine_section_begin(waiting->shard);
     enum engine_answer answer = engine_try(waiting->shard, request, &waiting->op.result);
-    if (answer == ENGINE_DONE)
-        store_waiting_done(&waiting->op);
+    if (answer == ENGINE_DONE) {
+        waiting->released = true;
+        store_waiting_take(waiting);
+    }
     engine_section_end(waiting->shard);
     if (answer == ENGINE_MUST_WAIT)
         engine_submit(waiting->shard, &waiting->op);
+}
+
+/* Waits until the result may be shown. The caller frees waiting->value. */
+static inline void store_finish(struct store_waiting *waiting)
+{
     engine_turn(waiting->shard);
     assert_true(sim_run_until(store_waiting_is_done, waiting, 1000000));
-    if (answer == ENGINE_MUST_WAIT)
-        engine_op_release(&waiting->op);
+    store_waiting_release(waiting);
     if (waiting->gate != 0 && engine_durable(waiting->shard) < waiting->gate)
         waiting->op.result.error = KVS_ERR_FAILED;
+}
+
+static inline void store_execute(struct store_fixture *fixture, struct store_waiting *waiting,
+                                 const struct engine_request *request)
+{
+    store_begin(fixture, waiting, request);
+    store_finish(waiting);
 }
 
 static inline enum kvs_err store_put_slice(struct store_fixture *fixture, struct slice key, struct slice value)

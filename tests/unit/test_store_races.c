@@ -1,0 +1,598 @@
+/*
+ * test_store_races.c - what happens between two steps of an operation: a segment leaves RAM, another thread looks in
+ * the middle of a change, a caller gives its operation back. Linked with --wrap=hash_key, so that a key can choose its
+ * hash, and --wrap=index_next, so that a test can step in between two steps of a walk through the index.
+ */
+#include "engine/store.h"
+#include "store_fixture.h"
+
+#include <errno.h>
+
+enum {
+    SEGMENT_BYTES = 256 * 1024,
+    LARGE_BYTES = 48 * 1024, /* five records fill a segment */
+    MEDIUM_BYTES = 6 * 1024,
+    SMALL_BYTES = 200,
+    VALUE_BYTES_MAX = 64 * 1024,
+};
+
+/* ---- keys that choose their hash ------------------------------------------------------------------------------- */
+
+uint64_t __real_hash_key(struct slice key, uint64_t seed);
+uint64_t __wrap_hash_key(struct slice key, uint64_t seed);
+
+/* The hash of "#1f:name" is 0x1f. The lowest six bits choose the bucket, those from 48 up the shard. */
+uint64_t __wrap_hash_key(struct slice key, uint64_t seed)
+{
+    char text[32] = "";
+    if (key.size < 2 || key.data[0] != '#')
+        return __real_hash_key(key, seed);
+    memcpy(text, key.data + 1, key.size - 1 < sizeof text - 1 ? key.size - 1 : sizeof text - 1);
+    return strtoull(text, NULL, 16);
+}
+
+/* All of one bucket, and but for NEIGHBOUR with one hash, so that each is a candidate for the others. */
+#define KEY       "#5:the key that matters"
+#define OTHER     "#5:other"
+#define NEIGHBOUR "#100005:neighbour"
+
+/* ---- stepping in between --------------------------------------------------------------------------------------- */
+
+bool __real_index_next(struct index_cursor *cursor, struct index_entry *entry);
+bool __wrap_index_next(struct index_cursor *cursor, struct index_entry *entry);
+
+/* Armed, `act` happens once: before or after the `countdown`th step of a walk from now on. */
+static struct interruption {
+    unsigned countdown;
+    bool after;
+    void (*act)(struct store_fixture *fixture);
+    struct store_fixture *fixture;
+} interruption;
+
+bool __wrap_index_next(struct index_cursor *cursor, struct index_entry *entry)
+{
+    bool now = interruption.countdown > 0 && --interruption.countdown == 0;
+    if (now && !interruption.after)
+        interruption.act(interruption.fixture);
+    bool found = __real_index_next(cursor, entry);
+    if (now && interruption.after)
+        interruption.act(interruption.fixture);
+    return found;
+}
+
+/* ---- writing without waiting ----------------------------------------------------------------------------------- */
+
+static enum engine_answer try_now(struct store_fixture *fixture, enum engine_action action, const char *key,
+                                  size_t value_bytes, struct engine_result *result)
+{
+    static uint8_t value[VALUE_BYTES_MAX];
+    memset(value, 'v', sizeof value);
+    struct engine_request request = store_request(fixture, action, slice_text(key), slice_make(value, value_bytes));
+    struct engine_shard *owner = fixture->nodes[store_owner(fixture, &request)].shard;
+    engine_section_begin(owner);
+    enum engine_answer answer = engine_try(owner, &request, result);
+    engine_section_end(owner);
+    return answer;
+}
+
+static void put_now(struct store_fixture *fixture, const char *key, size_t value_bytes)
+{
+    struct engine_result result;
+    assert_int_equal(try_now(fixture, ENGINE_PUT, key, value_bytes, &result), ENGINE_DONE);
+    assert_int_equal(result.error, KVS_ERR_OK);
+}
+
+/* Keys of no interest, of shard 0 and in the upper half of the buckets. */
+static void name_filler(char key[32], unsigned i)
+{
+    snprintf(key, 32, "#%x:", (i + 1) << 6 | (32 + i % 32));
+}
+
+static enum engine_answer try_filler(struct store_fixture *fixture, enum engine_action action, unsigned i,
+                                     size_t value_bytes)
+{
+    char key[32];
+    struct engine_result result;
+    name_filler(key, i);
+    enum engine_answer answer = try_now(fixture, action, key, value_bytes, &result);
+    if (answer == ENGINE_DONE)
+        assert_int_equal(result.error, KVS_ERR_OK);
+    return answer;
+}
+
+static void put_filler(struct store_fixture *fixture, unsigned *next, size_t value_bytes)
+{
+    assert_int_equal(try_filler(fixture, ENGINE_PUT, (*next)++, value_bytes), ENGINE_DONE);
+    engine_turn(fixture->nodes[0].shard);
+    store_quiet();
+}
+
+/* ---- what is in RAM -------------------------------------------------------------------------------------------- */
+
+/* Four images a shard. */
+static struct engine_options scarce_memory(unsigned shard_count)
+{
+    struct engine_options options = store_options(shard_count);
+    options.memory_bytes = (uint64_t)shard_count * 6 * SEGMENT_BYTES;
+    return options;
+}
+
+static struct store_shard *shard_zero(const struct store_fixture *fixture)
+{
+    return store_shard_of(fixture->nodes[0].shard);
+}
+
+static bool segment_resident(const struct store_fixture *fixture, uint32_t number)
+{
+    return segment_image(segment_get(&shard_zero(fixture)->store->segments, number)) != NULL;
+}
+
+/* Writes a key and tells in which segment. */
+static uint32_t put_into(struct store_fixture *fixture, const char *key)
+{
+    put_now(fixture, key, 8);
+    return shard_zero(fixture)->log.open->number;
+}
+
+static void fill_until_cold(struct store_fixture *fixture, unsigned *next, uint32_t number)
+{
+    while (segment_resident(fixture, number))
+        put_filler(fixture, next, LARGE_BYTES);
+}
+
+/* The next roll-over will evict the image of `number`, and not before. */
+static bool evicted_next(const struct store_shard *shard, uint32_t number)
+{
+    const struct segment *oldest = container_of(shard->images.resident.next, struct segment, image_link);
+    assert_true(oldest->number <= number);
+    return oldest->number == number && shard->log.spare != NULL && shard->images.free_count == 0 &&
+           atomic_load(&shard->images.count) == shard->images.count_max;
+}
+
+static void fill_until_evicted_next(struct store_fixture *fixture, unsigned *next, uint32_t number)
+{
+    while (!evicted_next(shard_zero(fixture), number))
+        put_filler(fixture, next, LARGE_BYTES);
+    assert_true(segment_resident(fixture, number));
+}
+
+/* Opens the last segment there is, without giving the shard a turn in which it could make another. */
+static void roll_over(struct store_fixture *fixture, unsigned *next)
+{
+    const struct store_shard *shard = shard_zero(fixture);
+    while (shard->log.spare != NULL)
+        assert_int_equal(try_filler(fixture, ENGINE_PUT, (*next)++, MEDIUM_BYTES), ENGINE_DONE);
+}
+
+/* Fills the log so that not even a delete finds room, and nothing more can be done without another segment. */
+static void fill_to_the_brim(struct store_fixture *fixture, unsigned *next)
+{
+    roll_over(fixture, next);
+    unsigned first = *next;
+    while (try_filler(fixture, ENGINE_PUT, *next, SMALL_BYTES) == ENGINE_DONE)
+        (*next)++;
+    while (try_filler(fixture, ENGINE_PUT, *next, 0) == ENGINE_DONE)
+        (*next)++;
+    while (try_filler(fixture, ENGINE_REMOVE, first, 0) == ENGINE_DONE)
+        assert_true(++first < *next);
+}
+
+/* ---- what a blind overwrite leaves ----------------------------------------------------------------------------- */
+
+static void name_decoy(char key[32], unsigned i)
+{
+    snprintf(key, 32, "#%x:decoy", (i + 1) << 12 | (10 + i % 16));
+}
+
+static void put_decoys(struct store_fixture *fixture)
+{
+    for (unsigned i = 0; i < STORE_SETTLING_MAX; i++) {
+        char key[32];
+        name_decoy(key, i);
+        put_now(fixture, key, 0);
+    }
+}
+
+/* Overwrites a key whose record is on disk only, at a moment when everybody who could settle that is busy with others:
+ * the older record stays behind the new one. */
+static uint32_t overwrite_unsettled(struct store_fixture *fixture, const char *key)
+{
+    const struct store_shard *shard = shard_zero(fixture);
+    put_decoys(fixture);
+    assert_int_equal(shard->settling, STORE_SETTLING_MAX);
+    uint32_t segment = put_into(fixture, key);
+    engine_turn(fixture->nodes[0].shard);
+    store_quiet();
+    assert_int_equal(shard->settling, 0);
+    return segment;
+}
+
+static unsigned candidates(const struct store_fixture *fixture, const char *key)
+{
+    struct index_cursor cursor;
+    struct index_entry entry;
+    unsigned count = 0;
+    index_find(shard_zero(fixture)->index, hash_key(slice_text(key), engine_hash_seed(fixture->engine)), &cursor);
+    while (index_next(&cursor, &entry))
+        count++;
+    return count;
+}
+
+/* KEY's record stands behind one of OTHER, which is on disk only, and stays in RAM by being overwritten. */
+static void put_behind_cold_other(struct store_fixture *fixture, unsigned *next)
+{
+    put_now(fixture, KEY, 8);
+    uint32_t cold = put_into(fixture, OTHER);
+    while (segment_resident(fixture, cold)) {
+        put_filler(fixture, next, LARGE_BYTES);
+        put_now(fixture, KEY, 8);
+    }
+}
+
+/* ---- an operation that is given back --------------------------------------------------------------------------- */
+
+static bool given_back;
+
+static void give_back(struct engine_op *op)
+{
+    assert_true(op->result.found);
+    engine_op_release(op);
+    free(op);
+    given_back = true;
+}
+
+static bool is_given_back(void *context)
+{
+    (void)context;
+    return given_back;
+}
+
+/* The answer lies in RAM, behind a cold record of another key: after its disk read the operation ends in the midst of
+ * the engine's own walk. */
+static void test_store__operation_may_be_freed_when_it_is_done(void **state)
+{
+    (void)state;
+    sim_create(1);
+    struct store_fixture fixture;
+    struct engine_options options = scarce_memory(1);
+    unsigned next = 0;
+    store_boot(&fixture, &options);
+    put_behind_cold_other(&fixture, &next);
+
+    struct engine_op *op = calloc(1, sizeof *op);
+    op->request = store_request(&fixture, ENGINE_GET, slice_text(KEY), slice_make(NULL, 0));
+    op->done = give_back;
+    given_back = false;
+    engine_submit(fixture.nodes[0].shard, op);
+    assert_false(given_back);
+    assert_true(sim_run_until(is_given_back, NULL, 10000));
+    store_stop(&fixture);
+    sim_destroy();
+}
+
+/* ---- a record leaves RAM while a REMOVE waits ------------------------------------------------------------------ */
+
+static void expect_removed_for_good(struct store_fixture *fixture, const struct engine_options *options)
+{
+    store_quiet();
+    store_expect(fixture, KEY, NULL);
+    uint64_t keys = store_keys(fixture);
+    store_crash(fixture, SIM_DROP_ALL);
+    store_boot(fixture, options);
+    store_expect(fixture, KEY, NULL);
+    assert_int_equal(store_keys(fixture), keys);
+}
+
+/* The REMOVE waits for room; to make room, the very segment that holds the key's record is evicted. */
+static void test_store__remove_finds_a_key_that_leaves_ram_while_it_waits_for_room(void **state)
+{
+    (void)state;
+    sim_create(2);
+    struct store_fixture fixture;
+    struct engine_options options = scarce_memory(1);
+    unsigned next = 0;
+    store_boot(&fixture, &options);
+    store_quiet();
+    uint32_t segment = put_into(&fixture, KEY);
+    fill_until_evicted_next(&fixture, &next, segment);
+    fill_to_the_brim(&fixture, &next);
+
+    struct store_waiting remove;
+    struct engine_request request = store_request(&fixture, ENGINE_REMOVE, slice_text(KEY), slice_make(NULL, 0));
+    store_begin(&fixture, &remove, &request);
+    assert_false(remove.done);
+    assert_true(segment_resident(&fixture, segment));
+    engine_turn(fixture.nodes[0].shard);
+    assert_false(segment_resident(&fixture, segment));
+    store_finish(&remove);
+    assert_int_equal(remove.op.result.error, KVS_ERR_OK);
+    assert_true(remove.op.result.found);
+    free(remove.value);
+    expect_removed_for_good(&fixture, &options);
+    store_stop(&fixture);
+    sim_destroy();
+}
+
+/* The key's older record is read to be compared; meanwhile the segment with the newer one is evicted. */
+static void test_store__remove_takes_the_newest_record_that_leaves_ram_while_it_reads(void **state)
+{
+    (void)state;
+    sim_create(3);
+    struct store_fixture fixture;
+    struct engine_options options = scarce_memory(1);
+    unsigned next = 0;
+    store_boot(&fixture, &options);
+    store_quiet();
+    put_decoys(&fixture);
+    fill_until_cold(&fixture, &next, put_into(&fixture, KEY));
+    uint32_t segment = overwrite_unsettled(&fixture, KEY);
+    assert_int_equal(candidates(&fixture, KEY), 2);
+    fill_until_evicted_next(&fixture, &next, segment);
+    roll_over(&fixture, &next);
+
+    struct store_waiting remove;
+    struct engine_request request = store_request(&fixture, ENGINE_REMOVE, slice_text(KEY), slice_make(NULL, 0));
+    store_begin(&fixture, &remove, &request);
+    assert_false(remove.done);
+    engine_turn(fixture.nodes[0].shard);
+    assert_false(remove.done);
+    assert_false(segment_resident(&fixture, segment));
+    store_finish(&remove);
+    assert_true(remove.op.result.found);
+    free(remove.value);
+    expect_removed_for_good(&fixture, &options);
+    store_stop(&fixture);
+    sim_destroy();
+}
+
+/*
+ * KEY's older record stands, in RAM, behind a cold and unsettled one of OTHER, so that an overwrite of KEY is blind.
+ * While that is settled, the older record leaves RAM: it must not be taken for one of another key.
+ */
+static void test_store__settling_finds_a_record_that_leaves_ram_while_it_reads(void **state)
+{
+    (void)state;
+    sim_create(4);
+    struct store_fixture fixture;
+    struct engine_options options = scarce_memory(1);
+    unsigned next = 0;
+    store_boot(&fixture, &options);
+    store_quiet();
+    put_decoys(&fixture);
+    put_behind_cold_other(&fixture, &next);
+    uint32_t unsettled = overwrite_unsettled(&fixture, OTHER);
+    while (shard_zero(&fixture)->log.open->number == unsettled)
+        put_filler(&fixture, &next, LARGE_BYTES);
+    uint32_t older = put_into(&fixture, KEY);
+    assert_int_equal(candidates(&fixture, KEY), 3);
+    fill_until_cold(&fixture, &next, unsettled);
+    fill_until_evicted_next(&fixture, &next, older);
+    roll_over(&fixture, &next);
+
+    put_now(&fixture, KEY, 8);
+    assert_int_equal(shard_zero(&fixture)->settling, 1);
+    engine_turn(fixture.nodes[0].shard);
+    assert_false(segment_resident(&fixture, older));
+    assert_int_equal(shard_zero(&fixture)->settling, 1);
+    store_quiet();
+    assert_int_equal(shard_zero(&fixture)->settling, 0);
+    assert_int_equal(candidates(&fixture, KEY), 3);
+    assert_true(store_remove_text(&fixture, KEY));
+    expect_removed_for_good(&fixture, &options);
+    store_stop(&fixture);
+    sim_destroy();
+}
+
+/* ---- a record leaves RAM in the middle of a walk --------------------------------------------------------------- */
+
+static uint8_t *images_taken[8];
+
+static void take_images(struct store_fixture *fixture)
+{
+    const struct segment_table *table = &shard_zero(fixture)->store->segments;
+    for (uint32_t i = 0; i < ARRAY_COUNT(images_taken); i++) {
+        struct segment *segment = segment_get(table, i);
+        images_taken[i] = segment == NULL ? NULL : atomic_exchange(&segment->image, NULL);
+    }
+}
+
+static void bring_images_back(struct store_fixture *fixture)
+{
+    const struct segment_table *table = &shard_zero(fixture)->store->segments;
+    for (uint32_t i = 0; i < ARRAY_COUNT(images_taken); i++) {
+        if (images_taken[i] != NULL)
+            atomic_store(&segment_get(table, i)->image, images_taken[i]);
+    }
+    memset(images_taken, 0, sizeof images_taken);
+}
+
+/* KEY belongs to shard 0; the reader's thread is another. */
+static void begin_foreign_get(struct store_fixture *fixture, struct store_waiting *get)
+{
+    memset(get, 0, sizeof *get);
+    get->shard = fixture->nodes[1].shard;
+    get->op.done = store_waiting_done;
+    get->op.request = store_request(fixture, ENGINE_GET, slice_text(KEY), slice_make(NULL, 0));
+    engine_submit_get(get->shard, 0, &get->op);
+}
+
+/* The owner evicts the segment after any step of a foreign reader's look-up. */
+static void test_store__foreign_reader_finds_a_key_that_leaves_ram_while_it_looks(void **state)
+{
+    (void)state;
+    for (unsigned steps = 1; steps <= 4; steps++) {
+        sim_create(5);
+        struct store_fixture fixture;
+        struct engine_options options = store_options(2);
+        store_boot(&fixture, &options);
+        store_quiet();
+        assert_int_equal(store_put_text(&fixture, KEY, "there"), KVS_ERR_OK);
+        store_quiet();
+        interruption = (struct interruption){steps, true, take_images, &fixture};
+        struct store_waiting get;
+        begin_foreign_get(&fixture, &get);
+        store_finish(&get);
+        interruption.countdown = 0;
+        bring_images_back(&fixture);
+        assert_int_equal(get.op.result.error, KVS_ERR_OK);
+        assert_true(get.op.result.found);
+        assert_int_equal(get.value_bytes, strlen("there"));
+        free(get.value);
+        store_stop(&fixture);
+        sim_destroy();
+    }
+}
+
+/* ---- entries change places in the middle of a walk ------------------------------------------------------------- */
+
+/*
+ * Leaves in KEY's bucket: a free slot, then OTHER in RAM, then KEY on disk. An overwrite of KEY will be blind and take
+ * the free slot, which a reader who has met OTHER has behind him.
+ */
+static void put_key_behind_a_free_slot(struct store_fixture *fixture)
+{
+    unsigned next = 0;
+    put_now(fixture, NEIGHBOUR, 8);
+    fill_until_cold(fixture, &next, put_into(fixture, KEY));
+    put_now(fixture, OTHER, 8);
+    engine_turn(fixture->nodes[0].shard);
+    store_quiet();
+    assert_true(store_remove_text(fixture, NEIGHBOUR));
+    store_quiet();
+    assert_int_equal(candidates(fixture, KEY), 2);
+}
+
+static void overwrite_and_settle(struct store_fixture *fixture)
+{
+    put_now(fixture, KEY, 8);
+    assert_int_equal(candidates(fixture, KEY), 3);
+    engine_turn(fixture->nodes[0].shard);
+    store_quiet();
+    assert_int_equal(candidates(fixture, KEY), 2);
+}
+
+static bool is_done(void *context)
+{
+    return ((const struct store_waiting *)context)->done;
+}
+
+static struct store_waiting removal;
+
+/* Stops where both of the key's entries have made room for the delete's, which is not durable yet. */
+static void overwrite_and_remove(struct store_fixture *fixture)
+{
+    /* The read that would settle the overwrite fails, and so does its repetition. */
+    sim_fail(RING_KIND_READ, 1, EIO);
+    sim_fail(RING_KIND_READ, 2, EIO);
+    put_now(fixture, KEY, 8);
+    engine_turn(fixture->nodes[0].shard);
+    store_quiet();
+    assert_int_equal(candidates(fixture, KEY), 3);
+    struct engine_request request = store_request(fixture, ENGINE_REMOVE, slice_text(KEY), slice_make(NULL, 0));
+    store_begin(fixture, &removal, &request);
+    assert_true(sim_run_until(is_done, &removal, 10000));
+    assert_int_equal(candidates(fixture, KEY), 2);
+    assert_true(removal.gate > engine_durable(fixture->nodes[0].shard));
+}
+
+static void test_store__foreign_reader_is_not_told_that_a_key_in_the_middle_of_settling_is_absent(void **state)
+{
+    (void)state;
+    struct store_fixture fixture;
+    struct engine_options options = scarce_memory(2);
+    for (unsigned on_disk = 0; on_disk < 2; on_disk++) {
+        struct store_waiting get;
+        sim_create(6);
+        store_boot(&fixture, &options);
+        store_quiet();
+        put_key_behind_a_free_slot(&fixture);
+        interruption = (struct interruption){2, false, overwrite_and_settle, &fixture};
+        if (on_disk) {
+            begin_foreign_get(&fixture, &get);
+            store_finish(&get);
+            assert_int_equal(get.op.result.error, KVS_ERR_AGAIN);
+            free(get.value);
+        } else {
+            struct engine_request request = store_request(&fixture, ENGINE_GET, slice_text(KEY), slice_make(NULL, 0));
+            struct engine_result result;
+            engine_section_begin(fixture.nodes[1].shard);
+            assert_int_equal(engine_try_get(fixture.nodes[1].shard, 0, &request, &result), ENGINE_ASK_OWNER);
+            engine_section_end(fixture.nodes[1].shard);
+        }
+        assert_int_equal(interruption.countdown, 0);
+        store_stop(&fixture);
+        sim_destroy();
+    }
+}
+
+/* A crash could take the delete back, so its owner alone may tell of it. */
+static void test_store__foreign_reader_is_not_told_of_a_delete_that_is_not_durable(void **state)
+{
+    (void)state;
+    sim_create(7);
+    struct store_fixture fixture;
+    struct engine_options options = scarce_memory(2);
+    store_boot(&fixture, &options);
+    store_quiet();
+    put_key_behind_a_free_slot(&fixture);
+    interruption = (struct interruption){2, false, overwrite_and_remove, &fixture};
+    struct engine_request request = store_request(&fixture, ENGINE_GET, slice_text(KEY), slice_make(NULL, 0));
+    struct engine_result result;
+    engine_section_begin(fixture.nodes[1].shard);
+    enum engine_answer answer = engine_try_get(fixture.nodes[1].shard, 0, &request, &result);
+    engine_section_end(fixture.nodes[1].shard);
+    assert_int_equal(interruption.countdown, 0);
+    store_finish(&removal);
+    assert_true(removal.op.result.found);
+    free(removal.value);
+    assert_int_equal(answer, ENGINE_ASK_OWNER);
+    store_stop(&fixture);
+    sim_destroy();
+}
+
+/* ---- room that only a reader holds back ------------------------------------------------------------------------ */
+
+static void test_store__write_that_waits_for_room_goes_on_when_the_last_reader_has_gone(void **state)
+{
+    (void)state;
+    sim_create(8);
+    struct store_fixture fixture;
+    struct engine_options options = scarce_memory(2);
+    unsigned next = 0;
+    store_boot(&fixture, &options);
+    store_quiet();
+    fill_until_evicted_next(&fixture, &next, 0);
+    /* From here on somebody reads, in a section that began before the next image was evicted. */
+    engine_section_begin(fixture.nodes[1].shard);
+    fill_to_the_brim(&fixture, &next);
+    struct store_waiting put;
+    struct engine_request request = store_request(&fixture, ENGINE_PUT, slice_text(KEY), slice_text("waits"));
+    store_begin(&fixture, &put, &request);
+    engine_turn(fixture.nodes[0].shard);
+    for (unsigned i = 0; i < 1000; i++)
+        sim_step();
+    assert_false(put.done);
+    engine_section_end(fixture.nodes[1].shard);
+    /* Nothing else happens to this shard. */
+    assert_true(sim_run_until(is_done, &put, 10000));
+    store_finish(&put);
+    assert_int_equal(put.op.result.error, KVS_ERR_OK);
+    free(put.value);
+    store_stop(&fixture);
+    sim_destroy();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_store__operation_may_be_freed_when_it_is_done),
+        cmocka_unit_test(test_store__remove_finds_a_key_that_leaves_ram_while_it_waits_for_room),
+        cmocka_unit_test(test_store__remove_takes_the_newest_record_that_leaves_ram_while_it_reads),
+        cmocka_unit_test(test_store__settling_finds_a_record_that_leaves_ram_while_it_reads),
+        cmocka_unit_test(test_store__foreign_reader_finds_a_key_that_leaves_ram_while_it_looks),
+        cmocka_unit_test(test_store__foreign_reader_is_not_told_that_a_key_in_the_middle_of_settling_is_absent),
+        cmocka_unit_test(test_store__foreign_reader_is_not_told_of_a_delete_that_is_not_durable),
+        cmocka_unit_test(test_store__write_that_waits_for_room_goes_on_when_the_last_reader_has_gone),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

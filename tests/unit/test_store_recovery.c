@@ -1,0 +1,316 @@
+/*
+ * test_store_recovery.c - what a start does with a directory that is not as an orderly stop has left it: what was torn
+ * by a power loss is cut, what was damaged, lost or written by a newer program is refused.
+ */
+#include "engine/store.h"
+#include "store_fixture.h"
+
+enum { SEGMENT_BYTES = 256 * 1024, LARGE_BYTES = 20000, LARGE_PER_SEGMENT = 12, SMALL_BYTES = 600 };
+
+static struct store_shard *shard_zero(const struct store_fixture *fixture)
+{
+    return store_shard_of(fixture->nodes[0].shard);
+}
+
+/* Writes without waiting. Returns the gate. */
+static uint64_t put_now(struct store_fixture *fixture, const char *key, size_t value_bytes)
+{
+    static uint8_t value[LARGE_BYTES];
+    memset(value, 'v', sizeof value);
+    struct engine_request request = store_request(fixture, ENGINE_PUT, slice_text(key), slice_make(value, value_bytes));
+    struct engine_shard *owner = fixture->nodes[store_owner(fixture, &request)].shard;
+    struct engine_result result;
+    engine_section_begin(owner);
+    assert_int_equal(engine_try(owner, &request, &result), ENGINE_DONE);
+    engine_section_end(owner);
+    assert_int_equal(result.error, KVS_ERR_OK);
+    engine_turn(owner);
+    return result.gate;
+}
+
+static void put_small(struct store_fixture *fixture, unsigned first, unsigned count)
+{
+    char value[SMALL_BYTES + 1];
+    memset(value, 's', SMALL_BYTES);
+    value[SMALL_BYTES] = '\0';
+    for (unsigned i = first; i < first + count; i++) {
+        char key[32];
+        snprintf(key, sizeof key, "small:%u", i);
+        assert_int_equal(store_put_text(fixture, key, value), KVS_ERR_OK);
+    }
+}
+
+static void boot_once(const struct engine_options *options, unsigned first, unsigned count)
+{
+    struct store_fixture fixture;
+    store_boot(&fixture, options);
+    put_small(&fixture, first, count);
+    store_stop(&fixture);
+}
+
+/* Fills the open segment with durable records until one more of LARGE_BYTES does not fit. Returns its number. */
+static uint32_t fill_segment(struct store_fixture *fixture)
+{
+    uint32_t number = shard_zero(fixture)->log.open->number;
+    for (unsigned i = 0; i < LARGE_PER_SEGMENT; i++) {
+        char key[32];
+        snprintf(key, sizeof key, "large:%u", i);
+        put_now(fixture, key, LARGE_BYTES);
+        store_quiet();
+    }
+    assert_int_equal(shard_zero(fixture)->log.open->number, number);
+    return number;
+}
+
+static void expect_large(struct store_fixture *fixture)
+{
+    for (unsigned i = 0; i < LARGE_PER_SEGMENT; i++) {
+        char key[32];
+        snprintf(key, sizeof key, "large:%u", i);
+        char *got = store_get_text(fixture, key);
+        assert_non_null(got);
+        assert_int_equal(strlen(got), LARGE_BYTES);
+        free(got);
+    }
+}
+
+static void segment_path(char path[64], uint32_t number)
+{
+    snprintf(path, 64, "/data/%06u.seg", number);
+}
+
+/* ---- the first batch of a segment ------------------------------------------------------------------------------ */
+
+/* Of several blocks, the first batch may arrive with its header and without the rest: nobody was told of it. */
+static void test_store__torn_first_batch_of_a_segment_is_cut(void **state)
+{
+    (void)state;
+    unsigned cut = 0;
+    for (uint64_t seed = 1; seed <= 150; seed++) {
+        sim_create(seed);
+        struct store_fixture fixture;
+        struct engine_options options = store_options(1);
+        store_boot(&fixture, &options);
+        store_quiet();
+        uint32_t full = fill_segment(&fixture);
+        uint64_t gate = put_now(&fixture, "torn", LARGE_BYTES);
+        assert_int_equal(shard_zero(&fixture)->log.open->number, full + 1);
+        assert_true(engine_durable(fixture.nodes[0].shard) < gate);
+        store_crash(&fixture, SIM_RANDOM);
+
+        store_boot(&fixture, &options);
+        struct engine_recovery recovery;
+        engine_recovered(fixture.engine, &recovery);
+        cut += recovery.cut_bytes > 0;
+        expect_large(&fixture);
+        char *got = store_get_text(&fixture, "torn");
+        assert_true(got == NULL || strlen(got) == LARGE_BYTES);
+        free(got);
+        store_stop(&fixture);
+        sim_destroy();
+    }
+    assert_true(cut > 10);
+}
+
+/*
+ * Writes three batches into a fresh segment, and crashes. The first is durable, and the third says so; the second was
+ * on its way when the third was written. False when the disk was too quick for that.
+ */
+static bool write_overlapping_batches(struct store_fixture *fixture, bool third, uint32_t *number)
+{
+    uint32_t full = fill_segment(fixture);
+    struct store_shard *shard = shard_zero(fixture);
+    uint64_t first_gate = put_now(fixture, "first", LARGE_BYTES);
+    uint64_t second_gate = put_now(fixture, "second", 1);
+    *number = shard->log.open->number;
+    assert_int_equal(*number, full + 1);
+    while (engine_durable(&shard->base) < first_gate)
+        assert_true(sim_step());
+    if (engine_durable(&shard->base) >= second_gate)
+        return false;
+    if (third) {
+        put_now(fixture, "third", 1);
+        assert_int_equal(shard->log.count, 2);
+    }
+    return true;
+}
+
+/* Where the first batch of a segment can be damaged. */
+enum { IN_ITS_HEADER = KVS_BLOCK_BYTES + 20, IN_ITS_RECORD = KVS_BLOCK_BYTES + 200 };
+
+/* Runs seeds until the batches overlapped; the segment's first batch is damaged then. */
+static enum kvs_err start_with_damage(struct store_fixture *fixture, uint64_t offset, bool third)
+{
+    for (uint64_t seed = 1; seed <= 100; seed++) {
+        sim_create(seed);
+        struct engine_options options = store_options(1);
+        uint32_t number;
+        char path[64];
+        store_boot(fixture, &options);
+        store_quiet();
+        if (write_overlapping_batches(fixture, third, &number)) {
+            store_crash(fixture, SIM_KEEP_ALL);
+            segment_path(path, number);
+            sim_file_flip(path, offset * 8);
+            return store_try_boot(fixture, &options);
+        }
+        store_stop(fixture);
+        sim_destroy();
+    }
+    fail_msg("never were three batches under way in the right order");
+    return KVS_ERR_OK;
+}
+
+static void test_store__damage_to_the_first_batch_of_a_segment_is_proven_by_the_third(void **state)
+{
+    (void)state;
+    static const uint64_t offsets[] = {IN_ITS_HEADER, IN_ITS_RECORD};
+    for (unsigned i = 0; i < ARRAY_COUNT(offsets); i++) {
+        struct store_fixture fixture;
+        assert_int_equal(start_with_damage(&fixture, offsets[i], true), KVS_ERR_CORRUPT);
+        assert_non_null(strstr(fixture.message, "offset 4096"));
+        sim_destroy();
+    }
+}
+
+/* The second batch alone knows nothing of the first: to the next start that looks like a torn one. */
+static void test_store__batch_behind_the_first_of_a_segment_does_not_prove_it(void **state)
+{
+    (void)state;
+    static const uint64_t offsets[] = {IN_ITS_HEADER, IN_ITS_RECORD};
+    for (unsigned i = 0; i < ARRAY_COUNT(offsets); i++) {
+        struct store_fixture fixture;
+        assert_int_equal(start_with_damage(&fixture, offsets[i], false), KVS_ERR_OK);
+        expect_large(&fixture);
+        store_expect(&fixture, "first", NULL);
+        store_stop(&fixture);
+        sim_destroy();
+    }
+}
+
+/* ---- the superblock -------------------------------------------------------------------------------------------- */
+
+/* The older copy serves; it must not make a boot take the number of the one before. */
+static void test_store__damaged_superblock_copy_does_no_harm_to_later_starts(void **state)
+{
+    (void)state;
+    for (unsigned copy = 0; copy < 2; copy++) {
+        sim_create(5);
+        struct engine_options options = store_options(2);
+        boot_once(&options, 0, 50);
+        boot_once(&options, 50, 50);
+        sim_file_flip("/data/superblock", (copy * KVS_BLOCK_BYTES + 50) * 8);
+        boot_once(&options, 100, 50);
+        boot_once(&options, 150, 50);
+        struct store_fixture fixture;
+        store_boot(&fixture, &options);
+        assert_int_equal(store_keys(&fixture), 200);
+        store_stop(&fixture);
+        sim_destroy();
+    }
+}
+
+/* ---- missing segments ------------------------------------------------------------------------------------------ */
+
+/* Of an earlier boot no superblock tells with which LSN it began. */
+static void test_store__missing_first_segment_of_an_earlier_boot_is_noticed(void **state)
+{
+    (void)state;
+    sim_create(13);
+    struct engine_options options = store_options(1);
+    boot_once(&options, 0, 200);
+    boot_once(&options, 200, 10);
+    assert_true(sim_file_exists("/data/000003.seg"));
+    sim_file_remove("/data/000000.seg");
+    struct store_fixture fixture;
+    assert_int_equal(store_try_boot(&fixture, &options), KVS_ERR_CORRUPT);
+    assert_non_null(strstr(fixture.message, "missing"));
+    sim_destroy();
+}
+
+/* ---- records of a newer program -------------------------------------------------------------------------------- */
+
+static void read_segment(uint32_t number, uint8_t *bytes)
+{
+    char path[64];
+    segment_path(path, number);
+    sim_file_read(path, 0, bytes, SEGMENT_BYTES);
+}
+
+/* Gives the record of `key` in segment 0 another kind, as a newer program would have written it. */
+static void change_kind(const char *key, uint8_t from, uint8_t to)
+{
+    static uint8_t bytes[SEGMENT_BYTES];
+    read_segment(0, bytes);
+    const struct segment_header *header = (const void *)bytes;
+    uint32_t seed = segment_seed(header->store_uuid, header->uid);
+    for (uint32_t at = KVS_BLOCK_BYTES; at < SEGMENT_BYTES; at += RECORD_ALIGN) {
+        struct record_header fields = *(const struct record_header *)(const void *)(bytes + at);
+        struct slice key_found = slice_make(bytes + at + sizeof fields, fields.key_bytes);
+        if (fields.kind != from || !slice_equal(key_found, slice_text(key)))
+            continue;
+        uint8_t record[128];
+        assert_true(record_bytes(fields.key_bytes, fields.value_bytes) <= sizeof record);
+        struct slice value = slice_make(key_found.data + key_found.size, fields.value_bytes);
+        fields.kind = to;
+        record_encode(record, seed, at, &fields, key_found, value);
+        sim_file_overwrite("/data/000000.seg", at, record, record_bytes(fields.key_bytes, fields.value_bytes));
+        return;
+    }
+    fail_msg("no record of key %s", key);
+}
+
+/* `behind`: acknowledged records that follow. */
+static void check_unknown_kind(unsigned behind)
+{
+    static uint8_t before[SEGMENT_BYTES], after[SEGMENT_BYTES];
+    uint8_t superblock_before[2 * KVS_BLOCK_BYTES], superblock_after[2 * KVS_BLOCK_BYTES];
+    sim_create(23);
+    struct store_fixture fixture;
+    struct engine_options options = store_options(1);
+    store_boot(&fixture, &options);
+    store_quiet();
+    put_small(&fixture, 0, 10);
+    assert_int_equal(store_put_text(&fixture, "prepared", "for two keys"), KVS_ERR_OK);
+    put_small(&fixture, 10, behind);
+    store_crash(&fixture, SIM_DROP_ALL);
+    change_kind("prepared", RECORD_PUT, 3);
+    read_segment(0, before);
+    sim_file_read("/data/superblock", 0, superblock_before, sizeof superblock_before);
+
+    assert_int_equal(store_try_boot(&fixture, &options), KVS_ERR_VERSION);
+    assert_non_null(strstr(fixture.message, "segment 000000"));
+    sim_crash(SIM_KEEP_ALL);
+    read_segment(0, after);
+    sim_file_read("/data/superblock", 0, superblock_after, sizeof superblock_after);
+    assert_memory_equal(before, after, SEGMENT_BYTES);
+    assert_memory_equal(superblock_before, superblock_after, sizeof superblock_before);
+
+    /* The program that knows the kind still finds everything. */
+    change_kind("prepared", 3, RECORD_PUT);
+    store_boot(&fixture, &options);
+    store_expect(&fixture, "prepared", "for two keys");
+    assert_int_equal(store_keys(&fixture), 11 + behind);
+    store_stop(&fixture);
+    sim_destroy();
+}
+
+static void test_store__record_of_unknown_kind_is_refused_and_left_alone(void **state)
+{
+    (void)state;
+    check_unknown_kind(0);
+    check_unknown_kind(5);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_store__torn_first_batch_of_a_segment_is_cut),
+        cmocka_unit_test(test_store__damage_to_the_first_batch_of_a_segment_is_proven_by_the_third),
+        cmocka_unit_test(test_store__batch_behind_the_first_of_a_segment_does_not_prove_it),
+        cmocka_unit_test(test_store__damaged_superblock_copy_does_no_harm_to_later_starts),
+        cmocka_unit_test(test_store__missing_first_segment_of_an_earlier_boot_is_noticed),
+        cmocka_unit_test(test_store__record_of_unknown_kind_is_refused_and_left_alone),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
