@@ -13,7 +13,9 @@
  *
  * Look-up: the bucket is bits 0..5 of the hash, the page stands in the directory at the next `depth` bits. An entry
  * lies in its home bucket or, when that was full, in one of the seven behind it (its distance). A walk ends at the
- * first bucket with an empty slot; 85 of 100 end in the first.
+ * first bucket with an empty slot; 85 of 100 end in the first. No bucket before an entry's place has one, and the
+ * places of an entry only rise, so a walk that finds an empty slot still empty after it has read the whole bucket has
+ * missed nothing.
  *
  * Fingerprint: a 1 bit, then up to 15 bits of the hash from the page's depth upwards. Keys are not in RAM, so a split
  * must find the next bit of the hash in the slot: it takes it from the low end of the fingerprint, which becomes one
@@ -154,7 +156,7 @@ void index_find(const struct index *index, uint64_t hash, struct index_cursor *c
     cursor->home = (uint8_t)(hash & (BUCKETS - 1));
     cursor->distance = 0;
     cursor->slot = 0;
-    cursor->last = false;
+    cursor->empty = NULL;
     cursor->current = NULL;
 }
 
@@ -166,7 +168,7 @@ bool index_next(struct index_cursor *cursor, struct index_entry *entry)
             slot_t *at = &bucket[cursor->slot++];
             uint64_t slot = atomic_load_explicit(at, memory_order_acquire);
             if (slot == 0) {
-                cursor->last = true;
+                cursor->empty = at;
                 continue;
             }
             if (!print_matches(slot_print(slot), cursor->window) || slot_distance(slot) != cursor->distance)
@@ -177,8 +179,10 @@ bool index_next(struct index_cursor *cursor, struct index_entry *entry)
             entry->unsettled = (slot >> UNSETTLED_SHIFT & 1) != 0;
             return true;
         }
-        if (cursor->last)
+        /* Looked at again: were it filled meanwhile, an entry that this walk has not met could have moved on. */
+        if (cursor->empty != NULL && atomic_load_explicit(cursor->empty, memory_order_acquire) == 0)
             break;
+        cursor->empty = NULL;
     }
     cursor->distance = DISTANCE_MAX + 1;
     cursor->current = NULL;

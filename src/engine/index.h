@@ -56,7 +56,7 @@ struct index_cursor {
     uint8_t home;              /* bucket where the walk begins */
     uint8_t distance;          /* buckets walked */
     uint8_t slot;              /* next slot in the bucket */
-    bool last;                 /* this bucket ends the walk */
+    _Atomic uint64_t *empty;   /* an empty slot of this bucket: ends the walk if it still is one when all were read */
     _Atomic uint64_t *current; /* where the latest candidate stands */
 };
 

@@ -314,7 +314,7 @@ static void test_index__readers_never_miss_an_entry_that_is_there(void **state)
         readings[i] = (struct reading){.fixture = &fixture, .thread = thread_new(&fixture.epoch), .stop = &stop};
         assert_int_equal(pthread_create(&threads[i], NULL, read_stable, &readings[i]), 0);
     }
-    for (uint64_t step = 0; step < 60000; step++) {
+    for (uint64_t step = 0; step < 200000; step++) {
         uint64_t hash = mix(step) % 512;
         struct index_entry entry = {.address = STABLE + step};
         assert_int_equal(index_insert(fixture.index, hash, &entry), KVS_ERR_OK);
