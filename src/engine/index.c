@@ -163,7 +163,7 @@ void index_find(const struct index *index, uint64_t hash, struct index_cursor *c
 bool index_next(struct index_cursor *cursor, struct index_entry *entry)
 {
     for (; cursor->distance <= DISTANCE_MAX; cursor->distance++, cursor->slot = 0) {
-        slot_t *bucket = &cursor->page[((cursor->home + cursor->distance) & (BUCKETS - 1)) * SLOTS];
+        slot_t *bucket = &cursor->page[(size_t)((cursor->home + cursor->distance) & (BUCKETS - 1)) * SLOTS];
         while (cursor->slot < SLOTS) {
             slot_t *at = &bucket[cursor->slot++];
             uint64_t slot = atomic_load_explicit(at, memory_order_acquire);

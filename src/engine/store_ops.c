@@ -251,10 +251,10 @@ static enum kvs_err no_room(const struct store_shard *shard)
     return shard->maker.error == KVS_ERR_OK ? KVS_ERR_AGAIN : shard->maker.error;
 }
 
-enum engine_answer store_try(struct engine_shard *base, const struct engine_request *request,
+enum engine_answer store_try(struct engine_shard *owner, const struct engine_request *request,
                              struct engine_result *result)
 {
-    struct store_shard *shard = store_shard_of(base);
+    struct store_shard *shard = store_shard_of(owner);
     if (shard->busy_count > 0 && store_busy(shard, request->hash))
         return ENGINE_MUST_WAIT;
     if (request->action == ENGINE_GET) {

@@ -50,7 +50,7 @@ struct wait {
     uint64_t whole; /* bytes of the record when its class did not tell */
 };
 
-static void wait_go_on(struct wait *wait);
+static bool advance(struct wait *wait);
 static void read_done(struct ring_op *io);
 
 /* ---- buffers --------------------------------------------------------------------------------------------------- */
@@ -285,7 +285,7 @@ static struct wait *wait_new(struct store_shard *reader, struct store_shard *own
     return wait;
 }
 
-/* Begins the first operation of a key. True when it is done already. */
+/* Begins the first operation of a key, inside a section. True when it is done already and still on the queue. */
 static bool run(struct store_shard *shard, struct engine_op *op)
 {
     op->state = OP_RUNNING;
@@ -294,39 +294,42 @@ static bool run(struct store_shard *shard, struct engine_op *op)
     struct wait *wait = wait_new(shard, shard, op);
     if (wait == NULL)
         return true;
-    engine_section_begin(&shard->base);
-    bool nothing_to_read = snapshot(wait);
-    engine_section_end(&shard->base);
-    if (nothing_to_read)
-        return op->request.action == ENGINE_GET || execute(shard, op);
-    if (op->request.action != ENGINE_GET)
-        wait->queued = true;
-    else
-        leave_queue(shard, op);
-    wait_go_on(wait);
-    return false;
+    bool get = op->request.action == ENGINE_GET;
+    if (!snapshot(wait)) {
+        wait->queued = !get;
+        if (get)
+            leave_queue(shard, op);
+        if (!advance(wait))
+            return false;
+        if (get) {
+            complete(shard, op);
+            return false;
+        }
+    }
+    return get || op->result.error != KVS_ERR_OK || execute(shard, op);
 }
 
 /* Runs the operations of a key, in order, until one has to wait or there are no more. */
 static void serve_key(struct store_shard *shard, uint64_t hash)
 {
     struct engine_op *op;
+    engine_section_begin(&shard->base);
     while ((op = first_of_key(shard, hash)) != NULL && op->state == OP_QUEUED) {
         bool get = op->request.action == ENGINE_GET;
-        if (!run(shard, op)) {
-            if (get)
-                continue;
-            return;
+        if (run(shard, op)) {
+            leave_queue(shard, op);
+            complete(shard, op);
+        } else if (!get) {
+            break; /* a GET that waits has left the queue */
         }
-        leave_queue(shard, op);
-        complete(shard, op);
     }
+    engine_section_end(&shard->base);
 }
 
-void store_submit(struct engine_shard *base, struct engine_op *op)
+void store_submit(struct engine_shard *owner, struct engine_op *op)
 {
-    struct store_shard *shard = store_shard_of(base);
-    op->shard = base;
+    struct store_shard *shard = store_shard_of(owner);
+    op->shard = owner;
     op->wait = NULL;
     op->state = OP_QUEUED;
     op->result = (struct engine_result){.error = KVS_ERR_OK};
@@ -368,13 +371,11 @@ void store_submit_get(struct engine_shard *reader, unsigned owner_id, struct eng
     op->result = (struct engine_result){.error = KVS_ERR_OK};
     list_init(&op->link);
     struct wait *wait = wait_new(shard, shard->store->shards[owner_id], op);
+    /* One section to the end: the value may lie in another shard's image. */
     engine_section_begin(reader);
-    bool done = wait == NULL || snapshot(wait);
-    engine_section_end(reader);
-    if (done)
+    if (wait == NULL || snapshot(wait) || advance(wait))
         complete(shard, op);
-    else
-        wait_go_on(wait);
+    engine_section_end(reader);
 }
 
 /* All that had to be compared has been: ends a GET, carries out a write. */
@@ -395,7 +396,8 @@ static void wait_finish(struct wait *wait)
     serve_key(reader, hash);
 }
 
-static void start_read(struct wait *wait)
+/* Reads the candidate at wait->position. False, with an error for a result, when there is no memory for it. */
+static bool start_read(struct wait *wait)
 {
     const struct store *store = wait->owner->store;
     uint64_t address = wait->addresses[wait->position];
@@ -412,14 +414,21 @@ static void start_read(struct wait *wait)
     wait->buffer = buffer_take(wait->reader, wait->buffer_bytes);
     if (wait->buffer == NULL) {
         wait->op->result = (struct engine_result){.error = KVS_ERR_NO_MEMORY};
-        wait_finish(wait);
-        return;
+        return false;
     }
     wait->reader->reads_in_flight++;
     store_count(&wait->reader->counters.disk_reads, 1);
     store_count(&wait->reader->counters.disk_read_bytes, (int64_t)wait->buffer_bytes);
     ring_op_init(&wait->io, read_done);
     ring_file_read(wait->reader->ring, &wait->io, segment->fd, wait->buffer, wait->buffer_bytes, begin);
+    return true;
+}
+
+static void read_again(struct wait *wait)
+{
+    wait_drop_buffer(wait);
+    if (!start_read(wait))
+        wait_finish(wait);
 }
 
 static void report_damage(struct wait *wait)
@@ -466,8 +475,7 @@ static void read_done(struct ring_op *io)
             whole <= log_record_bytes_max(&store->segments)) {
             /* Of the largest class: now its size is known. */
             wait->whole = whole;
-            wait_drop_buffer(wait);
-            start_read(wait);
+            read_again(wait);
             return;
         }
     }
@@ -479,42 +487,42 @@ static void read_done(struct ring_op *io)
             return;
         }
         wait->whole = 0;
-        wait_drop_buffer(wait);
-        start_read(wait);
+        read_again(wait);
         return;
     }
     wait->tries = 0;
     wait->whole = 0;
-    if (accept_record(wait, record)) {
-        wait_finish(wait);
-        return;
+    struct store_shard *reader = wait->reader; /* `wait` may be gone before the section ends */
+    engine_section_begin(&reader->base);
+    bool known = accept_record(wait, record);
+    if (!known) {
+        wait_drop_buffer(wait);
+        known = advance(wait);
     }
-    wait_drop_buffer(wait);
-    wait_go_on(wait);
+    if (known)
+        wait_finish(wait);
+    engine_section_end(&reader->base);
 }
 
-/* Compares the next candidate: it may have an image by now, or still (the resident record that ends a GET's snapshot).
+/*
+ * Compares the next candidates, inside a section: one may have an image by now, or still (the resident record that ends
+ * a GET's snapshot). True when all that matters is known, or the result is an error; else a read is under way.
  */
-static void wait_go_on(struct wait *wait)
+static bool advance(struct wait *wait)
 {
-    struct store_shard *reader = wait->reader; /* `wait` may be gone before the section ends */
     bool get = wait->op->request.action == ENGINE_GET;
-    bool done = false;
-    engine_section_begin(&reader->base);
-    while (!done && next_unknown(wait) < wait->count) {
+    while (next_unknown(wait) < wait->count) {
         const struct record_header *record = store_resident(wait->owner->store, wait->addresses[wait->position]);
         if (record == NULL)
-            break;
+            return !start_read(wait);
         bool answers = get && record_has_key(record, wait->op->request.key);
-        done = accept_record(wait, record);
+        bool known = accept_record(wait, record);
         if (answers)
             give_resident(wait, record);
+        if (known)
+            return true;
     }
-    if (done || wait->position == wait->count)
-        wait_finish(wait);
-    else
-        start_read(wait);
-    engine_section_end(&reader->base);
+    return true;
 }
 
 /* ---- settling -------------------------------------------------------------------------------------------------- */
