@@ -265,9 +265,12 @@ static bool fail_frame_run(struct net_conn *conn, const struct net_run *run)
 static bool fail_frames(struct net_conn *conn)
 {
     struct list *queue = &conn->queue[1];
-    while (!list_empty(queue) && entry_failed(conn->net, entry_first(queue))) {
-        struct net_slot *entry = entry_first(queue);
+    for (struct list *node = queue->next, *next; node != queue; node = next) {
+        struct net_slot *entry = container_of(node, struct net_slot, link);
         bool done;
+        next = node->next;
+        if (!entry_failed(conn->net, entry)) /* durable, and not sent yet */
+            continue;
         if (entry_is_run(entry)) {
             done = fail_frame_run(conn, entry_run(entry));
             if (done)

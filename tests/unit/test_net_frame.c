@@ -167,6 +167,35 @@ static void test_net__failed_frames_say_so_one_by_one(void **state)
     }
 }
 
+/* A commit and the failure of the next become known in one turn, before anything was sent. */
+static void test_net__frames_that_became_durable_stay_good_when_later_ones_fail(void **state)
+{
+    (void)state;
+    for_each_seed(SEEDS)
+    {
+        struct fixture *fixture = fixture_start();
+        struct client *client = client_open_frames(fixture);
+        for (uint64_t i = 1; i <= 6; i++)
+            client_send_frame(client, i % 2 == 0 ? FRAME_GET : FRAME_SET, i, "value", 5);
+        wait_until(fixture, fixture->requests == 6);
+        for (size_t i = 0; i < 3; i++)
+            fixture_fill(fixture, i, 10 + i);
+        fixture_idle(fixture);
+        net_release(fixture->net, 10);
+        net_fail_gates(fixture->net, "ERR no disk");
+        unsigned good = 0;
+        for (int i = 0; i < 6; i++) {
+            const struct frame frame = client_next_frame(client);
+            good += frame.header.status == FRAME_OK;
+            if (frame.header.status != FRAME_OK)
+                assert_int_equal(frame.header.status, FRAME_FAILED);
+        }
+        assert_int_equal(good, 4); /* three writes with gates 1 to 3, one read with gate 10 */
+        client_expect_silence(client);
+        fixture_stop(fixture);
+    }
+}
+
 static void test_net__too_large_frame_is_skipped(void **state)
 {
     (void)state;
@@ -288,6 +317,7 @@ int main(void)
         cmocka_unit_test(test_net__malformed_frame_is_named_and_ends_the_connection),
         cmocka_unit_test(test_net__frames_overtake_deferred_and_gated_ones),
         cmocka_unit_test(test_net__failed_frames_say_so_one_by_one),
+        cmocka_unit_test(test_net__frames_that_became_durable_stay_good_when_later_ones_fail),
         cmocka_unit_test(test_net__too_large_frame_is_skipped),
         cmocka_unit_test(test_net__frames_may_be_cut_anywhere),
         cmocka_unit_test(test_net__large_frame_is_not_torn_by_others),
