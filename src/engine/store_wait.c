@@ -256,11 +256,11 @@ static bool snapshot(struct wait *wait)
         ask_owner(result);
         return true;
     }
-    if (wait->count > 1 || (wait->count == 1 && answer == NULL))
-        return false;
+    /* Now or never: once this has waited for the disk, what its connection asks next may have reached the owner before
+     * it. A record that is durable now stays so. */
     if (answer != NULL)
         give_resident(wait, answer);
-    return true;
+    return result->error == KVS_ERR_AGAIN || wait->count == (answer != NULL ? 1 : 0);
 }
 
 static struct wait *wait_new(struct store_shard *reader, struct store_shard *owner, struct engine_op *op)

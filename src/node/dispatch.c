@@ -11,8 +11,8 @@
  *
  * Order on a connection. What is sent to one shard arrives in order, and its results take effect in order; while
  * anything is under way to a shard, reads do not overtake it through engine_try_get. What an answer from another shard
- * shows is durable, so its gate at home is 0. One thing is left to chance: a read that waits for the disk here, and
- * whose record is overwritten by a write pipelined behind it and moved at that moment, may see that write.
+ * shows is durable, so its gate at home is 0. A read that waits for the disk here has taken its snapshot before it does;
+ * where only the owner can answer, that shows before engine_submit_get returns, so it too keeps its place.
  *
  * Failures. No op or no memory for one: an error that says so. A failed owner: errors instead of gates
  * (dispatch_release). A connection that has gone: net releases the slot when it is filled, and the op goes back to its

@@ -416,6 +416,43 @@ static void begin_foreign_get(struct store_fixture *fixture, struct store_waitin
     engine_submit_get(get->shard, 0, &get->op);
 }
 
+/* A reader that only the owner can answer must hear so at once: had it waited for the disk before, what its connection
+ * asks of the owner next would be there sooner. Here a cold record comes first, and the key's own is not durable. */
+static void test_store__foreign_reader_is_sent_to_the_owner_before_it_waits_for_the_disk(void **state)
+{
+    (void)state;
+    sim_create(9);
+    struct store_fixture fixture;
+    struct engine_options options = scarce_memory(2);
+    unsigned next = 0;
+    store_boot(&fixture, &options);
+    store_quiet();
+    put_now(&fixture, KEY, 8);
+    uint32_t cold = put_into(&fixture, OTHER);
+    while (segment_resident(&fixture, cold)) {
+        put_now(&fixture, KEY, 8); /* stays in RAM */
+        put_filler(&fixture, &next, LARGE_BYTES);
+    }
+    put_now(&fixture, KEY, 16);
+    struct store_waiting get;
+    begin_foreign_get(&fixture, &get);
+    assert_true(get.done);
+    assert_int_equal(get.op.result.error, KVS_ERR_AGAIN);
+    store_waiting_release(&get);
+    free(get.value);
+    /* Durable, it is found behind the cold one. */
+    engine_turn(fixture.nodes[0].shard);
+    store_quiet();
+    begin_foreign_get(&fixture, &get);
+    assert_false(get.done);
+    store_finish(&get);
+    assert_int_equal(get.op.result.error, KVS_ERR_OK);
+    assert_int_equal(get.value_bytes, 16);
+    free(get.value);
+    store_stop(&fixture);
+    sim_destroy();
+}
+
 /* The owner evicts the segment after any step of a foreign reader's look-up. */
 static void test_store__foreign_reader_finds_a_key_that_leaves_ram_while_it_looks(void **state)
 {
@@ -589,6 +626,7 @@ int main(void)
         cmocka_unit_test(test_store__remove_finds_a_key_that_leaves_ram_while_it_waits_for_room),
         cmocka_unit_test(test_store__remove_takes_the_newest_record_that_leaves_ram_while_it_reads),
         cmocka_unit_test(test_store__settling_finds_a_record_that_leaves_ram_while_it_reads),
+        cmocka_unit_test(test_store__foreign_reader_is_sent_to_the_owner_before_it_waits_for_the_disk),
         cmocka_unit_test(test_store__foreign_reader_finds_a_key_that_leaves_ram_while_it_looks),
         cmocka_unit_test(test_store__foreign_reader_is_not_told_that_a_key_in_the_middle_of_settling_is_absent),
         cmocka_unit_test(test_store__foreign_reader_is_not_told_of_a_delete_that_is_not_durable),
