@@ -6,7 +6,7 @@
  *
  * Failure modes:
  *   - Short reads, writes and sends, EINTR and EAGAIN: the rest is issued again (the one place where that happens). No
- *     progress means end of file for a read and an error for a write. A direct read that stopped off a sector boundary
+ *     progress means end of file for a read and an error for a write. A direct read that stopped off a block boundary
  *     has met the end of the file; its continuation there is refused (EINVAL), which says the same.
  *   - A multishot accept or receive that the kernel ended although it went well is issued again unseen.
  *   - Other errors are translated and end the op. A failed write or sync is never tried again: the page cache may have
@@ -16,6 +16,7 @@
 #include "ring/ring_backend.h"
 
 #include "base/assert.h"
+#include "base/limits.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -25,7 +26,6 @@
 /* One step moves at most this much: below the kernel's own limit (2 GiB - 4 KiB), and a multiple of every block size.
  */
 #define CHUNK_BYTES_MAX (1u << 30)
-#define SECTOR_BYTES    512u /* no device reads or writes less */
 
 /* ---- errors ---------------------------------------------------------------------------------------------------- */
 
@@ -315,7 +315,7 @@ static bool transfer_finished(struct ring_op *op, uint32_t value, int *sys_errno
 /* See the head of the file. */
 static bool ended_off_boundary(const struct ring_op *op, int sys_errno)
 {
-    return op->kind == RING_KIND_READ && sys_errno == EINVAL && op->transferred % SECTOR_BYTES != 0;
+    return op->kind == RING_KIND_READ && sys_errno == EINVAL && op->transferred % KVS_BLOCK_BYTES != 0;
 }
 
 /* Takes `value` sent bytes off the front of the iovecs; true when nothing is left. */
