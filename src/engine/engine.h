@@ -163,6 +163,8 @@ uint64_t engine_durable(const struct engine_shard *shard);
 bool engine_failed(const struct engine_shard *shard);
 /* What failed, where: for replies and logs. "" while nothing has. */
 const char *engine_failure_text(const struct engine_shard *shard);
+/* Why there is no room for writes (NO_SPACE): the system's reason for not making a new segment. "" while there is. */
+const char *engine_refusal_text(const struct engine_shard *shard);
 /* The latest damage met by a read (segment, offset). "" when there was none. */
 const char *engine_damage_text(const struct engine_shard *shard);
 
@@ -182,6 +184,9 @@ struct engine_stats {
     uint64_t damaged_reads;
     uint64_t index_splits;
     uint64_t blind_overwrites;
+    uint64_t settling;        /* blind overwrites whose old record is being looked for: keys may count them twice */
+    uint64_t settles_skipped; /* those that are not looked for, as too many were: keys counts them as overwrites until
+                                 they are written again, removed or recovered */
     uint64_t failed_shards;
 };
 

@@ -31,6 +31,7 @@ struct engine_interface {
     uint64_t (*durable)(const struct engine_shard *shard);
     bool (*failed)(const struct engine_shard *shard);
     const char *(*failure_text)(const struct engine_shard *shard);
+    const char *(*refusal_text)(const struct engine_shard *shard);
     const char *(*damage_text)(const struct engine_shard *shard);
     void (*stats)(const struct engine *engine, struct engine_stats *out);
 };

@@ -11,6 +11,7 @@
 #ifndef KVS_ENGINE_EPOCH_H
 #define KVS_ENGINE_EPOCH_H
 
+#include "base/canary.h"
 #include "base/limits.h"
 #include "base/tsan.h"
 
@@ -69,6 +70,10 @@ static inline void epoch_defer(struct epoch_thread *thread, struct epoch_entry *
     ck_pr_fence_memory();
     entry->free = free_entry;
     entry->epoch = thread->record.global;
+    if (canary_on(CANARY_EPOCH_IGNORED)) {
+        free_entry(entry);
+        return;
+    }
     ck_epoch_call(&thread->record, &entry->ck, epoch_free_entry);
 }
 

@@ -32,6 +32,7 @@
 
 #include "base/assert.h"
 #include "base/bytes.h"
+#include "base/canary.h"
 #include "engine/page_pool.h"
 
 #include <stdatomic.h>
@@ -222,6 +223,8 @@ void index_remove(struct index *index, struct index_cursor *cursor)
     /* A walk may end here already if the bucket has an empty slot; else the slot must go on saying "walk further". */
     slot_t *bucket = (slot_t *)(void *)align_down((uintptr_t)cursor->current, SLOTS * sizeof(uint64_t));
     uint64_t left = SLOT_REMOVED;
+    if (canary_on(CANARY_INDEX_HOLE))
+        left = 0;
     for (unsigned i = 0; i < SLOTS; i++) {
         if (atomic_load_explicit(&bucket[i], memory_order_relaxed) == 0)
             left = 0;
@@ -256,7 +259,7 @@ static bool page_insert(slot_t *page, unsigned home, unsigned print, const struc
     if (place == (DISTANCE_MAX + 1) * SLOTS)
         return false;
 
-    while (match_count > 0) {
+    while (match_count > 0 && !canary_on(CANARY_INDEX_NEWEST_LAST)) {
         unsigned from = matches[--match_count];
         uint64_t moved = atomic_load_explicit(walk_slot(page, home, from), memory_order_relaxed);
         moved = (moved & ~DISTANCE_MASK) | (uint64_t)(place / SLOTS) << DISTANCE_SHIFT;
@@ -311,6 +314,8 @@ static bool page_copy(slot_t *from, slot_t *to[2], bool split, unsigned count[2]
             uint64_t slot = atomic_load_explicit(walk_slot(from, home, place), memory_order_relaxed);
             unsigned print = slot_print(slot);
             if (print == 0 || slot_distance(slot) != place / SLOTS)
+                continue;
+            if (canary_on(CANARY_INDEX_SPLIT_LOSES) && split && slot_distance(slot) == DISTANCE_MAX)
                 continue;
             unsigned side = 0;
             if (split) {

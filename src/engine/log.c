@@ -23,6 +23,7 @@
 #include "engine/log.h"
 
 #include "base/assert.h"
+#include "base/canary.h"
 #include "base/diag.h"
 
 #include <stdio.h>
@@ -127,18 +128,26 @@ static void commit_done(struct ring_op *op)
     struct log_commit *commit = container_of(op, struct log_commit, io);
     struct log *log = commit->log;
     KVS_ASSERT(!commit->done);
-    if (op->error != KVS_ERR_OK) {
+    if (op->error != KVS_ERR_OK && canary_on(CANARY_FAILED_WRITE_SYNCED) && !commit->syncing) {
+        log->options.sync_after_write = true;
+        op->error = KVS_ERR_OK;
+    }
+    if (op->error != KVS_ERR_OK && !canary_on(CANARY_FAILED_WRITE_IGNORED)) {
         log_fail(log, commit);
         commit->done = true;
         return;
     }
-    if (log->options.sync_after_write && !commit->syncing) {
+    if (log->options.sync_after_write && !commit->syncing && !canary_on(CANARY_NO_SYNC_AFTER_WRITE)) {
         commit->syncing = true;
         ring_op_init(op, commit_done);
         ring_file_sync(log->options.ring, op, commit->segment->fd);
         return;
     }
     commit->done = true;
+    if (canary_on(CANARY_ACK_OUT_OF_ORDER) && log->count == 2 && !log->failed) {
+        log->commits[log->oldest].last_lsn = commit->last_lsn;
+        atomic_store(&log->durable, commit->last_lsn);
+    }
     advance(log);
 }
 
@@ -158,6 +167,8 @@ static void commit_start(struct log *log)
                                     .epoch = log->options.epoch,
                                     .stream = log->options.stream,
                                     .flags = log->flags};
+    if (canary_on(CANARY_DURABLE_LSN_TOO_HIGH) || canary_on(CANARY_DURABLE_LSN_ZERO))
+        header->durable_lsn = canary_on(CANARY_DURABLE_LSN_ZERO) ? 0 : log->next_lsn - 1;
     batch_header_seal(header, log->open->seed, log->batch);
 
     struct log_commit *commit = &log->commits[(log->oldest + log->count++) % LOG_COMMITS_MAX];
@@ -171,7 +182,9 @@ static void commit_start(struct log *log)
                                   .started_ns = ring_now_ns(log->options.ring)};
     ring_op_init(&commit->io, commit_done);
     ring_file_write(log->options.ring, &commit->io, log->open->fd, log->image + log->batch, commit->bytes, log->batch,
-                    log->options.sync_after_write ? 0 : RING_WRITE_DURABLE);
+                    log->options.sync_after_write || canary_on(CANARY_NO_DSYNC) ? 0 : RING_WRITE_DURABLE);
+    if (canary_on(CANARY_ACK_BEFORE_WRITE) && log->count == 1)
+        atomic_store(&log->durable, commit->last_lsn);
     add_relaxed(&log->total_batches, 1);
     add_relaxed(&log->total_written, commit->bytes);
 
@@ -190,7 +203,7 @@ static bool commit_worthwhile(const struct log *log)
 {
     if (!batch_due(log) || log->failed || log->count == LOG_COMMITS_MAX)
         return false;
-    if (log->count > 0 && newest_commit(log)->segment != log->open)
+    if (log->count > 0 && newest_commit(log)->segment != log->open && !canary_on(CANARY_ROLL_BEFORE_DURABLE))
         return false;
     bool large = log->tail - log->batch >= LARGE_BATCH_BYTES;
     if (log->count == 0)
@@ -252,13 +265,13 @@ static uint64_t room_for(const struct log *log, enum record_kind kind)
     /* Behind a batch that ends with the segment the tail is beyond it. */
     uint64_t room = segment_bytes > log->tail ? segment_bytes - log->tail : 0;
     uint64_t reserve = log->spare == NULL && kind != RECORD_DELETE ? segment_bytes / RESERVE_SHARE : 0;
-    return room > reserve ? room - reserve : 0;
+    return canary_on(CANARY_RESERVE_IGNORED) ? room : room > reserve ? room - reserve : 0;
 }
 
 enum kvs_err log_append(struct log *log, enum record_kind kind, unsigned record_flags, bool relaxed, struct slice key,
                         struct slice value, struct log_place *place)
 {
-    if (log->failed)
+    if (log->failed && !canary_on(CANARY_APPEND_AFTER_FAILURE))
         return KVS_ERR_FAILED;
     uint64_t bytes = record_bytes(key.size, value.size);
     if (bytes > log_record_bytes_max(log->options.table))
@@ -282,7 +295,7 @@ enum kvs_err log_append(struct log *log, enum record_kind kind, unsigned record_
     log->deletes += kind == RECORD_DELETE;
     if (!relaxed)
         log->wanted = true;
-    else if (log->relaxed_ns == 0)
+    else if (log->relaxed_ns == 0 && !canary_on(CANARY_RELAXED_NEVER_FLUSHED))
         log->relaxed_ns = ring_now_ns(log->options.ring) + (uint64_t)log->options.relaxed_interval_ms * NS_PER_MS;
     add_relaxed(&log->total_records, 1);
     add_relaxed(&log->total_bytes, bytes);

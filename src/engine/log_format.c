@@ -7,11 +7,12 @@
 #include "engine/log_format.h"
 
 #include "base/assert.h"
+#include "base/canary.h"
 #include "base/crc32c.h"
 
 uint32_t segment_seed(const uint8_t store_uuid[16], uint64_t uid)
 {
-    return crc32c(crc32c(0, store_uuid, 16), &uid, sizeof uid);
+    return crc32c(crc32c(0, store_uuid, 16), &uid, canary_on(CANARY_CRC_WITHOUT_UID) ? 0 : sizeof uid);
 }
 
 static uint32_t segment_header_crc(const struct segment_header *header)
@@ -78,6 +79,7 @@ static uint32_t record_crc(const struct record_header *record, uint32_t seed, ui
 {
     size_t skip = offsetof(struct record_header, value_bytes);
     size_t size = sizeof *record - skip + record->extra_bytes + record->key_bytes + record->value_bytes;
+    size -= canary_on(CANARY_CRC_WITHOUT_LAST_BYTE);
     return crc32c(place_seed(seed, offset), (const uint8_t *)record + skip, size);
 }
 

@@ -17,6 +17,7 @@
 #define KVS_ENGINE_LOG_FORMAT_H
 
 #include "base/bytes.h"
+#include "base/canary.h"
 #include "base/limits.h"
 
 #include <assert.h>
@@ -98,7 +99,7 @@ uint32_t segment_seed(const uint8_t store_uuid[16], uint64_t uid);
 /* Seed for what begins at `offset` in a segment: differs for any two places. */
 static inline uint32_t place_seed(uint32_t seed, uint32_t offset)
 {
-    return seed ^ (offset / RECORD_ALIGN) * 0x9E3779B1u;
+    return canary_on(CANARY_CRC_WITHOUT_OFFSET) ? seed : seed ^ (offset / RECORD_ALIGN) * 0x9E3779B1u;
 }
 
 /* Writes the 64 bytes of a segment header; the caller zeroes the rest of the block. */

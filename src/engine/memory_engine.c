@@ -344,6 +344,7 @@ static const struct engine_interface memory_interface = {
     .durable = memory_durable,
     .failed = memory_failed,
     .failure_text = memory_no_text,
+    .refusal_text = memory_no_text,
     .damage_text = memory_no_text,
     .stats = memory_stats,
 };

@@ -17,6 +17,7 @@
 #include "engine/store.h"
 
 #include "base/assert.h"
+#include "base/canary.h"
 #include "base/diag.h"
 #include "base/hash.h"
 #include "engine/big_memory.h"
@@ -136,6 +137,21 @@ static int by_number(const void *a, const void *b)
 
 /* ---- one segment ----------------------------------------------------------------------------------------------- */
 
+/* Behind a page cache, what is read need not be what the disk holds: a sync that failed in an earlier process has left
+ * its pages looking clean. Everything else is written out, and all of it dropped, so that the disk itself is asked. */
+static enum kvs_err uncache_segment(struct recovery *recovery, const struct found_segment *found, int fd)
+{
+    struct ring_op op;
+    blocking_init(&op);
+    ring_file_sync(recovery->ring, &op, fd);
+    ring_await(recovery->ring, &op);
+    enum kvs_err err = op.error != KVS_ERR_OK ? op.error : ring_file_uncache(recovery->ring, fd);
+    if (err != KVS_ERR_OK)
+        say(recovery, "cannot sync segment %06u of %s before it is read: %s", found->number,
+            recovery->store->base.data_dir, op.error != KVS_ERR_OK ? ring_op_text(&op) : kvs_err_text(err));
+    return err;
+}
+
 static enum kvs_err read_segment(struct recovery *recovery, struct found_segment *found, int fd, uint8_t *bytes)
 {
     const struct store *store = recovery->store;
@@ -193,7 +209,7 @@ static void take_record(void *context, const struct record_header *record, uint3
 {
     struct recovery *recovery = context;
     const struct store *store = recovery->store;
-    if (recovery->err != KVS_ERR_OK)
+    if (recovery->err != KVS_ERR_OK || (canary_on(CANARY_TOMBSTONES_DROPPED) && record->kind == RECORD_DELETE))
         return;
     struct recovery_entry entry = {
         .hash = hash_key(record_key(record), store->base.superblock.hash_seed),
@@ -202,6 +218,8 @@ static void take_record(void *context, const struct record_header *record, uint3
         .class = record_class(record_bytes(record->key_bytes, record->value_bytes)) & INDEX_CLASS_MAX,
         .put = record->kind == RECORD_PUT,
         .compare = (record->flags & RECORD_COMPARE) != 0};
+    if (canary_on(CANARY_ORDER_BY_PLACE))
+        entry.lsn = entry.address;
     recovery->err = recovery_map_add(&recovery->map, &entry);
 }
 
@@ -209,6 +227,8 @@ static void take_batch_records(void *context, const struct batch_header *batch, 
 {
     struct recovery *recovery = context;
     take_batch(recovery, batch, offset);
+    if (canary_on(CANARY_OLD_STREAMS_IGNORED) && batch->stream >= recovery->store->shard_count)
+        return;
     struct scan_segment segment = {.bytes = recovery->current_bytes};
     scan_records(&segment, offset, take_record, recovery);
 }
@@ -259,7 +279,7 @@ static enum kvs_err scan_one(struct recovery *recovery, struct found_segment *fo
             found->number, store->base.data_dir, found->scan.unknown_offset);
         return KVS_ERR_VERSION;
     }
-    if (found->scan.damaged)
+    if (found->scan.damaged && !canary_on(CANARY_DAMAGE_CUT))
         return refuse_damage(recovery, found);
     found->segment->end = found->scan.end;
     found->segment->last_lsn = found->scan.last_lsn;
@@ -294,7 +314,11 @@ static enum kvs_err load_segment(struct recovery *recovery, struct found_segment
         return KVS_ERR_NO_MEMORY;
     if (pool != NULL)
         image_attach(pool, found->segment, bytes);
-    enum kvs_err err = read_segment(recovery, found, found->segment->fd, bytes);
+    enum kvs_err err = KVS_ERR_OK;
+    if (!store->direct)
+        err = uncache_segment(recovery, found, found->segment->fd);
+    if (err == KVS_ERR_OK)
+        err = read_segment(recovery, found, found->segment->fd, bytes);
     return err == KVS_ERR_OK ? scan_one(recovery, found, bytes) : err;
 }
 
@@ -394,7 +418,7 @@ static enum kvs_err check_streams(struct recovery *recovery)
             expected = previous->last_lsn + 1;
         else if (run->epoch == superblock->epoch)
             expected = superblock->lsn_base;
-        if (run->first_lsn != expected || (first && !run->boot))
+        if ((run->first_lsn != expected || (first && !run->boot)) && !canary_on(CANARY_GAP_IGNORED))
             return refuse_gap(recovery, run, expected, run->first_lsn - 1);
         durable_lsn = first || run->durable_lsn > durable_lsn ? run->durable_lsn : durable_lsn;
         if (last && durable_lsn > run->last_lsn)
@@ -410,7 +434,7 @@ static enum kvs_err check_claims(struct recovery *recovery)
 {
     for (size_t i = 0; i < recovery->found_count; i++) {
         struct found_segment *found = &recovery->found[i];
-        if (!found->scan.claim)
+        if (!found->scan.claim || canary_on(CANARY_CLAIM_IGNORED))
             continue;
         bool kept = false;
         for (size_t r = 0; r < recovery->run_count; r++) {
@@ -457,7 +481,7 @@ static enum kvs_err settle_tail(struct recovery *recovery, struct found_segment 
         store->base.recovery.cut_bytes += found->scan.torn_bytes;
     }
     memset(recovery->peek, 0, PEEK_BYTES);
-    while (at < torn_end) {
+    while (at < torn_end && !canary_on(CANARY_TORN_TAIL_LEFT)) {
         size_t size = torn_end - at < PEEK_BYTES ? (size_t)(torn_end - at) : PEEK_BYTES;
         enum kvs_err err = write_blocking(recovery, found, recovery->peek, size, at);
         if (err != KVS_ERR_OK)
@@ -467,7 +491,7 @@ static enum kvs_err settle_tail(struct recovery *recovery, struct found_segment 
             memset(image + at, 0, size);
         at += size;
     }
-    if (!found->tail || found->marked)
+    if (!found->tail || found->marked || canary_on(CANARY_TAIL_NOT_SYNCED))
         return KVS_ERR_OK;
     struct ring_op op;
     blocking_init(&op);
@@ -511,7 +535,7 @@ static enum kvs_err fill_index(struct recovery *recovery)
 static enum kvs_err mark_end(struct recovery *recovery, struct found_segment *found)
 {
     struct store *store = recovery->store;
-    if (!found->tail || found->marked || found->scan.batches == 0 ||
+    if (canary_on(CANARY_END_NOT_MARKED) || !found->tail || found->marked || found->scan.batches == 0 ||
         found->scan.end + KVS_BLOCK_BYTES > store->segments.segment_bytes)
         return KVS_ERR_OK;
     memset(recovery->peek, 0, KVS_BLOCK_BYTES);
@@ -637,7 +661,8 @@ static enum kvs_err recover(struct recovery *recovery)
     if (err != KVS_ERR_OK)
         return err;
     superblock->epoch = (recovery->epoch_max > superblock->epoch ? recovery->epoch_max : superblock->epoch) + 1;
-    if (recovery->lsn_max + 1 > superblock->lsn_base)
+    superblock->epoch -= canary_on(CANARY_EPOCH_NOT_RAISED) && superblock->epoch > 1;
+    if (recovery->lsn_max + 1 > superblock->lsn_base && !canary_on(CANARY_LSN_BASE_NOT_RAISED))
         superblock->lsn_base = recovery->lsn_max + 1;
     err = superblock_write(recovery->ring, store->base.dir_fd, store->base.data_dir, superblock, recovery->message);
     if (err == KVS_ERR_OK)

@@ -8,6 +8,7 @@
 #include "engine/segment.h"
 
 #include "base/assert.h"
+#include "base/canary.h"
 #include "base/error.h"
 #include "engine/big_memory.h"
 #include "engine/index.h"
@@ -162,10 +163,11 @@ uint8_t *image_take(struct image_pool *pool, const struct segment *keep)
     if (pool->evicting > 0)
         return NULL;
     /* The two youngest stay: writes from their images may be under way. */
-    for (struct list *node = pool->resident.next; node != &pool->resident; node = node->next) {
+    struct list *first = canary_on(CANARY_EVICTS_WHAT_IS_WRITTEN) ? pool->resident.prev->prev : pool->resident.next;
+    for (struct list *node = first; node != &pool->resident; node = node->next) {
         struct segment *segment = container_of(node, struct segment, image_link);
         bool young = node->next == &pool->resident || node->next->next == &pool->resident;
-        if (young)
+        if (young && !canary_on(CANARY_EVICTS_WHAT_IS_WRITTEN))
             break;
         if (segment == keep || segment->evicted_image != NULL)
             continue;

@@ -14,6 +14,7 @@
 #include "engine/segment_maker.h"
 
 #include "base/assert.h"
+#include "base/canary.h"
 #include "base/diag.h"
 
 enum { CHUNK_BYTES = 256 * 1024 };
@@ -52,7 +53,7 @@ static void retry_due(struct ring_op *op)
 {
     struct segment_maker *maker = container_of(op, struct segment_maker, timer);
     maker->timer_active = false;
-    if (maker->state == MAKER_FAILED)
+    if (maker->state == MAKER_FAILED && !canary_on(CANARY_FULL_DISK_FOR_GOOD))
         maker->state = MAKER_IDLE;
 }
 
@@ -139,7 +140,7 @@ static void step_done(struct ring_op *op)
             break;
         }
         start(maker, MAKER_SYNC);
-        ring_file_sync(ring, &maker->io, maker->fd);
+        ring_file_sync(ring, &maker->io, canary_on(CANARY_HEADER_NOT_SYNCED) ? maker->options.dir_fd : maker->fd);
         break;
     case MAKER_SYNC:
         start(maker, MAKER_RENAME);
@@ -147,7 +148,7 @@ static void step_done(struct ring_op *op)
         break;
     case MAKER_RENAME:
         start(maker, MAKER_SYNC_DIR);
-        ring_file_sync(ring, &maker->io, maker->options.dir_fd);
+        ring_file_sync(ring, &maker->io, canary_on(CANARY_NAME_NOT_SYNCED) ? maker->fd : maker->options.dir_fd);
         break;
     default:
         KVS_ASSERT(maker->state == MAKER_SYNC_DIR);

@@ -328,6 +328,12 @@ static bool store_failed(const struct engine_shard *base)
     return container_of(base, struct store_shard, base)->log.failed;
 }
 
+static const char *store_refusal_text(const struct engine_shard *base)
+{
+    enum kvs_err error = store_shard_of((struct engine_shard *)(uintptr_t)base)->maker.error;
+    return error == KVS_ERR_OK ? "" : kvs_err_text(error);
+}
+
 static const char *store_failure_text(const struct engine_shard *base)
 {
     return container_of(base, struct store_shard, base)->log.failure;
@@ -372,6 +378,9 @@ static void store_stats(const struct engine *engine, struct engine_stats *out)
         out->disk_read_bytes += counter(&shard->counters.disk_read_bytes);
         out->damaged_reads += counter(&shard->counters.damaged_reads);
         out->blind_overwrites += counter(&shard->counters.blind_overwrites);
+        uint64_t settles_ended = counter(&shard->counters.settles_ended); /* first, or it may overtake */
+        out->settling += counter(&shard->counters.settles_begun) - settles_ended;
+        out->settles_skipped += counter(&shard->counters.settles_skipped);
         out->failed_shards += shard->log.failed;
     }
     out->segments = atomic_load_explicit(&store->segments.count, memory_order_relaxed);
@@ -397,6 +406,7 @@ static const struct engine_interface store_interface = {
     .durable = store_durable,
     .failed = store_failed,
     .failure_text = store_failure_text,
+    .refusal_text = store_refusal_text,
     .damage_text = store_damage_text,
     .stats = store_stats,
 };

@@ -29,7 +29,8 @@ enum {
 };
 
 struct store_counters {
-    _Atomic uint64_t disk_reads, disk_read_bytes, damaged_reads, blind_overwrites;
+    _Atomic uint64_t disk_reads, disk_read_bytes, damaged_reads, blind_overwrites, settles_begun, settles_ended,
+        settles_skipped;
 };
 
 struct store_shard {

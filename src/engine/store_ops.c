@@ -13,6 +13,7 @@
 #include "engine/store.h"
 
 #include "base/assert.h"
+#include "base/canary.h"
 #include "base/hash.h"
 
 /* ---- reading --------------------------------------------------------------------------------------------------- */
@@ -37,7 +38,7 @@ static enum engine_answer look_up(struct store_shard *owner, const struct engine
         const struct record_header *record = store_resident(owner->store, entry.address);
         if (record == NULL)
             return ENGINE_MUST_WAIT;
-        if (record_has_key(record, request->key)) {
+        if (record_has_key(record, request->key) || canary_on(CANARY_RESIDENT_KEY_IGNORED)) {
             store_result(record, &owner->log, request, result);
             return ENGINE_DONE;
         }
@@ -55,6 +56,8 @@ enum engine_answer store_try_get(struct engine_shard *reader, unsigned owner_id,
     if (answer != ENGINE_DONE)
         return answer;
     atomic_thread_fence(memory_order_acquire);
+    if (canary_on(CANARY_FOREIGN_READ_UNGATED))
+        result->gate = 0;
     bool unsure = !result->found && atomic_load_explicit(&owner->settles, memory_order_relaxed) != settles;
     return unsure || result->gate != 0 ? ENGINE_ASK_OWNER : ENGINE_DONE;
 }
@@ -215,8 +218,10 @@ enum kvs_err store_remove(struct store_shard *shard, const struct engine_request
         if (first) {
             struct index_entry tombstone = {.address = place.address, .class = record_class(place.bytes)};
             index_replace(shard->index, &cursor, &tombstone);
+            if (canary_on(CANARY_TOMBSTONE_GONE_EARLY))
+                index_remove(shard->index, &cursor);
             first = false;
-        } else {
+        } else if (!canary_on(CANARY_REMOVE_LEAVES_OLDER)) {
             atomic_fetch_add(&shard->settles, 1);
             index_remove(shard->index, &cursor);
             keys -= is_put;
@@ -234,7 +239,8 @@ static enum engine_answer try_remove(struct store_shard *shard, const struct eng
 {
     struct survey survey;
     survey_take(shard, request, &survey);
-    if (survey.cold && !(survey.resident_found && !survey.behind_cold && !survey.unsettled))
+    if (survey.cold && !canary_on(CANARY_COLD_REMOVE_BLIND) &&
+        !(survey.resident_found && !survey.behind_cold && !survey.unsettled))
         return ENGINE_MUST_WAIT;
     struct store_known none = {0};
     enum kvs_err err = store_remove(shard, request, &none, result);
@@ -245,20 +251,24 @@ static enum engine_answer try_remove(struct store_shard *shard, const struct eng
     return ENGINE_DONE;
 }
 
-/* No room and none in sight: the error that says why, else AGAIN. */
+/* No room and none in sight: NO_SPACE, whatever keeps segments from being made; else AGAIN. */
 static enum kvs_err no_room(const struct store_shard *shard)
 {
-    return shard->maker.error == KVS_ERR_OK ? KVS_ERR_AGAIN : shard->maker.error;
+    return shard->maker.error == KVS_ERR_OK ? KVS_ERR_AGAIN : KVS_ERR_NO_SPACE;
 }
 
 enum engine_answer store_try(struct engine_shard *owner, const struct engine_request *request,
                              struct engine_result *result)
 {
     struct store_shard *shard = store_shard_of(owner);
-    if (shard->busy_count > 0 && store_busy(shard, request->hash))
+    if (shard->busy_count > 0 && store_busy(shard, request->hash) && !canary_on(CANARY_OVERTAKES_BUSY_KEY))
         return ENGINE_MUST_WAIT;
     if (request->action == ENGINE_GET) {
         enum engine_answer answer = look_up(shard, request, result);
+        if (canary_on(CANARY_OWNER_READ_UNGATED) && answer == ENGINE_DONE)
+            result->gate = 0;
+        if (canary_on(CANARY_FULL_DISK_REFUSES_READS) && answer == ENGINE_DONE)
+            result->error = shard->maker.error;
         if (answer == ENGINE_DONE && result->gate != 0)
             log_want(&shard->log, result->gate);
         return answer;
@@ -299,7 +309,7 @@ void store_settle(struct store_shard *shard, const struct engine_request *reques
             newest = entry;
             found = true;
         } else {
-            atomic_fetch_add(&shard->settles, 1);
+            atomic_fetch_add(&shard->settles, !canary_on(CANARY_SETTLES_NOT_RAISED));
             index_remove(shard->index, &cursor);
             keys -= is_put;
         }

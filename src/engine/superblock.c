@@ -8,6 +8,7 @@
 #include "engine/superblock.h"
 
 #include "base/assert.h"
+#include "base/canary.h"
 #include "base/crc32c.h"
 #include "base/diag.h"
 #include "base/limits.h"
@@ -101,6 +102,7 @@ out:
 /* Writes one copy into an open file, or both when the file is new, and makes it durable. */
 static void write_copies(struct ring *ring, struct ring_op *op, int fd, const struct superblock *superblock, bool new)
 {
+    new = new || canary_on(CANARY_SUPERBLOCK_BOTH_COPIES);
     uint8_t blocks[COPIES * KVS_BLOCK_BYTES] = {0};
     memcpy(blocks, superblock, sizeof *superblock);
     memcpy(blocks + KVS_BLOCK_BYTES, superblock, sizeof *superblock);
@@ -109,7 +111,7 @@ static void write_copies(struct ring *ring, struct ring_op *op, int fd, const st
     blocking_init(op);
     ring_file_write(ring, op, fd, blocks, size, offset, 0);
     ring_await(ring, op);
-    if (op->error != KVS_ERR_OK)
+    if (op->error != KVS_ERR_OK || canary_on(CANARY_SUPERBLOCK_NOT_SYNCED))
         return;
     blocking_init(op);
     ring_file_sync(ring, op, fd);

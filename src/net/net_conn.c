@@ -230,9 +230,12 @@ static void received(struct ring_op *op)
     if ((op->flags & RING_MORE) == 0)
         conn->receiving = false;
     if (op->flags & RING_BUFFER) {
+        if (canary_on(CANARY_RECV_BUFFER_EARLY))
+            ring_buffer_release(net->ring, op->buffer_id);
         if (op->bytes > 0)
             take_buffer(conn, ring_buffer_data(net->ring, op->buffer_id), op->bytes);
-        ring_buffer_release(net->ring, op->buffer_id);
+        if (!canary_on(CANARY_RECV_BUFFER_EARLY))
+            ring_buffer_release(net->ring, op->buffer_id);
     }
     if (op->error == KVS_ERR_OK) {
         if (op->bytes == 0)
@@ -301,7 +304,7 @@ void conn_settle(struct net_conn *conn)
 
 void conn_accepted(struct net *net, int fd)
 {
-    const bool refused = net->conn_count >= net->options.connections_max;
+    const bool refused = net->conn_count >= net->options.connections_max && !canary_on(CANARY_CLIENTS_UNBOUNDED);
     struct net_conn *conn = NULL;
     if (!refused || net->refused_count < NET_REFUSED_MAX)
         conn = net_conn_take(net);
@@ -356,6 +359,8 @@ void conn_drop(struct net_conn *conn)
     list_remove(&conn->due);
     output_drop(conn);
     ring_shutdown(conn->net->ring, conn->fd);
+    if (canary_on(CANARY_FD_CLOSED_EARLY))
+        ring_close_fd(conn->net->ring, conn->fd);
     stop_receiving(conn);
     if (conn->sending)
         ring_cancel(conn->net->ring, &conn->send);

@@ -26,6 +26,7 @@
 #include "net/net.h"
 
 #include "base/assert.h"
+#include "base/canary.h"
 #include "base/limits.h"
 
 #define NET_BLOCK_BYTES       16384u /* an output block, and the smallest input buffer */
@@ -308,7 +309,8 @@ static inline void conn_enter_turn(struct net_conn *conn)
 static inline enum net_hold conn_must_hold(const struct net_conn *conn)
 {
     const struct net_options *options = &conn->net->options;
-    if (conn->output_bytes > options->output_bytes_max || conn->under_way >= options->requests_max)
+    bool over = conn->output_bytes > options->output_bytes_max && !canary_on(CANARY_OUTPUT_UNBOUNDED);
+    if (over || conn->under_way >= options->requests_max)
         return NET_HOLD_OVER;
     return conn->turn_requests >= NET_TURN_REQUESTS_MAX ? NET_HOLD_TURN : NET_HOLD_NONE;
 }

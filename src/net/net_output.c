@@ -128,7 +128,7 @@ void net_reply_commit(struct net_conn *conn, size_t bytes, uint64_t gate)
         return;
     }
     run->entry.size += bytes;
-    if (gate > run->entry.gate)
+    if (gate > run->entry.gate && !canary_on(CANARY_RUN_GATE_OF_FIRST))
         run->entry.gate = gate;
     run->replies++;
     run->under_way += gate != 0;
@@ -150,7 +150,7 @@ void net_reply_defer(struct net_conn *conn, struct net_slot *slot)
     slot->opcode = conn->request_opcode;
     conn->pending++;
     conn->under_way++;
-    if (conn->protocol == NET_PROTOCOL_RESP && conn->state != NET_CLOSING)
+    if (conn->protocol == NET_PROTOCOL_RESP && conn->state != NET_CLOSING && !canary_on(CANARY_REPLIES_AS_FILLED))
         list_push_back(&conn->queue[0], &slot->link);
 }
 
@@ -168,8 +168,10 @@ void net_slot_fill(struct net_slot *slot, const uint8_t *data, size_t size, uint
     }
     slot->data = data;
     slot->size = size;
-    slot->gate = gate > conn->net->gate_reached ? gate : 0;
+    slot->gate = gate > conn->net->gate_reached && !canary_on(CANARY_SLOT_GATE_LOST) ? gate : 0;
     conn->output_bytes += size;
+    if (conn->protocol == NET_PROTOCOL_RESP && canary_on(CANARY_REPLIES_AS_FILLED))
+        list_push_back(&conn->queue[0], &slot->link);
     if (conn->protocol == NET_PROTOCOL_FRAME)
         list_push_back(&conn->queue[slot->gate != 0], &slot->link);
     if (!conn->handling && !conn->sending)
@@ -185,7 +187,7 @@ bool output_idle(const struct net_conn *conn)
 
 static inline bool entry_failed(const struct net *net, const struct net_slot *entry)
 {
-    return net->failing && entry->gate > net->gate_reached;
+    return net->failing && entry->gate > net->gate_reached && !canary_on(CANARY_FAILED_GATES_ANSWER_OK);
 }
 
 /* A failed entry may leave too: as an error. */

@@ -174,7 +174,7 @@ static size_t handle_resp_all(struct net_conn *conn, uint8_t *data, size_t size)
             resp_parser_next(parser);
         } else if (status == RESP_MORE) {
             conn->wanted = parser->wanted;
-            if (conn->wanted > conn->net->request_bytes_max)
+            if (conn->wanted > conn->net->request_bytes_max && !canary_on(CANARY_REQUEST_UNBOUNDED))
                 refuse_resp(conn, "request too large");
             break;
         } else if (status == RESP_GROW) {

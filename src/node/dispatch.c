@@ -11,8 +11,8 @@
  *
  * Order on a connection. What is sent to one shard arrives in order, and its results take effect in order; while
  * anything is under way to a shard, reads do not overtake it through engine_try_get. What an answer from another shard
- * shows is durable, so its gate at home is 0. A read that waits for the disk here has taken its snapshot before it does;
- * where only the owner can answer, that shows before engine_submit_get returns, so it too keeps its place.
+ * shows is durable, so its gate at home is 0. A read that waits for the disk here has taken its snapshot before it
+ * does; where only the owner can answer, that shows before engine_submit_get returns, so it too keeps its place.
  *
  * Failures. No op or no memory for one: an error that says so. A failed owner: errors instead of gates
  * (dispatch_release). A connection that has gone: net releases the slot when it is filled, and the op goes back to its
@@ -21,6 +21,7 @@
 #include "node/dispatch.h"
 
 #include "base/assert.h"
+#include "base/canary.h"
 #include "base/hash.h"
 #include "node/gather.h"
 
@@ -46,7 +47,8 @@ enum route dispatch_try(struct shard *shard, const struct client *client, const 
     unsigned owner = hash_shard(request->hash, shard->count);
     if (owner == shard->id)
         return engine_try(shard->engine, request, result) == ENGINE_DONE ? ROUTE_DONE : ROUTE_LOCAL;
-    if (request->action != ENGINE_GET || client->under_way[owner] != 0)
+    bool behind = client->under_way[owner] != 0 && !canary_on(CANARY_READ_OVERTAKES_WRITE);
+    if (request->action != ENGINE_GET || behind)
         return ROUTE_OWNER;
     switch (engine_try_get(shard->engine, owner, request, result)) {
     case ENGINE_DONE:
@@ -218,7 +220,7 @@ static void send_home(struct shard *shard, struct op *op)
 /* The reply is written; it may go home when its gate has been reached. */
 static void go_home_durable(struct shard *shard, struct op *op)
 {
-    if (op->gate <= shard->durable) {
+    if (op->gate <= shard->durable || canary_on(CANARY_OWNER_ANSWERS_EARLY)) {
         send_home(shard, op);
         return;
     }

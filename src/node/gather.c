@@ -12,6 +12,7 @@
 #include "node/gather.h"
 
 #include "base/assert.h"
+#include "base/canary.h"
 #include "node/dispatch.h"
 #include "proto/resp.h"
 
@@ -234,7 +235,7 @@ void gather_count(struct shard *shard, struct net_conn *conn, enum engine_action
         if (route == ROUTE_DONE) {
             error = result.error;
             found += error == KVS_ERR_OK && result.found;
-            note_gate(&gate, result.gate);
+            note_gate(&gate, canary_on(CANARY_DEL_UNGATED) ? 0 : result.gate);
             continue;
         }
         if (gather == NULL)

@@ -128,9 +128,11 @@ static void write_stats(const struct node *node, const struct totals *totals, co
                 ull(engine->bytes_written));
     text_printf(out, "commits:%llu\r\nbytes_per_commit:%llu\r\nmean_commit_us:%.1f\r\n", ull(engine->batches),
                 ull(engine->bytes_written / batches), (double)engine->commit_ns / (double)batches / 1000.0);
-    text_printf(out, "disk_reads:%llu\r\ndisk_read_bytes:%llu\r\nindex_splits:%llu\r\nblind_overwrites:%llu\r\n",
+    text_printf(out,
+                "disk_reads:%llu\r\ndisk_read_bytes:%llu\r\nindex_splits:%llu\r\nblind_overwrites:%llu\r\n"
+                "settling:%llu\r\nsettles_skipped:%llu\r\n",
                 ull(engine->disk_reads), ull(engine->disk_read_bytes), ull(engine->index_splits),
-                ull(engine->blind_overwrites));
+                ull(engine->blind_overwrites), ull(engine->settling), ull(engine->settles_skipped));
 }
 
 static void write_cpu(struct text *out)

@@ -16,6 +16,7 @@
 #include "node/mailbox.h"
 
 #include "base/assert.h"
+#include "base/canary.h"
 #include "base/limits.h"
 #include "base/tsan.h"
 
@@ -209,7 +210,7 @@ unsigned mailbox_collect(struct mailbox *box, mailbox_deliver_fn *deliver, void 
 bool mailbox_sleep(struct mailbox *box)
 {
     atomic_store(&box->sleeping, true);
-    if (atomic_load(&box->arrived) == 0)
+    if (atomic_load(&box->arrived) == 0 || canary_on(CANARY_WAKE_UP_LOST))
         return true;
     atomic_store(&box->sleeping, false);
     return false;

@@ -22,6 +22,22 @@ size_t reply_bound(const struct reply_format *format, const struct engine_result
     return RESP_HEADER_BYTES_MAX + value_bytes + 2;
 }
 
+/* Writes are refused as no new segment can be made: mostly, but not only, for lack of space. */
+static void write_refusal(char text[TEXT_BYTES], const struct reply_origin *origin)
+{
+    const char *cause = engine_refusal_text(origin->engine);
+    if (*cause == 0 || strcmp(cause, kvs_err_text(KVS_ERR_NO_SPACE)) == 0)
+        snprintf(text, TEXT_BYTES,
+                 "MISCONF kvs-node: shard %u has no disk space left for writes; reads and deletes go on, and writing "
+                 "resumes when there is space again",
+                 origin->shard);
+    else
+        snprintf(text, TEXT_BYTES,
+                 "MISCONF kvs-node: shard %u cannot make a new log segment: %s; reads and deletes go on, and it is "
+                 "tried again every second",
+                 origin->shard, cause);
+}
+
 void reply_error_text(char text[TEXT_BYTES], enum kvs_err error, const struct reply_origin *origin)
 {
     switch (error) {
@@ -35,11 +51,7 @@ void reply_error_text(char text[TEXT_BYTES], enum kvs_err error, const struct re
         break;
     }
     case KVS_ERR_NO_SPACE:
-        snprintf(text, TEXT_BYTES,
-                 "MISCONF kvs-node: shard %u has no disk space left for writes; reads and deletes go on, and writing "
-                 "resumes "
-                 "when there is space again",
-                 origin->shard);
+        write_refusal(text, origin);
         break;
     case KVS_ERR_NO_MEMORY:
         snprintf(text, TEXT_BYTES,

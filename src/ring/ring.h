@@ -179,6 +179,9 @@ struct ring_file_info {
 enum kvs_err ring_file_info(struct ring *ring, int fd, struct ring_file_info *info);
 /* Free space of the file system that holds fd, in bytes. */
 enum kvs_err ring_file_space(struct ring *ring, int fd, uint64_t *free_bytes);
+/* Drops what the system caches of the file, so that the next read comes from the disk. After a sync: what is dirty
+ * stays cached, while data whose sync has failed (in an earlier process, say) counts as clean and goes. */
+enum kvs_err ring_file_uncache(struct ring *ring, int fd);
 
 /* ---- sockets --------------------------------------------------------------------------------------------------- */
 

@@ -16,6 +16,7 @@
 #include "ring/ring_backend.h"
 
 #include "base/assert.h"
+#include "base/canary.h"
 #include "base/limits.h"
 
 #include <errno.h>
@@ -307,6 +308,8 @@ static bool transfer_finished(struct ring_op *op, uint32_t value, int *sys_errno
     KVS_ASSERT(op->transferred <= op->single.iov_len);
     if (op->transferred == op->single.iov_len)
         return true;
+    if (canary_on(CANARY_SHORT_WRITE_IS_WHOLE) && op->kind == RING_KIND_WRITE && value > 0)
+        return true;
     if (value == 0 && op->kind == RING_KIND_WRITE)
         *sys_errno = EIO;
     return value == 0;
@@ -323,6 +326,8 @@ static bool send_finished(struct ring_op *op, uint32_t value, int *sys_errno)
 {
     size_t sent = value;
     op->transferred += sent;
+    if (canary_on(CANARY_SHORT_SEND_IS_WHOLE))
+        return true;
     while (op->iov_count > 0 && sent >= op->iov->iov_len) {
         sent -= op->iov->iov_len;
         op->iov++;
@@ -346,6 +351,8 @@ static bool try_again(struct ring_op *op, int sys_errno)
     bool passing = sys_errno == EINTR || sys_errno == EAGAIN;
     if (op->kind == RING_KIND_ACCEPT && (sys_errno == ECONNABORTED || sys_errno == EPROTO))
         passing = true; /* that client has gone; there will be others */
+    if (canary_on(CANARY_FAILED_WRITE_RETRIED) && op->kind == RING_KIND_WRITE && sys_errno == EIO)
+        passing = true;
     if (!passing || op->kind == RING_KIND_SYNC || op->kind == RING_KIND_CONNECT)
         return false;
     if ((op->state & RING_STATE_RETRY_MASK) == RING_STATE_RETRY_MASK)
@@ -360,7 +367,8 @@ static bool must_continue(struct ring_op *op, struct ring_result result, int *sy
     bool cancelled = (op->state & RING_STATE_CANCEL) != 0;
     if (result.value < 0) {
         *sys_errno = -result.value;
-        if (ended_off_boundary(op, *sys_errno)) {
+        bool end = canary_on(CANARY_EINTR_IS_END_OF_FILE) && op->kind == RING_KIND_READ && *sys_errno == EINTR;
+        if (end || ended_off_boundary(op, *sys_errno)) {
             *sys_errno = 0;
             return false;
         }

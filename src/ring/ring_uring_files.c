@@ -182,6 +182,13 @@ enum kvs_err ring_file_info(struct ring *ring, int fd, struct ring_file_info *in
     return KVS_ERR_OK;
 }
 
+enum kvs_err ring_file_uncache(struct ring *ring, int fd)
+{
+    KVS_ASSERT(ring != NULL && fd >= 0);
+    int sys_errno = posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    return sys_errno == 0 ? KVS_ERR_OK : ring_error_from_errno(sys_errno);
+}
+
 enum kvs_err ring_file_space(struct ring *ring, int fd, uint64_t *free_bytes)
 {
     KVS_ASSERT(ring != NULL && free_bytes != NULL);

@@ -8,6 +8,7 @@
 #include "ring/ring_uring_internal.h"
 
 #include "base/assert.h"
+#include "base/canary.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -50,7 +51,7 @@ static void issue_write(struct io_uring_sqe *sqe, const struct ring_op *op)
 {
     struct ring_chunk chunk = ring_io_chunk(op);
     io_uring_prep_write(sqe, op->file, chunk.data, chunk.size, chunk.offset);
-    if (op->rw_flags & RING_WRITE_DURABLE)
+    if ((op->rw_flags & RING_WRITE_DURABLE) && !canary_on(CANARY_URING_NO_DSYNC))
         sqe->rw_flags = RWF_DSYNC;
 }
 

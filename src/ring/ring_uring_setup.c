@@ -81,10 +81,10 @@ void uring_explain(char message[RING_MESSAGE_BYTES], const char *what, int sys_e
                 "io_uring_register");
         break;
     case ENOMEM:
-        snprintf(
-            remedy, sizeof(remedy),
-            "not enough memory that may be locked; raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=) or the memory limit "
-            "of the cgroup");
+        snprintf(remedy, sizeof(remedy),
+                 "not enough memory that may be locked; raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=), the memory "
+                 "limit of "
+                 "the cgroup, or the limit of the address space (ulimit -v)");
         break;
     case EMFILE:
     case ENFILE:

@@ -5,6 +5,8 @@
 #include "engine/store.h"
 #include "store_fixture.h"
 
+#include <errno.h>
+
 enum { SEGMENT_BYTES = 256 * 1024, LARGE_BYTES = 20000, LARGE_PER_SEGMENT = 12, SMALL_BYTES = 600 };
 
 static struct store_shard *shard_zero(const struct store_fixture *fixture)
@@ -302,6 +304,38 @@ static void test_store__record_of_unknown_kind_is_refused_and_left_alone(void **
     check_unknown_kind(5);
 }
 
+/* Without O_DIRECT: after a failed sync the page cache may hold, as clean, what the disk does not. Believed after a
+ * restart, it would be missing behind what is written next, when the power fails. */
+static void test_store__what_a_failed_sync_left_in_the_cache_is_not_believed(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        sim_create(seed);
+        sim_set_direct_align(0);
+        struct store_fixture fixture;
+        struct engine_options options = store_options(1);
+        store_boot(&fixture, &options);
+        assert_int_equal(store_put_text(&fixture, "a", "durable"), KVS_ERR_OK);
+        store_quiet();
+        sim_fail(RING_KIND_SYNC, 1, EIO);
+        assert_int_equal(store_put_text(&fixture, "b", "in doubt"), KVS_ERR_FAILED);
+        store_crash(&fixture, SIM_KILL);
+
+        store_boot(&fixture, &options);
+        char *shown = store_get_text(&fixture, "b");
+        assert_int_equal(store_put_text(&fixture, "c", "later"), KVS_ERR_OK);
+        store_crash(&fixture, SIM_DROP_ALL);
+
+        store_boot(&fixture, &options);
+        store_expect(&fixture, "a", "durable");
+        store_expect(&fixture, "b", shown);
+        store_expect(&fixture, "c", "later");
+        free(shown);
+        store_stop(&fixture);
+        sim_destroy();
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -311,6 +345,7 @@ int main(void)
         cmocka_unit_test(test_store__damaged_superblock_copy_does_no_harm_to_later_starts),
         cmocka_unit_test(test_store__missing_first_segment_of_an_earlier_boot_is_noticed),
         cmocka_unit_test(test_store__record_of_unknown_kind_is_refused_and_left_alone),
+        cmocka_unit_test(test_store__what_a_failed_sync_left_in_the_cache_is_not_believed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
