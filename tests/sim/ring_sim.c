@@ -33,12 +33,14 @@ enum kvs_err ring_open(struct ring **out, const struct ring_options *options, ch
     ring->id = sim->rings_opened++;
     ring->wake_at = SIM_NEVER;
     ring->wait_until = sim->now_ns;
+    list_init(&ring->requests);
     ring->buffer_count = options->buffer_count;
     ring->buffer_bytes = options->buffer_bytes;
     if (ring->buffer_count > 0) {
         ring->buffers = calloc(ring->buffer_count, ring->buffer_bytes);
+        ring->buffer_states = calloc(ring->buffer_count, sizeof(*ring->buffer_states));
         ring->free_ids = calloc(ring->buffer_count, sizeof(*ring->free_ids));
-        KVS_ASSERT(ring->buffers != NULL && ring->free_ids != NULL);
+        KVS_ASSERT(ring->buffers != NULL && ring->buffer_states != NULL && ring->free_ids != NULL);
     }
     for (unsigned id = 0; id < ring->buffer_count; id++)
         ring_buffer_release(ring, (uint16_t)id);
@@ -52,6 +54,7 @@ void sim_ring_free(struct ring *ring)
 {
     list_remove(&ring->link);
     free(ring->buffers);
+    free(ring->buffer_states);
     free(ring->free_ids);
     free(ring);
 }
@@ -90,19 +93,22 @@ void ring_wake(struct ring *ring, struct ring *target)
 
 /* ---- turning --------------------------------------------------------------------------------------------------- */
 
-static uint64_t request_when(const struct ring *ring)
+static uint64_t request_when(struct ring *ring)
 {
+    if (ring->first_at == sim->changes)
+        return ring->first_ns;
     uint64_t first = SIM_NEVER;
-    for (struct list *node = sim->requests.next; node != &sim->requests; node = node->next) {
-        const struct sim_request *request = container_of(node, struct sim_request, link);
-        uint64_t when = request->ring == ring ? sim_request_when(request) : SIM_NEVER;
+    for (struct list *node = ring->requests.next; node != &ring->requests; node = node->next) {
+        uint64_t when = sim_request_when(container_of(node, struct sim_request, ring_link));
         if (when < first)
             first = when;
     }
+    ring->first_ns = first;
+    ring->first_at = sim->changes;
     return first;
 }
 
-uint64_t sim_ring_when(const struct ring *ring)
+uint64_t sim_ring_when(struct ring *ring)
 {
     uint64_t when = request_when(ring);
     if (ring->wake_at < when)
@@ -112,25 +118,27 @@ uint64_t sim_ring_when(const struct ring *ring)
     return when;
 }
 
-static bool is_due(const struct sim_request *request, const struct ring *ring)
+static bool is_due(const struct sim_request *request)
 {
-    return request->ring == ring && sim_request_when(request) <= sim->now_ns;
+    return sim_request_when(request) <= sim->now_ns;
 }
 
-static unsigned count_due(const struct ring *ring)
+static unsigned count_due(struct ring *ring)
 {
     unsigned count = 0;
-    for (struct list *node = sim->requests.next; node != &sim->requests; node = node->next)
-        count += is_due(container_of(node, struct sim_request, link), ring);
+    if (request_when(ring) > sim->now_ns)
+        return 0;
+    for (struct list *node = ring->requests.next; node != &ring->requests; node = node->next)
+        count += is_due(container_of(node, struct sim_request, ring_link));
     return count;
 }
 
 /* Timers expire in order: if one was chosen, the earliest is meant. */
 static struct sim_request *earliest_timer(struct ring *ring, struct sim_request *chosen)
 {
-    for (struct list *node = sim->requests.next; node != &sim->requests; node = node->next) {
-        struct sim_request *request = container_of(node, struct sim_request, link);
-        if (request->ring == ring && request->kind == RING_KIND_TIMER && request->ready_ns < chosen->ready_ns)
+    for (struct list *node = ring->requests.next; node != &ring->requests; node = node->next) {
+        struct sim_request *request = container_of(node, struct sim_request, ring_link);
+        if (request->kind == RING_KIND_TIMER && request->ready_ns < chosen->ready_ns)
             chosen = request;
     }
     return chosen;
@@ -139,9 +147,9 @@ static struct sim_request *earliest_timer(struct ring *ring, struct sim_request 
 static struct sim_request *choose_due(struct ring *ring, unsigned count)
 {
     uint64_t skip = sim_random(count);
-    for (struct list *node = sim->requests.next; node != &sim->requests; node = node->next) {
-        struct sim_request *request = container_of(node, struct sim_request, link);
-        if (is_due(request, ring) && skip-- == 0)
+    for (struct list *node = ring->requests.next; node != &ring->requests; node = node->next) {
+        struct sim_request *request = container_of(node, struct sim_request, ring_link);
+        if (is_due(request) && skip-- == 0)
             return request->kind == RING_KIND_TIMER ? earliest_timer(ring, request) : request;
     }
     KVS_ASSERT(false);
@@ -155,16 +163,17 @@ static bool deliver(struct sim_request *request)
     if (!request->executed)
         sim_request_execute(request);
     struct ring_result result = request->result;
+    enum ring_kind kind = request->kind;
     sim_note(((uint64_t)ring->id << 40) ^ ((uint64_t)op->kind << 32) ^ (uint32_t)result.value);
     sim_note(sim->now_ns);
     /* Before the callback, which may cancel or start. */
-    if (result.more) {
-        request->executed = false;
-        request->ready_ns = sim->now_ns + sim_between(0, 10000);
-    } else {
+    if (result.more)
+        sim_request_go_on(request);
+    else
         sim_request_free(request);
-    }
-    return ring_io_completed(ring, op, result);
+    bool called_back = ring_io_completed(ring, op, result);
+    sim_request_tell(SIM_EVENT_DONE, kind);
+    return called_back;
 }
 
 static unsigned deliver_some(struct ring *ring, bool at_least_one)
@@ -279,11 +288,13 @@ void ring_buffer_release(struct ring *ring, uint16_t buffer_id)
 {
     KVS_ASSERT(buffer_id < ring->buffer_count);
     KVS_ASSERT(ring->buffers_free < ring->buffer_count);
-    for (unsigned i = 0; i < ring->buffers_free; i++)
-        KVS_ASSERT(ring->free_ids[(ring->free_head + i) % ring->buffer_count] != buffer_id);
-    memset(ring_buffer_data(ring, buffer_id), 0xdb, ring->buffer_bytes); /* who reads on is to notice */
+    struct receive_buffer *state = &ring->buffer_states[buffer_id];
+    KVS_ASSERT(!state->free);
+    memset(ring_buffer_data(ring, buffer_id), 0xdb, state->used); /* who reads on is to notice */
+    *state = (struct receive_buffer){.free = true};
     ring->free_ids[(ring->free_head + ring->buffers_free) % ring->buffer_count] = buffer_id;
     ring->buffers_free++;
+    sim_ring_touch(ring);
 }
 
 unsigned ring_buffers_free(const struct ring *ring)
@@ -336,6 +347,13 @@ enum kvs_err ring_file_info(struct ring *ring, int fd, struct ring_file_info *in
         .direct_memory_align = sim_disk_align(),
         .direct_offset_align = sim_disk_align(),
     };
+    return KVS_ERR_OK;
+}
+
+enum kvs_err ring_file_uncache(struct ring *ring, int fd)
+{
+    KVS_ASSERT(ring != NULL);
+    sim_disk_uncache(fd);
     return KVS_ERR_OK;
 }
 

@@ -25,13 +25,23 @@ void sim_destroy(void);
 enum sim_crash_mode {
     SIM_DROP_ALL, /* nothing that was not made durable survives */
     SIM_KEEP_ALL, /* everything written survives, in flight too */
-    SIM_RANDOM, /* each unsynced write is kept, dropped or torn by 512-byte sectors; each unsynced name kept or dropped
-                 */
+    SIM_RANDOM,   /* each unsynced write is kept, dropped, torn by 512-byte sectors or scrambled (sectors of it hold
+                     neither the old nor the new); each unsynced name is kept or dropped */
+    SIM_KILL, /* only the process died: what was written stays, still not durable, for a later crash to take; what was
+                 in flight happened or not */
 };
 
-/* Power loss. All rings, sockets and descriptors are gone; ops in flight are never touched again; files stay for the
+/* All rings, sockets, locks and descriptors are gone; ops in flight are never touched again; files stay for the
  * next boot. Close nothing afterwards but through ring_close_fd, which ignores descriptors from before the crash. */
 void sim_crash(enum sim_crash_mode mode);
+
+/*
+ * Power loss with a chosen outcome: bit i of the mask tells whether pending change i survives. Pending are, oldest
+ * first, every unsynced write, growth and name change, then every write, growth and name change in flight. The first 64
+ * can be chosen; later ones are dropped. sim_pending counts them all.
+ */
+unsigned sim_pending(void);
+void sim_crash_subset(uint64_t keep_mask);
 
 /* A number from the machine's own generator, 0..below-1, for tests that want their choices in the trace. */
 uint64_t sim_random(uint64_t below);
@@ -56,6 +66,17 @@ bool sim_step(void);
 /* Steps until condition(context) holds; false after steps_max steps or when nothing will ever happen again. */
 bool sim_run_until(bool (*condition)(void *context), void *context, uint64_t steps_max);
 
+/*
+ * Calls `watch` around every step on the disk, wherever it is made: for tests that fork and try in the child what may
+ * happen at this very point. A crash there is allowed if the code under test is never returned to. NULL: no more.
+ */
+enum sim_event {
+    SIM_EVENT_ISSUE,  /* it is about to be issued: the next sim_fail of its kind hits it */
+    SIM_EVENT_EFFECT, /* it has had its effect, and its owner does not know yet */
+    SIM_EVENT_DONE,   /* its owner has been told, and has returned */
+};
+void sim_watch(void (*watch)(enum sim_event event, enum ring_kind kind));
+
 /* ---- faults ---------------------------------------------------------------------------------------------------- */
 
 /*
@@ -73,17 +94,76 @@ void sim_set_short(unsigned percent);
 void sim_set_interrupted(unsigned percent);
 /* The disk's size in bytes; UINT64_MAX at first. */
 void sim_set_disk_size(uint64_t bytes);
+/* Bytes of it that files take up now. */
+uint64_t sim_disk_used(void);
 /* O_DIRECT alignment, 4096 at first; 0: opening with RING_OPEN_DIRECT is UNSUPPORTED. Violations fail an assertion. */
 void sim_set_direct_align(uint32_t align);
 /* How many bytes a socket takes in before its peer reads; 0 (at first): the seed decides for each socket. */
 void sim_set_socket_bytes(size_t bytes);
+
+/*
+ * Faults by chance: each step that a fault can befall meets it with this probability, in parts per million (0 at
+ * first). Rings marked with sim_ring_spare meet none but SHORT, LATE, RESET and STALL.
+ *
+ * READ_FLIP … READ_ASTRAY spoil what one read returns and leave the disk as it is. WRITE_LOST … WRITE_FLIP are writes
+ * (or syncs of them) that succeed and leave wrong bytes on the disk; see sim_rot_each.
+ */
+enum sim_fault_kind {
+    SIM_FAULT_READ_ERROR,   /* EIO */
+    SIM_FAULT_WRITE_ERROR,  /* EIO; leaves nothing, some or all of itself, unsynced */
+    SIM_FAULT_SYNC_ERROR,   /* EIO; what it was to make durable stays readable, or is gone at once (seed's choice), and
+                               no later sync covers it */
+    SIM_FAULT_NAME_ERROR,   /* EIO, EMFILE or ENOSPC on open, allocate, rename, unlink */
+    SIM_FAULT_NO_SPACE,     /* ENOSPC on a write or allocate, maybe after a part */
+    SIM_FAULT_SHORT,        /* less than asked, read, written or sent */
+    SIM_FAULT_INTERRUPTED,  /* EINTR or EAGAIN */
+    SIM_FAULT_LATE,         /* takes 10 ms to 3 s */
+    SIM_FAULT_CANCELLED,    /* ECANCELED that nobody asked for */
+    SIM_FAULT_ENDED,        /* a multishot delivers once more and ends: a full completion queue does that */
+    SIM_FAULT_NO_BUFFERS,   /* ENOBUFS though there are some */
+    SIM_FAULT_READ_FLIP,    /* one bit */
+    SIM_FAULT_READ_STALE,   /* some sectors as they were before they were last written */
+    SIM_FAULT_READ_ASTRAY,  /* another place's bytes */
+    SIM_FAULT_WRITE_LOST,   /* nothing is written */
+    SIM_FAULT_WRITE_ASTRAY, /* it lands at another place of this or another file of the directory */
+    SIM_FAULT_WRITE_FLIP,   /* one bit */
+    SIM_FAULT_RESET,        /* a connection breaks */
+    SIM_FAULT_STALL,        /* a stream stands still for 10 ms to 30 s */
+    SIM_FAULT_COUNT
+};
+void sim_odds(enum sim_fault_kind kind, unsigned per_million);
+void sim_odds_none(void);
+/* "read-error", …: for options, stories and tables. */
+const char *sim_fault_name(enum sim_fault_kind kind);
+/* How often it has happened since sim_create. */
+uint64_t sim_fault_count(enum sim_fault_kind kind);
+/* Exempts a ring: that of the test's own clients. */
+void sim_ring_spare(struct ring *ring);
+
+/*
+ * Rot: places where the disk does not hold what was written, by WRITE_LOST, WRITE_ASTRAY, WRITE_FLIP or sim_rot_add. A
+ * later write over such a place ends it there. To be called between a crash and the next boot, they tell what that boot
+ * will find. `truth` is what should be there; first and last byte of a place are wrong, some between may be right.
+ */
+void sim_rot_each(void (*each)(void *context, const char *path, uint64_t offset, const uint8_t *truth, size_t size),
+                  void *context);
+/* Spoils bytes, durably, and remembers what was there. */
+void sim_rot_add(const char *path, uint64_t offset, const void *data, size_t size);
+/* Puts the truth back everywhere. */
+void sim_rot_heal(void);
+/* Forgets all rot: what the disk holds is the truth from now on. */
+void sim_rot_accept(void);
+
+/* Where every op in flight is, and the disk's names and sizes, for a story; to stderr. */
+void sim_describe(void);
 
 /* Steps of a kind issued since sim_create; RING_KIND_NONE: of all kinds. */
 uint64_t sim_issued(enum ring_kind kind);
 
 /* ---- files, behind the back of the code under test -------------------------------------------------------------- */
 
-/* Paths are absolute. These work on durable content under durable names; use them between a crash and the next boot. */
+/* Paths are absolute. Use these between a crash and the next boot: they show what that boot will find, and what they
+ * change is durable. */
 bool sim_file_exists(const char *path);
 uint64_t sim_file_size(const char *path);
 void sim_file_read(const char *path, uint64_t offset, void *out, size_t size);

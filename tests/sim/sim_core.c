@@ -1,5 +1,5 @@
 /*
- * sim_core.c - the machine itself: chance, clock, descriptors, faults, stepping, crashing.
+ * sim_core.c - the machine itself: chance, clock, descriptors, stepping, crashing.
  *
  * Happy path: a test makes a machine, opens rings on it through ring.h, and steps it. Each step picks one ring that has
  * something to do and turns it; when none has, the clock jumps to the next event. Every choice comes from one generator
@@ -14,6 +14,7 @@
 #include "sim_disk.h"
 #include "sim_net.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -123,7 +124,9 @@ void sim_create(uint64_t seed)
     sim->random_state = seed;
     sim->now_ns = 1000000000;
     sim->fd_boot = SIM_FD_FIRST;
+    sim->changes = 1;
     list_init(&sim->requests);
+    list_init(&sim->disk_requests);
     list_init(&sim->rings);
     sim->disk = sim_disk_create();
     sim->net = sim_net_create();
@@ -148,6 +151,27 @@ void sim_crash(enum sim_crash_mode mode)
     sim->now_ns += 1000000000;
 }
 
+unsigned sim_pending(void)
+{
+    return (unsigned)(sim_disk_pending() + sim_request_pending());
+}
+
+void sim_crash_subset(uint64_t keep_mask)
+{
+    size_t on_disk = sim_disk_pending();
+    sim_disk_keep(keep_mask);
+    sim_request_finish(on_disk < 64 ? keep_mask >> on_disk : 0);
+    sim_crash(SIM_CHOSEN);
+}
+
+void sim_describe(void)
+{
+    fprintf(stderr, "machine at %.6f ms, step %llu, trace %016llx\n", (double)sim->now_ns / 1e6,
+            (unsigned long long)sim->issued[RING_KIND_NONE], (unsigned long long)sim->trace);
+    sim_request_describe();
+    sim_disk_describe();
+}
+
 void sim_destroy(void)
 {
     KVS_ASSERT(sim != NULL);
@@ -168,32 +192,14 @@ void sim_signal(int number)
 {
     KVS_ASSERT(sim->signal_count < SIM_SIGNALS_MAX);
     sim->signals[sim->signal_count++] = number;
+    sim->changes++;
 }
 
-/* ---- faults ---------------------------------------------------------------------------------------------------- */
+/* ---- stepping -------------------------------------------------------------------------------------------------- */
 
-void sim_fail(enum ring_kind kind, uint64_t nth, int sys_errno)
+void sim_watch(void (*watch)(enum sim_event event, enum ring_kind kind))
 {
-    KVS_ASSERT(nth > 0 && sys_errno > 0);
-    KVS_ASSERT(sim->fault_count < SIM_FAULTS_MAX);
-    sim->faults[sim->fault_count++] = (struct sim_fault){.kind = kind, .countdown = nth, .sys_errno = sys_errno};
-}
-
-void sim_fail_none(void)
-{
-    sim->fault_count = 0;
-}
-
-void sim_set_short(unsigned percent)
-{
-    KVS_ASSERT(percent <= 100);
-    sim->short_percent = percent;
-}
-
-void sim_set_interrupted(unsigned percent)
-{
-    KVS_ASSERT(percent <= 100);
-    sim->interrupted_percent = percent;
+    sim->watch = watch;
 }
 
 uint64_t sim_issued(enum ring_kind kind)
@@ -201,8 +207,6 @@ uint64_t sim_issued(enum ring_kind kind)
     KVS_ASSERT(kind < RING_KIND_COUNT);
     return sim->issued[kind];
 }
-
-/* ---- stepping -------------------------------------------------------------------------------------------------- */
 
 static uint64_t earliest(void)
 {

@@ -18,6 +18,7 @@ struct sim_file;
 struct sim_socket;
 struct sim_listener;
 struct sim_disk;
+struct sim_data;
 struct sim_net;
 
 enum sim_fd_type { SIM_FD_CLOSED, SIM_FD_FILE, SIM_FD_DIR, SIM_FD_LOCK, SIM_FD_SOCKET, SIM_FD_LISTENER, SIM_FD_SIGNAL };
@@ -31,24 +32,32 @@ struct sim_fd {
 
 /* One step of an operation in flight. */
 struct sim_request {
-    struct list link; /* all requests of the machine, oldest first */
+    struct list link;      /* all requests of the machine, oldest first */
+    struct list ring_link; /* those of its ring, oldest first */
+    struct list disk_link; /* those on the disk that have not had their effect, oldest first */
     struct ring *ring;
     struct ring_op *op;
     enum ring_kind kind; /* kind and file: to be known when the op is gone */
     int file;
     uint64_t sequence;
-    uint64_t ready_ns; /* not before */
-    int fault;         /* errno to fail with, or 0 */
-    bool looked;       /* a receive has found a buffer free at its beginning */
-    bool executed;     /* the effect is there, the completion is not yet delivered */
+    uint64_t ready_ns;         /* not before */
+    int fault;                 /* errno to fail with, or 0 */
+    enum sim_fault_kind twist; /* what befalls it by chance; SIM_FAULT_COUNT: nothing */
+    bool looked;               /* a receive has found a buffer free at its beginning */
+    bool executed;             /* the effect is there, the completion is not yet delivered */
     struct ring_result result;
-    uint8_t *copy; /* a write's bytes at the start: they must not change in flight */
+    struct sim_data *data; /* a write's bytes at the start: they must not change in flight */
 };
 
 struct sim_fault {
     enum ring_kind kind;
     uint64_t countdown;
     int sys_errno;
+};
+
+struct receive_buffer {
+    bool free;
+    uint32_t used; /* bytes that were received into it */
 };
 
 struct ring {
@@ -58,7 +67,12 @@ struct ring {
     uint64_t wait_until; /* under sim_step: when the ring wants to run though nothing happens */
     void (*body)(void *context);
     void *body_context;
+    bool spared; /* by most faults */
+    struct list requests;
+    uint64_t first_ns; /* when the first of them can complete, … */
+    uint64_t first_at; /* … as long as sim->changes is this; 0: not known */
     uint8_t *buffers;
+    struct receive_buffer *buffer_states;
     uint16_t *free_ids; /* first in, first out */
     unsigned free_head;
     unsigned buffers_free;
@@ -72,7 +86,9 @@ struct sim_machine {
     uint64_t trace;
     uint64_t now_ns;
     uint64_t sequence; /* orders everything that happens */
+    uint64_t changes;  /* of anything that requests of other rings may wait for: sockets, signals */
     struct list requests;
+    struct list disk_requests;
     struct list rings;
     unsigned rings_opened;
     struct sim_fd *fds;
@@ -82,7 +98,11 @@ struct sim_machine {
     unsigned fault_count;
     unsigned short_percent;
     unsigned interrupted_percent;
+    unsigned odds[SIM_FAULT_COUNT]; /* in a million */
+    bool odds_any;
+    uint64_t happened[SIM_FAULT_COUNT];
     uint64_t issued[RING_KIND_COUNT];
+    void (*watch)(enum sim_event event, enum ring_kind kind);
     int signals[SIM_SIGNALS_MAX];
     unsigned signal_count;
     struct sim_disk *disk;
@@ -111,6 +131,8 @@ void sim_fd_close(int fd);
 
 /* ---- requests (sim_request.c) ---------------------------------------------------------------------------------- */
 
+/* Tells the test's watch, if it is a step on the disk. */
+void sim_request_tell(enum sim_event event, enum ring_kind kind);
 /* Takes an op's next step in. */
 void sim_request_add(struct ring *ring, struct ring_op *op);
 void sim_request_cancel(struct sim_request *request);
@@ -119,18 +141,40 @@ uint64_t sim_request_when(const struct sim_request *request);
 /* Has its effect. A receive or accept that goes on may come back with result.more. */
 void sim_request_execute(struct sim_request *request);
 void sim_request_free(struct sim_request *request);
+/* A multishot that has delivered something waits for more. */
+void sim_request_go_on(struct sim_request *request);
 /* Lets some disk requests that are due have their effect before anybody hears of it. */
 void sim_request_background(void);
 /* At a crash, or when a ring is closed: have the effect or not, and never call back. NULL: of every ring. */
 void sim_request_abandon(const struct ring *ring, enum sim_crash_mode mode);
+
+/* Unsynced changes that requests in flight may still make. */
+size_t sim_request_pending(void);
+/* At a crash: those whose bits are set, counted from the oldest, have their effect. */
+void sim_request_finish(uint64_t mask);
+/* Where each one is, to stderr. */
+void sim_request_describe(void);
+
+/* ---- faults (sim_fault.c) --------------------------------------------------------------------------------------- */
+
+/* Decides what is to befall a new request. */
+void sim_fault_choose(struct sim_request *request);
+/* Likewise, by chance only: when a multishot goes on. */
+void sim_fault_draw(struct sim_request *request);
+void sim_fault_happened(enum sim_fault_kind kind);
 
 /* ---- rings (ring_sim.c) ---------------------------------------------------------------------------------------- */
 
 /* Turns a ring without advancing the clock. */
 unsigned sim_ring_turn_now(struct ring *ring, int64_t timeout_ns);
 /* When it has something to do; <= now: at once. */
-uint64_t sim_ring_when(const struct ring *ring);
+uint64_t sim_ring_when(struct ring *ring);
 void sim_ring_free(struct ring *ring);
+/* The requests of a ring, or its buffers, have changed. */
+static inline void sim_ring_touch(struct ring *ring)
+{
+    ring->first_at = 0;
+}
 extern bool sim_stepping;
 
 #endif

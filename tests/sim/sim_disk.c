@@ -40,6 +40,7 @@ void sim_disk_crash(enum sim_crash_mode mode)
         sim_file_crash(container_of(node, struct sim_file, link), mode);
     for (struct list *node = sim->disk->dirs.next; node != &sim->disk->dirs; node = node->next)
         sim_dir_crash(container_of(node, struct sim_dir, link), mode);
+    sim->disk->keep_new = false;
 }
 
 void sim_set_disk_size(uint64_t bytes)
@@ -111,14 +112,14 @@ int sim_disk_unlink(int dir_fd, const char *path)
     return 0;
 }
 
-int sim_disk_sync(int fd, uint64_t sequence, bool failing)
+int sim_disk_sync(int fd, uint64_t sequence, enum sim_sync_outcome outcome)
 {
     struct sim_file *file = sim_fd_object(fd, SIM_FD_FILE);
     struct sim_dir *dir = sim_fd_object(fd, SIM_FD_DIR);
     if (file != NULL)
-        sim_file_sync(file, sequence, failing);
+        sim_file_sync(file, sequence, outcome);
     if (dir != NULL)
-        sim_dir_sync(dir, sequence, failing);
+        sim_dir_sync(dir, sequence, outcome != SIM_SYNC_DONE);
     return file != NULL || dir != NULL ? 0 : -EINVAL;
 }
 
@@ -183,62 +184,126 @@ void sim_disk_close(struct sim_fd *fd)
         sim_file_release(file);
 }
 
+/* ---- crashes with a chosen outcome ------------------------------------------------------------------------------ */
+
+void sim_pendings_add(struct sim_pendings *pendings, uint64_t sequence, bool *keep)
+{
+    if (pendings->count == pendings->room) {
+        pendings->room = pendings->room * 2 + 16;
+        pendings->items = realloc(pendings->items, pendings->room * sizeof(*pendings->items));
+        KVS_ASSERT(pendings->items != NULL);
+    }
+    pendings->items[pendings->count] =
+        (struct sim_pending){.sequence = sequence, .index = pendings->count, .keep = keep};
+    pendings->count++;
+}
+
+static int older_first(const void *left, const void *right)
+{
+    const struct sim_pending *a = left, *b = right;
+    if (a->sequence != b->sequence)
+        return a->sequence < b->sequence ? -1 : 1;
+    return a->index < b->index ? -1 : 1;
+}
+
+static void collect_pending(struct sim_pendings *pendings)
+{
+    for (struct list *node = sim->disk->files.next; node != &sim->disk->files; node = node->next)
+        sim_file_pending(container_of(node, struct sim_file, link), pendings);
+    for (struct list *node = sim->disk->dirs.next; node != &sim->disk->dirs; node = node->next)
+        sim_dir_pending(container_of(node, struct sim_dir, link), pendings);
+}
+
+size_t sim_disk_pending(void)
+{
+    struct sim_pendings pendings = {0};
+    collect_pending(&pendings);
+    free(pendings.items);
+    return pendings.count;
+}
+
+void sim_disk_keep(uint64_t mask)
+{
+    struct sim_pendings pendings = {0};
+    collect_pending(&pendings);
+    if (pendings.count > 1)
+        qsort(pendings.items, pendings.count, sizeof(*pendings.items), older_first);
+    for (size_t i = 0; i < pendings.count; i++)
+        *pendings.items[i].keep = i < 64 && (mask >> i & 1) != 0;
+    free(pendings.items);
+    sim->disk->keep_new = true;
+}
+
 /* ---- the test's view -------------------------------------------------------------------------------------------- */
 
-static struct sim_file *lookup(const char *path)
+/*
+ * After a power loss `now` and `durable` are the same. After the death of the process alone they are not: these
+ * functions show what the next boot will find, and make what they change durable, together with what was unsynced
+ * there.
+ */
+
+struct sim_file *sim_file_at(const char *path)
 {
     const char *name;
     KVS_ASSERT(path[0] == '/');
     const struct sim_dir *dir = sim_dir_of(-1, path, &name);
-    const struct sim_name *entry = dir != NULL ? sim_name_find(&dir->durable, name) : NULL;
+    const struct sim_name *entry = dir != NULL ? sim_name_find(&dir->now, name) : NULL;
     return entry != NULL ? entry->file : NULL;
 }
 
 static struct sim_file *must_exist(const char *path)
 {
-    struct sim_file *file = lookup(path);
+    struct sim_file *file = sim_file_at(path);
     KVS_ASSERT(file != NULL);
     return file;
 }
 
 bool sim_file_exists(const char *path)
 {
-    return lookup(path) != NULL;
+    return sim_file_at(path) != NULL;
 }
 
 uint64_t sim_file_size(const char *path)
 {
-    return must_exist(path)->durable.size;
+    return must_exist(path)->now.size;
 }
 
 void sim_file_read(const char *path, uint64_t offset, void *out, size_t size)
 {
     const struct sim_file *file = must_exist(path);
-    KVS_ASSERT(offset <= file->durable.size && size <= file->durable.size - offset);
-    if (size > 0)
-        memcpy(out, file->durable.data + offset, size);
+    KVS_ASSERT(offset <= file->now.size && size <= file->now.size - offset);
+    sim_content_read(&file->now, offset, offset + size, out);
+}
+
+static void overwrite(struct sim_file *file, uint64_t offset, const void *data, size_t size)
+{
+    struct sim_data *bytes = sim_data_make(offset, data, size);
+    sim_file_settle(file, offset, offset + size);
+    sim_content_put(&file->durable, bytes, offset, offset + size);
+    sim_content_put(&file->now, bytes, offset, offset + size);
+    sim_data_release(bytes);
 }
 
 void sim_file_overwrite(const char *path, uint64_t offset, const void *data, size_t size)
 {
-    struct sim_file *file = must_exist(path);
-    sim_bytes_put(&file->durable, offset, data, size);
-    sim_bytes_put(&file->now, offset, data, size);
+    overwrite(must_exist(path), offset, data, size);
 }
 
 void sim_file_flip(const char *path, uint64_t bit)
 {
-    struct sim_file *file = must_exist(path);
-    KVS_ASSERT(bit / 8 < file->durable.size && bit / 8 < file->now.size);
-    file->durable.data[bit / 8] ^= (uint8_t)(1u << (bit % 8));
-    file->now.data[bit / 8] ^= (uint8_t)(1u << (bit % 8));
+    uint8_t byte;
+    sim_file_read(path, bit / 8, &byte, 1);
+    byte ^= (uint8_t)(1u << (bit % 8));
+    sim_file_overwrite(path, bit / 8, &byte, 1);
 }
 
 void sim_file_truncate(const char *path, uint64_t size)
 {
     struct sim_file *file = must_exist(path);
-    sim_bytes_resize(&file->durable, (size_t)size);
-    sim_bytes_resize(&file->now, (size_t)size);
+    sim_file_sync(file, UINT64_MAX, SIM_SYNC_DONE);
+    sim_file_settle(file, 0, UINT64_MAX);
+    sim_content_resize(&file->durable, size);
+    sim_content_resize(&file->now, size);
 }
 
 void sim_file_put(const char *path, const void *data, size_t size)
@@ -252,9 +317,10 @@ void sim_file_put(const char *path, const void *data, size_t size)
     free(parent);
     struct sim_dir *dir = sim_dir_of(-1, path, &name);
     struct sim_file *file = sim_file_create();
+    sim_dir_settle(dir, name);
     sim_name_set(&dir->now, name, file);
     sim_name_set(&dir->durable, name, file);
-    sim_file_overwrite(path, 0, data, size);
+    overwrite(file, 0, data, size);
 }
 
 void sim_file_remove(const char *path)
@@ -262,6 +328,7 @@ void sim_file_remove(const char *path)
     const char *name;
     KVS_ASSERT(sim_file_exists(path));
     struct sim_dir *dir = sim_dir_of(-1, path, &name);
+    sim_dir_settle(dir, name);
     sim_name_set(&dir->now, name, NULL);
     sim_name_set(&dir->durable, name, NULL);
 }
@@ -271,9 +338,68 @@ void sim_file_each(void (*each)(void *context, const char *path), void *context)
     char path[4096];
     for (struct list *node = sim->disk->dirs.next; node != &sim->disk->dirs; node = node->next) {
         const struct sim_dir *dir = container_of(node, struct sim_dir, link);
-        for (struct list *item = dir->durable.next; item != &dir->durable; item = item->next) {
+        for (struct list *item = dir->now.next, *next; item != &dir->now; item = next) {
+            next = item->next;
             snprintf(path, sizeof(path), "%s/%s", dir->path, container_of(item, struct sim_name, link)->name);
             each(context, path);
         }
+    }
+}
+
+/* ---- stories ----------------------------------------------------------------------------------------------------- */
+
+const char *sim_disk_name(int fd)
+{
+    const struct sim_fd *entry = sim_fd_get(fd);
+    if (entry->type == SIM_FD_DIR)
+        return ((const struct sim_dir *)entry->object)->path;
+    if (entry->type != SIM_FD_FILE && entry->type != SIM_FD_LOCK)
+        return "";
+    for (struct list *node = sim->disk->dirs.next; node != &sim->disk->dirs; node = node->next) {
+        const struct sim_dir *dir = container_of(node, struct sim_dir, link);
+        for (struct list *item = dir->now.next; item != &dir->now; item = item->next) {
+            const struct sim_name *name = container_of(item, struct sim_name, link);
+            if (name->file == entry->object)
+                return name->name;
+        }
+    }
+    return "(unlinked)";
+}
+
+static unsigned length_of(const struct list *list)
+{
+    unsigned length = 0;
+    for (const struct list *node = list->next; node != list; node = node->next)
+        length++;
+    return length;
+}
+
+static void describe_names(const struct sim_dir *dir, const struct list *names, const char *title)
+{
+    unsigned settled = 0;
+    fprintf(stderr, "%s %s:\n", title, dir->path[0] != '\0' ? dir->path : "/");
+    for (struct list *node = names->next; node != names; node = node->next) {
+        const struct sim_name *name = container_of(node, struct sim_name, link);
+        const struct sim_file *file = name->file;
+        if (list_empty(&file->unsynced) && list_empty(&file->now.rot)) {
+            settled++;
+            continue;
+        }
+        fprintf(stderr, "  %-24s %llu bytes, %llu durable, %u unsynced writes, %u rotten places\n", name->name,
+                (unsigned long long)file->now.size, (unsigned long long)file->durable.size, length_of(&file->unsynced),
+                length_of(&file->now.rot));
+    }
+    fprintf(stderr, "  and %u files that hold what was written to them, durably\n", settled);
+}
+
+void sim_disk_describe(void)
+{
+    for (struct list *node = sim->disk->dirs.next; node != &sim->disk->dirs; node = node->next) {
+        const struct sim_dir *dir = container_of(node, struct sim_dir, link);
+        if (list_empty(&dir->now) && list_empty(&dir->durable))
+            continue;
+        describe_names(dir, &dir->now, "names in");
+        if (!list_empty(&dir->unsynced))
+            describe_names(dir, &dir->durable, "durable names in");
     }
 }

@@ -1,54 +1,29 @@
 /*
- * sim_disk_file.c - the content of simulated files.
+ * sim_disk_file.c - simulated files: what reads see, what is durable, and what lies between.
  *
  * Each file has two contents: `now`, which reads see, and `durable`, which is what the platters hold; between them lies
- * the list of unsynced writes. Applying that list in order turns the second into the first. A sync applies the part of
- * it that it covers; a crash applies, drops or tears each entry, and what comes out is both contents of the next boot.
- * A durable write goes into both at once, and cuts out of older entries what it has overwritten, because no crash
- * brings that back.
+ * the list of unsynced effects. Applying that list in order turns the second into the first. A sync applies the part of
+ * it that it covers; a crash applies, drops, tears or scrambles each entry, and what comes out is both contents of the
+ * next boot. A durable write goes into both at once, and cuts out of older entries what it has overwritten, because no
+ * crash brings that back.
  *
- * Failure modes: a failed sync marks what it was to cover as lost: it still reads back, but only a crash will tell what
- * has become of it. A full disk takes as many bytes as fit.
+ * Failure modes: a failed sync leaves orphans: they still read back, or not even that, and only a crash will tell what
+ * has become of them. A write that goes wrong unnoticed is an effect like others, and leaves rot where it is applied.
  */
 #include "sim_disk_internal.h"
 
 #include "base/assert.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* ---- bytes ------------------------------------------------------------------------------------------------------ */
-
-void sim_bytes_resize(struct sim_bytes *bytes, size_t size)
-{
-    if (size > bytes->room) {
-        size_t room = bytes->room * 2 > size ? bytes->room * 2 : size;
-        bytes->data = realloc(bytes->data, room);
-        KVS_ASSERT(bytes->data != NULL);
-        bytes->room = room;
-    }
-    if (size > bytes->size)
-        memset(bytes->data + bytes->size, 0, size - bytes->size);
-    bytes->size = size;
-}
-
-void sim_bytes_put(struct sim_bytes *bytes, uint64_t offset, const uint8_t *data, size_t size)
-{
-    if (size == 0)
-        return;
-    if (offset + size > bytes->size)
-        sim_bytes_resize(bytes, offset + size);
-    memcpy(bytes->data + offset, data, size);
-}
-
-/* ---- files and unsynced writes ---------------------------------------------------------------------------------- */
 
 struct sim_file *sim_file_create(void)
 {
     struct sim_file *file = calloc(1, sizeof(*file));
     KVS_ASSERT(file != NULL);
     list_init(&file->unsynced);
+    sim_content_init(&file->now);
+    sim_content_init(&file->durable);
     list_push_back(&sim->disk->files, &file->link);
     return file;
 }
@@ -61,8 +36,15 @@ void sim_file_hold(struct sim_file *file)
 static void unsynced_free(struct sim_unsynced *write)
 {
     list_remove(&write->link);
-    free(write->data);
+    sim_data_release(write->data);
+    sim_data_release(write->truth);
     free(write);
+}
+
+static void forget_unsynced(struct sim_file *file)
+{
+    while (!list_empty(&file->unsynced))
+        unsynced_free(container_of(file->unsynced.next, struct sim_unsynced, link));
 }
 
 void sim_file_release(struct sim_file *file)
@@ -70,227 +52,293 @@ void sim_file_release(struct sim_file *file)
     KVS_ASSERT(file->refs > 0);
     if (--file->refs > 0)
         return;
-    for (struct list *node = file->unsynced.next, *next; node != &file->unsynced; node = next) {
-        next = node->next;
-        unsynced_free(container_of(node, struct sim_unsynced, link));
-    }
+    forget_unsynced(file);
+    for (unsigned i = 0; i < SIM_PAST_MAX; i++)
+        sim_data_release(file->past[i]);
     list_remove(&file->link);
-    free(file->now.data);
-    free(file->durable.data);
+    sim_content_clear(&file->now);
+    sim_content_clear(&file->durable);
     free(file);
 }
 
-/* Links a copy of the bytes in after `before`. */
-static void unsynced_add(struct list *before, const struct sim_unsynced *like, uint64_t offset, const uint8_t *data,
-                         size_t size)
+/* ---- effects ----------------------------------------------------------------------------------------------------- */
+
+static void apply_stray(struct sim_content *content, const struct sim_unsynced *write, uint64_t from, uint64_t to)
+{
+    struct sim_data *truth = sim_rot_truth(content, from, to);
+    sim_content_put(content, write->data, from, to);
+    sim_rot_note(content, truth, from, to);
+    sim_data_release(truth);
+}
+
+void sim_unsynced_apply(struct sim_content *content, const struct sim_unsynced *write, uint64_t from, uint64_t to)
+{
+    switch (write->kind) {
+    case SIM_WRITE:
+        sim_content_put(content, write->data, from, to);
+        break;
+    case SIM_GROWTH:
+        if (write->to > content->size)
+            sim_content_resize(content, write->to);
+        break;
+    case SIM_FLIPPED:
+        sim_content_put(content, write->data, from, to);
+        sim_rot_note(content, write->truth, from, to);
+        break;
+    case SIM_LOST:
+        if (to > content->size)
+            sim_content_resize(content, to);
+        sim_rot_note(content, write->truth, from, to);
+        break;
+    case SIM_STRAY:
+        apply_stray(content, write, from, to);
+        break;
+    }
+}
+
+/* Links a copy in after `before`. */
+static void unsynced_add(struct list *before, const struct sim_unsynced *like, uint64_t from, uint64_t to)
 {
     struct sim_unsynced *write = malloc(sizeof(*write));
     KVS_ASSERT(write != NULL);
     *write = *like;
-    write->offset = offset;
-    write->size = size;
-    if (size > 0)
-        write->end = offset + size;
-    write->data = malloc(size + 1);
-    KVS_ASSERT(write->data != NULL);
-    if (size > 0)
-        memcpy(write->data, data, size);
+    write->from = from;
+    write->to = to;
+    if (write->data != NULL)
+        sim_data_hold(write->data);
+    if (write->truth != NULL)
+        sim_data_hold(write->truth);
     list_push_back(before->next, &write->link);
 }
 
-static void unsynced_apply(struct sim_file *file, const struct sim_unsynced *write)
+static bool overlaps(const struct sim_unsynced *write, uint64_t from, uint64_t to)
 {
-    if (write->end > file->durable.size)
-        sim_bytes_resize(&file->durable, write->end);
-    sim_bytes_put(&file->durable, write->offset, write->data, write->size);
+    return write->kind != SIM_GROWTH && write->from < to && write->to > from;
 }
 
-/* Takes [from, to) out of the unsynced writes. */
-static void unsynced_cut(struct sim_file *file, uint64_t from, uint64_t to)
+/* Takes [from, to) out of the unsynced writes that are older than `until`, which may be the head of the list. */
+static void unsynced_cut(struct sim_file *file, const struct list *until, uint64_t from, uint64_t to)
 {
     struct list *node = file->unsynced.next;
-    while (node != &file->unsynced) {
+    while (node != until) {
         struct sim_unsynced *write = container_of(node, struct sim_unsynced, link);
         node = node->next;
-        uint64_t begin = write->offset, end = write->offset + write->size;
-        if (write->size == 0 || end <= from || begin >= to)
+        if (!overlaps(write, from, to))
             continue;
-        if (end > to)
-            unsynced_add(&write->link, write, to, write->data + (to - begin), end - to);
-        if (begin < from)
-            unsynced_add(&write->link, write, begin, write->data, from - begin);
+        if (write->to > to)
+            unsynced_add(&write->link, write, to, write->to);
+        if (write->from < from)
+            unsynced_add(&write->link, write, write->from, from);
         unsynced_free(write);
     }
 }
 
-static void add_unsynced_write(struct sim_file *file, uint64_t offset, const uint8_t *data, size_t size)
+void sim_file_settle(struct sim_file *file, uint64_t from, uint64_t to)
 {
-    struct sim_unsynced like = {.sequence = ++sim->sequence};
-    sim_bytes_put(&file->now, offset, data, size);
-    unsynced_add(file->unsynced.prev, &like, offset, data, size);
+    for (struct list *node = file->unsynced.next; node != &file->unsynced; node = node->next) {
+        const struct sim_unsynced *write = container_of(node, struct sim_unsynced, link);
+        if (overlaps(write, from, to))
+            sim_unsynced_apply(&file->durable, write, write->from > from ? write->from : from,
+                               write->to < to ? write->to : to);
+    }
+    unsynced_cut(file, &file->unsynced, from, to);
 }
 
-void sim_file_sync(struct sim_file *file, uint64_t sequence, bool failing)
+/* Keeps what `write` is about to overwrite. */
+static void remember(struct sim_file *file, const struct sim_unsynced *write)
+{
+    uint64_t to = write->to < file->now.size ? write->to : file->now.size;
+    if (write->data == NULL || write->from >= to || sim_content_same(&file->now, write->data, write->from, to))
+        return;
+    struct sim_data **place = &file->past[file->past_count++ % SIM_PAST_MAX];
+    sim_data_release(*place);
+    *place = sim_content_snapshot(&file->now, write->from, to);
+}
+
+void sim_file_change(struct sim_file *file, const struct sim_unsynced *like, bool durable)
+{
+    struct sim_unsynced write = *like;
+    write.sequence = ++sim->sequence;
+    write.keep = sim->disk->keep_new;
+    remember(file, &write);
+    sim_unsynced_apply(&file->now, &write, write.from, write.to);
+    if (!durable) {
+        unsynced_add(file->unsynced.prev, &write, write.from, write.to);
+        return;
+    }
+    /* What is not overwritten after all may count on having been there before. */
+    if (write.kind == SIM_LOST || write.kind == SIM_STRAY)
+        sim_file_settle(file, write.from, write.to);
+    sim_unsynced_apply(&file->durable, &write, write.from, write.to);
+    unsynced_cut(file, &file->unsynced, write.from, write.to);
+}
+
+/* ---- syncs ------------------------------------------------------------------------------------------------------- */
+
+static void apply_all(struct sim_content *content, const struct sim_file *file)
+{
+    for (const struct list *node = file->unsynced.next; node != &file->unsynced; node = node->next) {
+        const struct sim_unsynced *write = container_of(node, struct sim_unsynced, link);
+        sim_unsynced_apply(content, write, write->from, write->to);
+    }
+}
+
+/* Its bytes are gone, but the file stays as long as it is. */
+static void turn_into_growth(struct sim_unsynced *write)
+{
+    sim_data_release(write->data);
+    sim_data_release(write->truth);
+    write->data = write->truth = NULL;
+    write->kind = SIM_GROWTH;
+}
+
+void sim_file_sync(struct sim_file *file, uint64_t sequence, enum sim_sync_outcome outcome)
 {
     struct list *node = file->unsynced.next;
     while (node != &file->unsynced) {
         struct sim_unsynced *write = container_of(node, struct sim_unsynced, link);
         node = node->next;
-        if (write->sequence > sequence || write->lost)
+        if (write->sequence > sequence || write->orphan)
             continue;
-        if (failing) {
-            write->lost = true;
-        } else {
-            unsynced_apply(file, write);
+        if (outcome == SIM_SYNC_DONE) {
+            sim_unsynced_apply(&file->durable, write, write->from, write->to);
+            /* No crash brings back what it has overwritten. */
+            if (write->kind == SIM_WRITE || write->kind == SIM_FLIPPED)
+                unsynced_cut(file, &write->link, write->from, write->to);
             unsynced_free(write);
+            continue;
         }
+        write->orphan = true;
+        if (outcome == SIM_SYNC_REVERTS)
+            turn_into_growth(write);
+    }
+    if (outcome == SIM_SYNC_REVERTS) {
+        sim_content_copy(&file->now, &file->durable);
+        apply_all(&file->now, file);
+    }
+}
+
+void sim_file_uncache(struct sim_file *file)
+{
+    bool any = false;
+    for (struct list *node = file->unsynced.next; node != &file->unsynced; node = node->next) {
+        struct sim_unsynced *write = container_of(node, struct sim_unsynced, link);
+        if (write->orphan && write->kind != SIM_GROWTH) {
+            turn_into_growth(write);
+            any = true;
+        }
+    }
+    if (any) {
+        sim_content_copy(&file->now, &file->durable);
+        apply_all(&file->now, file);
     }
 }
 
 /* ---- crash ------------------------------------------------------------------------------------------------------ */
 
-static void tear(struct sim_file *file, const struct sim_unsynced *write)
+enum fate { KEPT, DROPPED, TORN, SCRAMBLED, FATE_COUNT };
+
+static enum fate choose_fate(const struct sim_unsynced *write, enum sim_crash_mode mode)
 {
-    uint64_t begin = write->offset, end = write->offset + write->size;
-    while (begin < end) {
-        uint64_t stop = align_down(begin, SIM_SECTOR_BYTES) + SIM_SECTOR_BYTES;
-        if (stop > end)
-            stop = end;
-        if (sim_chance(50))
-            sim_bytes_put(&file->durable, begin, write->data + (begin - write->offset), stop - begin);
-        begin = stop;
+    if (mode == SIM_CHOSEN)
+        return write->keep ? KEPT : DROPPED;
+    if (mode != SIM_RANDOM)
+        return mode == SIM_KEEP_ALL ? KEPT : DROPPED;
+    enum fate fate = (enum fate)sim_random(FATE_COUNT);
+    return write->kind == SIM_GROWTH && fate != KEPT ? DROPPED : fate;
+}
+
+/* Neither old nor new: noise, or zeros. */
+static void put_junk(struct sim_content *content, uint64_t from, uint64_t to)
+{
+    uint8_t junk[SIM_SECTOR_BYTES] = {0};
+    uint64_t noise = sim_random(2) == 0 ? 0 : sim_random(UINT64_MAX) | 1;
+    for (size_t i = 0; noise != 0 && i < to - from; i++) {
+        noise ^= noise << 13;
+        noise ^= noise >> 7;
+        noise ^= noise << 17;
+        junk[i] = (uint8_t)(noise >> 32);
+    }
+    struct sim_data *data = sim_data_make(from, junk, (size_t)(to - from));
+    sim_content_put(content, data, from, to);
+    sim_data_release(data);
+}
+
+static void apply_by_sectors(struct sim_file *file, const struct sim_unsynced *write, enum fate fate)
+{
+    uint64_t begin = write->from;
+    while (begin < write->to) {
+        uint64_t end = align_down(begin, SIM_SECTOR_BYTES) + SIM_SECTOR_BYTES;
+        if (end > write->to)
+            end = write->to;
+        uint64_t choice = sim_random(fate == SCRAMBLED ? 3 : 2);
+        if (choice == 0)
+            sim_unsynced_apply(&file->durable, write, begin, end);
+        else if (choice == 2)
+            put_junk(&file->durable, begin, end);
+        begin = end;
     }
 }
 
 void sim_file_crash(struct sim_file *file, enum sim_crash_mode mode)
 {
-    for (struct list *node = file->unsynced.next, *next; node != &file->unsynced; node = next) {
-        struct sim_unsynced *write = container_of(node, struct sim_unsynced, link);
-        next = node->next;
-        uint64_t fate = mode == SIM_RANDOM ? sim_random(3) : mode == SIM_KEEP_ALL ? 0 : 1;
-        if (fate == 0)
-            unsynced_apply(file, write);
-        else if (fate == 2)
-            tear(file, write);
-        unsynced_free(write);
-    }
     file->locked = false;
-    sim_bytes_resize(&file->now, 0);
-    sim_bytes_resize(&file->now, file->durable.size);
-    if (file->durable.size > 0)
-        memcpy(file->now.data, file->durable.data, file->durable.size);
-}
-
-/* ---- operations ------------------------------------------------------------------------------------------------- */
-
-static uint64_t used(void)
-{
-    uint64_t total = 0;
-    for (struct list *node = sim->disk->files.next; node != &sim->disk->files; node = node->next) {
-        const struct sim_file *file = container_of(node, struct sim_file, link);
-        size_t size = file->now.size > file->durable.size ? file->now.size : file->durable.size;
-        total += align_up(size, SIM_BLOCK_BYTES);
-    }
-    return total;
-}
-
-uint64_t sim_disk_space(void)
-{
-    uint64_t total = used();
-    return sim->disk->size > total ? sim->disk->size - total : 0;
-}
-
-/* How far the file can reach with the space that is free. */
-static uint64_t reach(const struct sim_file *file)
-{
-    uint64_t room = sim_disk_space();
-    uint64_t begin = align_up(file->now.size, SIM_BLOCK_BYTES);
-    return room < UINT64_MAX - begin ? begin + room : UINT64_MAX;
-}
-
-static struct sim_file *file_for(int fd, unsigned need)
-{
-    const struct sim_fd *entry = sim_fd_get(fd);
-    return entry->type == SIM_FD_FILE && (entry->flags & need) ? entry->object : NULL;
-}
-
-/* A length to stop short at: aligned where the descriptor asks for it. */
-static size_t shorten(int fd, size_t size)
-{
-    size_t unit = sim_fd_get(fd)->flags & RING_OPEN_DIRECT ? sim->disk->align : 1;
-    if (size <= unit || !sim_chance(sim->short_percent))
-        return size;
-    return unit * (size_t)sim_between(1, (size - 1) / unit);
-}
-
-int sim_disk_read(int fd, struct ring_chunk chunk)
-{
-    const struct sim_file *file = file_for(fd, RING_OPEN_READ);
-    if (file == NULL)
-        return -EBADF;
-    if (chunk.offset >= file->now.size)
-        return 0;
-    uint64_t left = file->now.size - chunk.offset;
-    size_t size = shorten(fd, chunk.size < left ? chunk.size : (size_t)left);
-    if (size > 0)
-        memcpy(chunk.data, file->now.data + chunk.offset, size);
-    return (int)size;
-}
-
-int sim_disk_write(int fd, struct ring_chunk chunk, const uint8_t *data, bool durable)
-{
-    struct sim_file *file = file_for(fd, RING_OPEN_WRITE);
-    if (file == NULL)
-        return -EBADF;
-    uint64_t limit = reach(file);
-    if (chunk.size > 0 && chunk.offset >= limit)
-        return -ENOSPC;
-    size_t size = chunk.offset + chunk.size > limit ? (size_t)(limit - chunk.offset) : chunk.size;
-    size = shorten(fd, size);
-    if (size == 0)
-        return 0;
-    if (!durable) {
-        add_unsynced_write(file, chunk.offset, data, size);
-        return (int)size;
-    }
-    sim->sequence++;
-    sim_bytes_put(&file->now, chunk.offset, data, size);
-    sim_bytes_put(&file->durable, chunk.offset, data, size);
-    unsynced_cut(file, chunk.offset, chunk.offset + size);
-    return (int)size;
-}
-
-void sim_disk_write_badly(int fd, struct ring_chunk chunk, const uint8_t *data)
-{
-    struct sim_file *file = file_for(fd, RING_OPEN_WRITE);
-    uint64_t limit = file != NULL ? reach(file) : 0;
-    uint64_t how = sim_random(3);
-    if (how == 0)
+    if (mode == SIM_KILL)
         return;
-    for (uint64_t at = 0; at < chunk.size && chunk.offset + at < limit; at += SIM_SECTOR_BYTES) {
-        size_t size = chunk.size - at < SIM_SECTOR_BYTES ? (size_t)(chunk.size - at) : SIM_SECTOR_BYTES;
-        if (how == 1 || sim_chance(50))
-            add_unsynced_write(file, chunk.offset + at, data + at, size);
+    for (const struct list *node = file->unsynced.next; node != &file->unsynced; node = node->next) {
+        const struct sim_unsynced *write = container_of(node, struct sim_unsynced, link);
+        enum fate fate = choose_fate(write, mode);
+        if (fate == KEPT)
+            sim_unsynced_apply(&file->durable, write, write->from, write->to);
+        else if (fate != DROPPED)
+            apply_by_sectors(file, write, fate);
+    }
+    forget_unsynced(file);
+    sim_content_copy(&file->now, &file->durable);
+}
+
+void sim_file_pending(struct sim_file *file, struct sim_pendings *pendings)
+{
+    for (struct list *node = file->unsynced.next; node != &file->unsynced; node = node->next) {
+        struct sim_unsynced *write = container_of(node, struct sim_unsynced, link);
+        sim_pendings_add(pendings, write->sequence, &write->keep);
     }
 }
 
-int sim_disk_allocate(int fd, uint64_t size)
+void sim_file_heal(struct sim_file *file)
 {
-    struct sim_file *file = file_for(fd, RING_OPEN_WRITE);
-    if (file == NULL)
-        return -EBADF;
-    if (size > reach(file))
-        return -ENOSPC;
-    if (size <= file->now.size)
-        return 0;
-    struct sim_unsynced like = {.sequence = ++sim->sequence, .end = size};
-    sim_bytes_resize(&file->now, (size_t)size);
-    unsynced_add(file->unsynced.prev, &like, 0, NULL, 0);
-    return 0;
+    struct list *node = file->unsynced.next;
+    while (node != &file->unsynced) {
+        struct sim_unsynced *write = container_of(node, struct sim_unsynced, link);
+        node = node->next;
+        if (write->kind == SIM_STRAY)
+            unsynced_free(write);
+        else if (write->kind == SIM_LOST || write->kind == SIM_FLIPPED) {
+            sim_data_release(write->data);
+            write->data = write->truth;
+            write->truth = NULL;
+            write->kind = SIM_WRITE;
+        }
+    }
+    sim_rot_heal_content(&file->durable);
+    sim_rot_heal_content(&file->now);
 }
 
-uint64_t sim_disk_size(int fd)
+void sim_file_accept(struct sim_file *file)
 {
-    const struct sim_file *file = sim_fd_object(fd, SIM_FD_FILE);
-    return file != NULL ? file->now.size : 0;
+    struct list *node = file->unsynced.next;
+    while (node != &file->unsynced) {
+        struct sim_unsynced *write = container_of(node, struct sim_unsynced, link);
+        node = node->next;
+        if (write->kind == SIM_LOST) {
+            unsynced_free(write);
+        } else if (write->kind == SIM_STRAY || write->kind == SIM_FLIPPED) {
+            if (write->truth != NULL)
+                sim_data_release(write->truth);
+            write->truth = NULL;
+            write->kind = SIM_WRITE;
+        }
+    }
+    sim_rot_cut(&file->durable, 0, UINT64_MAX);
+    sim_rot_cut(&file->now, 0, UINT64_MAX);
 }

@@ -101,6 +101,7 @@ void sim_dir_change(struct sim_dir *dir, enum sim_change_kind kind, const char *
     KVS_ASSERT(change != NULL);
     change->kind = kind;
     change->sequence = ++sim->sequence;
+    change->keep = sim->disk->keep_new;
     change->file = file;
     if (file != NULL)
         sim_file_hold(file);
@@ -108,6 +109,21 @@ void sim_dir_change(struct sim_dir *dir, enum sim_change_kind kind, const char *
     if (old != NULL)
         copy_name(change->old, old);
     list_push_back(&dir->unsynced, &change->link);
+}
+
+bool sim_dir_neighbours(const struct sim_file *a, const struct sim_file *b)
+{
+    for (const struct list *node = sim->disk->dirs.next; node != &sim->disk->dirs; node = node->next) {
+        const struct sim_dir *dir = container_of(node, struct sim_dir, link);
+        unsigned found = 0;
+        for (const struct list *item = dir->now.next; item != &dir->now; item = item->next) {
+            const struct sim_file *file = container_of(item, struct sim_name, link)->file;
+            found |= (file == a ? 1u : 0u) | (file == b ? 2u : 0u);
+        }
+        if (found == 3)
+            return true;
+    }
+    return false;
 }
 
 static void change_free(struct sim_change *change)
@@ -125,18 +141,36 @@ static void change_apply(struct sim_dir *dir, const struct sim_change *change)
     sim_name_set(&dir->durable, change->name, change->kind == SIM_UNLINK ? NULL : change->file);
 }
 
+static bool concerns(const struct sim_change *change, const char *name)
+{
+    return strcmp(change->name, name) == 0 || (change->kind == SIM_RENAME && strcmp(change->old, name) == 0);
+}
+
+/* Once a change is durable no crash brings back what older ones made of its names. */
+static void forget_older(struct sim_dir *dir, const struct sim_change *durable)
+{
+    struct list *node = dir->unsynced.next;
+    while (node != &durable->link) {
+        struct sim_change *change = container_of(node, struct sim_change, link);
+        node = node->next;
+        if (concerns(change, durable->name) || (durable->kind == SIM_RENAME && concerns(change, durable->old)))
+            change_free(change);
+    }
+}
+
 void sim_dir_sync(struct sim_dir *dir, uint64_t sequence, bool failing)
 {
     struct list *node = dir->unsynced.next;
     while (node != &dir->unsynced) {
         struct sim_change *change = container_of(node, struct sim_change, link);
         node = node->next;
-        if (change->sequence > sequence || change->lost)
+        if (change->sequence > sequence || change->orphan)
             continue;
         if (failing) {
-            change->lost = true;
+            change->orphan = true;
         } else {
             change_apply(dir, change);
+            forget_older(dir, change);
             change_free(change);
         }
     }
@@ -153,12 +187,42 @@ static void clear(struct list *names)
     list_init(names);
 }
 
+void sim_dir_settle(struct sim_dir *dir, const char *name)
+{
+    struct list *node = dir->unsynced.next;
+    while (node != &dir->unsynced) {
+        struct sim_change *change = container_of(node, struct sim_change, link);
+        node = node->next;
+        if (!concerns(change, name))
+            continue;
+        change_apply(dir, change);
+        change_free(change);
+    }
+}
+
+void sim_dir_pending(struct sim_dir *dir, struct sim_pendings *pendings)
+{
+    for (struct list *node = dir->unsynced.next; node != &dir->unsynced; node = node->next) {
+        struct sim_change *change = container_of(node, struct sim_change, link);
+        sim_pendings_add(pendings, change->sequence, &change->keep);
+    }
+}
+
+static bool survives(const struct sim_change *change, enum sim_crash_mode mode)
+{
+    if (mode == SIM_CHOSEN)
+        return change->keep;
+    return mode == SIM_KEEP_ALL || (mode == SIM_RANDOM && sim_chance(50));
+}
+
 void sim_dir_crash(struct sim_dir *dir, enum sim_crash_mode mode)
 {
+    if (mode == SIM_KILL)
+        return;
     for (struct list *node = dir->unsynced.next, *next; node != &dir->unsynced; node = next) {
         struct sim_change *change = container_of(node, struct sim_change, link);
         next = node->next;
-        if (mode == SIM_KEEP_ALL || (mode == SIM_RANDOM && sim_chance(50)))
+        if (survives(change, mode))
             change_apply(dir, change);
         change_free(change);
     }

@@ -9,7 +9,7 @@
  *
  * Failure modes: nobody listens: ECONNREFUSED. A socket closed with bytes unread resets its peer, which still reads
  * what has arrived and then gets ECONNRESET. Sending to a peer that has closed succeeds once, as on a real network, and
- * resets.
+ * resets. A test's faults break connections and let streams stand still.
  */
 #include "sim_net.h"
 
@@ -108,6 +108,7 @@ static void end_stream(struct sim_socket *socket)
 static void socket_close(struct sim_socket *socket)
 {
     struct sim_socket *peer = socket->peer;
+    sim->changes++;
     if (peer != NULL) {
         if (socket->queued > 0 && peer->reset_ns == SIM_NEVER)
             peer->arrival_ns = peer->reset_ns = later(peer);
@@ -147,6 +148,7 @@ static struct sim_socket *socket_of(int fd)
 void sim_net_shutdown(int fd)
 {
     struct sim_socket *socket = socket_of(fd);
+    sim->changes++;
     socket->shut = true;
     end_stream(socket);
     if (socket->peer != NULL)
@@ -162,6 +164,48 @@ bool sim_net_addr(int fd, bool peer, struct ring_addr *addr)
     }
     const struct sim_socket *socket = socket_of(fd);
     *addr = peer ? socket->remote : socket->local;
+    return true;
+}
+
+static void chunk_drop(struct sim_socket *socket, struct chunk *chunk)
+{
+    socket->queued -= chunk->size - chunk->used;
+    list_remove(&chunk->link);
+    free(chunk);
+}
+
+static void break_side(struct sim_socket *socket, bool at_once)
+{
+    if (socket->reset_ns > sim->now_ns)
+        socket->reset_ns = sim->now_ns;
+    for (struct list *node = socket->chunks.next, *next; node != &socket->chunks; node = next) {
+        struct chunk *chunk = container_of(node, struct chunk, link);
+        next = node->next;
+        if (at_once || chunk->arrives_ns > sim->now_ns)
+            chunk_drop(socket, chunk);
+    }
+}
+
+bool sim_net_break(int fd, bool at_once)
+{
+    struct sim_socket *socket = socket_of(fd);
+    if (socket->shut || socket->peer == NULL || socket->reset_ns <= sim->now_ns)
+        return false;
+    sim->changes++;
+    break_side(socket, at_once);
+    break_side(socket->peer, at_once);
+    return true;
+}
+
+bool sim_net_stall(int fd, uint64_t ns)
+{
+    const struct sim_socket *socket = socket_of(fd);
+    struct sim_socket *peer = socket->peer;
+    if (socket->shut || peer == NULL || peer->shut)
+        return false;
+    uint64_t until = sim->now_ns + ns;
+    if (peer->arrival_ns < until)
+        peer->arrival_ns = until;
     return true;
 }
 
@@ -240,6 +284,7 @@ int sim_net_connect(const struct ring_addr *addr)
     far->arrival_ns = later(far);
     list_push_back(&listener->backlog, &far->link);
     listener->waiting++;
+    sim->changes++;
     return sim_fd_open(SIM_FD_SOCKET, near, 0);
 }
 
@@ -251,6 +296,7 @@ int sim_net_accept(int listen_fd)
     if (node == NULL)
         return -EAGAIN;
     listener->waiting--;
+    sim->changes++;
     return sim_fd_open(SIM_FD_SOCKET, container_of(node, struct sim_socket, link), 0);
 }
 
@@ -292,6 +338,7 @@ static size_t arrived(const struct sim_socket *socket)
 static void take(struct sim_socket *socket, uint8_t *out, size_t size)
 {
     socket->queued -= size;
+    sim->changes++;
     for (struct list *node = socket->chunks.next, *next; size > 0; node = next) {
         struct chunk *chunk = container_of(node, struct chunk, link);
         next = node->next;
@@ -330,7 +377,7 @@ uint64_t sim_net_send_when(int fd)
 {
     const struct sim_socket *socket = socket_of(fd);
     const struct sim_socket *peer = socket->peer;
-    if (socket->shut || peer == NULL || peer->shut)
+    if (socket->shut || peer == NULL || peer->shut || socket->reset_ns != SIM_NEVER)
         return 0;
     return peer->queued < peer->capacity ? 0 : SIM_NEVER;
 }
@@ -360,6 +407,7 @@ static struct chunk *chunk_create(const struct iovec *iov, size_t size)
 /* The peer is gone. The first send finds that out, later ones know. */
 static int send_into_void(struct sim_socket *socket, size_t total)
 {
+    sim->changes++;
     if (socket->shut || socket->reset_ns != SIM_NEVER || total > INT32_MAX)
         return socket->reset_ns <= sim->now_ns && !socket->shut ? -ECONNRESET : -EPIPE;
     socket->reset_ns = later(socket);
@@ -371,6 +419,8 @@ int sim_net_send(int fd, const struct iovec *iov, unsigned iov_count, bool cut)
     struct sim_socket *socket = socket_of(fd);
     struct sim_socket *peer = socket->peer;
     size_t size = total_of(iov, iov_count);
+    if (socket->reset_ns <= sim->now_ns && !socket->shut)
+        return -ECONNRESET;
     if (socket->shut || peer == NULL || peer->shut)
         return send_into_void(socket, size);
     size_t room = peer->capacity - peer->queued;
@@ -383,6 +433,7 @@ int sim_net_send(int fd, const struct iovec *iov, unsigned iov_count, bool cut)
     struct chunk *chunk = chunk_create(iov, size);
     chunk->arrives_ns = peer->arrival_ns = later(peer);
     peer->queued += size;
+    sim->changes++;
     list_push_back(&peer->chunks, &chunk->link);
     return (int)size;
 }

@@ -24,6 +24,10 @@ int sim_net_send(int fd, const struct iovec *iov, unsigned iov_count, bool cut);
 /* Now, or SIM_NEVER as long as there is no room. */
 uint64_t sim_net_send_when(int fd);
 void sim_net_shutdown(int fd);
+/* Both sides meet a reset now: after what has arrived, or at once. False: there is no connection any more. */
+bool sim_net_break(int fd, bool at_once);
+/* Nothing that is sent from now on arrives before this time is over. */
+bool sim_net_stall(int fd, uint64_t ns);
 bool sim_net_addr(int fd, bool peer, struct ring_addr *addr);
 
 /* What sim_fd_close does for the types SOCKET and LISTENER. */

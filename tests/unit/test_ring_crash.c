@@ -71,6 +71,7 @@ static void test_ring_sim__synced_write_survives(void **state)
 static void test_ring_sim__durable_write_survives_alone(void **state)
 {
     (void)state;
+    unsigned kept = 0, dropped = 0;
     for (uint64_t seed = 0; seed < 100; seed++) {
         struct ring *ring;
         struct ring_op op;
@@ -82,36 +83,54 @@ static void test_ring_sim__durable_write_survives_alone(void **state)
         sim_crash(SIM_RANDOM);
         read_back();
         assert_memory_equal(found + 1024, new_data, 4096);
-        for (size_t i = 0; i < SIZE; i++)
-            if (i < 1024 || i >= 1024 + 4096)
-                assert_true(found[i] == 0xee || found[i] == old_data[i]);
+        kept += memcmp(found, junk, 1024) == 0;
+        dropped += memcmp(found, old_data, 1024) == 0;
         sim_destroy();
     }
+    assert_true(kept > 10 && dropped > 10);
 }
 
-static void test_ring_sim__unsynced_write_is_torn_by_sectors(void **state)
+/* What became of a write of new_data over old_data, in sectors. */
+struct fate {
+    unsigned kept, dropped, junk;
+};
+
+static struct fate read_fate(void)
+{
+    static const uint8_t zeros[SECTOR];
+    struct fate fate = {0};
+    read_back();
+    for (size_t at = 0; at < SIZE; at += SECTOR) {
+        if (memcmp(found + at, new_data + at, SECTOR) == 0)
+            fate.kept++;
+        else if (memcmp(found + at, old_data + at, SECTOR) == 0)
+            fate.dropped++;
+        else
+            fate.junk++;
+    }
+    assert_memory_not_equal(zeros, new_data, SECTOR);
+    return fate;
+}
+
+static void test_ring_sim__unsynced_write_is_kept_dropped_torn_or_scrambled(void **state)
 {
     (void)state;
-    unsigned kept = 0, dropped = 0, torn = 0;
+    enum { SECTORS = SIZE / SECTOR };
+    unsigned kept = 0, dropped = 0, torn = 0, scrambled = 0;
     for (uint64_t seed = 0; seed < 100; seed++) {
         struct ring *ring;
         struct ring_op op;
         int fd = boot(&ring, seed);
         assert_int_equal(await_write(ring, &op, fd, new_data, SIZE, 0, 0), KVS_ERR_OK);
         sim_crash(SIM_RANDOM);
-        read_back();
-        unsigned sectors = 0;
-        for (size_t at = 0; at < SIZE; at += SECTOR) {
-            bool is_new = memcmp(found + at, new_data + at, SECTOR) == 0;
-            assert_true(is_new || memcmp(found + at, old_data + at, SECTOR) == 0);
-            sectors += is_new;
-        }
-        kept += sectors == SIZE / SECTOR;
-        dropped += sectors == 0;
-        torn += sectors > 0 && sectors < SIZE / SECTOR;
+        struct fate fate = read_fate();
+        kept += fate.kept == SECTORS;
+        dropped += fate.dropped == SECTORS;
+        torn += fate.junk == 0 && fate.kept > 0 && fate.dropped > 0;
+        scrambled += fate.junk > 0 && fate.kept > 0 && fate.dropped > 0;
         sim_destroy();
     }
-    assert_true(kept > 10 && dropped > 10 && torn > 10);
+    assert_true(kept > 10 && dropped > 10 && torn > 10 && scrambled > 10);
 }
 
 static void test_ring_sim__write_in_flight_may_or_may_not_arrive(void **state)
@@ -168,6 +187,38 @@ static void test_ring_sim__no_later_sync_covers_what_a_failed_one_lost(void **st
     sim_crash(SIM_DROP_ALL);
     read_back();
     assert_memory_equal(found, old_data, SIZE);
+    sim_destroy();
+}
+
+/* What was lost to a failed sync may survive the crash all the same, but not over what was synced after it. */
+static void test_ring_sim__lost_changes_do_not_come_back_over_later_ones(void **state)
+{
+    (void)state;
+    struct ring *ring;
+    struct ring_op op;
+    int dir;
+    uint8_t lost[SIZE];
+    memset(lost, 0xee, SIZE);
+    int fd = boot(&ring, 3);
+    assert_int_equal(ring_dir_open(ring, "/data", &dir), KVS_ERR_OK);
+    assert_int_equal(await_write(ring, &op, fd, lost, SIZE, 0, 0), KVS_ERR_OK);
+    assert_int_equal(await_open(ring, &op, dir, "g", RW | RING_OPEN_CREATE), KVS_ERR_OK);
+    sim_fail(RING_KIND_SYNC, 1, EIO);
+    assert_int_equal(await_sync(ring, fd), KVS_ERR_IO);
+    sim_fail(RING_KIND_SYNC, 1, EIO);
+    assert_int_equal(await_sync(ring, dir), KVS_ERR_IO);
+    assert_int_equal(await_write(ring, &op, fd, new_data, 4096, 0, 0), KVS_ERR_OK);
+    assert_int_equal(await_sync(ring, fd), KVS_ERR_OK);
+    ring_op_init(&op, nothing_done);
+    ring_file_unlink(ring, &op, dir, "g");
+    ring_await(ring, &op);
+    assert_int_equal(op.error, KVS_ERR_OK);
+    assert_int_equal(await_sync(ring, dir), KVS_ERR_OK);
+    sim_crash(SIM_KEEP_ALL);
+    read_back();
+    assert_memory_equal(found, new_data, 4096);
+    assert_memory_equal(found + 4096, lost, SIZE - 4096);
+    assert_false(sim_file_exists("/data/g"));
     sim_destroy();
 }
 
@@ -321,10 +372,11 @@ int main(void)
         cmocka_unit_test(test_ring_sim__unsynced_write_can_be_dropped_or_kept),
         cmocka_unit_test(test_ring_sim__synced_write_survives),
         cmocka_unit_test(test_ring_sim__durable_write_survives_alone),
-        cmocka_unit_test(test_ring_sim__unsynced_write_is_torn_by_sectors),
+        cmocka_unit_test(test_ring_sim__unsynced_write_is_kept_dropped_torn_or_scrambled),
         cmocka_unit_test(test_ring_sim__write_in_flight_may_or_may_not_arrive),
         cmocka_unit_test(test_ring_sim__sync_covers_only_what_came_before),
         cmocka_unit_test(test_ring_sim__no_later_sync_covers_what_a_failed_one_lost),
+        cmocka_unit_test(test_ring_sim__lost_changes_do_not_come_back_over_later_ones),
         cmocka_unit_test(test_ring_sim__size_is_durable_with_the_data),
         cmocka_unit_test(test_ring_sim__names_need_their_directory_synced),
         cmocka_unit_test(test_ring_sim__rename_replaces_whole),

@@ -317,6 +317,111 @@ static void test_ring_sim__accept_is_cancelled_or_fails(void **state)
     sim_destroy();
 }
 
+/* ---- faults by chance -------------------------------------------------------------------------------------------- */
+
+/* ring_io starts an ended receive again unseen. */
+static void test_ring_sim__ended_receives_are_not_seen(void **state)
+{
+    (void)state;
+    uint8_t data[BYTES];
+    struct iovec iov[3];
+    fill(data, BYTES, 4);
+    boot(7, 4);
+    uint64_t before = sim_issued(RING_KIND_RECV);
+    sim_odds(SIM_FAULT_ENDED, 1000000);
+    start_send(data, iov);
+    assert_true(sim_run_until(server_has_all, NULL, 100000));
+    assert_memory_equal(server.got, data, BYTES);
+    assert_false(server.ended);
+    /* All but the first, which was issued before the odds were set. */
+    assert_in_range(sim_issued(RING_KIND_RECV) - before, server.deliveries - 1, server.deliveries);
+    assert_in_range(sim_fault_count(SIM_FAULT_ENDED), server.deliveries - 1, server.deliveries);
+    sim_destroy();
+}
+
+static void test_ring_sim__receive_ends_for_want_of_buffers_though_there_are_some(void **state)
+{
+    (void)state;
+    uint8_t data[BYTES];
+    struct iovec iov[3];
+    fill(data, BYTES, 5);
+    boot(8, 4);
+    sim_odds(SIM_FAULT_NO_BUFFERS, 300000);
+    start_send(data, iov);
+    unsigned ends = 0;
+    while (!server_has_all(NULL)) {
+        (void)sim_step();
+        if (!server.ended || server_has_all(NULL))
+            continue;
+        assert_int_equal(server.error, KVS_ERR_NO_BUFFERS);
+        assert_int_equal(ring_buffers_free(server.ring), 4);
+        server.ended = false;
+        ends++;
+        ring_recv(server.ring, &server.recv, server.fd);
+    }
+    assert_memory_equal(server.got, data, BYTES);
+    assert_true(ends > 5);
+    sim_destroy();
+}
+
+/* Both sides meet it: after what has arrived, or at once. What was received is a piece of the truth. */
+static void test_ring_sim__connections_break(void **state)
+{
+    (void)state;
+    uint8_t data[BYTES];
+    struct iovec iov[3];
+    unsigned by_receiver = 0, some = 0;
+    fill(data, BYTES, 6);
+    for (uint64_t seed = 0; seed < 40; seed++) {
+        boot(seed, 4);
+        sim_ring_spare(server.ring);
+        sim_ring_spare(client.ring);
+        ring_recv(client.ring, &client.recv, client.fd);
+        start_send(data, iov);
+        uint64_t steps = sim_random(60);
+        for (uint64_t i = 0; i < steps; i++)
+            (void)sim_step();
+        if (server_has_all(NULL) || !ring_op_active(&client.send)) {
+            sim_destroy();
+            continue;
+        }
+        sim_odds(SIM_FAULT_RESET, 1000000);
+        assert_true(sim_run_until(server_ended, NULL, 10000));
+        assert_true(sim_run_until(send_ended, NULL, 10000));
+        ring_await(client.ring, &client.recv);
+        assert_int_equal(server.error, KVS_ERR_CLOSED);
+        assert_int_equal(client.send.error, KVS_ERR_CLOSED);
+        assert_int_equal(client.error, KVS_ERR_CLOSED);
+        assert_memory_equal(server.got, data, server.got_bytes);
+        assert_int_equal(sim_fault_count(SIM_FAULT_RESET), 1);
+        some += server.got_bytes > 0;
+        by_receiver++;
+        ring_close_fd(server.ring, server.fd);
+        ring_close_fd(client.ring, client.fd);
+        sim_destroy();
+    }
+    assert_true(by_receiver > 5 && some > 5);
+}
+
+static void test_ring_sim__streams_stand_still(void **state)
+{
+    (void)state;
+    boot(9, 4);
+    struct iovec iov = {.iov_base = (void *)(uintptr_t) "hello", .iov_len = 5};
+    sim_odds(SIM_FAULT_STALL, 1000000);
+    uint64_t begin = ring_now_ns(server.ring);
+    ring_send(client.ring, &client.send, client.fd, &iov, 1);
+    ring_await(client.ring, &client.send);
+    assert_int_equal(client.send.error, KVS_ERR_OK);
+    sim_odds_none();
+    for (unsigned i = 0; i < 1000 && server.got_bytes < 5; i++)
+        assert_true(sim_step());
+    assert_int_equal(server.got_bytes, 5);
+    assert_in_range(ring_now_ns(server.ring) - begin, 10000000, 30100000000);
+    assert_int_equal(sim_fault_count(SIM_FAULT_STALL), 1);
+    sim_destroy();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -330,6 +435,10 @@ int main(void)
         cmocka_unit_test(test_ring_sim__shutdown_ends_a_receive),
         cmocka_unit_test(test_ring_sim__addresses_are_known),
         cmocka_unit_test(test_ring_sim__accept_is_cancelled_or_fails),
+        cmocka_unit_test(test_ring_sim__ended_receives_are_not_seen),
+        cmocka_unit_test(test_ring_sim__receive_ends_for_want_of_buffers_though_there_are_some),
+        cmocka_unit_test(test_ring_sim__connections_break),
+        cmocka_unit_test(test_ring_sim__streams_stand_still),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,145 @@
+/*
+ * host.c - one process's life on the simulated machine.
+ *
+ * Happy path: rings, store, shards; each ring gets a loop body that turns its shard as the real thread's loop does; the
+ * machine steps until the supervisor says that the node serves.
+ *
+ * Failure modes: a store that cannot be opened, or shards that cannot start, end the boot; whatever was opened is
+ * closed in the order of a real process's end.
+ */
+#include "host.h"
+
+#include "verdict.h"
+
+#include "base/assert.h"
+#include "base/diag.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static void shard_body(void *context)
+{
+    struct host_shard *shard = context;
+    struct node *node = shard->host->node;
+    struct ring *ring = node->shards[shard->id].ring;
+    if (!shard->running) {
+        ring_turn(ring, -1);
+        return;
+    }
+    shard->running = node_shard_turn(node, shard->id, !node_shard_busy(node, shard->id));
+    if (node_shard_busy(node, shard->id)) /* the time-out it gave is out of date: run it again at once */
+        sim_ring_body(ring, shard_body, shard);
+}
+
+static void supervisor_body(void *context)
+{
+    struct host *host = context;
+    enum node_status before = host->status;
+    ring_turn(host->ring, before == NODE_SERVING ? -1 : 5000000);
+    host->status = node_supervise(host->node);
+    if (host->status != before)
+        sim_ring_body(host->ring, supervisor_body, host);
+}
+
+static struct config config_of(const struct host_setting *setting)
+{
+    struct config config = {
+        .address_count = 1,
+        .data_dir = "/data",
+        .threads = setting->threads,
+        .segment_bytes = setting->segment_bytes,
+        /* The store gets three quarters of it, and of those images get three. */
+        .memory_bytes = setting->threads * setting->memory_segments * setting->segment_bytes * 16 / 9 + 65536,
+        .engine = "kvs",
+        .relaxed_interval_ms = 100,
+        .max_clients = 64,
+        .protected_mode = true,
+        .log_level = setting->talkative ? DIAG_DEBUG : DIAG_ERROR,
+    };
+    KVS_ASSERT(ring_addr_parse_tcp("127.0.0.1:0", &config.addresses[0]) == KVS_ERR_OK);
+    return config;
+}
+
+/* True when every shard's thread would have ended. */
+static bool shards_ended(const struct host *host)
+{
+    for (unsigned i = 0; i < host->config.threads; i++) {
+        if (host->shards[i].running && host->node->shards[i].ring != NULL)
+            return false;
+    }
+    return true;
+}
+
+bool host_stopped(const struct host *host)
+{
+    return (host->status == NODE_STOPPED || host->status == NODE_BROKEN) && shards_ended(host);
+}
+
+static bool open_node(struct host *host)
+{
+    char message[RING_MESSAGE_BYTES];
+    struct ring_options options = {.entries = 64};
+    KVS_ASSERT(ring_open(&host->ring, &options, message) == KVS_ERR_OK);
+    host->error = node_create(&host->node, &host->config, host->ring, host->message);
+    if (host->error != KVS_ERR_OK) {
+        ring_close(host->ring);
+        return false;
+    }
+    for (unsigned i = 0; i < host->config.threads; i++) {
+        host->shards[i] = (struct host_shard){.host = host, .id = i};
+        node_shard_open(host->node, i);
+        /* One that could not be opened has no ring and never turns. */
+        host->shards[i].running = host->node->shards[i].ring != NULL;
+        if (host->shards[i].running)
+            sim_ring_body(host->node->shards[i].ring, shard_body, &host->shards[i]);
+    }
+    sim_ring_body(host->ring, supervisor_body, host);
+    return true;
+}
+
+bool host_boot(struct host *host, const struct host_setting *setting, uint64_t steps_max)
+{
+    *host = (struct host){.config = config_of(setting), .status = NODE_STARTING};
+    diag_set_level(host->config.log_level);
+    if (!open_node(host))
+        return false;
+    for (uint64_t step = 0; host->status != NODE_SERVING && !host_stopped(host); step++) {
+        if (step == steps_max || !sim_step())
+            broken("liveness: the node neither serves nor gives up (status %d)", (int)host->status);
+    }
+    if (host->status == NODE_SERVING)
+        return true;
+    snprintf(host->message, sizeof(host->message), "%s", node_message(host->node));
+    host->error = KVS_ERR_FAILED;
+    host_free(host);
+    return false;
+}
+
+void host_stop(struct host *host, bool at_once)
+{
+    node_stop(host->node, at_once);
+    host->status = node_supervise(host->node);
+    sim_ring_body(host->ring, supervisor_body, host); /* it slept: from now on it looks on time */
+}
+
+void host_free(struct host *host)
+{
+    for (unsigned i = 0; i < host->config.threads; i++)
+        node_shard_close(host->node, i);
+    node_destroy(host->node);
+    host->node = NULL;
+    ring_close(host->ring);
+}
+
+void host_abandon(struct host *host)
+{
+    for (unsigned i = 0; i < host->config.threads; i++)
+        node_shard_abandon(host->node, i);
+    node_destroy(host->node);
+    host->node = NULL;
+}
+
+struct ring_addr host_addr(const struct host *host)
+{
+    return host->node->addresses[0];
+}

@@ -1,0 +1,47 @@
+/*
+ * host.h - one process's life on the simulated machine: a node with its shards and its supervisor in turn on this
+ * thread, from boot to stop or crash.
+ */
+#ifndef KVS_TESTS_SIM_RUN_HOST_H
+#define KVS_TESTS_SIM_RUN_HOST_H
+
+#include "node/node_internal.h"
+#include "ring_sim.h"
+
+#define HOST_SHARDS_MAX 4u
+
+struct host {
+    struct config config;
+    struct ring *ring; /* of the supervisor */
+    struct node *node;
+    enum node_status status;
+    enum kvs_err error; /* of a boot that was refused */
+    char message[NODE_MESSAGE_BYTES];
+    struct host_shard {
+        struct host *host;
+        unsigned id;
+        bool running;
+    } shards[HOST_SHARDS_MAX];
+};
+
+/* What plans settle about the node. */
+struct host_setting {
+    unsigned threads;
+    uint64_t segment_bytes;
+    unsigned memory_segments; /* of the store's memory, for each shard */
+    bool talkative;
+};
+
+/* True when the node serves. Otherwise nothing of it is left: error and message say why it did not start. A boot that
+ * takes more than steps_max steps breaks the run. */
+bool host_boot(struct host *host, const struct host_setting *setting, uint64_t steps_max);
+/* Begins an orderly stop; host_stopped tells when it is complete, then host_free. */
+void host_stop(struct host *host, bool at_once);
+bool host_stopped(const struct host *host);
+void host_free(struct host *host);
+/* After sim_crash: frees the dead node's memory. */
+void host_abandon(struct host *host);
+/* The first address it listens on. */
+struct ring_addr host_addr(const struct host *host);
+
+#endif

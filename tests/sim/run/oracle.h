@@ -1,0 +1,75 @@
+/*
+ * oracle.h - what clients were told about every key, and whether it can be true.
+ *
+ * Each key has a history for each boot of the node: operations with the moments of their beginning and answer
+ * (history.h). At the end of a boot, and whenever the clients are idle, the histories must be linearizable from what
+ * the key may have held before; what it may hold then is where the next boot begins. So an acknowledged write that a
+ * crash takes, a deleted key that comes back, a read that a crash takes back, an old value after a newer one: all of
+ * them are histories that cannot be explained.
+ *
+ * Two kinds of keys. Durable ones are only written durably. Relaxed ones may lose acknowledged writes to a crash, but
+ * only a suffix of what their shard's log took in: oracle_judge_prefix.
+ *
+ * Values tell their key, number and size, and every byte follows from these, so that wrong bytes show by themselves.
+ */
+#ifndef KVS_TESTS_SIM_RUN_ORACLE_H
+#define KVS_TESTS_SIM_RUN_ORACLE_H
+
+#include "base/bytes.h"
+#include "history.h"
+
+struct oracle;
+
+#define ORACLE_KEY_BYTES_MAX 2048
+#define ORACLE_OP_NONE       UINT32_MAX
+
+struct oracle *oracle_create(unsigned keys, unsigned relaxed_keys, unsigned value_bytes, unsigned value_bytes_max);
+void oracle_free(struct oracle *oracle);
+
+/* Keys are numbered; those from 0 to relaxed_keys - 1 are the relaxed ones. */
+unsigned oracle_keys(const struct oracle *oracle);
+bool oracle_is_relaxed(const struct oracle *oracle, unsigned key);
+/* Writes the key's name and returns its size. */
+size_t oracle_name(const struct oracle *oracle, unsigned key, uint8_t out[ORACLE_KEY_BYTES_MAX]);
+/* The number of the key with this name; breaks the run when there is none. */
+unsigned oracle_key_named(const struct oracle *oracle, struct slice name);
+
+/* ---- values ---------------------------------------------------------------------------------------------------- */
+
+/* A new version's number for a key. */
+unsigned oracle_version(struct oracle *oracle, unsigned key);
+size_t oracle_value_bytes(const struct oracle *oracle, unsigned key, unsigned version);
+/* Writes oracle_value_bytes() bytes. */
+void oracle_value(const struct oracle *oracle, unsigned key, unsigned version, uint8_t *out);
+/* Which version these bytes are; breaks the run (no lies) when they are no value of this key. */
+unsigned oracle_recognize(const struct oracle *oracle, unsigned key, struct slice value);
+
+/* ---- histories ------------------------------------------------------------------------------------------------- */
+
+/* A number for this operation, for oracle_end or oracle_leave. `version`: of a write. */
+uint32_t oracle_begin(struct oracle *oracle, unsigned key, enum history_kind kind, unsigned version, uint32_t session);
+/* A definite answer. `version`: of a read, 0 = not there; `found`: of a remove or exists. */
+void oracle_end(struct oracle *oracle, uint32_t op, unsigned version, int found);
+/* There will be no definite answer. */
+void oracle_leave(struct oracle *oracle, uint32_t op);
+
+/* The shard that owns a key in this boot, for oracle_judge_prefix. */
+void oracle_set_owner(struct oracle *oracle, unsigned key, unsigned shard);
+
+enum oracle_end {
+    ORACLE_GOES_ON, /* the node still runs; operations may be under way */
+    ORACLE_STOPPED, /* an orderly stop without failures: relaxed writes are as good as durable ones */
+    ORACLE_CRASHED,
+};
+
+/* Judges every key's history of this boot so far; after an end, begins the next. `calm`: no fault has happened in this
+ * boot, so relaxed writes older than their interval are on disk. */
+void oracle_judge(struct oracle *oracle, enum oracle_end end, bool calm);
+/* After the first full read of a boot: relaxed keys hold a prefix of each shard's log of the boot before. */
+void oracle_judge_prefix(struct oracle *oracle);
+/* Damage that need not have been noticed has hit this key's latest records: it may now hold any earlier value. */
+void oracle_taint(struct oracle *oracle, unsigned key);
+/* With no operation under way: whether the key is there; -1 when either may be. */
+int oracle_present(const struct oracle *oracle, unsigned key);
+
+#endif

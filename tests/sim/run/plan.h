@@ -1,0 +1,64 @@
+/*
+ * plan.h - what one run of the simulator is to do: settings, and a list of steps. Made from a seed, or read from a
+ * file.
+ *
+ * Every step carries its own seed for the choices made inside it, so that a plan with steps left out still means
+ * something: the shrinker (shrink.h) lives on that. Pure: no machine, no I/O.
+ *
+ * As text, one line each: "plan 1", then the settings as "name value", then the steps as "kind a b c seed"; "#" begins
+ * a comment. Files in tests/sim/seeds hold plans in this form, or a lone "seed N".
+ */
+#ifndef KVS_TESTS_SIM_RUN_PLAN_H
+#define KVS_TESTS_SIM_RUN_PLAN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define PLAN_STEPS_MAX 512
+#define PLAN_CLIENTS   6 /* clients of a run, each with one connection at a time */
+
+enum plan_kind {
+    PLAN_WORK,       /* client a begins b operations, in a style that the seed chooses */
+    PLAN_RUN,        /* the machine makes a steps */
+    PLAN_SETTLE,     /* faults off for a while: everything begun must come to its end */
+    PLAN_ODDS,       /* fault kind a happens b times in a million from now on */
+    PLAN_FAULTS_OFF, /* all odds to zero */
+    PLAN_FAIL,       /* the bth step of ring kind a fails with errno c */
+    PLAN_DISK_SIZE,  /* the disk holds a KiB more than it holds now; 0: no limit */
+    PLAN_CLOSE,      /* client a's connection ends: b = 0 in order, 1 at once */
+    PLAN_TIME,       /* a milliseconds go by */
+    PLAN_CHECK,      /* faults off; all keys are read and counted and held against the oracle */
+    PLAN_CRASH,      /* power loss in mode a (enum sim_crash_mode), then b bits rot, then a boot with c shards */
+    PLAN_STOP,       /* an orderly stop (a = 1: at once), then b bits rot, then a boot with c shards */
+    PLAN_KIND_COUNT
+};
+
+struct plan_step {
+    enum plan_kind kind;
+    uint32_t a, b, c;
+    uint64_t seed;
+};
+
+struct plan {
+    uint64_t seed;    /* of the machine */
+    uint32_t threads; /* shards of the first boot */
+    uint32_t segment_kib;
+    uint32_t memory_segments; /* budget, in segments a shard */
+    uint32_t keys;            /* in all; few, so that they are written often */
+    uint32_t value_bytes;     /* typical; some are far larger */
+    uint32_t hash_bits;       /* the hash is cut down to this many; 64: whole */
+    uint32_t direct_align;    /* 0: no O_DIRECT */
+    uint32_t socket_bytes;    /* 0: by chance */
+    uint32_t step_count;
+    struct plan_step steps[PLAN_STEPS_MAX];
+};
+
+void plan_make(struct plan *plan, uint64_t seed);
+/* Writes at most `size` bytes, ended by NUL, and returns the length it wants. */
+size_t plan_print(const struct plan *plan, char *out, size_t size);
+/* False: *line tells which one cannot be read. "seed N" makes the plan of that seed. */
+bool plan_parse(struct plan *plan, const char *text, unsigned *line);
+const char *plan_kind_name(enum plan_kind kind);
+
+#endif

@@ -1,0 +1,183 @@
+/*
+ * plan_make.c - from a seed to a plan: what a run looks like.
+ *
+ * A run is a handful of boots. In each, clients work in bursts between which the machine makes some steps; about half
+ * of the boots see faults, of one or a few families; then the node crashes or stops, maybe rots while it is down, and
+ * comes back with another number of shards. Families of faults are kept apart more often than not: a run in which
+ * everything fails at once reaches little.
+ */
+#include "plan.h"
+
+#include "ring/ring_backend.h"
+#include "ring_sim.h"
+
+#include "base/assert.h"
+#include "base/bytes.h"
+
+#include <errno.h>
+
+struct maker {
+    struct plan *plan;
+    uint64_t state;
+};
+
+static uint64_t draw(struct maker *maker, uint64_t below)
+{
+    uint64_t z = maker->state += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return (z ^ (z >> 31)) % below;
+}
+
+static uint32_t between(struct maker *maker, uint32_t low, uint32_t high)
+{
+    return low + (uint32_t)draw(maker, (uint64_t)high - low + 1);
+}
+
+static uint32_t one_of(struct maker *maker, const uint32_t *values, unsigned count)
+{
+    return values[draw(maker, count)];
+}
+
+static void add(struct maker *maker, enum plan_kind kind, uint32_t a, uint32_t b, uint32_t c)
+{
+    struct plan *plan = maker->plan;
+    uint64_t seed = draw(maker, UINT64_MAX);
+    if (plan->step_count < PLAN_STEPS_MAX)
+        plan->steps[plan->step_count++] = (struct plan_step){.kind = kind, .a = a, .b = b, .c = c, .seed = seed};
+}
+
+static void make_settings(struct maker *maker)
+{
+    static const uint32_t hash_bits[] = {64, 64, 24, 8};
+    static const uint32_t aligns[] = {4096, 4096, 512, 0};
+    static const uint32_t sockets[] = {0, 0, 1000, 65536};
+    struct plan *plan = maker->plan;
+    plan->threads = between(maker, 1, 3);
+    plan->segment_kib = draw(maker, 4) == 0 ? 512 : 256;
+    plan->memory_segments = between(maker, 4, 8);
+    plan->keys = draw(maker, 4) == 0 ? between(maker, 500, 2000) : between(maker, 4, 200);
+    plan->value_bytes = draw(maker, 3) == 0 ? between(maker, 2000, 8000) : between(maker, 20, 1000);
+    plan->hash_bits = one_of(maker, hash_bits, ARRAY_COUNT(hash_bits));
+    plan->direct_align = one_of(maker, aligns, ARRAY_COUNT(aligns));
+    plan->socket_bytes = one_of(maker, sockets, ARRAY_COUNT(sockets));
+}
+
+/* ---- faults ---------------------------------------------------------------------------------------------------- */
+
+static void add_odds(struct maker *maker, enum sim_fault_kind kind, uint32_t most)
+{
+    add(maker, PLAN_ODDS, (uint32_t)kind, between(maker, most / 20 + 1, most), 0);
+}
+
+static void make_faults(struct maker *maker)
+{
+    static const int errnos[] = {EIO, EIO, ENOSPC, ENOMEM, EDQUOT, ECANCELED};
+    static const uint32_t kinds[] = {RING_KIND_WRITE,    RING_KIND_WRITE,  RING_KIND_SYNC, RING_KIND_READ,
+                                     RING_KIND_ALLOCATE, RING_KIND_RENAME, RING_KIND_OPEN, RING_KIND_UNLINK,
+                                     RING_KIND_ACCEPT,   RING_KIND_RECV,   RING_KIND_SEND};
+    switch (draw(maker, 9)) {
+    case 0: /* slow and cut, nothing wrong */
+        add_odds(maker, SIM_FAULT_SHORT, 200000);
+        add_odds(maker, SIM_FAULT_INTERRUPTED, 100000);
+        add_odds(maker, SIM_FAULT_LATE, 5000);
+        break;
+    case 1: /* the network */
+        add_odds(maker, SIM_FAULT_RESET, 3000);
+        add_odds(maker, SIM_FAULT_STALL, 20000);
+        add_odds(maker, SIM_FAULT_ENDED, 50000);
+        add_odds(maker, SIM_FAULT_NO_BUFFERS, 50000);
+        break;
+    case 2: /* reads */
+        add_odds(maker, SIM_FAULT_READ_ERROR, 50000);
+        add_odds(maker, SIM_FAULT_READ_FLIP, 50000);
+        break;
+    case 3:
+        add_odds(maker, SIM_FAULT_READ_STALE, 100000);
+        add_odds(maker, SIM_FAULT_READ_ASTRAY, 100000);
+        break;
+    case 4: /* writes that are known to fail */
+        add_odds(maker, draw(maker, 2) == 0 ? SIM_FAULT_WRITE_ERROR : SIM_FAULT_SYNC_ERROR, 20000);
+        break;
+    case 5:
+        add_odds(maker, draw(maker, 2) == 0 ? SIM_FAULT_NO_SPACE : SIM_FAULT_NAME_ERROR, 100000);
+        break;
+    case 6: /* writes that lie */
+        add_odds(maker, (enum sim_fault_kind)(SIM_FAULT_WRITE_LOST + draw(maker, 3)), 20000);
+        break;
+    case 7:
+        add(maker, PLAN_FAIL, one_of(maker, kinds, ARRAY_COUNT(kinds)), between(maker, 1, 60),
+            (uint32_t)errnos[draw(maker, ARRAY_COUNT(errnos))]);
+        break;
+    default:
+        add_odds(maker, SIM_FAULT_CANCELLED, 2000);
+        break;
+    }
+}
+
+/* ---- boots ----------------------------------------------------------------------------------------------------- */
+
+static void make_work(struct maker *maker)
+{
+    uint32_t bursts = between(maker, 2, 14);
+    for (uint32_t burst = 0; burst < bursts; burst++) {
+        uint32_t clients = between(maker, 1, 4);
+        for (uint32_t i = 0; i < clients; i++)
+            add(maker, PLAN_WORK, (uint32_t)draw(maker, PLAN_CLIENTS),
+                between(maker, 1, draw(maker, 3) == 0 ? 300 : 40), 0);
+        if (draw(maker, 12) == 0)
+            add(maker, PLAN_CLOSE, (uint32_t)draw(maker, PLAN_CLIENTS), (uint32_t)draw(maker, 2), 0);
+        if (draw(maker, 25) == 0)
+            add(maker, PLAN_TIME, between(maker, 50, 5000), 0, 0);
+        if (draw(maker, 4) == 0)
+            add(maker, PLAN_SETTLE, 0, 0, 0);
+        else
+            add(maker, PLAN_RUN, between(maker, 1, draw(maker, 2) == 0 ? 50 : 2000), 0, 0);
+    }
+}
+
+static void make_end(struct maker *maker)
+{
+    uint32_t rot = draw(maker, 8) == 0 ? between(maker, 1, 4) : 0;
+    uint32_t threads = between(maker, 1, 4);
+    if (draw(maker, 4) == 0) {
+        add(maker, PLAN_STOP, draw(maker, 3) == 0, rot, threads);
+        return;
+    }
+    static const uint32_t modes[] = {SIM_RANDOM,   SIM_RANDOM, SIM_RANDOM, SIM_DROP_ALL,
+                                     SIM_KEEP_ALL, SIM_KILL,   SIM_KILL};
+    add(maker, PLAN_CRASH, one_of(maker, modes, ARRAY_COUNT(modes)), rot, threads);
+}
+
+static void make_boot(struct maker *maker)
+{
+    bool faulty = draw(maker, 2) == 0;
+    bool small_disk = draw(maker, 8) == 0;
+    if (small_disk)
+        add(maker, PLAN_DISK_SIZE, between(maker, 1, 2000), 0, 0);
+    if (draw(maker, 3) > 0)
+        make_work(maker);
+    for (uint64_t families = faulty ? 1 + draw(maker, 2) : 0; families > 0; families--)
+        make_faults(maker);
+    make_work(maker);
+    if (small_disk && draw(maker, 2) == 0)
+        add(maker, PLAN_DISK_SIZE, 0, 0, 0);
+    if (draw(maker, 2) == 0)
+        add(maker, PLAN_CHECK, 0, 0, 0);
+    if (faulty && draw(maker, 3) > 0) /* else the faults go on into the next boot */
+        add(maker, PLAN_FAULTS_OFF, 0, 0, 0);
+    if (draw(maker, 3) == 0)
+        make_work(maker);
+    make_end(maker);
+}
+
+void plan_make(struct plan *plan, uint64_t seed)
+{
+    struct maker maker = {.plan = plan, .state = seed * 0x9e3779b97f4a7c15u + 0x1234567};
+    *plan = (struct plan){.seed = seed};
+    make_settings(&maker);
+    uint32_t boots = between(&maker, 1, 5);
+    for (uint32_t boot = 0; boot < boots; boot++)
+        make_boot(&maker);
+    add(&maker, PLAN_CHECK, 0, 0, 0);
+}

@@ -1,0 +1,516 @@
+/*
+ * world.c - carries out a plan.
+ *
+ * Happy path: the machine, a boot, the plan's steps one after the other, a last check, an orderly stop, one more boot
+ * to see that it kept everything. Every crash and stop goes the same way: the dead node's memory is freed, bits may
+ * rot, the survey tells what the next boot owes, the node boots, the oracle judges the boot that ended.
+ *
+ * Failure modes: all of them end the process (verdict.h). A boot that is refused gets one more chance for each reason
+ * that the plan has given it: faults are turned off, the disk is made larger, rot is healed. Then it must serve.
+ */
+#include "world.h"
+
+#include "host.h"
+#include "oracle.h"
+#include "sim_client.h"
+#include "sim_core.h"
+#include "survey.h"
+#include "verdict.h"
+
+#include "base/assert.h"
+#include "base/hash.h"
+#include "engine/engine.h"
+#include "ring/ring_backend.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LIVENESS_STEPS      3000000u
+#define CALM_AGAIN_NS       3000000000u /* space is back: writes must be taken again by then */
+#define CLIENT_BUFFERS      64u
+#define CLIENT_BUFFER_BYTES 4096u
+
+uint64_t __real_hash_key(struct slice key, uint64_t seed);
+uint64_t __wrap_hash_key(struct slice key, uint64_t seed);
+
+struct world {
+    const struct plan *plan;
+    struct tally *tally;
+    struct host host;
+    bool talkative;
+    struct oracle *oracle;
+    struct ring *client_ring;
+    struct client *clients[PLAN_CLIENTS];
+    struct circumstances circumstances;
+    unsigned odds[SIM_FAULT_COUNT];
+    bool single_fault; /* PLAN_FAIL has set one since the boot */
+    bool disk_limited;
+    bool calm;  /* nothing out of the ordinary since the boot */
+    bool fresh; /* nothing was asked since the boot */
+};
+
+/* The only state that a wrapped function can reach. */
+static uint64_t hash_mask = UINT64_MAX;
+
+/* The upper bits choose the shard: they are left alone, or all keys would be of one. */
+uint64_t __wrap_hash_key(struct slice key, uint64_t seed)
+{
+    return __real_hash_key(key, seed) & hash_mask;
+}
+
+/* ---- circumstances --------------------------------------------------------------------------------------------- */
+
+static bool any_odds(const struct world *world, enum sim_fault_kind from, enum sim_fault_kind to)
+{
+    for (unsigned kind = from; kind <= (unsigned)to; kind++) {
+        if (world->odds[kind] > 0)
+            return true;
+    }
+    return false;
+}
+
+/* Adds what the odds of now can do. */
+static void widen(struct world *world)
+{
+    struct circumstances *now = &world->circumstances;
+    bool cancelled = world->odds[SIM_FAULT_CANCELLED] > 0 || world->single_fault;
+    now->writes_may_fail |= cancelled || any_odds(world, SIM_FAULT_WRITE_ERROR, SIM_FAULT_NO_SPACE);
+    now->reads_may_fail |= cancelled || world->odds[SIM_FAULT_READ_ERROR] > 0;
+    now->space_may_lack |=
+        world->disk_limited || world->single_fault || any_odds(world, SIM_FAULT_NAME_ERROR, SIM_FAULT_NO_SPACE);
+    now->damage_may_show |= any_odds(world, SIM_FAULT_READ_FLIP, SIM_FAULT_WRITE_FLIP);
+    now->network_may_break |= cancelled || any_odds(world, SIM_FAULT_RESET, SIM_FAULT_STALL);
+    if (any_odds(world, SIM_FAULT_READ_ERROR, SIM_FAULT_STALL) || world->single_fault || world->disk_limited)
+        world->calm = false;
+}
+
+static void set_odds(struct world *world, enum sim_fault_kind kind, unsigned per_million)
+{
+    world->odds[kind] = per_million;
+    sim_odds(kind, per_million);
+    widen(world);
+}
+
+static void suspend_faults(void)
+{
+    sim_odds_none();
+    sim_fail_none();
+}
+
+static void resume_faults(const struct world *world)
+{
+    for (unsigned kind = 0; kind < SIM_FAULT_COUNT; kind++)
+        sim_odds((enum sim_fault_kind)kind, world->odds[kind]);
+}
+
+static void faults_off(struct world *world)
+{
+    memset(world->odds, 0, sizeof(world->odds));
+    suspend_faults();
+}
+
+/* ---- running --------------------------------------------------------------------------------------------------- */
+
+static void describe(const struct world *world)
+{
+    for (unsigned i = 0; i < PLAN_CLIENTS; i++) {
+        if (world->clients[i] != NULL)
+            client_describe(world->clients[i]);
+    }
+}
+
+static bool step(struct world *world)
+{
+    world->tally->steps++;
+    return sim_step();
+}
+
+static bool clients_idle(const struct world *world)
+{
+    for (unsigned i = 0; i < PLAN_CLIENTS; i++) {
+        if (!client_idle(world->clients[i]))
+            return false;
+    }
+    return true;
+}
+
+static void settle(struct world *world)
+{
+    suspend_faults();
+    for (uint64_t i = 0; !clients_idle(world); i++) {
+        if (i == LIVENESS_STEPS || !step(world)) {
+            describe(world);
+            broken("liveness: operations stay without an answer though nothing fails any more");
+        }
+    }
+    resume_faults(world);
+}
+
+static void run_steps(struct world *world, uint64_t count)
+{
+    for (uint64_t i = 0; i < count && step(world); i++) {
+    }
+}
+
+/* ---- clients --------------------------------------------------------------------------------------------------- */
+
+static void client_body(void *context)
+{
+    struct world *world = context;
+    ring_turn(world->client_ring, -1);
+}
+
+static void clients_begin(struct world *world)
+{
+    char message[RING_MESSAGE_BYTES];
+    struct ring_options options = {.buffer_count = CLIENT_BUFFERS, .buffer_bytes = CLIENT_BUFFER_BYTES};
+    KVS_ASSERT(ring_open(&world->client_ring, &options, message) == KVS_ERR_OK);
+    sim_ring_spare(world->client_ring);
+    sim_ring_body(world->client_ring, client_body, world);
+    for (unsigned i = 0; i < PLAN_CLIENTS; i++) {
+        struct client_setting setting = {
+            .ring = world->client_ring,
+            .oracle = world->oracle,
+            .tally = world->tally,
+            .circumstances = &world->circumstances,
+            .addr = host_addr(&world->host),
+            .number = i,
+        };
+        world->clients[i] = client_create(&setting);
+    }
+}
+
+/* The ring is gone with the machine's power, or closed first. */
+static void clients_end(struct world *world)
+{
+    for (unsigned i = 0; i < PLAN_CLIENTS; i++) {
+        client_free(world->clients[i]);
+        world->clients[i] = NULL;
+    }
+    world->client_ring = NULL;
+}
+
+/* ---- booting --------------------------------------------------------------------------------------------------- */
+
+/* What is asked of the disk during a boot may fail; bytes read then are taken for the truth, so they are left right. */
+static void suspend_lies(void)
+{
+    for (unsigned kind = SIM_FAULT_READ_FLIP; kind <= SIM_FAULT_READ_ASTRAY; kind++)
+        sim_odds((enum sim_fault_kind)kind, 0);
+}
+
+static bool boot_once(struct world *world, unsigned threads)
+{
+    struct host_setting setting = {
+        .threads = threads,
+        .segment_bytes = (uint64_t)world->plan->segment_kib * 1024,
+        .memory_segments = world->plan->memory_segments,
+        .talkative = world->talkative,
+    };
+    world->tally->boots++;
+    bool serves = host_boot(&world->host, &setting, LIVENESS_STEPS);
+    if (serves)
+        story("boot with %u shards: serves", threads);
+    else
+        story("boot with %u shards: refused: %s", threads, world->host.message);
+    return serves;
+}
+
+/* Takes away one reason for a refusal; false when there is none left. */
+static bool take_reason_away(struct world *world, struct survey *survey, bool *faults)
+{
+    if (*faults) {
+        *faults = false;
+        faults_off(world);
+        world->single_fault = false;
+        sim_crash(SIM_RANDOM);
+        return true;
+    }
+    if (world->disk_limited && world->host.error == KVS_ERR_NO_SPACE) {
+        world->disk_limited = false;
+        sim_set_disk_size(UINT64_MAX);
+        return true;
+    }
+    if (survey->may_refuse) {
+        world->tally->refusals++;
+        sim_rot_heal();
+        survey_free(survey);
+        return true;
+    }
+    return false;
+}
+
+static void accept_rot(struct world *world, const struct survey *survey)
+{
+    if (survey->rotten_places == 0)
+        return;
+    if (survey->must_refuse)
+        broken("P5 honest recovery: damage below the durable watermark went unnoticed: %s", survey->place);
+    world->tally->rotten_boots++;
+    for (unsigned i = 0; i < survey->key_count; i++)
+        oracle_taint(world->oracle, survey->keys[i]);
+    sim_rot_accept();
+}
+
+static void note_owners(struct world *world)
+{
+    uint8_t name[ORACLE_KEY_BYTES_MAX];
+    for (unsigned key = 0; key < oracle_keys(world->oracle); key++) {
+        struct slice text = slice_make(name, oracle_name(world->oracle, key, name));
+        uint64_t hash = hash_key(text, engine_hash_seed(world->host.node->engine));
+        oracle_set_owner(world->oracle, key, hash_shard(hash, world->host.config.threads));
+    }
+}
+
+static void reset_circumstances(struct world *world)
+{
+    world->circumstances = (struct circumstances){0};
+    world->single_fault = false;
+    world->calm = true;
+    world->fresh = true;
+    widen(world);
+}
+
+/* From a machine that is down to a node that serves, with the ended boot judged. */
+static void boot(struct world *world, unsigned threads, enum oracle_end end)
+{
+    struct survey survey;
+    bool calm_before = world->calm;
+    bool faults = any_odds(world, 0, SIM_FAULT_COUNT - 1) || world->single_fault;
+    survey_take(&survey, world->oracle);
+    suspend_lies();
+    while (!boot_once(world, threads)) {
+        if (!take_reason_away(world, &survey, &faults))
+            broken("P5 honest recovery: the node does not start: %s", world->host.message);
+    }
+    accept_rot(world, &survey);
+    survey_free(&survey);
+    oracle_judge(world->oracle, end, calm_before);
+    note_owners(world);
+    reset_circumstances(world);
+    resume_faults(world);
+    clients_begin(world);
+}
+
+/* ---- checking -------------------------------------------------------------------------------------------------- */
+
+static struct engine_stats stats_of(const struct world *world)
+{
+    struct engine_stats stats;
+    engine_stats(world->host.node->engine, &stats);
+    return stats;
+}
+
+static void check_count(struct world *world)
+{
+    const struct circumstances *why = &world->circumstances;
+    int64_t least = 0, most = 0;
+    if (why->writes_may_fail || why->reads_may_fail || why->damage_may_show || why->space_may_lack)
+        return;
+    for (unsigned key = 0; key < oracle_keys(world->oracle); key++) {
+        int present = oracle_present(world->oracle, key);
+        least += present == 1;
+        most += present != 0;
+    }
+    int64_t counted = client_counted(world->clients[0]);
+    struct engine_stats stats = stats_of(world);
+    if (counted >= 0 && stats.settles_skipped == 0 && (counted < least || counted > most))
+        broken("the node counts %lld keys; there are %lld..%lld", (long long)counted, (long long)least,
+               (long long)most);
+}
+
+static void check(struct world *world)
+{
+    bool fresh = world->fresh;
+    settle(world);
+    suspend_faults();
+    for (uint64_t i = 0; stats_of(world).settling > 0; i++) {
+        if (i == LIVENESS_STEPS || !step(world))
+            broken("liveness: blind overwrites stay unsettled");
+    }
+    client_read_all(world->clients[0]);
+    settle(world);
+    oracle_judge(world->oracle, ORACLE_GOES_ON, world->calm);
+    if (fresh)
+        oracle_judge_prefix(world->oracle);
+    check_count(world);
+    world->fresh = false;
+    world->tally->checks++;
+    resume_faults(world);
+}
+
+/* ---- the steps of a plan --------------------------------------------------------------------------------------- */
+
+static void rot(unsigned bits, uint64_t seed)
+{
+    if (bits > 0)
+        survey_rot(bits, seed);
+}
+
+static void do_crash(struct world *world, const struct plan_step *what)
+{
+    if (what->a == SIM_KILL)
+        world->tally->kills++;
+    else
+        world->tally->crashes++;
+    sim_crash((enum sim_crash_mode)what->a);
+    clients_end(world);
+    host_abandon(&world->host);
+    rot(what->b, what->seed);
+    boot(world, what->c, ORACLE_CRASHED);
+    if (what->seed % 3 > 0)
+        check(world);
+}
+
+static void end_orderly(struct world *world, bool at_once)
+{
+    world->tally->stops++;
+    world->circumstances.leaving = true;
+    host_stop(&world->host, at_once);
+    for (uint64_t i = 0; !host_stopped(&world->host); i++) {
+        if (i == LIVENESS_STEPS || !step(world)) {
+            describe(world);
+            broken("liveness: an orderly stop does not come to its end");
+        }
+    }
+    ring_close(world->client_ring);
+    clients_end(world);
+}
+
+static void do_stop(struct world *world, const struct plan_step *what)
+{
+    end_orderly(world, what->a != 0);
+    enum oracle_end end = stats_of(world).failed_shards > 0 ? ORACLE_CRASHED : ORACLE_STOPPED;
+    host_free(&world->host);
+    if (what->seed % 2 == 0 || what->b > 0)
+        sim_crash(SIM_DROP_ALL); /* after a stop, power loss takes nothing */
+    rot(what->b, what->seed);
+    boot(world, what->c, end);
+    if (what->seed % 3 > 0)
+        check(world);
+}
+
+static void do_disk_size(struct world *world, uint32_t more_kib)
+{
+    if (more_kib > 0) {
+        world->disk_limited = true;
+        sim_set_disk_size(sim_disk_used() + (uint64_t)more_kib * 1024);
+        widen(world);
+        return;
+    }
+    bool was_limited = world->disk_limited;
+    world->disk_limited = false;
+    sim_set_disk_size(UINT64_MAX);
+    if (!was_limited || any_odds(world, 0, SIM_FAULT_COUNT - 1) || world->single_fault)
+        return;
+    settle(world);
+    uint64_t until = sim->now_ns + CALM_AGAIN_NS;
+    for (uint64_t i = 0; sim->now_ns < until && i < LIVENESS_STEPS; i++) {
+        if (!step(world))
+            sim_advance(CALM_AGAIN_NS);
+    }
+    world->circumstances.space_may_lack = false; /* P7: writing resumes by itself */
+}
+
+static void do_step(struct world *world, const struct plan_step *what)
+{
+    story("%s %u %u %u", plan_kind_name(what->kind), what->a, what->b, what->c);
+    switch (what->kind) {
+    case PLAN_WORK:
+        world->fresh = false;
+        client_work(world->clients[what->a % PLAN_CLIENTS], what->b, what->seed);
+        break;
+    case PLAN_RUN:
+        run_steps(world, what->a);
+        break;
+    case PLAN_SETTLE:
+        settle(world);
+        break;
+    case PLAN_ODDS:
+        if (what->a < SIM_FAULT_COUNT)
+            set_odds(world, (enum sim_fault_kind)what->a, what->b);
+        break;
+    case PLAN_FAULTS_OFF:
+        faults_off(world);
+        break;
+    case PLAN_FAIL:
+        world->single_fault = true;
+        sim_fail((enum ring_kind)what->a, what->b, (int)what->c);
+        widen(world);
+        break;
+    case PLAN_DISK_SIZE:
+        do_disk_size(world, what->a);
+        break;
+    case PLAN_CLOSE:
+        client_close(world->clients[what->a % PLAN_CLIENTS], what->b != 0);
+        break;
+    case PLAN_TIME:
+        sim_advance((uint64_t)what->a * 1000000);
+        break;
+    case PLAN_CHECK:
+        check(world);
+        break;
+    case PLAN_CRASH:
+        do_crash(world, what);
+        break;
+    case PLAN_STOP:
+        do_stop(world, what);
+        break;
+    case PLAN_KIND_COUNT:
+        break;
+    }
+}
+
+/* ---- a whole run ----------------------------------------------------------------------------------------------- */
+
+static uint64_t mask_of(unsigned bits)
+{
+    return bits >= 48 ? UINT64_MAX : UINT64_MAX << 60 | ((1ull << bits) - 1);
+}
+
+static void begin(struct world *world)
+{
+    const struct plan *plan = world->plan;
+    sim_create(plan->seed);
+    sim_set_direct_align(plan->direct_align);
+    sim_set_socket_bytes(plan->socket_bytes);
+    hash_mask = mask_of(plan->hash_bits);
+    unsigned relaxed = plan->keys >= 8 && plan->seed % 2 == 0 ? plan->keys / 4 : 0;
+    unsigned value_bytes_max = plan->segment_kib * 1024 / 5;
+    world->oracle = oracle_create(plan->keys, relaxed, plan->value_bytes, value_bytes_max);
+    world->calm = true;
+    boot(world, plan->threads, ORACLE_STOPPED);
+}
+
+static void end(struct world *world)
+{
+    faults_off(world);
+    check(world);
+    end_orderly(world, false);
+    host_free(&world->host);
+    sim_crash(SIM_DROP_ALL);
+    boot(world, world->plan->threads, world->circumstances.writes_may_fail ? ORACLE_CRASHED : ORACLE_STOPPED);
+    check(world);
+    end_orderly(world, true);
+    host_free(&world->host);
+    oracle_judge(world->oracle, ORACLE_STOPPED, true);
+}
+
+uint64_t world_run(const struct plan *plan, const struct world_options *options, struct tally *tally)
+{
+    struct world world = {.plan = plan, .tally = tally, .talkative = options->story};
+    story_on = options->story;
+    begin(&world);
+    for (uint32_t i = 0; i < plan->step_count; i++)
+        do_step(&world, &plan->steps[i]);
+    end(&world);
+    tally->runs++;
+    tally->simulated_ns += sim->now_ns;
+    for (unsigned kind = 0; kind < SIM_FAULT_COUNT; kind++)
+        tally->faults[kind] += sim_fault_count((enum sim_fault_kind)kind);
+    uint64_t trace = sim_trace();
+    oracle_free(world.oracle);
+    sim_destroy();
+    return trace;
+}

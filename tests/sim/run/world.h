@@ -1,0 +1,40 @@
+/*
+ * world.h - carries out a plan: a whole node on the simulated machine, clients, faults, crashes, and the oracle that
+ * judges what they see.
+ *
+ * One world at a time in a process. A promise that is broken ends the process: the story goes to stderr, the exit
+ * status is WORLD_EXIT_BROKEN; an assertion of the code under test aborts it. So each run happens in a process that may
+ * die (runner.h).
+ */
+#ifndef KVS_TESTS_SIM_RUN_WORLD_H
+#define KVS_TESTS_SIM_RUN_WORLD_H
+
+#include "plan.h"
+
+#include "ring_sim.h"
+
+#define WORLD_EXIT_BROKEN 3
+
+/* What happened in a run, to be added up over many. */
+struct tally {
+    uint64_t runs;
+    uint64_t operations;                             /* begun by clients */
+    uint64_t acknowledged;                           /* of them, with a definite answer */
+    uint64_t refused;                                /* answered with an error */
+    uint64_t unanswered;                             /* lost with their connection or the node */
+    uint64_t boots, crashes, kills, stops, refusals; /* refusals: boots refused because of damage, rightly */
+    uint64_t rotten_boots;                           /* boots over damage that need not be noticed */
+    uint64_t checks;                                 /* full comparisons of all keys with the oracle */
+    uint64_t steps;                                  /* of the machine */
+    uint64_t simulated_ns;
+    uint64_t faults[SIM_FAULT_COUNT];
+};
+
+struct world_options {
+    bool story; /* tell what happens, step by step, on stderr */
+};
+
+/* Runs it to its end; adds to *tally. Returns the machine's trace hash, equal for equal plans. */
+uint64_t world_run(const struct plan *plan, const struct world_options *options, struct tally *tally);
+
+#endif
