@@ -21,7 +21,7 @@
 #define LOCK_NAME "lock"
 
 enum { MIB = 1024 * 1024 };
-#define SEGMENT_BYTES_MIN     (256ull * 1024)
+#define SEGMENT_BYTES_MIN     (64ull * 1024)
 #define SEGMENT_BYTES_MAX     (1024ull * MIB)
 #define SEGMENT_BYTES_DEFAULT (64ull * MIB)
 

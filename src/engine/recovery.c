@@ -491,7 +491,8 @@ static enum kvs_err settle_tail(struct recovery *recovery, struct found_segment 
             memset(image + at, 0, size);
         at += size;
     }
-    if (!found->tail || found->marked || canary_on(CANARY_TAIL_NOT_SYNCED))
+    /* Also where the last batch is a mark: its write may be the one that failed. */
+    if (!found->tail || canary_on(CANARY_TAIL_NOT_SYNCED))
         return KVS_ERR_OK;
     struct ring_op op;
     blocking_init(&op);

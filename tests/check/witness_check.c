@@ -246,7 +246,8 @@ static int compare_moments(const void *one, const void *other)
 
 static void find_lives(struct record *record)
 {
-    qsort(record->downs, record->down_count, sizeof(*record->downs), compare_moments);
+    if (record->down_count > 0)
+        qsort(record->downs, record->down_count, sizeof(*record->downs), compare_moments);
     for (size_t i = 0; i < record->session_count; i++) {
         struct met *session = &record->sessions[i];
         uint32_t life = 0;

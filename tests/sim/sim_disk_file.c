@@ -274,7 +274,7 @@ static void apply_by_sectors(struct sim_file *file, const struct sim_unsynced *w
         uint64_t choice = sim_random(fate == SCRAMBLED ? 3 : 2);
         if (choice == 0)
             sim_unsynced_apply(&file->durable, write, begin, end);
-        else if (choice == 2)
+        else if (choice == 2 && write->kind != SIM_STRAY && write->kind != SIM_LOST) /* it was meant for this place */
             put_junk(&file->durable, begin, end);
         begin = end;
     }

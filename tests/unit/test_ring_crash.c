@@ -356,6 +356,11 @@ static void test_ring_sim__damage_can_be_done_to_files(void **state)
     assert_memory_equal(found + 200, "xyz", 3);
     sim_file_truncate("/data/f", 10);
     assert_int_equal(sim_file_size("/data/f"), 10);
+    sim_file_truncate("/data/f", 30);
+    static const uint8_t zeros[20];
+    sim_file_read("/data/f", 0, found, 30);
+    assert_memory_equal(found, old_data, 10);
+    assert_memory_equal(found + 10, zeros, 20);
     sim_file_put("/other/deep/g", "hello", 5);
     assert_int_equal(sim_file_size("/other/deep/g"), 5);
     unsigned files = 0;

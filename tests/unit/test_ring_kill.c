@@ -138,6 +138,23 @@ static void test_ring_kill__damage_after_it_is_durable(void **state)
     sim_destroy();
 }
 
+/* A crash that keeps what was unsynced does not bring it back over what the test has put there. */
+static void test_ring_kill__damage_after_it_is_not_overwritten(void **state)
+{
+    (void)state;
+    struct ring *ring;
+    struct ring_op op;
+    uint8_t zeros[100] = {0};
+    int fd = boot(&ring, 6);
+    assert_int_equal(await_write(ring, &op, fd, new_data, SIZE, 0, 0), KVS_ERR_OK);
+    sim_crash(SIM_KILL);
+    sim_file_overwrite("/data/f", 100, zeros, sizeof(zeros));
+    sim_crash(SIM_KEEP_ALL);
+    assert_memory_equal(read_back() + 100, zeros, sizeof(zeros));
+    assert_memory_equal(found + 200, new_data + 200, SIZE - 200);
+    sim_destroy();
+}
+
 /* ---- chosen outcomes ----------------------------------------------------------------------------------------------
  */
 
@@ -237,6 +254,7 @@ int main(void)
         cmocka_unit_test(test_ring_kill__names_stay_and_can_still_be_lost),
         cmocka_unit_test(test_ring_kill__write_in_flight_happens_or_not_and_is_not_durable),
         cmocka_unit_test(test_ring_kill__damage_after_it_is_durable),
+        cmocka_unit_test(test_ring_kill__damage_after_it_is_not_overwritten),
         cmocka_unit_test(test_ring_subset__each_bit_decides_one_change),
         cmocka_unit_test(test_ring_subset__what_comes_after_64_is_dropped),
         cmocka_unit_test(test_ring_subset__growth_and_names_in_flight_are_pending),

@@ -182,6 +182,44 @@ static void test_ring_rot__a_later_write_ends_it_there(void **state)
     sim_destroy();
 }
 
+/* What a lost write should have overwritten is what is there: it was written before, so it is durable now. */
+static void test_ring_rot__lost_write_over_an_unsynced_one(void **state)
+{
+    (void)state;
+    struct ring *ring;
+    struct ring_op op;
+    int fd = boot(&ring, 9);
+    uint8_t between[1024];
+    memset(between, 0xee, sizeof(between));
+    assert_int_equal(await_write(ring, &op, fd, between, sizeof(between), 0, 0), KVS_ERR_OK);
+    write_wrongly(ring, fd, SIM_FAULT_WRITE_LOST, 0, 512, RING_WRITE_DURABLE);
+    sim_crash(SIM_DROP_ALL);
+    assert_memory_equal(read_back("/data/f"), between, 512);
+    assert_memory_equal(found + 512, old_data + 512, SIZE - 512);
+    struct told told = ask();
+    assert_int_equal(told.bytes, 512);
+    assert_memory_equal(told.truth, new_data, 512);
+    sim_destroy();
+}
+
+/* Healed before they were durable, stray bytes do not come with a later crash either. */
+static void test_ring_rot__healed_stray_write_stays_away(void **state)
+{
+    (void)state;
+    struct ring *ring;
+    int fd = boot(&ring, 10);
+    write_wrongly(ring, fd, SIM_FAULT_WRITE_ASTRAY, 4096, 4096, 0);
+    sim_crash(SIM_KILL);
+    assert_int_equal(ask().places, 2);
+    sim_rot_heal();
+    sim_crash(SIM_KEEP_ALL);
+    assert_int_equal(ask().places, 0);
+    assert_memory_equal(read_back("/data/f"), old_data, 4096);
+    assert_memory_equal(found + 4096, new_data + 4096, 4096);
+    assert_memory_equal(found + 8192, old_data + 8192, SIZE - 8192);
+    sim_destroy();
+}
+
 /* A write that a crash has dropped ends nothing. */
 static void test_ring_rot__a_dropped_write_ends_nothing(void **state)
 {
@@ -270,6 +308,8 @@ int main(void)
         cmocka_unit_test(test_ring_rot__stray_write_spoils_two_places),
         cmocka_unit_test(test_ring_rot__comes_with_the_write_and_goes_with_it),
         cmocka_unit_test(test_ring_rot__a_later_write_ends_it_there),
+        cmocka_unit_test(test_ring_rot__lost_write_over_an_unsynced_one),
+        cmocka_unit_test(test_ring_rot__healed_stray_write_stays_away),
         cmocka_unit_test(test_ring_rot__a_dropped_write_ends_nothing),
         cmocka_unit_test(test_ring_rot__follows_a_rename_and_dies_with_its_file),
         cmocka_unit_test(test_ring_rot__can_be_added_and_healed),

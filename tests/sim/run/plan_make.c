@@ -51,13 +51,14 @@ static void make_settings(struct maker *maker)
 {
     static const uint32_t hash_bits[] = {64, 64, 24, 8};
     static const uint32_t aligns[] = {4096, 4096, 512, 0};
+    static const uint32_t segments[] = {64, 64, 64, 128, 256};
     static const uint32_t sockets[] = {0, 0, 1000, 65536};
     struct plan *plan = maker->plan;
     plan->threads = between(maker, 1, 3);
-    plan->segment_kib = draw(maker, 4) == 0 ? 512 : 256;
+    plan->segment_kib = one_of(maker, segments, ARRAY_COUNT(segments));
     plan->memory_segments = between(maker, 4, 8);
-    plan->keys = draw(maker, 4) == 0 ? between(maker, 500, 2000) : between(maker, 4, 200);
-    plan->value_bytes = draw(maker, 3) == 0 ? between(maker, 2000, 8000) : between(maker, 20, 1000);
+    plan->keys = draw(maker, 8) == 0 ? between(maker, 200, 1000) : between(maker, 4, 100);
+    plan->value_bytes = draw(maker, 3) == 0 ? between(maker, 1000, 4000) : between(maker, 20, 1000);
     plan->hash_bits = one_of(maker, hash_bits, ARRAY_COUNT(hash_bits));
     plan->direct_align = one_of(maker, aligns, ARRAY_COUNT(aligns));
     plan->socket_bytes = one_of(maker, sockets, ARRAY_COUNT(sockets));
@@ -76,7 +77,7 @@ static void make_faults(struct maker *maker)
     static const uint32_t kinds[] = {RING_KIND_WRITE,    RING_KIND_WRITE,  RING_KIND_SYNC, RING_KIND_READ,
                                      RING_KIND_ALLOCATE, RING_KIND_RENAME, RING_KIND_OPEN, RING_KIND_UNLINK,
                                      RING_KIND_ACCEPT,   RING_KIND_RECV,   RING_KIND_SEND};
-    switch (draw(maker, 9)) {
+    switch (draw(maker, 11)) {
     case 0: /* slow and cut, nothing wrong */
         add_odds(maker, SIM_FAULT_SHORT, 200000);
         add_odds(maker, SIM_FAULT_INTERRUPTED, 100000);
@@ -97,13 +98,15 @@ static void make_faults(struct maker *maker)
         add_odds(maker, SIM_FAULT_READ_ASTRAY, 100000);
         break;
     case 4: /* writes that are known to fail */
-        add_odds(maker, draw(maker, 2) == 0 ? SIM_FAULT_WRITE_ERROR : SIM_FAULT_SYNC_ERROR, 20000);
+    case 8:
+        add_odds(maker, draw(maker, 2) == 0 ? SIM_FAULT_WRITE_ERROR : SIM_FAULT_SYNC_ERROR, 60000);
         break;
     case 5:
         add_odds(maker, draw(maker, 2) == 0 ? SIM_FAULT_NO_SPACE : SIM_FAULT_NAME_ERROR, 100000);
         break;
     case 6: /* writes that lie */
-        add_odds(maker, (enum sim_fault_kind)(SIM_FAULT_WRITE_LOST + draw(maker, 3)), 20000);
+    case 9:
+        add_odds(maker, (enum sim_fault_kind)(SIM_FAULT_WRITE_LOST + draw(maker, 3)), 100000);
         break;
     case 7:
         add(maker, PLAN_FAIL, one_of(maker, kinds, ARRAY_COUNT(kinds)), between(maker, 1, 60),
@@ -119,12 +122,12 @@ static void make_faults(struct maker *maker)
 
 static void make_work(struct maker *maker)
 {
-    uint32_t bursts = between(maker, 2, 14);
+    uint32_t bursts = draw(maker, 6) == 0 ? between(maker, 4, 14) : between(maker, 1, 4);
     for (uint32_t burst = 0; burst < bursts; burst++) {
-        uint32_t clients = between(maker, 1, 4);
+        uint32_t clients = between(maker, 1, 3);
+        uint32_t most = draw(maker, 6) == 0 ? 300 : 30;
         for (uint32_t i = 0; i < clients; i++)
-            add(maker, PLAN_WORK, (uint32_t)draw(maker, PLAN_CLIENTS),
-                between(maker, 1, draw(maker, 3) == 0 ? 300 : 40), 0);
+            add(maker, PLAN_WORK, (uint32_t)draw(maker, PLAN_CLIENTS), between(maker, 1, most), 0);
         if (draw(maker, 12) == 0)
             add(maker, PLAN_CLOSE, (uint32_t)draw(maker, PLAN_CLIENTS), (uint32_t)draw(maker, 2), 0);
         if (draw(maker, 25) == 0)
@@ -138,7 +141,7 @@ static void make_work(struct maker *maker)
 
 static void make_end(struct maker *maker)
 {
-    uint32_t rot = draw(maker, 8) == 0 ? between(maker, 1, 4) : 0;
+    uint32_t rot = draw(maker, 6) == 0 ? between(maker, 1, 4) : 0;
     uint32_t threads = between(maker, 1, 4);
     if (draw(maker, 4) == 0) {
         add(maker, PLAN_STOP, draw(maker, 3) == 0, rot, threads);
