@@ -503,6 +503,20 @@ static enum kvs_err settle_tail(struct recovery *recovery, struct found_segment 
     return op.error;
 }
 
+/* The last run may have died between the renaming of a segment and the sync of the directory that makes its name last.
+ */
+static enum kvs_err settle_names(struct recovery *recovery)
+{
+    const struct store *store = recovery->store;
+    struct ring_op op;
+    blocking_init(&op);
+    ring_file_sync(recovery->ring, &op, store->base.dir_fd);
+    ring_await(recovery->ring, &op);
+    if (op.error != KVS_ERR_OK)
+        say(recovery, "cannot sync the names in %s: %s", store->base.data_dir, ring_op_text(&op));
+    return op.error;
+}
+
 static enum kvs_err fill_index(struct recovery *recovery)
 {
     struct store *store = recovery->store;
@@ -659,6 +673,8 @@ static enum kvs_err recover(struct recovery *recovery)
         err = check_claims(recovery);
     for (size_t i = 0; err == KVS_ERR_OK && i < recovery->found_count; i++)
         err = settle_tail(recovery, &recovery->found[i]);
+    if (err == KVS_ERR_OK)
+        err = settle_names(recovery);
     if (err != KVS_ERR_OK)
         return err;
     superblock->epoch = (recovery->epoch_max > superblock->epoch ? recovery->epoch_max : superblock->epoch) + 1;

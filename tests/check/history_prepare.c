@@ -122,6 +122,7 @@ static void begin_values(struct history *history)
     size_t most = history->op_count + history->initial_count + VALUE_IDS;
     history->values = history_room(history->values, &history->value_room, most, sizeof(*history->values));
     history->value_count = VALUE_IDS;
+    memset(history->values, 0, VALUE_IDS * sizeof(*history->values));
     size_t size = table_size_for(most);
     if (size > history->value_table_size) {
         free(history->value_table);

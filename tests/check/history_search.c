@@ -11,6 +11,7 @@
 #include "history_internal.h"
 
 #include "base/assert.h"
+#include "base/bytes.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -448,7 +449,7 @@ static void make_room(struct search *search)
     }
     /* `next` has an entry for each state there is room for; states may have another size now. */
     struct set *sets[] = {&search->current, &search->seen, &search->out};
-    for (size_t i = 0; i < sizeof(sets) / sizeof(*sets); i++) {
+    for (size_t i = 0; i < ARRAY_COUNT(sets); i++) {
         set_empty(sets[i]);
         sets[i]->room = sets[i]->room / STATE_WORDS(search) * STATE_WORDS(search);
         sets[i]->next = realloc(sets[i]->next, (sets[i]->room / STATE_WORDS(search) + 1) * sizeof(*sets[i]->next));
@@ -483,7 +484,7 @@ static enum search_result sweep_all(struct search *search)
         bool thrifty;
     } attempts[] = {{128, 4, false}, {128, 16, true}, {1024, 4, false}, {1024, 64, true}, {ALL, UINT_MAX, false}};
     enum search_result result = SEARCH_IMPOSSIBLE;
-    for (size_t i = 0; i < sizeof(attempts) / sizeof(*attempts); i++) {
+    for (size_t i = 0; i < ARRAY_COUNT(attempts); i++) {
         search->thinned = false;
         search->carried_max = attempts[i].carried_max;
         search->alike_max = attempts[i].alike_max;

@@ -136,9 +136,11 @@ static bool settle_reads(const struct search *search, uint64_t *state)
             mark_done(search, state, item);
             changed = true;
             uint32_t left = state_reads_left(state) - 1;
-            state[0] = state_head(left == 0 ? (uint32_t)VALUE_SOME : item->value, left);
-            if (left == 0)
+            if (left == 0) {
+                state[0] = VALUE_SOME;
                 return true;
+            }
+            state[0] = state_head(item->value, left);
         }
     }
     return changed;

@@ -28,8 +28,8 @@
 #define WITNESS_CONNECTIONS_MAX 64u
 #define WITNESS_KEYS_MAX        4096u
 #define WITNESS_PIPELINE_MAX    256u
-#define WITNESS_VALUE_MAX       4096u
-#define WITNESS_KEY_BYTES_MAX   32u
+#define WITNESS_VALUE_MAX       ((size_t)4096)
+#define WITNESS_KEY_BYTES_MAX   ((size_t)32)
 #define WITNESS_TEXT_MAX        160u
 
 enum witness_exit { WITNESS_RIGHT = 0, WITNESS_WRONG = 1, WITNESS_USAGE = 2, WITNESS_UNDECIDED = 3 };
@@ -63,7 +63,7 @@ bool witness_value_read(uint32_t key, struct slice bytes, uint64_t *number, char
 enum witness_kind { WITNESS_WRITE = 'w', WITNESS_READ = 'r', WITNESS_DELETE = 'd', WITNESS_EXISTS = 'e' };
 
 /* What a connection says before its first request. Returns bytes written; `out` has WIRE_REQUEST_MAX. */
-#define WIRE_REQUEST_MAX (WITNESS_VALUE_MAX + 256u)
+#define WIRE_REQUEST_MAX (WITNESS_VALUE_MAX + 256)
 size_t wire_greeting(enum witness_protocol protocol, bool relaxed, uint8_t *out);
 /* EXISTS is there in RESP only. `number`: of the value written. */
 size_t wire_request(enum witness_protocol protocol, enum witness_kind kind, bool relaxed, uint64_t id, uint32_t key,

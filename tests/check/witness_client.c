@@ -29,9 +29,9 @@
 #define NS_PER_MS       UINT64_C(1000000)
 #define DRAIN_NS        (5000 * NS_PER_MS)
 #define RETRY_NS        (3 * (long)NS_PER_MS)
-#define JOURNAL_BYTES   (64u * 1024)
-#define INPUT_BYTES     (256u * 1024)
-#define OUTPUT_BYTES    (128u * 1024)
+#define JOURNAL_BYTES   ((size_t)64 * 1024)
+#define INPUT_BYTES     ((size_t)256 * 1024)
+#define OUTPUT_BYTES    ((size_t)128 * 1024)
 #define GREETING_ANSWER UINT32_MAX /* key of the greeting's place */
 
 struct question {

@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define WIRE_VALUE_MAX 65536u /* what is longer is no value of ours */
+
 /* ---- requests ---------------------------------------------------------------------------------------------------- */
 
 static size_t resp_write(uint8_t *out, const struct slice *arguments, size_t count)
@@ -20,8 +22,8 @@ static size_t resp_write(uint8_t *out, const struct slice *arguments, size_t cou
         at += (size_t)sprintf((char *)out + at, "$%zu\r\n", arguments[i].size);
         memcpy(out + at, arguments[i].data, arguments[i].size);
         at += arguments[i].size;
-        memcpy(out + at, "\r\n", 2);
-        at += 2;
+        out[at++] = '\r';
+        out[at++] = '\n';
     }
     return at;
 }
@@ -69,7 +71,7 @@ static struct wire_reply decode_bulk(struct slice data, size_t head_size, long l
     if (length < 0) {
         reply.answer = WIRE_ABSENT;
         reply.size = head_size;
-    } else if ((unsigned long)length <= 16u * WITNESS_VALUE_MAX) {
+    } else if ((unsigned long)length <= WIRE_VALUE_MAX) {
         reply.size = head_size + (size_t)length + 2;
         reply.answer = data.size < reply.size ? WIRE_MORE : WIRE_VALUE;
         reply.bytes = slice_make(data.data + head_size, (size_t)length);
@@ -110,7 +112,7 @@ static struct wire_reply decode_resp(struct slice data)
 
 static struct wire_reply decode_frame(struct slice data)
 {
-    static const struct frame_limits limits = {.key_bytes_max = 65535, .value_bytes_max = 16u * WITNESS_VALUE_MAX};
+    static const struct frame_limits limits = {.key_bytes_max = 65535, .value_bytes_max = WIRE_VALUE_MAX};
     struct wire_reply reply = {.answer = WIRE_BROKEN};
     struct frame frame;
     switch (frame_parse(data.data, data.size, &limits, &frame)) {

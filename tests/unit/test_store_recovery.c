@@ -336,6 +336,36 @@ static void test_store__what_a_failed_sync_left_in_the_cache_is_not_believed(voi
     }
 }
 
+/* A spare segment whose name was not made durable before the process died: what is acknowledged in it must not go with
+ * its name. */
+static void test_store__name_of_a_recovered_spare_is_made_durable(void **state)
+{
+    (void)state;
+    for (unsigned steps = 1; steps <= 60; steps++) {
+        sim_create(steps);
+        struct store_fixture fixture;
+        struct engine_options options = store_options(1);
+        store_boot(&fixture, &options);
+        for (unsigned step = 0; step < steps && sim_step(); step++) {
+        }
+        store_crash(&fixture, SIM_KILL);
+
+        store_boot(&fixture, &options);
+        uint32_t first = fill_segment(&fixture);
+        for (unsigned i = 0; shard_zero(&fixture)->log.open->number == first && i < LARGE_PER_SEGMENT; i++) {
+            put_now(&fixture, "next", LARGE_BYTES);
+            engine_turn(fixture.nodes[0].shard);
+        }
+        assert_int_equal(store_put_text(&fixture, "last", "acknowledged"), KVS_ERR_OK);
+        store_crash(&fixture, SIM_DROP_ALL);
+
+        store_boot(&fixture, &options);
+        store_expect(&fixture, "last", "acknowledged");
+        store_stop(&fixture);
+        sim_destroy();
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -345,6 +375,7 @@ int main(void)
         cmocka_unit_test(test_store__damaged_superblock_copy_does_no_harm_to_later_starts),
         cmocka_unit_test(test_store__missing_first_segment_of_an_earlier_boot_is_noticed),
         cmocka_unit_test(test_store__record_of_unknown_kind_is_refused_and_left_alone),
+        cmocka_unit_test(test_store__name_of_a_recovered_spare_is_made_durable),
         cmocka_unit_test(test_store__what_a_failed_sync_left_in_the_cache_is_not_believed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

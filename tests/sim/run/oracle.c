@@ -182,6 +182,23 @@ unsigned oracle_recognize(const struct oracle *oracle, unsigned key, struct slic
     return header[1];
 }
 
+bool oracle_is_watched(unsigned key)
+{
+    static const char *watched;
+    if (story_on && watched == NULL)
+        watched = getenv("KVS_SIM_KEY");
+    return watched != NULL && strtoul(watched, NULL, 10) == key;
+}
+
+static void watch(const struct attempt *attempt, const char *what)
+{
+    static const char *const kinds[] = {"write", "remove", "read", "exists"};
+    if (oracle_is_watched(attempt->key))
+        story("key %u: %s of value %llu, found %d, session %u: %s at moment %llu", attempt->key,
+              kinds[attempt->op.kind], (unsigned long long)attempt->op.value, attempt->op.found, attempt->op.session,
+              what, (unsigned long long)(attempt->op.open ? attempt->op.invoked : attempt->op.returned));
+}
+
 /* ---- operations ------------------------------------------------------------------------------------------------ */
 
 uint32_t oracle_begin(struct oracle *oracle, unsigned key, enum history_kind kind, unsigned version, uint32_t session)
@@ -211,6 +228,7 @@ uint32_t oracle_begin(struct oracle *oracle, unsigned key, enum history_kind kin
     else
         oracle->attempts[state->last].next = id;
     state->last = id;
+    watch(&oracle->attempts[id], "begins");
     return id;
 }
 
@@ -224,12 +242,14 @@ void oracle_end(struct oracle *oracle, uint32_t op, unsigned version, int found)
     if (attempt->op.kind == HISTORY_READ)
         attempt->op.value = version;
     attempt->ended_ns = sim->now_ns;
+    watch(attempt, "done");
 }
 
 void oracle_leave(struct oracle *oracle, uint32_t op)
 {
     KVS_ASSERT(op < oracle->attempt_count && oracle->attempts[op].op.open);
     oracle->attempts[op].left = true;
+    watch(&oracle->attempts[op], "left without an answer");
 }
 
 void oracle_set_owner(struct oracle *oracle, unsigned key, unsigned shard)
@@ -338,6 +358,11 @@ static void begin_relaxed(const struct oracle *oracle, struct key_state *state)
 static void begin_boot(struct oracle *oracle, unsigned key, enum oracle_end end)
 {
     struct key_state *state = &oracle->states[key];
+    if (oracle_is_watched(key)) {
+        story("key %u: the boot is over (%d)%s; it may hold:", key, (int)end, state->tainted ? ", tainted" : "");
+        for (size_t i = 0; i < state->final_count; i++)
+            story("key %u:   %llu", key, (unsigned long long)state->finals[i]);
+    }
     state->owner_before = state->owner;
     state->before = state->first;
     set_values(&state->starts_before, &state->start_before_count, state->starts, state->start_count);

@@ -34,6 +34,9 @@ size_t oracle_name(const struct oracle *oracle, unsigned key, uint8_t out[ORACLE
 /* The number of the key with this name; breaks the run when there is none. */
 unsigned oracle_key_named(const struct oracle *oracle, struct slice name);
 
+/* Whether the story tells everything about this key: KVS_SIM_KEY holds its number. */
+bool oracle_is_watched(unsigned key);
+
 /* ---- values ---------------------------------------------------------------------------------------------------- */
 
 /* A new version's number for a key. */

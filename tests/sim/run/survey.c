@@ -40,6 +40,7 @@ struct surveyor {
     uint32_t segment;
     uint32_t seed;
     bool header_rotten, batch_rotten;
+    struct batch_header batch; /* being told */
     struct found_batch *batches;
     size_t batch_count, batch_room;
 };
@@ -186,10 +187,50 @@ static void read_superblock(void *context, const char *path)
     unload(surveyor);
 }
 
+/* ---- telling --------------------------------------------------------------------------------------------------- */
+
+static void tell_record(void *context, const struct record_header *record, uint32_t offset)
+{
+    const struct surveyor *surveyor = context;
+    if (oracle_is_watched(oracle_key_named(surveyor->oracle, record_key(record))))
+        story("  segment %u, offset %u: %s, LSN %llu, stream %u of boot %llu", surveyor->segment, offset,
+              record->kind == RECORD_PUT ? "put" : "delete", (unsigned long long)record->lsn, surveyor->batch.stream,
+              (unsigned long long)surveyor->batch.epoch);
+}
+
+static void tell_batch(void *context, const struct batch_header *batch, uint32_t offset)
+{
+    struct surveyor *surveyor = context;
+    struct scan_segment segment = scan_of(surveyor);
+    surveyor->batch = *batch;
+    scan_records(&segment, offset, tell_record, surveyor);
+}
+
+static void tell_segment(void *context, const char *path)
+{
+    struct surveyor *surveyor = context;
+    if (!load_segment(surveyor, path))
+        return;
+    struct scan_segment segment = scan_of(surveyor);
+    struct scan_result result;
+    scan_batches(&segment, &result, tell_batch, surveyor);
+    unload(surveyor);
+}
+
+void survey_tell(const struct oracle *oracle)
+{
+    struct survey survey = {0};
+    struct surveyor surveyor = {.survey = &survey, .oracle = oracle};
+    story("records of the watched key on the disk:");
+    sim_file_each(read_superblock, &surveyor);
+    if (surveyor.superblock_read)
+        sim_file_each(tell_segment, &surveyor);
+}
+
 /* ---- judging --------------------------------------------------------------------------------------------------- */
 
-/* Whether an undamaged batch proves that this one had been durable. */
-static bool is_covered(const struct surveyor *surveyor, const struct found_batch *batch)
+/* An undamaged batch that proves that this one had been durable, or NULL. */
+static const struct found_batch *cover_of(const struct surveyor *surveyor, const struct found_batch *batch)
 {
     for (size_t i = 0; i < surveyor->batch_count; i++) {
         const struct found_batch *other = &surveyor->batches[i];
@@ -197,11 +238,11 @@ static bool is_covered(const struct surveyor *surveyor, const struct found_batch
             continue;
         if (other->stream == batch->stream && other->epoch >= batch->epoch && other->durable_lsn >= batch->last_lsn &&
             other->first_lsn > batch->last_lsn)
-            return true;
+            return other;
         if (other->segment == batch->segment && other->offset > batch->offset && (other->flags & BATCH_BOOT) != 0)
-            return true;
+            return other;
     }
-    return false;
+    return NULL;
 }
 
 static void lose(struct surveyor *surveyor, const struct found_batch *from)
@@ -225,11 +266,13 @@ static void judge_batches(struct surveyor *surveyor)
         if (!batch->damaged)
             continue;
         bool empty = batch->last_lsn < batch->first_lsn;
-        if (!empty && is_covered(surveyor, batch) && !survey->must_refuse) {
+        const struct found_batch *cover = empty ? NULL : cover_of(surveyor, batch);
+        if (cover != NULL && !survey->must_refuse) {
             survey->must_refuse = true;
-            snprintf(survey->place, sizeof(survey->place), "segment %u, offset %u, LSN %llu..%llu of stream %u",
+            snprintf(survey->place, sizeof(survey->place),
+                     "segment %u, offset %u, LSN %llu..%llu of stream %u, proven by segment %u, offset %u",
                      batch->segment, batch->offset, (unsigned long long)batch->first_lsn,
-                     (unsigned long long)batch->last_lsn, batch->stream);
+                     (unsigned long long)batch->last_lsn, batch->stream, cover->segment, cover->offset);
         }
         lose(surveyor, batch);
     }

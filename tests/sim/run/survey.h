@@ -17,13 +17,15 @@ struct survey {
     bool must_refuse;      /* a covered batch is damaged */
     bool may_refuse;       /* rot touches something that a boot reads: a header, a batch, the superblock */
     unsigned batches_lost; /* damaged without cover, or behind such a one */
-    char place[128];       /* with must_refuse: segment and offset */
+    char place[160];       /* with must_refuse: segment and offset */
     unsigned *keys;        /* whose records may be lost; to be freed */
     unsigned key_count;
 };
 
 /* Between a crash or stop and the next boot. */
 void survey_take(struct survey *survey, const struct oracle *oracle);
+/* Lists the records of the key that is watched, as part of the story. */
+void survey_tell(const struct oracle *oracle);
 void survey_free(struct survey *survey);
 /* Rots `bits` bits at places of the directory that the seed chooses, in pieces of batches and headers as well as beside
  * them. */

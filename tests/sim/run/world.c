@@ -193,10 +193,12 @@ static void clients_end(struct world *world)
 
 /* ---- booting --------------------------------------------------------------------------------------------------- */
 
-/* What is asked of the disk during a boot may fail; bytes read then are taken for the truth, so they are left right. */
-static void suspend_lies(void)
+/* What is asked of the disk during a boot may fail; bytes read then are taken for the truth, so they are left right.
+ * Over rot, writes do not lie either: accept_rot could not tell old lies from new ones. */
+static void suspend_lies(bool rotten)
 {
-    for (unsigned kind = SIM_FAULT_READ_FLIP; kind <= SIM_FAULT_READ_ASTRAY; kind++)
+    enum sim_fault_kind last = rotten ? SIM_FAULT_WRITE_FLIP : SIM_FAULT_READ_ASTRAY;
+    for (unsigned kind = SIM_FAULT_READ_FLIP; kind <= (unsigned)last; kind++)
         sim_odds((enum sim_fault_kind)kind, 0);
 }
 
@@ -279,7 +281,9 @@ static void boot(struct world *world, unsigned threads, enum oracle_end end)
     bool calm_before = world->calm;
     bool faults = any_odds(world, 0, SIM_FAULT_COUNT - 1) || world->single_fault;
     survey_take(&survey, world->oracle);
-    suspend_lies();
+    if (story_on && getenv("KVS_SIM_KEY") != NULL)
+        survey_tell(world->oracle);
+    suspend_lies(survey.rotten_places > 0);
     while (!boot_once(world, threads)) {
         if (!take_reason_away(world, &survey, &faults))
             broken("P5 honest recovery: the node does not start: %s", world->host.message);
