@@ -41,7 +41,7 @@ static inline void add_relaxed(_Atomic uint64_t *counter, uint64_t by)
 
 uint64_t log_record_bytes_max(const struct segment_table *table)
 {
-    return table->segment_bytes - KVS_BLOCK_BYTES - sizeof(struct batch_header);
+    return log_end_max(table) - KVS_BLOCK_BYTES - sizeof(struct batch_header);
 }
 
 void log_init(struct log *log, const struct log_options *options)
@@ -261,10 +261,11 @@ static enum kvs_err roll(struct log *log)
  * for deletes: they must go on when the disk is full. */
 static uint64_t room_for(const struct log *log, enum record_kind kind)
 {
-    uint64_t segment_bytes = log->options.table->segment_bytes;
-    /* Behind a batch that ends with the segment the tail is beyond it. */
-    uint64_t room = segment_bytes > log->tail ? segment_bytes - log->tail : 0;
-    uint64_t reserve = log->spare == NULL && kind != RECORD_DELETE ? segment_bytes / RESERVE_SHARE : 0;
+    const struct segment_table *table = log->options.table;
+    uint64_t end_max = log_end_max(table);
+    /* Behind a batch that ends there the tail is beyond it. */
+    uint64_t room = end_max > log->tail ? end_max - log->tail : 0;
+    uint64_t reserve = log->spare == NULL && kind != RECORD_DELETE ? table->segment_bytes / RESERVE_SHARE : 0;
     return canary_on(CANARY_RESERVE_IGNORED) ? room : room > reserve ? room - reserve : 0;
 }
 
@@ -283,7 +284,7 @@ enum kvs_err log_append(struct log *log, enum record_kind kind, unsigned record_
         if (err != KVS_ERR_OK)
             return err;
     }
-    KVS_ASSERT(log->tail + bytes <= log->options.table->segment_bytes);
+    KVS_ASSERT(log->tail + bytes <= log_end_max(log->options.table));
 
     uint64_t lsn = log->next_lsn++;
     struct record_header fields = {.lsn = lsn, .kind = (uint8_t)kind, .flags = (uint8_t)record_flags};

@@ -118,6 +118,13 @@ static inline uint64_t log_durable(const struct log *log)
     return atomic_load_explicit(&log->durable, memory_order_acquire);
 }
 
+/* Where records of a segment end at the latest: its last block is kept for the empty batch that proves what stands
+ * before it, when the log goes on elsewhere. */
+static inline uint64_t log_end_max(const struct segment_table *table)
+{
+    return table->segment_bytes - KVS_BLOCK_BYTES;
+}
+
 /* Bytes that the largest record may take: one batch with it must fit into a segment. */
 uint64_t log_record_bytes_max(const struct segment_table *table);
 

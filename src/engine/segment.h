@@ -31,7 +31,9 @@ struct segment {
 };
 
 struct segment_table {
-    unsigned shift; /* log2 of segment_bytes */
+    _Atomic uint32_t
+        name_syncs_failed; /* syncs of the directory, by any maker: each may have lost others' names, too */
+    unsigned shift;        /* log2 of segment_bytes */
     uint64_t segment_bytes;
     uint32_t count_max;    /* that addresses can name */
     _Atomic uint32_t next; /* lowest number that was never given out */

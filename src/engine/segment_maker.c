@@ -117,8 +117,16 @@ static void step_done(struct ring_op *op)
         pause_after_failure(maker);
         return;
     }
+    _Atomic uint32_t *name_syncs_failed = &maker->options.table->name_syncs_failed;
     if (op->error != KVS_ERR_OK) {
+        if (maker->state == MAKER_SYNC_DIR)
+            atomic_fetch_add(name_syncs_failed, 1);
         fail(maker, op->error, ring_op_text(op));
+        return;
+    }
+    /* A failure is told to one of those who sync the directory; the others' names may be lost all the same. */
+    if (maker->state == MAKER_SYNC_DIR && atomic_load(name_syncs_failed) != maker->name_syncs_failed) {
+        fail(maker, KVS_ERR_IO, "another sync of the directory has failed, and may have lost the name");
         return;
     }
     if (maker->stopping) {
@@ -143,6 +151,7 @@ static void step_done(struct ring_op *op)
         ring_file_sync(ring, &maker->io, canary_on(CANARY_HEADER_NOT_SYNCED) ? maker->options.dir_fd : maker->fd);
         break;
     case MAKER_SYNC:
+        maker->name_syncs_failed = atomic_load(name_syncs_failed);
         start(maker, MAKER_RENAME);
         ring_file_rename(ring, &maker->io, maker->options.dir_fd, maker->new_name, maker->name);
         break;

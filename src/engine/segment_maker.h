@@ -52,6 +52,7 @@ struct segment_maker {
     uint64_t written;
     enum kvs_err error; /* of the latest failure; OK when the latest attempt went well */
     enum segment_maker_state failed_in;
+    uint32_t name_syncs_failed; /* of the table, before the rename */
     char new_name[SEGMENT_NAME_BYTES], name[SEGMENT_NAME_BYTES];
     struct segment *segment;
 };

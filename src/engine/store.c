@@ -297,7 +297,7 @@ static int64_t store_timeout_ns(const struct engine_shard *base)
     int64_t timeout = log_timeout_ns(&shard->log);
     /* An image that some reader's section still holds comes free without a completion to wake anybody. */
     bool image_wanted = shard->maker.state == MAKER_IMAGE || (shard->found_spare != NULL && shard->log.spare == NULL);
-    if (image_wanted && !shard->stopping && (timeout < 0 || timeout > IMAGE_WAIT_NS))
+    if (image_wanted && !shard->stopping && !shard->log.failed && (timeout < 0 || timeout > IMAGE_WAIT_NS))
         timeout = IMAGE_WAIT_NS;
     return timeout;
 }

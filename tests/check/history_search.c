@@ -4,9 +4,11 @@
  * Happy path: an item begins: it gets a slot, and every state places what costs nothing. An item ends: every state in
  * which it is not done is led on, by all choices that matter, until it is; the states that get there are the new set.
  * A state that another one covers is dropped: they differ in blind items only, and those are optional in the other.
+ * Where the states become too many, the first sweeps carry on the most promising only; if one of these gets through,
+ * the history is right. Only if none does are all states carried on.
  *
- * Failure modes: no state is left: impossible. More than work_max states looked at: too much. No memory: the program
- * ends, as with any failed assertion.
+ * Failure modes: no state is left: impossible. More than work_max states looked at, in all sweeps together: too much.
+ * No memory: the program ends, as with any failed assertion.
  */
 #include "history_internal.h"
 

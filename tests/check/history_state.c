@@ -12,8 +12,9 @@
  *
  * Why the choices suffice. A blind item is placed only where it is needed: it gives somebody under way what he saw, it
  * holds up somebody of its session, or its time is over. Until then nobody can tell whether it has been placed. Of
- * several that would do, the one that ends first is taken, if their sessions leave them free; and of a run of blind
- * writes of one session the first, for the others then hide behind the next change.
+ * several that would do, the one that ends first is taken, if their sessions leave them free; of sessions that are
+ * alike in what is left of them, any one; and of a run of blind writes of one session the first, for the others then
+ * hide behind the next change.
  *
  * Failure modes: none; pure.
  */

@@ -447,7 +447,7 @@ static void test_store__large_values_fill_several_blocks(void **state)
     struct store_fixture fixture;
     struct engine_options options = small_memory(1);
     store_boot(&fixture, &options);
-    size_t largest = 256 * 1024 - 4096 - 64 - 24 - 16;
+    size_t largest = 256 * 1024 - 2 * 4096 - 64 - 24 - 16; /* header and mark of the segment, of batch and record */
     uint8_t *value = malloc(largest + 100);
     for (size_t i = 0; i < largest + 100; i++)
         value[i] = (uint8_t)(i * 31 + i / 251);

@@ -60,6 +60,10 @@ static void make_settings(struct maker *maker)
     plan->keys = draw(maker, 8) == 0 ? between(maker, 200, 1000) : between(maker, 4, 100);
     plan->value_bytes = draw(maker, 3) == 0 ? between(maker, 1000, 4000) : between(maker, 20, 1000);
     plan->hash_bits = one_of(maker, hash_bits, ARRAY_COUNT(hash_bits));
+    if (plan->hash_bits == 8 && draw(maker, 2) == 0) { /* so that keys collide, in RAM and on disk */
+        plan->keys = between(maker, 500, 1500);
+        plan->value_bytes = between(maker, 500, 4000);
+    }
     plan->direct_align = one_of(maker, aligns, ARRAY_COUNT(aligns));
     plan->socket_bytes = one_of(maker, sockets, ARRAY_COUNT(sockets));
 }
@@ -130,8 +134,8 @@ static void make_work(struct maker *maker)
             add(maker, PLAN_WORK, (uint32_t)draw(maker, PLAN_CLIENTS), between(maker, 1, most), 0);
         if (draw(maker, 12) == 0)
             add(maker, PLAN_CLOSE, (uint32_t)draw(maker, PLAN_CLIENTS), (uint32_t)draw(maker, 2), 0);
-        if (draw(maker, 25) == 0)
-            add(maker, PLAN_TIME, between(maker, 50, 5000), 0, 0);
+        if (draw(maker, 10) == 0)
+            add(maker, PLAN_TIME, between(maker, 50, 8000), 0, 0);
         if (draw(maker, 4) == 0)
             add(maker, PLAN_SETTLE, 0, 0, 0);
         else

@@ -446,7 +446,7 @@ static bool next_frame(struct client *client, struct answer *answer, struct ask 
     *answer = (struct answer){
         .kind = ANSWER_ERROR,
         .text = frame.value,
-        .failed = status == FRAME_FAILED,
+        .failed = status == FRAME_FAILED && has_inside(frame.value, "storage failure"),
         .full = status == FRAME_NO_SPACE,
         .busy = status == FRAME_BUSY,
         .damaged = status == FRAME_CORRUPT,

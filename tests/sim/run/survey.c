@@ -236,7 +236,7 @@ static const struct found_batch *cover_of(const struct surveyor *surveyor, const
         const struct found_batch *other = &surveyor->batches[i];
         if (other->damaged)
             continue;
-        if (other->stream == batch->stream && other->epoch >= batch->epoch && other->durable_lsn >= batch->last_lsn &&
+        if (other->stream == batch->stream && other->epoch == batch->epoch && other->durable_lsn >= batch->last_lsn &&
             other->first_lsn > batch->last_lsn)
             return other;
         if (other->segment == batch->segment && other->offset > batch->offset && (other->flags & BATCH_BOOT) != 0)

@@ -226,7 +226,9 @@ static bool take_reason_away(struct world *world, struct survey *survey, bool *f
         *faults = false;
         faults_off(world);
         world->single_fault = false;
-        sim_crash(SIM_RANDOM);
+        sim_crash(SIM_RANDOM); /* which may take what proved something */
+        survey_free(survey);
+        survey_take(survey, world->oracle);
         return true;
     }
     if (world->disk_limited && world->host.error == KVS_ERR_NO_SPACE) {
