@@ -219,6 +219,12 @@ static bool boot_once(struct world *world, unsigned threads)
     return serves;
 }
 
+static void taint_lost(struct world *world, const struct survey *survey)
+{
+    for (unsigned i = 0; i < survey->key_count; i++)
+        oracle_taint(world->oracle, survey->keys[i]);
+}
+
 /* Takes away one reason for a refusal; false when there is none left. */
 static bool take_reason_away(struct world *world, struct survey *survey, bool *faults)
 {
@@ -226,7 +232,9 @@ static bool take_reason_away(struct world *world, struct survey *survey, bool *f
         *faults = false;
         faults_off(world);
         world->single_fault = false;
-        sim_crash(SIM_RANDOM); /* which may take what proved something */
+        /* What could be lost to a torn tail may have been cut by now; and the power loss may take what proved more. */
+        taint_lost(world, survey);
+        sim_crash(SIM_RANDOM);
         survey_free(survey);
         survey_take(survey, world->oracle);
         return true;
@@ -252,8 +260,7 @@ static void accept_rot(struct world *world, const struct survey *survey)
     if (survey->must_refuse)
         broken("P5 honest recovery: damage below the durable watermark went unnoticed: %s", survey->place);
     world->tally->rotten_boots++;
-    for (unsigned i = 0; i < survey->key_count; i++)
-        oracle_taint(world->oracle, survey->keys[i]);
+    taint_lost(world, survey);
     sim_rot_accept();
 }
 
