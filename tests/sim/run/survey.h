@@ -3,9 +3,10 @@
  * must notice, and which it cannot.
  *
  * The truth is what should be on the disk: its content with all rot healed (sim_rot_each). A batch of the truth is
- * damaged when rot touches it. It is covered when an undamaged batch proves that it had been durable: a later one of its
- * stream and boot whose durable LSN reaches it, or a boot's first batch behind it in its segment. Damage to a covered batch
- * must be noticed; without cover, the batch and what its stream wrote after it may be taken for a torn tail.
+ * damaged when rot touches it. It is covered when an undamaged batch proves that it had been durable: a later one of
+ * its stream and boot whose durable LSN reaches it, or a boot's first batch behind it in its segment. Damage to a
+ * covered batch must be noticed; without cover, the batch and what its stream wrote after it may be taken for a torn
+ * tail.
  */
 #ifndef KVS_TESTS_SIM_RUN_SURVEY_H
 #define KVS_TESTS_SIM_RUN_SURVEY_H

@@ -426,6 +426,18 @@ static void do_disk_size(struct world *world, uint32_t more_kib)
     world->circumstances.space_may_lack = false; /* P7: writing resumes by itself */
 }
 
+/* Time goes by; or the whole machine was stopped meanwhile, and nothing had its turn. */
+static void do_time(struct world *world, const struct plan_step *what)
+{
+    uint64_t until = sim->now_ns + (uint64_t)what->a * 1000000;
+    bool stopped = what->seed % 4 == 0;
+    while (!stopped && sim->now_ns < until && step(world)) {
+    }
+    if (sim->now_ns < until)
+        sim_advance(until - sim->now_ns);
+    world->calm = world->calm && !stopped;
+}
+
 static void do_step(struct world *world, const struct plan_step *what)
 {
     story("%s %u %u %u", plan_kind_name(what->kind), what->a, what->b, what->c);
@@ -459,7 +471,7 @@ static void do_step(struct world *world, const struct plan_step *what)
         client_close(world->clients[what->a % PLAN_CLIENTS], what->b != 0);
         break;
     case PLAN_TIME:
-        sim_advance((uint64_t)what->a * 1000000);
+        do_time(world, what);
         break;
     case PLAN_CHECK:
         check(world);
