@@ -278,6 +278,7 @@ static void reset_circumstances(struct world *world)
 {
     world->circumstances = (struct circumstances){0};
     world->single_fault = false;
+    sim_fail_none();
     world->calm = true;
     world->fresh = true;
     widen(world);
