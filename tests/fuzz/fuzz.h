@@ -12,6 +12,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerInitialize(int *argc, char ***argv);
@@ -72,6 +73,21 @@ static inline uint64_t fuzz_next(uint64_t *state)
 static inline bool fuzz_lies_in(struct slice part, const uint8_t *data, size_t size)
 {
     return part.size == 0 || (part.data >= data && part.size <= size && (size_t)(part.data - data) <= size - part.size);
+}
+
+/* The bytes as a string of its own, up to the first NUL; to be freed. (strndup is held by AddressSanitizer's strict
+ * checks to a NUL within the input.) */
+static inline char *fuzz_string(const void *data, size_t size)
+{
+    const char *end = size > 0 ? memchr(data, '\0', size) : NULL;
+    size_t length = end != NULL ? (size_t)(end - (const char *)data) : size;
+    char *text = malloc(length + 1);
+    if (text == NULL)
+        abort();
+    if (length > 0)
+        memcpy(text, data, length);
+    text[length] = '\0';
+    return text;
 }
 
 #endif

@@ -29,7 +29,7 @@ static void arguments_init(struct arguments *arguments, struct fuzz_input input)
         const size_t size = end != NULL ? (size_t)(end - input.data) : input.size;
         const struct slice text = fuzz_take_slice(&input, size);
         (void)fuzz_take(&input, 1);
-        arguments->texts[arguments->count++] = strndup((const char *)text.data, text.size);
+        arguments->texts[arguments->count++] = fuzz_string(text.data, text.size);
     }
     memcpy(arguments->order, arguments->texts, sizeof arguments->texts);
 }

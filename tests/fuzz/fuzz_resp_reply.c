@@ -45,7 +45,7 @@ static void check_round_trip(const struct resp_reply *reply)
         if (!fits_a_line(reply->text))
             goto out;
         free(text);
-        text = strndup((const char *)reply->text.data, reply->text.size);
+        text = fuzz_string(reply->text.data, reply->text.size);
         FUZZ_CHECK(text != NULL);
         size = reply->type == RESP_REPLY_SIMPLE ? resp_write_simple(out, text) : resp_write_error(out, text);
     } else if (reply->type == RESP_REPLY_INTEGER) {
