@@ -64,14 +64,8 @@ static void prove(struct scan_result *result, const struct batch_header *batch, 
     result->proof_lsn = batch->durable_lsn;
 }
 
-/* A valid batch behind the place where the first one should be. */
-static void weigh_without_first(const struct scan_segment *segment, struct scan_result *result,
-                                const struct batch_header *batch, uint64_t at)
+static void claim(struct scan_result *result, const struct batch_header *batch, uint64_t at)
 {
-    if ((batch->flags & BATCH_BOOT) != 0 || batch->epoch < segment->epoch) {
-        prove(result, batch, at);
-        return;
-    }
     if (result->claim && batch->durable_lsn <= result->claim_lsn)
         return;
     result->claim = true;
@@ -79,6 +73,17 @@ static void weigh_without_first(const struct scan_segment *segment, struct scan_
     result->claim_epoch = batch->epoch;
     result->claim_lsn = batch->durable_lsn;
     result->claim_offset = (uint32_t)at;
+}
+
+/* A valid batch header in a segment whose first batch is not whole. The header of that batch itself, written though its
+ * records did not arrive, only tells how far its stream had come before it. */
+static void weigh_without_first(const struct scan_segment *segment, struct scan_result *result,
+                                const struct batch_header *batch, uint64_t at)
+{
+    if (at > result->end && ((batch->flags & BATCH_BOOT) != 0 || batch->epoch < segment->epoch))
+        prove(result, batch, at);
+    else
+        claim(result, batch, at);
 }
 
 /* Looks behind the end for proof of damage, and for how far a torn tail reaches. */
@@ -89,11 +94,12 @@ static void look_behind(const struct scan_segment *segment, struct scan_result *
         if (!all_zero(segment->bytes + at, KVS_BLOCK_BYTES))
             torn_end = at + KVS_BLOCK_BYTES;
         const struct batch_header *batch = batch_at(segment, at);
-        /* What stands at the end itself did not arrive whole: it proves nothing. */
-        if (batch == NULL || at == result->end || batch->epoch < result->epoch)
+        if (batch == NULL || batch->epoch < result->epoch)
             continue;
         if (result->batches == 0)
             weigh_without_first(segment, result, batch, at);
+        else if (at == result->end) /* did not arrive whole: it proves nothing */
+            continue;
         else if (batch->epoch > result->epoch || batch->durable_lsn > result->last_lsn)
             prove(result, batch, at);
     }

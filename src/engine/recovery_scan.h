@@ -27,7 +27,7 @@ struct scan_result {
     uint32_t proof_offset; /* with damaged: where that later batch stands */
     uint64_t proof_lsn;    /* with damaged: at least up to here all was durable */
 
-    /* Without any valid batch, but with one behind the place of the first: it claims that its stream was durable up to
+    /* Without any valid batch, but with a valid header of one: it claims that its stream was durable up to
      * claim_lsn. Whether that is more than was found of the stream only a look at all segments tells. */
     bool claim;
     uint32_t claim_stream, claim_offset;

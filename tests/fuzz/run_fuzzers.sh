@@ -25,7 +25,8 @@ declare -A bytes_max=([resp_request]=1024 [resp_reply]=1024 [recovery]=120 [reco
 
 run_one() {
     local name=$1 log=$build/logs/$1.log
-    local arguments=(-max_total_time="$seconds" -max_len="${bytes_max[$name]:-2048}" -timeout=60 -rss_limit_mb=2500
+    # FUZZ_SEED makes a short run the same every time: for a check of every change, where chance has no place.
+    local arguments=(-seed="${FUZZ_SEED:-0}" -max_total_time="$seconds" -max_len="${bytes_max[$name]:-2048}" -timeout=60 -rss_limit_mb=2500
         -print_final_stats=1 -artifact_prefix="$build/findings/$name-")
     case $name in
     resp_request | resp_reply | connection | client | client_conn) arguments+=(-dict="$here/resp.dict") ;;
