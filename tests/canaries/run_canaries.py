@@ -329,7 +329,7 @@ def parse_options():
     parser.add_argument("--all-layers", action="store_true", help="go on with the next layer when one has caught it")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="tests side by side; default: %(default)s")
     parser.add_argument("--sim-seeds", type=int, default=100000)
-    parser.add_argument("--sim-seconds", type=float, default=120)
+    parser.add_argument("--sim-seconds", type=float, default=30)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there, too, after each canary")
     options = parser.parse_args()
     options.layers = options.layers.split(",")
