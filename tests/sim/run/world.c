@@ -334,6 +334,28 @@ static void check_count(struct world *world)
                (long long)most);
 }
 
+static uint64_t held_by_requests(const struct world *world)
+{
+    return atomic_load_explicit(&world->host.node->budget.used_bytes, memory_order_relaxed);
+}
+
+/* With nothing under way: what the store holds is within its share of the memory, and requests hold nothing any more,
+ * once the last send to a connection that is gone has ended. */
+static void check_bounds(struct world *world)
+{
+    const struct config *config = &world->host.config;
+    struct engine_stats stats = stats_of(world);
+    uint64_t share = config->memory_bytes - config->memory_bytes / 4;
+    if (stats.image_bytes + stats.index_bytes > share)
+        broken("P8 bounded: images take %llu bytes and the index %llu, of %llu", (unsigned long long)stats.image_bytes,
+               (unsigned long long)stats.index_bytes, (unsigned long long)share);
+    for (uint64_t i = 0; held_by_requests(world) > 0; i++) {
+        if (i == LIVENESS_STEPS || !step(world))
+            broken("P8 bounded: requests that are done still hold %llu bytes",
+                   (unsigned long long)held_by_requests(world));
+    }
+}
+
 static void check(struct world *world)
 {
     bool fresh = world->fresh;
@@ -349,6 +371,7 @@ static void check(struct world *world)
     if (fresh)
         oracle_judge_prefix(world->oracle);
     check_count(world);
+    check_bounds(world);
     world->fresh = false;
     world->tally->checks++;
     resume_faults(world);
