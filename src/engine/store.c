@@ -330,7 +330,7 @@ static bool store_failed(const struct engine_shard *base)
 
 static const char *store_refusal_text(const struct engine_shard *base)
 {
-    enum kvs_err error = store_shard_of((struct engine_shard *)(uintptr_t)base)->maker.error;
+    enum kvs_err error = container_of(base, struct store_shard, base)->maker.error;
     return error == KVS_ERR_OK ? "" : kvs_err_text(error);
 }
 

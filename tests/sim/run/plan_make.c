@@ -8,6 +8,7 @@
  */
 #include "plan.h"
 
+#include "draw.h"
 #include "ring/ring_backend.h"
 #include "ring_sim.h"
 
@@ -23,10 +24,7 @@ struct maker {
 
 static uint64_t draw(struct maker *maker, uint64_t below)
 {
-    uint64_t z = maker->state += 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return (z ^ (z >> 31)) % below;
+    return draw_next(&maker->state) % below;
 }
 
 static uint32_t between(struct maker *maker, uint32_t low, uint32_t high)

@@ -9,6 +9,7 @@
  */
 #include "sim_client.h"
 
+#include "draw.h"
 #include "sim_core.h"
 #include "verdict.h"
 
@@ -79,10 +80,7 @@ static void take_replies(struct client *client);
 
 static uint64_t draw(struct client *client, uint64_t below)
 {
-    uint64_t z = client->random += 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return (z ^ (z >> 31)) % below;
+    return draw_next(&client->random) % below;
 }
 
 static uint8_t *reserve(struct buffer *buffer, size_t size)

@@ -8,6 +8,7 @@
  */
 #include "survey.h"
 
+#include "draw.h"
 #include "sim_core.h"
 #include "verdict.h"
 
@@ -345,14 +346,6 @@ struct chosen_file {
     char path[256];
 };
 
-static uint64_t next_of(uint64_t *seed)
-{
-    uint64_t z = *seed += 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
 static void choose_file(void *context, const char *path)
 {
     struct chosen_file *chosen = context;
@@ -360,7 +353,7 @@ static void choose_file(void *context, const char *path)
     bool segment = dot != NULL && strcmp(dot, ".seg") == 0;
     if (!segment && strstr(path, SUPERBLOCK_NAME) == NULL)
         return;
-    if (sim_file_size(path) > 0 && next_of(&chosen->seed) % ++chosen->seen == 0)
+    if (sim_file_size(path) > 0 && draw_next(&chosen->seed) % ++chosen->seen == 0)
         snprintf(chosen->path, sizeof(chosen->path), "%s", path);
 }
 
@@ -370,10 +363,10 @@ static uint64_t choose_offset(const char *path, uint64_t *seed)
     uint64_t size = sim_file_size(path), offset = 0;
     for (unsigned tries = 0; tries < 20; tries++) {
         uint8_t byte;
-        offset = next_of(seed) % size;
+        offset = draw_next(seed) % size;
         /* The first bytes of blocks are headers: worth more than their share. */
-        if (next_of(seed) % 3 == 0)
-            offset = offset / KVS_BLOCK_BYTES * KVS_BLOCK_BYTES + next_of(seed) % 128;
+        if (draw_next(seed) % 3 == 0)
+            offset = offset / KVS_BLOCK_BYTES * KVS_BLOCK_BYTES + draw_next(seed) % 128;
         if (offset >= size)
             continue;
         sim_file_read(path, offset, &byte, 1);
@@ -386,14 +379,14 @@ static uint64_t choose_offset(const char *path, uint64_t *seed)
 void survey_rot(unsigned bits, uint64_t seed)
 {
     for (unsigned i = 0; i < bits; i++) {
-        struct chosen_file chosen = {.seed = next_of(&seed)};
+        struct chosen_file chosen = {.seed = draw_next(&seed)};
         uint8_t byte;
         sim_file_each(choose_file, &chosen);
         if (chosen.seen == 0)
             return;
         uint64_t offset = choose_offset(chosen.path, &seed);
         sim_file_read(chosen.path, offset, &byte, 1);
-        byte = (uint8_t)(byte ^ 1u << next_of(&seed) % 8);
+        byte = (uint8_t)(byte ^ 1u << draw_next(&seed) % 8);
         sim_rot_add(chosen.path, offset, &byte, 1);
         story("bit rot in %s at %llu", chosen.path, (unsigned long long)offset);
     }
