@@ -56,7 +56,18 @@
     X(GAP_IGNORED, P5, "starts although a segment of a stream is missing")                                      \
     X(TORN_TAIL_LEFT, P5, "leaves a torn tail as it is instead of zeroing it")                                  \
     X(TAIL_NOT_SYNCED, P4, "shows what it has read from a tail without a sync")                                 \
-    X(END_NOT_MARKED, P5, "does not mark the end of a tail that nobody writes on in")                           \
+    X(SEALED_END_IGNORED, P5, "does not compare a sealed segment's end with the manifest's")                    \
+    X(MANIFEST_AGE_IGNORED, P5, "does not notice that the manifest has lost its latest changes")                \
+    /* births, deaths and moves */                                                                              \
+    X(BIRTH_NOT_ENTERED, P5, "uses a segment before the manifest lists it durably")                             \
+    X(RETIRED_EARLY, P1, "uses a segment again before the manifest has taken it out durably")                   \
+    X(RETIRED_WHILE_READ, P3, "uses a segment again while reads from it are in flight")                         \
+    X(RETIRED_UNDURABLE, P1, "gives a segment up though what has superseded its records is not durable")        \
+    X(NO_COMPACTION_RESERVE, P7, "leaves no files in reserve for compaction")                                   \
+    X(SWING_BLIND, P4, "swings an index entry to the copy though the record was overwritten meanwhile")         \
+    X(DELETES_NEVER_KEPT, P2, "compaction drops deletes that still hide an older record")                       \
+    X(COMPACTION_UNVERIFIED, P3, "compaction copies records without verifying them")                            \
+    X(MOVES_NOT_TOLD, P2, "does not tell waiting operations that a record has moved")                           \
     /* the index */                                                                                             \
     X(INDEX_HOLE, P1, "a removed slot becomes an empty one, at which later walks end")                          \
     X(INDEX_SPLIT_LOSES, P1, "a split loses the entries that lie farthest from their home")                     \

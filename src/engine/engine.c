@@ -313,6 +313,41 @@ void engine_section_end(struct engine_shard *shard)
     epoch_end(&shard->thread);
 }
 
+enum kvs_err engine_background_start(struct engine *engine, struct ring *ring, struct engine_background **out)
+{
+    return engine->interface->background_start(engine, ring, out);
+}
+
+void engine_background_turn(struct engine_background *background)
+{
+    background->interface->background_turn(background);
+}
+
+int64_t engine_background_timeout_ns(const struct engine_background *background)
+{
+    return background->interface->background_timeout_ns(background);
+}
+
+void engine_background_stop(struct engine_background *background)
+{
+    background->interface->background_stop(background);
+}
+
+bool engine_background_stopped(const struct engine_background *background)
+{
+    return background->interface->background_stopped(background);
+}
+
+void engine_background_section_begin(struct engine_background *background)
+{
+    epoch_begin(&background->thread);
+}
+
+void engine_background_section_end(struct engine_background *background)
+{
+    epoch_end(&background->thread);
+}
+
 uint64_t engine_durable(const struct engine_shard *shard)
 {
     return shard->interface->durable(shard);
@@ -326,6 +361,11 @@ bool engine_failed(const struct engine_shard *shard)
 const char *engine_refusal_text(const struct engine_shard *shard)
 {
     return shard->interface->refusal_text(shard);
+}
+
+const char *engine_background_failure_text(const struct engine_shard *shard)
+{
+    return shard->interface->background_failure_text(shard);
 }
 
 const char *engine_failure_text(const struct engine_shard *shard)

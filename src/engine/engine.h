@@ -29,6 +29,7 @@
 
 struct engine;
 struct engine_shard;
+struct engine_background;
 
 #define ENGINE_MESSAGE_BYTES 512
 
@@ -42,6 +43,7 @@ struct engine_options {
     uint64_t
         segment_bytes; /* of a new store, a power of two; 0 = chosen from the budget. An existing store keeps its own */
     uint32_t relaxed_interval_ms; /* at most this long until a relaxed write is on disk */
+    uint64_t disk_bytes_max;      /* of all segment files together; 0 = as much as the file system has */
 };
 
 struct engine_recovery {
@@ -85,6 +87,21 @@ int64_t engine_timeout_ns(const struct engine_shard *shard);
 void engine_shard_stop(struct engine_shard *shard);
 /* True when an orderly stop is complete (or the shard failed) and nothing of the shard is in flight on its ring. */
 bool engine_shard_stopped(const struct engine_shard *shard);
+
+/*
+ * The engine's background work (segments are made, given up and entered in the manifest there) belongs to a thread and a
+ * ring of its own: attach it, then call the turn after every ring_turn. A shard gets nothing to write in before the
+ * background has started.
+ */
+enum kvs_err engine_background_start(struct engine *engine, struct ring *ring, struct engine_background **out);
+void engine_background_turn(struct engine_background *background);
+/* Nanoseconds until the turn has something to do by itself; -1 = never. */
+int64_t engine_background_timeout_ns(const struct engine_background *background);
+/* Ends it, together with or after the shards, which must go on turning until it has stopped. */
+void engine_background_stop(struct engine_background *background);
+bool engine_background_stopped(const struct engine_background *background);
+void engine_background_section_begin(struct engine_background *background);
+void engine_background_section_end(struct engine_background *background);
 
 /* ---- requests -------------------------------------------------------------------------------------------------- */
 
@@ -165,6 +182,9 @@ bool engine_failed(const struct engine_shard *shard);
 const char *engine_failure_text(const struct engine_shard *shard);
 /* Why there is no room for writes (NO_SPACE): the system's reason for not making a new segment. "" while there is. */
 const char *engine_refusal_text(const struct engine_shard *shard);
+/* What has ended the background work for good, so that no segment is made or given back until a restart: the manifest
+ * has failed. "" while nothing has. Any shard's thread; the text stays. */
+const char *engine_background_failure_text(const struct engine_shard *shard);
 /* The latest damage met by a read (segment, offset). "" when there was none. */
 const char *engine_damage_text(const struct engine_shard *shard);
 
@@ -179,8 +199,12 @@ struct engine_stats {
     uint64_t commit_ns;      /* sum over batches, from submission to durable */
     uint64_t disk_reads;
     uint64_t disk_read_bytes;
-    uint64_t segments;
+    uint64_t segments;   /* files, free ones included */
     uint64_t disk_bytes; /* of all segment files */
+    uint64_t segments_free;   /* files that hold nothing */
+    uint64_t segments_sealed; /* full, and entered in the manifest */
+    uint64_t live_bytes;      /* of records that count, estimated; as of the latest plan of compaction, or the start: logs
+                                 have appended less than a segment since */
     uint64_t damaged_reads;
     uint64_t index_splits;
     uint64_t blind_overwrites;
@@ -188,6 +212,7 @@ struct engine_stats {
     uint64_t settles_skipped; /* those that are not looked for, as too many were: keys counts them as overwrites until
                                  they are written again, removed or recovered */
     uint64_t failed_shards;
+    uint64_t background_failed; /* 1: see engine_background_failure_text */
 };
 
 /* Sums over all shards; any thread; each figure is exact or a moment old. */

@@ -32,8 +32,14 @@ struct engine_interface {
     bool (*failed)(const struct engine_shard *shard);
     const char *(*failure_text)(const struct engine_shard *shard);
     const char *(*refusal_text)(const struct engine_shard *shard);
+    const char *(*background_failure_text)(const struct engine_shard *shard);
     const char *(*damage_text)(const struct engine_shard *shard);
     void (*stats)(const struct engine *engine, struct engine_stats *out);
+    enum kvs_err (*background_start)(struct engine *engine, struct ring *ring, struct engine_background **out);
+    void (*background_turn)(struct engine_background *background);
+    int64_t (*background_timeout_ns)(const struct engine_background *background);
+    void (*background_stop)(struct engine_background *background);
+    bool (*background_stopped)(const struct engine_background *background);
 };
 
 struct engine {
@@ -48,6 +54,11 @@ struct engine {
 };
 
 struct engine_shard {
+    const struct engine_interface *interface;
+    struct epoch_thread thread;
+};
+
+struct engine_background {
     const struct engine_interface *interface;
     struct epoch_thread thread;
 };

@@ -32,6 +32,7 @@ enum {
     LARGE_BATCH_BYTES = 256 * 1024, /* worth a write of its own beside others */
     RESERVE_SHARE = 16,             /* of a segment, for deletes while there is no other */
     NS_PER_MS = 1000000,
+    MS_PER_S = 1000,
 };
 
 static inline void add_relaxed(_Atomic uint64_t *counter, uint64_t by)
@@ -77,6 +78,7 @@ void log_open(struct log *log, struct segment *segment)
     KVS_ASSERT((uint64_t)segment->end + KVS_BLOCK_BYTES <= log->options.table->segment_bytes);
     log->open = segment;
     log->image = segment_image(segment);
+    segment_set_state(segment, SEGMENT_OPEN);
     /* An adopted segment goes on from its own last batch, so that the chain within a segment has no gap. */
     if (segment->end > KVS_BLOCK_BYTES)
         log->prev_lsn = segment->last_lsn;
@@ -85,12 +87,11 @@ void log_open(struct log *log, struct segment *segment)
     log->wanted = true;
 }
 
-void log_offer(struct log *log, struct segment *segment, uint8_t *image)
+void log_offer(struct log *log, struct segment *segment)
 {
     KVS_ASSERT(log->spare == NULL);
-    KVS_ASSERT(segment->end == KVS_BLOCK_BYTES);
+    KVS_ASSERT(segment->end == KVS_BLOCK_BYTES && segment_image(segment) != NULL);
     log->spare = segment;
-    log->spare_image = image;
 }
 
 /* ---- commit ---------------------------------------------------------------------------------------------------- */
@@ -107,6 +108,17 @@ static void log_fail(struct log *log, const struct log_commit *commit)
                log->options.stream, log->failure);
 }
 
+/* The segment that was left is whole when nothing of it is in flight any more. */
+static void seal_closing(struct log *log)
+{
+    if (log->closing == NULL || log->failed || (log->count > 0 && log->commits[log->oldest].segment == log->closing))
+        return;
+    struct segment *segment = log->closing;
+    log->closing = NULL;
+    segment_set_state(segment, SEGMENT_SEALED);
+    log->options.segment_sealed(log->options.context, segment);
+}
+
 /* Moves the durable LSN over the batches that are durable without a gap. */
 static void advance(struct log *log)
 {
@@ -121,6 +133,7 @@ static void advance(struct log *log)
         log->oldest = (log->oldest + 1) % LOG_COMMITS_MAX;
         log->count--;
     }
+    seal_closing(log);
 }
 
 static void commit_done(struct ring_op *op)
@@ -166,7 +179,9 @@ static void commit_start(struct log *log)
                                     .durable_lsn = log_durable(log),
                                     .epoch = log->options.epoch,
                                     .stream = log->options.stream,
-                                    .flags = log->flags};
+                                    .flags = log->flags,
+                                    .manifest = (uint32_t)manifest_sequence(log->options.manifest),
+                                    .wall_s = (uint32_t)(ring_wall_ms(log->options.ring) / MS_PER_S)};
     if (canary_on(CANARY_DURABLE_LSN_TOO_HIGH) || canary_on(CANARY_DURABLE_LSN_ZERO))
         header->durable_lsn = canary_on(CANARY_DURABLE_LSN_ZERO) ? 0 : log->next_lsn - 1;
     batch_header_seal(header, log->open->seed, log->batch);
@@ -191,6 +206,8 @@ static void commit_start(struct log *log)
     log->prev_lsn = log->next_lsn - 1;
     log->open->end = end;
     log->open->last_lsn = log->prev_lsn;
+    log->open->epoch = (uint32_t)log->options.epoch;
+    log->open->stream = log->options.stream;
     batch_begin(log, end);
 }
 
@@ -236,24 +253,25 @@ void log_want(struct log *log, uint64_t lsn)
 
 /* ---- append ---------------------------------------------------------------------------------------------------- */
 
-/* Leaves the full segment for the spare one. AGAIN when there is none, or when the last batch cannot be started now. */
+/* Leaves the full segment for the spare one. AGAIN when there is none, when the last batch cannot be started now, or
+ * while the segment before is not whole yet. */
 static enum kvs_err roll(struct log *log)
 {
-    if (log->spare == NULL)
+    if (log->spare == NULL || log->closing != NULL)
         return KVS_ERR_AGAIN;
     if (batch_due(log)) {
-        bool old_in_flight = log->count > 0 && newest_commit(log)->segment != log->open;
-        if (log->count == LOG_COMMITS_MAX || old_in_flight)
+        if (log->count == LOG_COMMITS_MAX)
             return KVS_ERR_AGAIN;
         commit_start(log);
     }
     struct segment *segment = log->spare;
-    image_attach(log->open->pool, segment, log->spare_image);
+    log->closing = log->open;
     log->open = segment;
     log->image = segment_image(segment);
     log->spare = NULL;
-    log->spare_image = NULL;
+    segment_set_state(segment, SEGMENT_OPEN);
     batch_begin(log, segment->end);
+    seal_closing(log);
     return KVS_ERR_OK;
 }
 
@@ -294,6 +312,7 @@ enum kvs_err log_append(struct log *log, enum record_kind kind, unsigned record_
     log->tail += (uint32_t)bytes;
     log->records++;
     log->deletes += kind == RECORD_DELETE;
+    segment_count_record(log->open, kind == RECORD_PUT, record_class(bytes), bytes, lsn, 1);
     if (!relaxed)
         log->wanted = true;
     else if (log->relaxed_ns == 0 && !canary_on(CANARY_RELAXED_NEVER_FLUSHED))
@@ -303,6 +322,7 @@ enum kvs_err log_append(struct log *log, enum record_kind kind, unsigned record_
     return KVS_ERR_OK;
 }
 
+/* A put: only they are taken back. */
 void log_unappend(struct log *log, const struct log_place *place)
 {
     KVS_ASSERT(log->records > 0);
@@ -310,6 +330,7 @@ void log_unappend(struct log *log, const struct log_place *place)
     log->next_lsn--;
     log->tail -= (uint32_t)place->bytes;
     log->records--;
+    segment_count_record(log->open, true, record_class(place->bytes), place->bytes, place->lsn, -1);
 }
 
 /* ---- stop ------------------------------------------------------------------------------------------------------ */

@@ -2,7 +2,7 @@
  * log.h - one shard's log: appends records to the open segment's image and makes them durable in batches.
  *
  * Everything here is on the shard's thread, except log_durable. The log takes segments that are already prepared
- * (segment_maker.h); it always wants one spare.
+ * (keeper.h); it always wants one spare.
  *
  * Group commit: records gather in the forming batch while an earlier one is being written; log_turn, once per turn of
  * the shard's loop, decides whether to write. Acknowledge only what log_durable covers: batches may complete out of
@@ -44,7 +44,10 @@ struct log_options {
     /* Called when a batch with delete records has become durable: its records lie in [offset, offset + bytes) of the
      * segment's image, behind the batch header. */
     void (*deletes_durable)(void *context, const struct segment *segment, uint32_t offset);
+    /* Called when the segment that the log has left is whole and durable, and has become SEALED. */
+    void (*segment_sealed)(void *context, struct segment *segment);
     void *context;
+    const struct manifest *manifest; /* batches say how far it had come */
 };
 
 struct log {
@@ -61,8 +64,8 @@ struct log {
     bool wanted;         /* somebody waits for the forming batch */
     uint64_t relaxed_ns; /* when it has to be written though nobody waits; 0 = not at all */
 
+    struct segment *closing; /* the one before `open`, while batches of it are in flight */
     struct segment *spare;
-    uint8_t *spare_image;
 
     struct log_commit commits[LOG_COMMITS_MAX];
     unsigned oldest, count;
@@ -80,8 +83,8 @@ void log_init(struct log *log, const struct log_options *options);
  * durable (log_idle) the log is ready. */
 void log_open(struct log *log, struct segment *segment);
 
-/* Gives the log the segment to go on in when the open one is full. The image becomes attached when it opens it. */
-void log_offer(struct log *log, struct segment *segment, uint8_t *image);
+/* Gives the log the segment, with its image, to go on in when the open one is full. */
+void log_offer(struct log *log, struct segment *segment);
 
 struct log_place {
     uint64_t address;

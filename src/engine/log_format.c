@@ -35,6 +35,11 @@ void segment_header_encode(struct segment_header *out, const uint8_t store_uuid[
     out->crc = segment_header_crc(out);
 }
 
+bool segment_header_whole(const struct segment_header *header)
+{
+    return header->magic == SEGMENT_MAGIC && header->crc == segment_header_crc(header);
+}
+
 const char *segment_header_check(const struct segment_header *header, const uint8_t store_uuid[16], uint32_t number,
                                  uint64_t segment_bytes)
 {

@@ -43,6 +43,9 @@ static_assert(sizeof(struct segment_header) == 64, "segment header");
 enum batch_flags {
     BATCH_BOOT = 1,  /* empty; the first of a boot in this segment: what lies before it was durable then */
     BATCH_CLEAN = 2, /* empty; the last before an orderly stop */
+    /* Written by compaction: each record has the LSN it was first written with. first_lsn and prev_lsn count records in
+     * this segment, from 1. */
+    BATCH_RELOCATED = 4,
 };
 
 struct batch_header {
@@ -56,7 +59,8 @@ struct batch_header {
     uint64_t epoch;       /* boot that wrote it */
     uint32_t stream;      /* shard that wrote it */
     uint32_t flags;
-    uint64_t reserved;
+    uint32_t manifest; /* the manifest's latest durable sequence when this batch was written, its lower half */
+    uint32_t wall_s;   /* the time when it was written: seconds since 1970 */
 };
 static_assert(sizeof(struct batch_header) == 64, "batch header");
 
@@ -105,6 +109,8 @@ static inline uint32_t place_seed(uint32_t seed, uint32_t offset)
 /* Writes the 64 bytes of a segment header; the caller zeroes the rest of the block. */
 void segment_header_encode(struct segment_header *out, const uint8_t store_uuid[16], uint32_t number, uint64_t uid,
                            uint64_t segment_bytes, uint64_t epoch);
+/* True when these bytes are an undamaged header, of any store, number and version. */
+bool segment_header_whole(const struct segment_header *header);
 /* NULL when valid for this store and number, else what is wrong with it. */
 const char *segment_header_check(const struct segment_header *header, const uint8_t store_uuid[16], uint32_t number,
                                  uint64_t segment_bytes);

@@ -35,6 +35,7 @@ struct memory_shard {
 
 struct memory_engine {
     struct engine base; /* first */
+    struct engine_background background;
     struct memory_shard *shards[KVS_SHARDS_MAX];
 };
 
@@ -234,7 +235,8 @@ static enum kvs_err shard_open(struct memory_engine *engine, unsigned id)
 enum kvs_err memory_engine_open(struct engine **out, const struct engine *base, struct ring *ring,
                                 char message[ENGINE_MESSAGE_BYTES])
 {
-    struct memory_engine *engine = calloc(1, sizeof *engine);
+    struct memory_engine *engine =
+        aligned_alloc(KVS_CACHE_LINE_BYTES, align_up(sizeof *engine, KVS_CACHE_LINE_BYTES));
     if (engine == NULL)
         return KVS_ERR_NO_MEMORY;
     engine->base = *base;
@@ -285,6 +287,34 @@ static void memory_shard_stop(struct engine_shard *base)
 static bool memory_shard_stopped(const struct engine_shard *base)
 {
     return container_of(base, struct memory_shard, base)->stopping;
+}
+
+/* Nothing is done in the background. */
+static enum kvs_err memory_background_start(struct engine *base, struct ring *ring, struct engine_background **out)
+{
+    (void)ring;
+    struct memory_engine *engine = container_of(base, struct memory_engine, base);
+    engine->background.interface = base->interface;
+    epoch_register(&base->epoch, &engine->background.thread);
+    *out = &engine->background;
+    return KVS_ERR_OK;
+}
+
+static void memory_background_nothing(struct engine_background *background)
+{
+    (void)background;
+}
+
+static int64_t memory_background_timeout_ns(const struct engine_background *background)
+{
+    (void)background;
+    return -1;
+}
+
+static bool memory_background_stopped(const struct engine_background *background)
+{
+    (void)background;
+    return true;
 }
 
 static uint64_t memory_durable(const struct engine_shard *base)
@@ -345,6 +375,12 @@ static const struct engine_interface memory_interface = {
     .failed = memory_failed,
     .failure_text = memory_no_text,
     .refusal_text = memory_no_text,
+    .background_failure_text = memory_no_text,
     .damage_text = memory_no_text,
     .stats = memory_stats,
+    .background_start = memory_background_start,
+    .background_turn = memory_background_nothing,
+    .background_timeout_ns = memory_background_timeout_ns,
+    .background_stop = memory_background_nothing,
+    .background_stopped = memory_background_stopped,
 };

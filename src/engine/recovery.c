@@ -12,9 +12,7 @@
  * which there is proof of acknowledged data, a gap between the segments of a stream: CORRUPT, naming segment and
  * offset. A torn tail is cut, logged and counted.
  */
-#include "engine/recovery_map.h"
-#include "engine/recovery_scan.h"
-#include "engine/store.h"
+#include "engine/recovery_internal.h"
 
 #include "base/assert.h"
 #include "base/canary.h"
@@ -24,116 +22,11 @@
 #include "engine/blocking.h"
 
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 
-/* LSNs that one stream has written in one boot, without a gap. */
-struct run {
-    uint64_t epoch;
-    uint32_t stream;
-    uint32_t segment;
-    uint64_t first_lsn, last_lsn; /* last = first - 1: none */
-    uint64_t durable_lsn;         /* the highest that its batches claim */
-    bool boot;                    /* it begins with a boot batch, as every stream does */
-};
-
-struct found_segment {
-    uint32_t number;
-    bool unfinished; /* still under its temporary name */
-    struct segment *segment;
-    struct scan_result scan;
-    bool tail;   /* the last of its stream, or empty */
-    bool marked; /* its last batch is an empty one: nothing behind it was ever acknowledged */
-};
-
-struct recovery {
-    struct store *store;
-    struct ring *ring;
-    char *message;
-    enum kvs_err err; /* the first error inside a callback */
-
-    struct found_segment *found;
-    size_t found_count, found_capacity;
-    struct run *runs;
-    size_t run_count, run_capacity;
-    struct recovery_map map;
-    uint64_t lsn_max;
-    uint64_t
-        epoch_max; /* seen in any header: a superblock copy that serves because the other is damaged may be older */
-
-    uint8_t *scratch; /* the segment being scanned, when it gets no image */
-    struct found_segment *current;
-    const uint8_t *current_bytes;
-    uint8_t *peek; /* for records that are compared on disk */
-};
-
-#define say(recovery, ...) snprintf((recovery)->message, ENGINE_MESSAGE_BYTES, __VA_ARGS__)
-
-static enum kvs_err grow_array(void **array, size_t count, size_t *capacity, size_t element_bytes)
-{
-    if (count < *capacity)
-        return KVS_ERR_OK;
-    size_t larger = *capacity == 0 ? 64 : *capacity * 2;
-    void *moved = realloc(*array, larger * element_bytes);
-    if (moved == NULL)
-        return KVS_ERR_NO_MEMORY;
-    *array = moved;
-    *capacity = larger;
-    return KVS_ERR_OK;
-}
-
-/* ---- the directory --------------------------------------------------------------------------------------------- */
-
-static void list_entry(void *context, const char *name)
-{
-    struct recovery *recovery = context;
-    uint32_t number;
-    bool unfinished;
-    if (!segment_name_parse(name, &number, &unfinished))
-        return;
-    enum kvs_err err = grow_array((void **)&recovery->found, recovery->found_count, &recovery->found_capacity,
-                                  sizeof *recovery->found);
-    if (err == KVS_ERR_OK && number >= recovery->store->segments.count_max) {
-        say(recovery, "%s/%s has a number beyond what the store can address: it does not belong there",
-            recovery->store->base.data_dir, name);
-        err = KVS_ERR_CORRUPT;
-    }
-    if (err != KVS_ERR_OK) {
-        recovery->err = err;
-        return;
-    }
-    recovery->found[recovery->found_count++] = (struct found_segment){.number = number, .unfinished = unfinished};
-    segment_number_seen(&recovery->store->segments, number);
-}
-
-/* Removes the files of segments that were being made when the last run ended, and forgets them. */
-static void remove_unfinished(struct recovery *recovery)
-{
-    size_t kept = 0;
-    for (size_t i = 0; i < recovery->found_count; i++) {
-        if (!recovery->found[i].unfinished) {
-            recovery->found[kept++] = recovery->found[i];
-            continue;
-        }
-        char name[SEGMENT_NAME_BYTES];
-        segment_name(name, recovery->found[i].number, ".new");
-        struct ring_op op;
-        blocking_init(&op);
-        ring_file_unlink(recovery->ring, &op, recovery->store->base.dir_fd, name);
-        ring_await(recovery->ring, &op);
-        if (op.error != KVS_ERR_OK)
-            diag_warn("cannot remove the unfinished %s/%s: %s", recovery->store->base.data_dir, name,
-                      ring_op_text(&op));
-    }
-    recovery->found_count = kept;
-}
-
-static int by_number(const void *a, const void *b)
-{
-    uint32_t x = ((const struct found_segment *)a)->number;
-    uint32_t y = ((const struct found_segment *)b)->number;
-    return (x > y) - (x < y);
-}
+/* LSNs that are left out between two boots: more than what can have been in flight when the last one ended. So nothing
+ * that reached the disk of it is ever taken for a record of a later boot, also where it was not found and cut. */
+#define LSN_GAP (1ull << 28)
 
 /* ---- one segment ----------------------------------------------------------------------------------------------- */
 
@@ -172,39 +65,6 @@ static enum kvs_err read_segment(struct recovery *recovery, struct found_segment
     return KVS_ERR_OK;
 }
 
-static void take_batch(void *context, const struct batch_header *batch, uint32_t offset)
-{
-    (void)offset;
-    struct recovery *recovery = context;
-    uint64_t last_lsn = batch->first_lsn + batch->record_count - 1;
-    if (last_lsn > recovery->lsn_max)
-        recovery->lsn_max = last_lsn;
-    if (batch->epoch > recovery->epoch_max)
-        recovery->epoch_max = batch->epoch;
-    recovery->current->marked = batch->record_count == 0;
-    struct run *run = recovery->run_count == 0 ? NULL : &recovery->runs[recovery->run_count - 1];
-    if (run != NULL && run->segment == recovery->current->number && run->epoch == batch->epoch &&
-        run->stream == batch->stream && run->last_lsn + 1 == batch->first_lsn) {
-        run->last_lsn = last_lsn;
-        if (batch->durable_lsn > run->durable_lsn)
-            run->durable_lsn = batch->durable_lsn;
-        return;
-    }
-    enum kvs_err err =
-        grow_array((void **)&recovery->runs, recovery->run_count, &recovery->run_capacity, sizeof *recovery->runs);
-    if (err != KVS_ERR_OK) {
-        recovery->err = err;
-        return;
-    }
-    recovery->runs[recovery->run_count++] = (struct run){.epoch = batch->epoch,
-                                                         .stream = batch->stream,
-                                                         .segment = recovery->current->number,
-                                                         .first_lsn = batch->first_lsn,
-                                                         .last_lsn = last_lsn,
-                                                         .durable_lsn = batch->durable_lsn,
-                                                         .boot = (batch->flags & BATCH_BOOT) != 0};
-}
-
 static void take_record(void *context, const struct record_header *record, uint32_t offset)
 {
     struct recovery *recovery = context;
@@ -220,28 +80,83 @@ static void take_record(void *context, const struct record_header *record, uint3
         .compare = (record->flags & RECORD_COMPARE) != 0};
     if (canary_on(CANARY_ORDER_BY_PLACE))
         entry.lsn = entry.address;
+    if (record->lsn > recovery->lsn_max)
+        recovery->lsn_max = record->lsn;
+    segment_count_record(recovery->current->segment, entry.put, entry.class,
+                         record_bytes(record->key_bytes, record->value_bytes), record->lsn, 1);
     recovery->err = recovery_map_add(&recovery->map, &entry);
+}
+
+/* What a batch says of the store, its records apart. */
+static void take_batch(struct recovery *recovery, const struct batch_header *batch)
+{
+    struct segment *segment = recovery->current->segment;
+    if (batch->epoch > recovery->epoch_max)
+        recovery->epoch_max = batch->epoch;
+    if (!recovery->manifest_claimed || (int32_t)(batch->manifest - recovery->manifest_max) > 0)
+        recovery->manifest_max = batch->manifest;
+    recovery->manifest_claimed = true;
+    segment->epoch = (uint32_t)batch->epoch;
+    segment->stream = batch->stream;
+    if ((batch->flags & BATCH_RELOCATED) == 0)
+        recovery_add_batch(recovery, batch);
 }
 
 static void take_batch_records(void *context, const struct batch_header *batch, uint32_t offset)
 {
     struct recovery *recovery = context;
-    take_batch(recovery, batch, offset);
-    if (canary_on(CANARY_OLD_STREAMS_IGNORED) && batch->stream >= recovery->store->shard_count)
+    if (found_role(recovery->current) == FOUND_STRANGER)
+        return;
+    take_batch(recovery, batch);
+    if (canary_on(CANARY_OLD_STREAMS_IGNORED) && (batch->flags & BATCH_RELOCATED) == 0 &&
+        batch->stream >= recovery->store->shard_count)
         return;
     struct scan_segment segment = {.bytes = recovery->current_bytes};
     scan_records(&segment, offset, take_record, recovery);
 }
 
-static enum kvs_err refuse_damage(struct recovery *recovery, const struct found_segment *found)
+static enum kvs_err refuse(struct recovery *recovery, const struct found_segment *found, const char *why)
+{
+    say(recovery,
+        "segment %06u of %s cannot be used: %s. Nothing was changed. Restore a backup of this file, or of the "
+        "directory",
+        found->number, recovery->store->base.data_dir, why);
+    return KVS_ERR_CORRUPT;
+}
+
+/* What the scan has found, held against what the manifest says. */
+static enum kvs_err judge(struct recovery *recovery, struct found_segment *found)
 {
     const struct scan_result *scan = &found->scan;
-    say(recovery,
-        "segment %06u of %s is damaged at offset %u: acknowledged records after LSN %" PRIu64
-        " (at least to LSN %" PRIu64
-        ", proven by the batch at offset %u) would be lost. Nothing was changed. Restore a backup of this file",
-        found->number, recovery->store->base.data_dir, scan->end, scan->last_lsn, scan->proof_lsn, scan->proof_offset);
-    return KVS_ERR_CORRUPT;
+    if (scan->unknown) {
+        say(recovery,
+            "segment %06u of %s has a record at offset %u of a kind that this program does not know: use the newer "
+            "program "
+            "that wrote it",
+            found->number, recovery->store->base.data_dir, scan->unknown_offset);
+        return KVS_ERR_VERSION;
+    }
+    const struct manifest_entry *entry = &found->entry;
+    switch (found_role(found)) {
+    case FOUND_STRANGER:
+        if (scan->batches == 0 && !scan->claim && !scan->damaged)
+            return KVS_ERR_OK;
+        return refuse(recovery, found,
+                      "it holds records, but the " MANIFEST_NAME " does not list it: that file is older than the "
+                      "segment, or its last changes are lost");
+    case FOUND_SEALED:
+        if ((scan->end == entry->end && scan->last_lsn == entry->last_lsn) || canary_on(CANARY_SEALED_END_IGNORED))
+            return KVS_ERR_OK;
+        found->scan.proof_offset = entry->end;
+        found->scan.proof_lsn = entry->last_lsn;
+        return recovery_refuse_damage(recovery, found);
+    default:
+        if (found_role(found) == FOUND_LOG && scan->end < entry->end && !canary_on(CANARY_SEALED_END_IGNORED)) {
+            found->scan.proof_offset = entry->end;
+            return recovery_refuse_damage(recovery, found);
+        }
+        return scan->damaged && !canary_on(CANARY_DAMAGE_CUT) ? recovery_refuse_damage(recovery, found) : KVS_ERR_OK;
+    }
 }
 
 static enum kvs_err scan_one(struct recovery *recovery, struct found_segment *found, const uint8_t *bytes)
@@ -250,17 +165,19 @@ static enum kvs_err scan_one(struct recovery *recovery, struct found_segment *fo
     const struct segment_header *header = (const void *)bytes;
     const char *wrong =
         segment_header_check(header, store->base.superblock.uuid, found->number, store->segments.segment_bytes);
-    if (wrong != NULL) {
-        say(recovery,
-            "segment %06u of %s cannot be used: %s. Nothing was changed. Restore a backup of this file, or of the "
-            "directory",
-            found->number, store->base.data_dir, wrong);
-        return KVS_ERR_CORRUPT;
+    if (wrong == NULL && found->known && header->uid != found->entry.uid)
+        wrong = "it is not the one that the " MANIFEST_NAME " lists, but was written before or after it";
+    if (wrong != NULL && found_role(found) == FOUND_STRANGER && !segment_header_whole(header)) {
+        diag_warn("%s/%06u.seg has no valid header; it was never part of the store, its file will be used again",
+                  store->base.data_dir, found->number);
+        return KVS_ERR_OK;
     }
+    if (wrong != NULL)
+        return refuse(recovery, found, wrong);
     if (header->epoch > recovery->epoch_max)
         recovery->epoch_max = header->epoch;
-    found->segment->uid = header->uid;
-    found->segment->seed = segment_seed(store->base.superblock.uuid, header->uid);
+    enum segment_kind kind = found->known ? (enum segment_kind)found->entry.kind : SEGMENT_LOG;
+    segment_begin(found->segment, kind, header->uid, segment_seed(store->base.superblock.uuid, header->uid));
     struct scan_segment scan = {.bytes = bytes,
                                 .size = store->segments.segment_bytes,
                                 .seed = found->segment->seed,
@@ -269,57 +186,43 @@ static enum kvs_err scan_one(struct recovery *recovery, struct found_segment *fo
     recovery->current_bytes = bytes;
     scan_batches(&scan, &found->scan, take_batch_records, recovery);
     recovery->current = NULL;
-    if (recovery->err != KVS_ERR_OK)
-        return recovery->err;
-    if (found->scan.unknown) {
-        say(recovery,
-            "segment %06u of %s has a record at offset %u of a kind that this program does not know: use the newer "
-            "program "
-            "that wrote it",
-            found->number, store->base.data_dir, found->scan.unknown_offset);
-        return KVS_ERR_VERSION;
-    }
-    if (found->scan.damaged && !canary_on(CANARY_DAMAGE_CUT))
-        return refuse_damage(recovery, found);
-    found->segment->end = found->scan.end;
-    found->segment->last_lsn = found->scan.last_lsn;
+    enum kvs_err err = recovery->err == KVS_ERR_OK ? judge(recovery, found) : recovery->err;
+    if (err != KVS_ERR_OK)
+        return err;
+    struct segment *segment = found->segment;
+    segment->end = found->scan.end;
+    segment->last_lsn = found->scan.last_lsn;
+    segment->begun_lsn = found->entry.begun_lsn;
+    /* Dead until the index points at them. */
+    atomic_store(&segment->dead_puts, segment->puts);
+    atomic_store(&segment->dead_units, segment->put_units);
+    if (found_role(found) == FOUND_SEALED)
+        segment_set_state(segment, SEGMENT_SEALED);
     store->base.recovery.records += found->scan.records;
     store->base.recovery.bytes += store->segments.segment_bytes;
     store->base.recovery.segments++;
     return KVS_ERR_OK;
 }
 
-/* Opens, reads and scans a segment; `pool` keeps its image when not NULL. */
-static enum kvs_err load_segment(struct recovery *recovery, struct found_segment *found, struct image_pool *pool)
+/* Opens, reads and scans a segment, keeping its image if there is to be one. */
+static enum kvs_err load_segment(struct recovery *recovery, struct found_segment *found, bool with_image)
 {
     struct store *store = recovery->store;
-    char name[SEGMENT_NAME_BYTES];
-    segment_name(name, found->number, "");
-    struct ring_op op;
-    blocking_init(&op);
-    ring_file_open(recovery->ring, &op, store->base.dir_fd, name,
-                   RING_OPEN_READ | RING_OPEN_WRITE | (store->direct ? RING_OPEN_DIRECT : 0u));
-    ring_await(recovery->ring, &op);
-    if (op.error != KVS_ERR_OK) {
-        say(recovery, "cannot open %s/%s: %s", store->base.data_dir, name, ring_op_text(&op));
-        return op.error;
-    }
-    found->segment = segment_add(&store->segments, found->number, 0, 0, op.fd);
-    if (found->segment == NULL) {
-        ring_close_fd(recovery->ring, op.fd);
-        return KVS_ERR_NO_MEMORY;
-    }
-    uint8_t *bytes = pool == NULL ? recovery->scratch : image_take(pool, NULL);
-    if (bytes == NULL)
-        return KVS_ERR_NO_MEMORY;
-    if (pool != NULL)
-        image_attach(pool, found->segment, bytes);
-    enum kvs_err err = KVS_ERR_OK;
+    struct image_pool *pool = &store->keeper.images;
+    enum kvs_err err = recovery_open_file(recovery, found);
+    if (err != KVS_ERR_OK || found->segment == NULL || found_role(found) == FOUND_FREE)
+        return err;
+    uint8_t *image = with_image && found_role(found) != FOUND_STRANGER ? image_take_unused(pool) : NULL;
+    uint8_t *bytes = image == NULL ? recovery->scratch : image;
     if (!store->direct)
         err = uncache_segment(recovery, found, found->segment->fd);
     if (err == KVS_ERR_OK)
         err = read_segment(recovery, found, found->segment->fd, bytes);
-    return err == KVS_ERR_OK ? scan_one(recovery, found, bytes) : err;
+    if (err == KVS_ERR_OK)
+        err = scan_one(recovery, found, bytes);
+    if (image != NULL)
+        image_attach(pool, found->segment, image);
+    return err;
 }
 
 /* ---- comparing keys -------------------------------------------------------------------------------------------- */
@@ -367,89 +270,7 @@ static enum kvs_err same_key(void *context, uint64_t address_a, uint64_t address
     return err;
 }
 
-/* ---- all segments together ------------------------------------------------------------------------------------- */
-
-static int by_stream(const void *a, const void *b)
-{
-    const struct run *x = a;
-    const struct run *y = b;
-    if (x->epoch != y->epoch)
-        return x->epoch < y->epoch ? -1 : 1;
-    if (x->stream != y->stream)
-        return x->stream < y->stream ? -1 : 1;
-    if (x->first_lsn != y->first_lsn)
-        return x->first_lsn < y->first_lsn ? -1 : 1;
-    return (x->last_lsn > y->last_lsn) - (x->last_lsn < y->last_lsn);
-}
-
-static void mark_tail(struct recovery *recovery, uint32_t number)
-{
-    for (size_t i = 0; i < recovery->found_count; i++) {
-        if (recovery->found[i].number == number)
-            recovery->found[i].tail = true;
-    }
-}
-
-static enum kvs_err refuse_gap(struct recovery *recovery, const struct run *run, uint64_t from, uint64_t to)
-{
-    say(recovery,
-        "records with LSN %" PRIu64 " to %" PRIu64 " of boot %" PRIu64
-        ", stream %u are missing in %s (near segment %06u): "
-        "a segment file was removed or its end is damaged. Nothing was changed. Restore a backup",
-        from, to, run->epoch, run->stream, recovery->store->base.data_dir, run->segment);
-    return KVS_ERR_CORRUPT;
-}
-
-/* A stream's runs must follow each other without a gap and reach as far as its batches claim to have been durable. */
-static enum kvs_err check_streams(struct recovery *recovery)
-{
-    const struct superblock *superblock = &recovery->store->base.superblock;
-    if (recovery->run_count > 0)
-        qsort(recovery->runs, recovery->run_count, sizeof *recovery->runs, by_stream);
-    uint64_t durable_lsn = 0;
-    for (size_t i = 0; i < recovery->run_count; i++) {
-        const struct run *run = &recovery->runs[i];
-        const struct run *previous = i == 0 ? NULL : run - 1;
-        const struct run *next = i + 1 == recovery->run_count ? NULL : run + 1;
-        bool first = previous == NULL || previous->epoch != run->epoch || previous->stream != run->stream;
-        bool last = next == NULL || next->epoch != run->epoch || next->stream != run->stream;
-        uint64_t expected = run->first_lsn;
-        if (!first)
-            expected = previous->last_lsn + 1;
-        else if (run->epoch == superblock->epoch)
-            expected = superblock->lsn_base;
-        if ((run->first_lsn != expected || (first && !run->boot)) && !canary_on(CANARY_GAP_IGNORED))
-            return refuse_gap(recovery, run, expected, run->first_lsn - 1);
-        durable_lsn = first || run->durable_lsn > durable_lsn ? run->durable_lsn : durable_lsn;
-        if (last && durable_lsn > run->last_lsn)
-            return refuse_gap(recovery, run, run->last_lsn + 1, durable_lsn);
-        if (last)
-            mark_tail(recovery, run->segment);
-    }
-    return KVS_ERR_OK;
-}
-
-/* Segments whose first batch is missing: had it been durable, by what the ones behind it claim? */
-static enum kvs_err check_claims(struct recovery *recovery)
-{
-    for (size_t i = 0; i < recovery->found_count; i++) {
-        struct found_segment *found = &recovery->found[i];
-        if (!found->scan.claim || canary_on(CANARY_CLAIM_IGNORED))
-            continue;
-        bool kept = false;
-        for (size_t r = 0; r < recovery->run_count; r++) {
-            const struct run *run = &recovery->runs[r];
-            kept = kept || (run->epoch == found->scan.claim_epoch && run->stream == found->scan.claim_stream &&
-                            run->last_lsn >= found->scan.claim_lsn);
-        }
-        if (!kept) {
-            found->scan.proof_offset = found->scan.claim_offset;
-            found->scan.proof_lsn = found->scan.claim_lsn;
-            return refuse_damage(recovery, found);
-        }
-    }
-    return KVS_ERR_OK;
-}
+/* ---- the ends of what was being written ------------------------------------------------------------------------ */
 
 static enum kvs_err write_blocking(struct recovery *recovery, const struct found_segment *found, const void *bytes,
                                    size_t size, uint64_t offset)
@@ -491,8 +312,7 @@ static enum kvs_err settle_tail(struct recovery *recovery, struct found_segment 
             memset(image + at, 0, size);
         at += size;
     }
-    /* Also where the last batch is a mark: its write may be the one that failed. */
-    if (!found->tail || canary_on(CANARY_TAIL_NOT_SYNCED))
+    if (canary_on(CANARY_TAIL_NOT_SYNCED))
         return KVS_ERR_OK;
     struct ring_op op;
     blocking_init(&op);
@@ -536,6 +356,8 @@ static enum kvs_err fill_index(struct recovery *recovery)
                 recovery->map.count);
             return err;
         }
+        segment_count_dead(segment_get(&store->segments, address_segment(from->address, store->segments.shift)),
+                           from->class, -1);
         store_count(&shard->keys, 1);
         if (++store->base.recovery.keys % 4096 == 0)
             epoch_drain(&shard->base.thread);
@@ -545,95 +367,64 @@ static enum kvs_err fill_index(struct recovery *recovery)
 
 /* ---- going on writing ------------------------------------------------------------------------------------------ */
 
-/* An empty batch behind a tail that nobody writes on in: from now on what stands before it is known to have been
- * durable. */
-static enum kvs_err mark_end(struct recovery *recovery, struct found_segment *found)
-{
-    struct store *store = recovery->store;
-    if (canary_on(CANARY_END_NOT_MARKED) || !found->tail || found->marked || found->scan.batches == 0 ||
-        found->scan.end + KVS_BLOCK_BYTES > store->segments.segment_bytes)
-        return KVS_ERR_OK;
-    memset(recovery->peek, 0, KVS_BLOCK_BYTES);
-    struct batch_header *header = (void *)recovery->peek;
-    *header = (struct batch_header){.bytes = sizeof *header,
-                                    .first_lsn = found->scan.last_lsn + 1,
-                                    .prev_lsn = found->scan.last_lsn,
-                                    .durable_lsn = found->scan.last_lsn,
-                                    .epoch = found->scan.epoch,
-                                    .stream = found->scan.stream,
-                                    .flags = BATCH_CLEAN};
-    batch_header_seal(header, found->segment->seed, found->scan.end);
-    found->segment->end = found->scan.end + KVS_BLOCK_BYTES;
-    return write_blocking(recovery, found, header, KVS_BLOCK_BYTES, found->scan.end);
-}
-
-/* Gives the segment an image in the pool of the shard that will write in it. */
+/* Gives the segment to a shard, with an image, to go on behind its end. */
 static enum kvs_err adopt(struct recovery *recovery, struct store_shard *shard, struct found_segment *found)
 {
+    struct image_pool *pool = &recovery->store->keeper.images;
     struct segment *segment = found->segment;
-    uint8_t *old = segment_image(segment);
-    if (old == NULL || segment->pool != &shard->images) {
-        uint8_t *image = image_take(&shard->images, NULL);
+    if (segment_image(segment) == NULL) {
+        uint8_t *image = image_take_unused(pool);
         if (image == NULL)
             return KVS_ERR_NO_MEMORY;
-        if (old != NULL) {
-            memcpy(image, old, segment->end);
-            list_remove(&segment->image_link);
-            image_give(segment->pool, old);
-            atomic_store(&segment->image, NULL);
-        } else {
-            enum kvs_err err = read_segment(recovery, found, segment->fd, image);
-            if (err != KVS_ERR_OK) {
-                image_give(&shard->images, image);
-                return err;
-            }
+        enum kvs_err err = read_segment(recovery, found, segment->fd, image);
+        if (err != KVS_ERR_OK) {
+            image_give(pool, image);
+            return err;
         }
-        image_attach(&shard->images, segment, image);
-    } else {
-        list_remove(&segment->image_link);
-        list_push_back(&shard->images.resident, &segment->image_link);
+        image_attach(pool, segment, image);
     }
+    segment_set_state(segment, SEGMENT_OPEN);
     shard->adopted = segment;
     return KVS_ERR_OK;
 }
 
-/* Nothing points into an empty segment; the log gives it an image when it takes it. */
-static void keep_as_spare(struct store_shard *shard, struct segment *segment)
+/* Nothing points into it. */
+static void set_free(struct recovery *recovery, struct segment *segment)
 {
-    uint8_t *image = segment_image(segment);
-    if (image != NULL) {
-        list_remove(&segment->image_link);
-        atomic_store(&segment->image, NULL);
-        image_give(segment->pool, image);
-    }
-    shard->found_spare = segment;
+    struct keeper *keeper = &recovery->store->keeper;
+    image_detach(&keeper->images, segment);
+    epoch_drain(&keeper->base.thread);
+    segment_set_state(segment, SEGMENT_FREE);
+    keeper_add_free(keeper, segment);
 }
 
-/* Partly filled tails first, so that space is not left behind; then empty segments, first to write in, then as spares.
- */
+/* Segments with room go on being filled, so that space is not left behind; the others are whole now, or free. */
 static enum kvs_err choose_segments(struct recovery *recovery)
 {
     struct store *store = recovery->store;
+    struct keeper *keeper = &store->keeper;
     unsigned adopted = 0;
-    unsigned spares = 0;
-    for (unsigned pass = 0; pass < 2; pass++) {
-        for (size_t i = recovery->found_count; i-- > 0;) {
-            struct found_segment *found = &recovery->found[i];
-            bool empty = found->scan.batches == 0;
-            bool room = store->segments.segment_bytes - found->scan.end >= store->segments.segment_bytes / 8;
-            if (empty != (pass == 1) || (!empty && !found->tail))
-                continue;
-            enum kvs_err err = KVS_ERR_OK;
-            if (room && adopted < store->shard_count)
-                err = adopt(recovery, store->shards[adopted++], found);
-            else if (empty && spares < store->shard_count)
-                keep_as_spare(store->shards[spares++], found->segment);
-            else
-                err = mark_end(recovery, found);
+    for (size_t i = recovery->found_count; i-- > 0;) {
+        struct found_segment *found = &recovery->found[i];
+        struct segment *segment = found->segment;
+        if (segment == NULL)
+            continue;
+        if (found_role(found) == FOUND_SEALED) {
+            keeper->sealed_count++;
+        } else if (found->scan.batches == 0) {
+            set_free(recovery, segment);
+        } else if (adopted < store->shard_count &&
+                   store->segments.segment_bytes - found->scan.end >= store->segments.segment_bytes / 8) {
+            enum kvs_err err = adopt(recovery, store->shards[adopted++], found);
             if (err != KVS_ERR_OK)
                 return err;
+        } else {
+            segment_set_state(segment, SEGMENT_SEALED);
+            keeper->sealed_count++;
         }
     }
+    for (unsigned i = 0; i < adopted; i++)
+        keeper_watch(keeper, store->shards[i]->adopted);
     return KVS_ERR_OK;
 }
 
@@ -642,51 +433,72 @@ static enum kvs_err choose_segments(struct recovery *recovery)
 static enum kvs_err load_all(struct recovery *recovery)
 {
     struct store *store = recovery->store;
-    recovery->err = ring_dir_list(recovery->ring, store->base.dir_fd, list_entry, recovery);
-    if (recovery->err != KVS_ERR_OK)
-        return recovery->err;
-    remove_unfinished(recovery);
-    if (recovery->found_count > 0)
-        qsort(recovery->found, recovery->found_count, sizeof *recovery->found, by_number);
-    /* The youngest segments get images; each shard keeps room for the one it writes in, a spare, and one on its way
-     * out. */
-    uint32_t per_shard = store->shards[0]->images.count_max - 3;
-    uint64_t with_image = (uint64_t)per_shard * store->shard_count;
-    for (size_t i = 0; i < recovery->found_count; i++) {
-        size_t younger = recovery->found_count - 1 - i;
-        struct image_pool *pool = younger < with_image ? &store->shards[younger % store->shard_count]->images : NULL;
-        enum kvs_err err = load_segment(recovery, &recovery->found[i], pool);
-        if (err != KVS_ERR_OK)
-            return err;
+    enum kvs_err err = recovery_find(recovery);
+    /* The youngest segments get images; there has to be room for those that are adopted, for spares, and for one on its
+     * way out. */
+    uint32_t kept = 3 * store->shard_count;
+    uint64_t with_image = store->keeper.images.count_max - kept;
+    for (size_t i = 0; err == KVS_ERR_OK && i < recovery->found_count; i++)
+        err = load_segment(recovery, &recovery->found[i], recovery->found_count - i <= with_image);
+    return err;
+}
+
+/* Batches say how far the manifest had come when they were written. */
+static enum kvs_err check_manifest(struct recovery *recovery)
+{
+    const struct store *store = recovery->store;
+    uint32_t sequence = (uint32_t)manifest_sequence(store->keeper.manifest);
+    if (!recovery->manifest_claimed || (int32_t)(recovery->manifest_max - sequence) <= 0 ||
+        canary_on(CANARY_MANIFEST_AGE_IGNORED))
+        return KVS_ERR_OK;
+    say(recovery,
+        "the " MANIFEST_NAME " of %s has lost its latest changes: it ends with change %u, but change %u was durable. "
+        "Nothing was changed. Restore a backup of this file, or of the directory",
+        store->base.data_dir, sequence, recovery->manifest_max);
+    return KVS_ERR_CORRUPT;
+}
+
+/* Everything is sound: what was being written gets its end. */
+static enum kvs_err settle(struct recovery *recovery)
+{
+    enum kvs_err err = KVS_ERR_OK;
+    for (size_t i = 0; err == KVS_ERR_OK && i < recovery->found_count; i++) {
+        struct found_segment *found = &recovery->found[i];
+        if (found->segment != NULL && found_role(found) == FOUND_LOG)
+            err = settle_tail(recovery, found);
     }
-    return KVS_ERR_OK;
+    if (err == KVS_ERR_OK)
+        err = settle_names(recovery);
+    if (err == KVS_ERR_OK)
+        err = choose_segments(recovery);
+    return err == KVS_ERR_OK ? recovery_write_manifest(recovery) : err;
+}
+
+static enum kvs_err begin_boot(struct recovery *recovery)
+{
+    struct store *store = recovery->store;
+    struct superblock *superblock = &store->base.superblock;
+    superblock->epoch = (recovery->epoch_max > superblock->epoch ? recovery->epoch_max : superblock->epoch) + 1;
+    superblock->epoch -= canary_on(CANARY_EPOCH_NOT_RAISED) && superblock->epoch > 1;
+    if (recovery->lsn_max + 1 > superblock->lsn_base && !canary_on(CANARY_LSN_BASE_NOT_RAISED))
+        superblock->lsn_base = recovery->lsn_max + 1 + LSN_GAP;
+    return superblock_write(recovery->ring, store->base.dir_fd, store->base.data_dir, superblock, recovery->message);
 }
 
 static enum kvs_err recover(struct recovery *recovery)
 {
-    struct store *store = recovery->store;
-    struct superblock *superblock = &store->base.superblock;
     enum kvs_err err = load_all(recovery);
     if (err == KVS_ERR_OK)
-        err = check_streams(recovery);
+        err = check_manifest(recovery);
     if (err == KVS_ERR_OK)
-        err = check_claims(recovery);
-    for (size_t i = 0; err == KVS_ERR_OK && i < recovery->found_count; i++)
-        err = settle_tail(recovery, &recovery->found[i]);
+        err = recovery_check_streams(recovery);
     if (err == KVS_ERR_OK)
-        err = settle_names(recovery);
-    if (err != KVS_ERR_OK)
-        return err;
-    superblock->epoch = (recovery->epoch_max > superblock->epoch ? recovery->epoch_max : superblock->epoch) + 1;
-    superblock->epoch -= canary_on(CANARY_EPOCH_NOT_RAISED) && superblock->epoch > 1;
-    if (recovery->lsn_max + 1 > superblock->lsn_base && !canary_on(CANARY_LSN_BASE_NOT_RAISED))
-        superblock->lsn_base = recovery->lsn_max + 1;
-    err = superblock_write(recovery->ring, store->base.dir_fd, store->base.data_dir, superblock, recovery->message);
+        err = recovery_check_claims(recovery);
     if (err == KVS_ERR_OK)
-        err = fill_index(recovery);
+        err = settle(recovery);
     if (err == KVS_ERR_OK)
-        err = choose_segments(recovery);
-    return err;
+        err = begin_boot(recovery);
+    return err == KVS_ERR_OK ? fill_index(recovery) : err;
 }
 
 enum kvs_err store_recover(struct store *store, struct ring *ring, char message[ENGINE_MESSAGE_BYTES])

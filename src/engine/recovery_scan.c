@@ -42,17 +42,13 @@ static bool records_valid(const struct scan_segment *segment, const struct batch
             result->unknown_offset = (uint32_t)at;
         }
         const struct record_header *record = (const void *)(segment->bytes + at);
-        if (state != RECORD_VALID || record->lsn != batch->first_lsn + count)
+        bool in_order = (batch->flags & BATCH_RELOCATED) != 0 || record->lsn == batch->first_lsn + count;
+        if (state != RECORD_VALID || !in_order)
             return false;
         count++;
         at += record_bytes(record->key_bytes, record->value_bytes);
     }
     return at == end && count == batch->record_count;
-}
-
-static bool all_zero(const uint8_t *bytes, size_t size)
-{
-    return bytes[0] == 0 && memcmp(bytes, bytes + 1, size - 1) == 0;
 }
 
 static void prove(struct scan_result *result, const struct batch_header *batch, uint64_t at)
@@ -86,15 +82,18 @@ static void weigh_without_first(const struct scan_segment *segment, struct scan_
         claim(result, batch, at);
 }
 
-/* Looks behind the end for proof of damage, and for how far a torn tail reaches. */
+/* Looks behind the end for proof of damage, and for how far a torn tail reaches: to the end of the last batch whose
+ * header has arrived. What an earlier life of the file has left is not of this segment's place and age, and no batch. */
 static void look_behind(const struct scan_segment *segment, struct scan_result *result)
 {
     uint64_t torn_end = result->end;
     for (uint64_t at = result->end; at < segment->size; at += KVS_BLOCK_BYTES) {
-        if (!all_zero(segment->bytes + at, KVS_BLOCK_BYTES))
-            torn_end = at + KVS_BLOCK_BYTES;
         const struct batch_header *batch = batch_at(segment, at);
-        if (batch == NULL || batch->epoch < result->epoch)
+        if (batch == NULL)
+            continue;
+        uint64_t batch_end = at + align_up(batch->bytes, KVS_BLOCK_BYTES);
+        torn_end = batch_end > torn_end ? batch_end : torn_end;
+        if (batch->epoch < result->epoch)
             continue;
         if (result->batches == 0)
             weigh_without_first(segment, result, batch, at);

@@ -57,7 +57,7 @@ void segment_number_seen(struct segment_table *table, uint32_t number)
         atomic_store(&table->next, number + 1);
 }
 
-struct segment *segment_add(struct segment_table *table, uint32_t number, uint64_t uid, uint32_t seed, int fd)
+struct segment *segment_add(struct segment_table *table, uint32_t number, int fd)
 {
     KVS_ASSERT(number < table->count_max);
     KVS_ASSERT(segment_get(table, number) == NULL);
@@ -65,14 +65,70 @@ struct segment *segment_add(struct segment_table *table, uint32_t number, uint64
     if (segment == NULL)
         return NULL;
     segment->number = number;
-    segment->uid = uid;
-    segment->seed = seed;
     segment->fd = fd;
     segment->end = KVS_BLOCK_BYTES;
+    atomic_store(&segment->min_lsn, UINT64_MAX);
     list_init(&segment->image_link);
+    list_init(&segment->keeper_link);
     atomic_store_explicit(&table->slots[number], segment, memory_order_release);
     atomic_fetch_add_explicit(&table->count, 1, memory_order_relaxed);
     return segment;
+}
+
+void segment_drop(struct segment_table *table, struct segment *segment)
+{
+    KVS_ASSERT(segment_state(segment) == SEGMENT_FREE && image_gone(segment));
+    KVS_ASSERT(segment_get(table, segment->number) == segment);
+    atomic_store_explicit(&table->slots[segment->number], NULL, memory_order_release);
+    atomic_fetch_sub_explicit(&table->count, 1, memory_order_relaxed);
+    list_remove(&segment->keeper_link);
+    free(segment);
+}
+
+void segment_begin(struct segment *segment, enum segment_kind kind, uint64_t uid, uint32_t seed)
+{
+    KVS_ASSERT(segment_state(segment) == SEGMENT_FREE && image_gone(segment));
+    segment->kind = kind;
+    segment->uid = uid;
+    segment->seed = seed;
+    segment->end = KVS_BLOCK_BYTES;
+    segment->last_lsn = 0;
+    segment->epoch = segment->stream = 0;
+    segment->puts = segment->deletes = 0;
+    atomic_store(&segment->record_bytes, 0);
+    atomic_store(&segment->put_units, 0);
+    segment->record_bytes_max = 0;
+    segment->deletes_min_lsn = segment->deletes_last_lsn = 0;
+    segment->begun_lsn = 0;
+    atomic_store(&segment->min_lsn, UINT64_MAX);
+    atomic_store(&segment->dead_puts, 0);
+    atomic_store(&segment->dead_units, 0);
+}
+
+/* The writer's alone to change, so a load and a store will do. */
+static void count(_Atomic uint32_t *counter, uint32_t by)
+{
+    uint32_t now = atomic_load_explicit(counter, memory_order_relaxed);
+    atomic_store_explicit(counter, now + by, memory_order_relaxed);
+}
+
+void segment_count_record(struct segment *segment, bool put, unsigned class, uint64_t bytes, uint64_t lsn, int by)
+{
+    count(&segment->record_bytes, (uint32_t)by * (uint32_t)bytes);
+    if (put) {
+        segment->puts += (uint32_t)by;
+        count(&segment->put_units, (uint32_t)by * segment_units(class));
+    } else {
+        if (segment->deletes == 0 || lsn < segment->deletes_min_lsn)
+            segment->deletes_min_lsn = lsn;
+        if (segment->deletes == 0 || lsn > segment->deletes_last_lsn)
+            segment->deletes_last_lsn = lsn;
+        segment->deletes += (uint32_t)by;
+    }
+    if (bytes > segment->record_bytes_max)
+        segment->record_bytes_max = (uint32_t)bytes;
+    if (lsn < atomic_load_explicit(&segment->min_lsn, memory_order_relaxed))
+        atomic_store_explicit(&segment->min_lsn, lsn, memory_order_relaxed);
 }
 
 void segment_name(char name[SEGMENT_NAME_BYTES], uint32_t number, const char *suffix)
@@ -148,29 +204,31 @@ static void evict(struct image_pool *pool, struct segment *segment)
     epoch_defer(pool->thread, &segment->evicted, image_evicted);
 }
 
-uint8_t *image_take(struct image_pool *pool, const struct segment *keep)
+uint8_t *image_take_unused(struct image_pool *pool)
 {
     if (pool->free_count > 0)
         return pool->free[--pool->free_count];
     uint32_t count = atomic_load_explicit(&pool->count, memory_order_relaxed);
-    if (count < pool->count_max) {
-        uint8_t *image = big_memory_alloc(pool->segment_bytes);
-        if (image != NULL) {
-            atomic_store_explicit(&pool->count, count + 1, memory_order_relaxed);
-            return image;
-        }
-    }
-    if (pool->evicting > 0)
+    if (count == pool->count_max)
         return NULL;
-    /* The two youngest stay: writes from their images may be under way. */
-    struct list *first = canary_on(CANARY_EVICTS_WHAT_IS_WRITTEN) ? pool->resident.prev->prev : pool->resident.next;
-    for (struct list *node = first; node != &pool->resident; node = node->next) {
+    uint8_t *image = big_memory_alloc(pool->segment_bytes);
+    if (image != NULL)
+        atomic_store_explicit(&pool->count, count + 1, memory_order_relaxed);
+    return image;
+}
+
+uint8_t *image_take(struct image_pool *pool)
+{
+    uint8_t *image = image_take_unused(pool);
+    if (image != NULL || pool->evicting > 0)
+        return image;
+    for (struct list *node = pool->resident.next; node != &pool->resident; node = node->next) {
         struct segment *segment = container_of(node, struct segment, image_link);
-        bool young = node->next == &pool->resident || node->next->next == &pool->resident;
-        if (young && !canary_on(CANARY_EVICTS_WHAT_IS_WRITTEN))
-            break;
-        if (segment == keep || segment->evicted_image != NULL)
+        /* The disk may still be written from it, or its deletes be looked for, until it is sealed. */
+        if (segment_state(segment) != SEGMENT_SEALED && !canary_on(CANARY_EVICTS_WHAT_IS_WRITTEN))
             continue;
+        if (canary_on(CANARY_EVICTS_WHAT_IS_WRITTEN))
+            segment = container_of(pool->resident.prev, struct segment, image_link);
         evict(pool, segment);
         break;
     }
@@ -189,4 +247,10 @@ void image_attach(struct image_pool *pool, struct segment *segment, uint8_t *ima
     segment->pool = pool;
     list_push_back(&pool->resident, &segment->image_link);
     atomic_store_explicit(&segment->image, image, memory_order_release);
+}
+
+void image_detach(struct image_pool *pool, struct segment *segment)
+{
+    if (segment_image(segment) != NULL)
+        evict(pool, segment);
 }

@@ -1,9 +1,12 @@
 /*
  * segment.h - the segments of a store: their files, their places in RAM, and the table that finds them by number.
  *
- * Threads: the table is read by all (segment_get, segment_image, inside an epoch section); a segment is added by the
- * thread that made it. The images of a segment belong to one shard's struct image_pool, and only that shard's thread
- * evicts them; a reader that has got an image inside a section may use it until the section ends.
+ *   FREE ──► SPARE ──► OPEN ──► SEALED ──► RETIRED ──► FREE      made and given back by the keeper (keeper.h)
+ *
+ * Threads: the table is read by all (segment_get, segment_image, inside an epoch section). Segments are added, images
+ * given and evicted by the background thread alone (at start-up, by the thread that recovers). A reader that has got an
+ * image inside a section may use it until the section ends. An open segment has one writer, a shard's log or
+ * compaction; what it has counted belongs to others once the segment is sealed.
  */
 #ifndef KVS_ENGINE_SEGMENT_H
 #define KVS_ENGINE_SEGMENT_H
@@ -12,32 +15,84 @@
 #include "base/list.h"
 #include "engine/epoch.h"
 #include "engine/log_format.h"
+#include "engine/manifest.h"
 
 #include <stdatomic.h>
+
+enum segment_state {
+    SEGMENT_FREE,    /* holds nothing; its file may be used again */
+    SEGMENT_SPARE,   /* prepared: belongs to a log, or to compaction */
+    SEGMENT_OPEN,    /* being written */
+    SEGMENT_SEALED,  /* whole and durable; will not change any more */
+    SEGMENT_RETIRED, /* nothing points into it; free when nobody reads from it any more */
+};
 
 struct segment {
     uint32_t number;
     uint32_t seed; /* of its checksums */
-    uint64_t uid;
+    uint64_t uid;  /* of two segments the one with the lower uid was begun earlier */
     int fd;
+    _Atomic(enum segment_state) state;
+    enum segment_kind kind;
     _Atomic(uint8_t *) image; /* the whole segment in RAM, or NULL */
-    uint32_t end;             /* offset behind its last batch. The writer's */
-    uint64_t last_lsn;        /* in it, 0 = none. The writer's */
 
-    struct list image_link; /* among the images of its pool, oldest first */
+    /* The writer's, until it is sealed. */
+    uint32_t end;      /* offset behind its last batch */
+    uint64_t last_lsn; /* of its last batch, 0 = none */
+    uint32_t epoch, stream; /* of its last batch */
+    uint32_t puts, deletes; /* records */
+    _Atomic uint32_t record_bytes; /* their sum; the background looks at it at any time, as at put_units */
+    _Atomic uint32_t put_units;    /* of the puts, by size class: see segment_units */
+    uint32_t record_bytes_max;                  /* the largest */
+    uint64_t deletes_min_lsn, deletes_last_lsn; /* of the deletes, if there are any */
+    uint64_t begun_lsn;     /* RELOCATED: see struct manifest_entry */
+
+    /* Counted by the owners of the keys; any thread reads them. */
+    _Atomic uint64_t min_lsn; /* the lowest of its records; UINT64_MAX while it has none. Set by the writer */
+    _Atomic uint32_t dead_puts, dead_units; /* puts that no index entry points at any more */
+
+    struct list image_link; /* among the images of the pool, oldest first */
     struct image_pool *pool;
     struct epoch_entry evicted;
     uint8_t *evicted_image;
+    struct list keeper_link; /* among the segments that the keeper watches, or that are free */
 };
+
+/* What a put of a size class counts for when live and dead space are weighed: the classes double, so this is exact to a
+ * factor of two for one record, and for many of like sizes as good as their bytes. */
+static inline uint32_t segment_units(unsigned class)
+{
+    return 1u << class;
+}
+
+static inline enum segment_state segment_state(const struct segment *segment)
+{
+    return atomic_load_explicit(&segment->state, memory_order_acquire);
+}
+
+static inline void segment_set_state(struct segment *segment, enum segment_state state)
+{
+    atomic_store_explicit(&segment->state, state, memory_order_release);
+}
+
+/* An index entry that pointed at a put in it has gone, or (by -1) has come back. Any owner of keys. */
+static inline void segment_count_dead(struct segment *segment, unsigned class, int by)
+{
+    atomic_fetch_add_explicit(&segment->dead_puts, (uint32_t)by, memory_order_relaxed);
+    atomic_fetch_add_explicit(&segment->dead_units, (uint32_t)by * segment_units(class), memory_order_relaxed);
+}
+
+/* The writer has put a record into it, or (by -1) has taken the last one out again. */
+void segment_count_record(struct segment *segment, bool put, unsigned class, uint64_t bytes, uint64_t lsn, int by);
 
 struct segment_table {
     _Atomic uint32_t
         name_syncs_failed; /* syncs of the directory, by any maker: each may have lost others' names, too */
-    unsigned shift;        /* log2 of segment_bytes */
+    unsigned shift; /* log2 of segment_bytes */
     uint64_t segment_bytes;
     uint32_t count_max;    /* that addresses can name */
-    _Atomic uint32_t next; /* lowest number that was never given out */
-    _Atomic uint32_t count;
+    _Atomic uint32_t next;  /* lowest number that was never given out */
+    _Atomic uint32_t count; /* files there are */
     _Atomic(struct segment *) *slots; /* count_max; untouched parts take no RAM */
 };
 
@@ -55,8 +110,12 @@ uint32_t segment_number_take(struct segment_table *table);
 /* Makes sure that `number` is not given out again: a segment of that number was found on disk. */
 void segment_number_seen(struct segment_table *table, uint32_t number);
 
-/* Adds a segment with this open file. NULL: out of memory. */
-struct segment *segment_add(struct segment_table *table, uint32_t number, uint64_t uid, uint32_t seed, int fd);
+/* Adds a segment with this open file, as FREE. NULL: out of memory. */
+struct segment *segment_add(struct segment_table *table, uint32_t number, int fd);
+/* Takes out a FREE segment whose file is gone. When no reader can have it. */
+void segment_drop(struct segment_table *table, struct segment *segment);
+/* Begins another life of the file: empty, and with other checksums. */
+void segment_begin(struct segment *segment, enum segment_kind kind, uint64_t uid, uint32_t seed);
 
 /* The file's name, "000042.seg"; with `suffix` ".new" of one in the making. */
 #define SEGMENT_NAME_BYTES 32
@@ -66,7 +125,7 @@ bool segment_name_parse(const char *name, uint32_t *number, bool *unfinished);
 
 /* ---- images ---------------------------------------------------------------------------------------------------- */
 
-/* RAM for the images of one shard's segments. Used by the shard's thread alone. */
+/* RAM for the images of a store. The background thread's alone. */
 struct image_pool {
     uint64_t segment_bytes;
     uint32_t count_max;     /* images there may be */
@@ -84,13 +143,22 @@ enum kvs_err image_pool_init(struct image_pool *pool, uint64_t segment_bytes, ui
 void image_pool_deinit(struct image_pool *pool);
 
 /*
- * Memory for one image, contents arbitrary. When the pool is full the oldest resident segment, other than `keep`, is
- * evicted, and NULL is the answer until its last reader has gone: ask again on a later turn.
+ * Memory for one image, contents arbitrary. When the pool is full the oldest image of a sealed segment is evicted, and
+ * NULL is the answer until its last reader has gone: ask again on a later turn.
  */
-uint8_t *image_take(struct image_pool *pool, const struct segment *keep);
+uint8_t *image_take(struct image_pool *pool);
+/* The same, but never at the cost of another image. */
+uint8_t *image_take_unused(struct image_pool *pool);
 void image_give(struct image_pool *pool, uint8_t *image);
 /* Makes `image`, from this pool, the segment's: as the youngest. */
 void image_attach(struct image_pool *pool, struct segment *segment, uint8_t *image);
+/* Takes the segment's image away, if it has one; the memory comes back when its last reader has gone. */
+void image_detach(struct image_pool *pool, struct segment *segment);
+/* The segment has no image and waits for none to be freed: it may begin another life. */
+static inline bool image_gone(const struct segment *segment)
+{
+    return segment->evicted_image == NULL && atomic_load_explicit(&segment->image, memory_order_relaxed) == NULL;
+}
 
 static inline uint8_t *segment_image(const struct segment *segment)
 {

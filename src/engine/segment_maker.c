@@ -1,15 +1,16 @@
 /*
  * segment_maker.c - a chain of asynchronous steps:
  *
- *   image → open NNNNNN.seg.new → allocate → write header and zeros → sync → rename to NNNNNN.seg → sync directory →
- * ready
+ *   new file:  image → open NNNNNN.seg.new → allocate → write header and zeros → sync → rename to NNNNNN.seg
+ *              → sync directory → enter in the manifest → ready
+ *   used file: image → write header, durably → enter in the manifest → ready
  *
- * The zeros are written from the image that the log will use, which thereby gets its memory page by page in the
- * background rather than in the middle of an append. Because of the rename a segment under its final name always has a
- * whole header, so that recovery can tell damage from unfinished work.
+ * The zeros of a new file are written from the image that the log will use, which thereby gets its memory page by page
+ * in the background rather than in the middle of an append. Because of the rename a segment under its final name always
+ * has a whole header. What a used file still holds was written under another uid, so none of it is valid any more.
  *
  * Failure at any step (a full disk, most likely): the unfinished file is removed, the cause is kept for replies and
- * logged once, and after a second all is tried again.
+ * logged once, and after a second all is tried again. A file that is whole is kept for the next attempt.
  */
 #include "engine/segment_maker.h"
 
@@ -17,16 +18,20 @@
 #include "base/canary.h"
 #include "base/diag.h"
 
+#include <stdlib.h>
+
 enum { CHUNK_BYTES = 256 * 1024 };
 #define RETRY_NS 1000000000ull
 
 static void step_done(struct ring_op *op);
 
-void segment_maker_init(struct segment_maker *maker, const struct segment_maker_options *options)
+enum kvs_err segment_maker_init(struct segment_maker *maker, const struct segment_maker_options *options)
 {
     memset(maker, 0, sizeof *maker);
     maker->options = *options;
     maker->fd = -1;
+    maker->chunk = aligned_alloc(KVS_BLOCK_BYTES, CHUNK_BYTES);
+    return maker->chunk == NULL ? KVS_ERR_NO_MEMORY : KVS_ERR_OK;
 }
 
 static void start(struct segment_maker *maker, enum segment_maker_state state)
@@ -35,19 +40,27 @@ static void start(struct segment_maker *maker, enum segment_maker_state state)
     ring_op_init(&maker->io, step_done);
 }
 
+static void encode_header(struct segment_maker *maker, uint8_t *block)
+{
+    memset(block, 0, KVS_BLOCK_BYTES);
+    segment_header_encode((struct segment_header *)(void *)block, maker->options.store_uuid, maker->number, maker->uid,
+                          maker->options.table->segment_bytes, maker->options.epoch);
+}
+
 static void write_chunk(struct segment_maker *maker)
 {
     uint64_t left = maker->options.table->segment_bytes - maker->written;
     size_t size = left < CHUNK_BYTES ? (size_t)left : CHUNK_BYTES;
-    uint8_t *chunk = maker->image + maker->written;
+    uint8_t *chunk = maker->image == NULL ? maker->chunk : maker->image + maker->written;
     memset(chunk, 0, size);
     if (maker->written == 0)
-        segment_header_encode((struct segment_header *)(void *)chunk, maker->options.store_uuid, maker->number,
-                              maker->uid, maker->options.table->segment_bytes, maker->options.epoch);
+        encode_header(maker, chunk);
     start(maker, MAKER_WRITE);
     ring_file_write(maker->options.ring, &maker->io, maker->fd, chunk, size, maker->written, 0);
     maker->written += size;
 }
+
+/* ---- failure --------------------------------------------------------------------------------------------------- */
 
 static void retry_due(struct ring_op *op)
 {
@@ -63,14 +76,15 @@ static void pause_after_failure(struct segment_maker *maker)
         ring_close_fd(maker->options.ring, maker->fd);
     maker->fd = -1;
     maker->state = MAKER_FAILED;
-    if (!maker->timer_active && !maker->stopping) {
+    /* Without the manifest no attempt will ever succeed. */
+    if (!maker->timer_active && !maker->stopping && !manifest_failed(maker->options.manifest)) {
         maker->timer_active = true;
         ring_op_init(&maker->timer, retry_due);
         ring_timer(maker->options.ring, &maker->timer, RETRY_NS);
     }
 }
 
-static void fail(struct segment_maker *maker, enum kvs_err error, const char *text)
+void segment_maker_refuse(struct segment_maker *maker, enum kvs_err error, const char *text)
 {
     if (maker->error != error || maker->failed_in != maker->state)
         diag_warn("cannot make segment %s: %s; writes will be refused when the current segment is full, trying again "
@@ -78,10 +92,15 @@ static void fail(struct segment_maker *maker, enum kvs_err error, const char *te
                   maker->name, text);
     maker->error = error;
     maker->failed_in = maker->state;
+}
+
+static void fail(struct segment_maker *maker, enum kvs_err error, const char *text)
+{
+    segment_maker_refuse(maker, error, text);
     if (maker->image != NULL)
         image_give(maker->options.images, maker->image);
     maker->image = NULL;
-    if (maker->state == MAKER_OPEN) {
+    if (maker->fd < 0) {
         pause_after_failure(maker);
         return;
     }
@@ -90,27 +109,105 @@ static void fail(struct segment_maker *maker, enum kvs_err error, const char *te
     ring_file_unlink(maker->options.ring, &maker->io, maker->options.dir_fd, renamed ? maker->name : maker->new_name);
 }
 
+/* ---- the file is whole ----------------------------------------------------------------------------------------- */
+
 static void finish(struct segment_maker *maker)
 {
-    struct segment_table *table = maker->options.table;
-    uint32_t seed = segment_seed(maker->options.store_uuid, maker->uid);
-    maker->segment = segment_add(table, maker->number, maker->uid, seed, maker->fd);
+    struct segment *segment = maker->segment;
+    if (maker->purpose != MAKE_FREE)
+        segment_set_state(segment, SEGMENT_SPARE);
+    if (maker->image != NULL)
+        image_attach(maker->options.images, segment, maker->image);
+    maker->image = NULL;
+    if (maker->error != KVS_ERR_OK)
+        diag_info("segments can be made again");
+    maker->error = KVS_ERR_OK;
+    maker->state = MAKER_READY;
+}
+
+static void enter(struct segment_maker *maker)
+{
+    struct segment *segment = maker->segment;
+    struct manifest_entry entry = {.number = maker->number, .state = MANIFEST_FREE};
+    if (maker->purpose != MAKE_FREE) {
+        enum segment_kind kind = maker->purpose == MAKE_FOR_LOG ? SEGMENT_LOG : SEGMENT_RELOCATED;
+        segment_begin(segment, kind, maker->uid, segment_seed(maker->options.store_uuid, maker->uid));
+        entry.state = MANIFEST_LIVE;
+        entry.kind = (uint8_t)kind;
+        entry.uid = maker->uid;
+    }
+    maker->state = MAKER_ENTER;
+    enum kvs_err err = manifest_change(maker->options.manifest, &entry, &maker->ticket);
+    if (err != KVS_ERR_OK)
+        fail(maker, err, err == KVS_ERR_FAILED ? manifest_failure_text(maker->options.manifest) : kvs_err_text(err));
+    else if (canary_on(CANARY_BIRTH_NOT_ENTERED))
+        finish(maker);
+}
+
+static void add_file(struct segment_maker *maker)
+{
+    maker->segment = segment_add(maker->options.table, maker->number, maker->fd);
     if (maker->segment == NULL) {
         fail(maker, KVS_ERR_NO_MEMORY, kvs_err_text(KVS_ERR_NO_MEMORY));
         return;
     }
-    if (maker->error != KVS_ERR_OK)
-        diag_info("segments can be made again");
-    maker->error = KVS_ERR_OK;
-    maker->numbered = false;
     maker->fd = -1;
-    maker->state = MAKER_READY;
+    maker->numbered = false;
+    enter(maker);
+}
+
+/* ---- steps ----------------------------------------------------------------------------------------------------- */
+
+static void next_step(struct segment_maker *maker)
+{
+    struct ring *ring = maker->options.ring;
+    switch (maker->state) {
+    case MAKER_OPEN:
+        start(maker, MAKER_ALLOCATE);
+        ring_file_allocate(ring, &maker->io, maker->fd, maker->options.table->segment_bytes);
+        break;
+    case MAKER_ALLOCATE:
+        maker->written = 0;
+        write_chunk(maker);
+        break;
+    case MAKER_WRITE:
+        if (maker->written < maker->options.table->segment_bytes) {
+            write_chunk(maker);
+            break;
+        }
+        start(maker, MAKER_SYNC);
+        ring_file_sync(ring, &maker->io, canary_on(CANARY_HEADER_NOT_SYNCED) ? maker->options.dir_fd : maker->fd);
+        break;
+    case MAKER_SYNC:
+        maker->name_syncs_failed = atomic_load(&maker->options.table->name_syncs_failed);
+        start(maker, MAKER_RENAME);
+        ring_file_rename(ring, &maker->io, maker->options.dir_fd, maker->new_name, maker->name);
+        break;
+    case MAKER_RENAME:
+        start(maker, MAKER_SYNC_DIR);
+        ring_file_sync(ring, &maker->io, canary_on(CANARY_NAME_NOT_SYNCED) ? maker->fd : maker->options.dir_fd);
+        break;
+    case MAKER_SYNC_DIR:
+        add_file(maker);
+        break;
+    case MAKER_HEADER:
+        if (maker->options.sync_after_write) {
+            start(maker, MAKER_HEADER_SYNC);
+            ring_file_sync(ring, &maker->io, maker->segment->fd);
+            break;
+        }
+        enter(maker);
+        break;
+    default:
+        KVS_ASSERT(maker->state == MAKER_HEADER_SYNC);
+        enter(maker);
+        break;
+    }
 }
 
 static void step_done(struct ring_op *op)
 {
     struct segment_maker *maker = container_of(op, struct segment_maker, io);
-    struct ring *ring = maker->options.ring;
     if (maker->state == MAKER_OPEN && op->error == KVS_ERR_OK)
         maker->fd = op->fd;
     if (maker->state == MAKER_UNDO) {
@@ -133,53 +230,20 @@ static void step_done(struct ring_op *op)
         maker->state = MAKER_FAILED;
         return;
     }
-    switch (maker->state) {
-    case MAKER_OPEN:
-        start(maker, MAKER_ALLOCATE);
-        ring_file_allocate(ring, &maker->io, maker->fd, maker->options.table->segment_bytes);
-        break;
-    case MAKER_ALLOCATE:
-        maker->written = 0;
-        write_chunk(maker);
-        break;
-    case MAKER_WRITE:
-        if (maker->written < maker->options.table->segment_bytes) {
-            write_chunk(maker);
-            break;
-        }
-        start(maker, MAKER_SYNC);
-        ring_file_sync(ring, &maker->io, canary_on(CANARY_HEADER_NOT_SYNCED) ? maker->options.dir_fd : maker->fd);
-        break;
-    case MAKER_SYNC:
-        maker->name_syncs_failed = atomic_load(name_syncs_failed);
-        start(maker, MAKER_RENAME);
-        ring_file_rename(ring, &maker->io, maker->options.dir_fd, maker->new_name, maker->name);
-        break;
-    case MAKER_RENAME:
-        start(maker, MAKER_SYNC_DIR);
-        ring_file_sync(ring, &maker->io, canary_on(CANARY_NAME_NOT_SYNCED) ? maker->fd : maker->options.dir_fd);
-        break;
-    default:
-        KVS_ASSERT(maker->state == MAKER_SYNC_DIR);
-        finish(maker);
-        break;
-    }
+    next_step(maker);
 }
 
-void segment_maker_turn(struct segment_maker *maker, const struct segment *keep)
+static void use_again(struct segment_maker *maker)
 {
-    if (maker->stopping || (maker->state != MAKER_IDLE && maker->state != MAKER_IMAGE))
-        return;
-    maker->state = MAKER_IMAGE;
-    maker->image = image_take(maker->options.images, keep);
-    if (maker->image == NULL)
-        return;
-    if (!maker->numbered)
-        maker->number = segment_number_take(maker->options.table);
-    maker->numbered = true;
-    maker->uid = maker->options.epoch << 32 | atomic_fetch_add(maker->options.uid_counter, 1);
-    segment_name(maker->name, maker->number, "");
-    segment_name(maker->new_name, maker->number, ".new");
+    uint8_t *block = maker->chunk;
+    encode_header(maker, block);
+    start(maker, MAKER_HEADER);
+    ring_file_write(maker->options.ring, &maker->io, maker->segment->fd, block, KVS_BLOCK_BYTES, 0,
+                    maker->options.sync_after_write ? 0 : RING_WRITE_DURABLE);
+}
+
+static void begin_new(struct segment_maker *maker)
+{
     start(maker, MAKER_OPEN);
     if (maker->number >= maker->options.table->count_max) {
         fail(maker, KVS_ERR_NO_SPACE, "the store has as many segments as it can address");
@@ -190,16 +254,63 @@ void segment_maker_turn(struct segment_maker *maker, const struct segment *keep)
                        (maker->options.direct ? RING_OPEN_DIRECT : 0u));
 }
 
-bool segment_maker_take(struct segment_maker *maker, struct segment **segment, uint8_t **image)
+/* With its memory, or as one that needs none. */
+static void begin_file(struct segment_maker *maker)
+{
+    maker->uid = maker->options.epoch << 32 | (*maker->options.uid_counter)++;
+    if (maker->segment != NULL)
+        maker->number = maker->segment->number;
+    else if (!maker->numbered)
+        maker->number = segment_number_take(maker->options.table);
+    maker->numbered = maker->segment == NULL;
+    segment_name(maker->name, maker->number, "");
+    segment_name(maker->new_name, maker->number, ".new");
+    if (maker->segment != NULL)
+        use_again(maker);
+    else
+        begin_new(maker);
+}
+
+void segment_maker_begin(struct segment_maker *maker, enum maker_purpose purpose, struct segment *from)
+{
+    KVS_ASSERT(segment_maker_can_begin(maker));
+    KVS_ASSERT(from == NULL || maker->segment == NULL);
+    maker->purpose = purpose;
+    if (from != NULL)
+        maker->segment = from;
+    maker->state = MAKER_IMAGE;
+    segment_maker_turn(maker);
+}
+
+void segment_maker_turn(struct segment_maker *maker)
+{
+    if (maker->stopping)
+        return;
+    if (maker->state == MAKER_IMAGE) {
+        if (maker->purpose == MAKE_FOR_LOG)
+            maker->image = image_take(maker->options.images);
+        else if (maker->purpose == MAKE_FOR_RELOCATION)
+            maker->image = image_take_unused(maker->options.images);
+        if (maker->purpose != MAKE_FOR_LOG || maker->image != NULL)
+            begin_file(maker);
+    } else if (maker->state == MAKER_ENTER) {
+        if (manifest_durable(maker->options.manifest, maker->ticket))
+            finish(maker);
+        else if (manifest_failed(maker->options.manifest))
+            fail(maker, KVS_ERR_FAILED, manifest_failure_text(maker->options.manifest));
+        else if (manifest_waits_for_space(maker->options.manifest))
+            segment_maker_refuse(maker, KVS_ERR_NO_SPACE, "there is no space for a new " MANIFEST_NAME);
+    }
+}
+
+struct segment *segment_maker_take(struct segment_maker *maker)
 {
     if (maker->state != MAKER_READY)
-        return false;
-    *segment = maker->segment;
-    *image = maker->image;
+        return NULL;
+    struct segment *segment = maker->segment;
     maker->segment = NULL;
-    maker->image = NULL;
     maker->state = MAKER_IDLE;
-    return true;
+    return segment;
 }
 
 void segment_maker_stop(struct segment_maker *maker)
@@ -211,7 +322,7 @@ void segment_maker_stop(struct segment_maker *maker)
 
 bool segment_maker_idle(const struct segment_maker *maker)
 {
-    bool working = maker->state >= MAKER_OPEN && maker->state <= MAKER_SYNC_DIR;
+    bool working = maker->state >= MAKER_OPEN && maker->state <= MAKER_HEADER_SYNC;
     return !working && maker->state != MAKER_UNDO && !maker->timer_active;
 }
 
@@ -223,4 +334,6 @@ void segment_maker_deinit(struct segment_maker *maker, struct ring *ring)
     if (maker->fd >= 0)
         ring_close_fd(ring, maker->fd);
     maker->fd = -1;
+    free(maker->chunk);
+    maker->chunk = NULL;
 }

@@ -1,10 +1,13 @@
 /*
- * segment_maker.h - makes segments ready for the log, ahead of need: a written, durable, properly named file and an
- * image.
+ * segment_maker.h - makes segments ready to be written: a written, durable, properly named file, entered in the
+ * manifest, and an image.
  *
- * A segment must be pre-written before it is used: a durable write into blocks that were never written has to commit
- * the file system's journal and takes twice as long. One maker per shard, on the shard's thread and ring; it makes one
- * segment at a time.
+ * A segment must be pre-written before a log uses it: a durable write into blocks that were never written has to commit
+ * the file system's journal and takes twice as long. A file that an earlier segment has left is written already, and
+ * needs nothing but a new header.
+ *
+ * One maker for each log, and one for compaction; all of them on the background thread and its ring. A maker makes one
+ * segment at a time. Only `error` is read by others.
  */
 #ifndef KVS_ENGINE_SEGMENT_MAKER_H
 #define KVS_ENGINE_SEGMENT_MAKER_H
@@ -16,11 +19,13 @@ struct segment_maker_options {
     struct ring *ring;
     struct segment_table *table;
     struct image_pool *images;
+    struct manifest *manifest;
     int dir_fd;
-    bool direct; /* O_DIRECT */
+    bool direct;           /* O_DIRECT */
+    bool sync_after_write; /* no durable writes: write, then fdatasync */
     const uint8_t *store_uuid;
     uint64_t epoch;
-    _Atomic uint32_t *uid_counter; /* shared by all makers of the store */
+    uint32_t *uid_counter; /* shared by all makers of the store */
 };
 
 enum segment_maker_state {
@@ -32,38 +37,67 @@ enum segment_maker_state {
     MAKER_SYNC,
     MAKER_RENAME,
     MAKER_SYNC_DIR,
+    MAKER_HEADER, /* of a file that is used again */
+    MAKER_HEADER_SYNC,
+    MAKER_ENTER, /* waiting for the manifest */
     MAKER_READY,
     MAKER_UNDO,   /* removing the unfinished file */
     MAKER_FAILED, /* will try again after a pause */
 };
 
+/* What a segment is made for. */
+enum maker_purpose {
+    MAKE_FOR_LOG,        /* with an image */
+    MAKE_FOR_RELOCATION, /* with an image if there is memory that nobody uses */
+    MAKE_FREE,           /* a file in reserve: a FREE segment */
+};
+
 struct segment_maker {
     struct segment_maker_options options;
     enum segment_maker_state state;
+    enum maker_purpose purpose;
     struct ring_op io;
     bool timer_active;
     bool stopping;
     struct ring_op timer;
-    bool numbered; /* number is taken and not used up: a failed attempt's serves the next */
     uint32_t number;
+    bool numbered; /* number is taken and not used up: a failed attempt's serves the next */
     uint64_t uid;
     int fd;
     uint8_t *image;
+    uint8_t *chunk; /* what is written when there is no image */
     uint64_t written;
-    enum kvs_err error; /* of the latest failure; OK when the latest attempt went well */
+    uint64_t ticket; /* of the manifest */
+    _Atomic(enum kvs_err) error; /* of the latest failure; OK when the latest attempt went well */
     enum segment_maker_state failed_in;
     uint32_t name_syncs_failed; /* of the table, before the rename */
     char new_name[SEGMENT_NAME_BYTES], name[SEGMENT_NAME_BYTES];
-    struct segment *segment;
+    struct segment *segment; /* once its file is whole; also a free one, to be used again */
 };
 
-void segment_maker_init(struct segment_maker *maker, const struct segment_maker_options *options);
+enum kvs_err segment_maker_init(struct segment_maker *maker, const struct segment_maker_options *options);
 
-/* Starts making a segment unless one is being made or ready. `keep` is the segment whose image must stay. */
-void segment_maker_turn(struct segment_maker *maker, const struct segment *keep);
+/* Nothing is being made, nor ready, nor has to wait after a failure. */
+static inline bool segment_maker_can_begin(const struct segment_maker *maker)
+{
+    return maker->state == MAKER_IDLE && !maker->stopping;
+}
+/* The maker holds a file that is there already, from an attempt that failed. */
+static inline bool segment_maker_has_file(const struct segment_maker *maker)
+{
+    return maker->segment != NULL;
+}
 
-/* Takes the finished segment and its image (not attached yet); false when there is none. */
-bool segment_maker_take(struct segment_maker *maker, struct segment **segment, uint8_t **image);
+/* Starts to make a segment, of the file of a FREE segment or, with NULL, of a new one. The maker keeps what it is given
+ * until it is made into something. */
+void segment_maker_begin(struct segment_maker *maker, enum maker_purpose purpose, struct segment *from);
+/* Notes that there is nothing to make a segment of, and why. */
+void segment_maker_refuse(struct segment_maker *maker, enum kvs_err error, const char *text);
+/* Goes on where memory or the manifest were waited for. */
+void segment_maker_turn(struct segment_maker *maker);
+
+/* Takes the finished segment; NULL when there is none. */
+struct segment *segment_maker_take(struct segment_maker *maker);
 
 /* Stops making; what is unfinished stays on disk under its temporary name, for the next start to remove. */
 void segment_maker_stop(struct segment_maker *maker);

@@ -3,8 +3,8 @@
  *
  * Opening finds out what the file system can do (O_DIRECT, durable writes), divides the memory budget, recovers, and
  * leaves each shard with the segment it goes on writing in. A shard then starts on its own thread, writes a boot batch,
- * and is ready when that is durable. Every turn: give the log a spare segment if it lacks one, retry what waits for
- * room, commit, free memory.
+ * and is ready when that is durable. Every turn: take the spare segment that the keeper offers, retry what waits for
+ * room, swing index entries to where compaction has copied their records, commit, free memory.
  *
  * The memory budget: a quarter is the index's, three quarters hold segment images, at least four a shard.
  */
@@ -18,7 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { IMAGES_MIN = 4, IMAGE_WAIT_NS = 200000 };
+enum { IMAGES_MIN = 4 };
 
 static const struct engine_interface store_interface;
 
@@ -95,10 +95,11 @@ out:
 
 /* ---- shards ---------------------------------------------------------------------------------------------------- */
 
-static uint32_t images_per_shard(const struct store *store)
+/* Of all shards together. */
+static uint32_t images_max(const struct store *store)
 {
     uint64_t budget = store->base.options.memory_bytes;
-    uint64_t count = (budget - budget / 4) / store->shard_count / store->segments.segment_bytes;
+    uint64_t count = (budget - budget / 4) / store->segments.segment_bytes;
     return count > UINT32_MAX ? UINT32_MAX : (uint32_t)count;
 }
 
@@ -120,11 +121,7 @@ static enum kvs_err shard_open(struct store *store, unsigned id)
     epoch_register(&store->base.epoch, &shard->base.thread);
     uint64_t budget = store->base.options.memory_bytes / store->shard_count;
     struct index_options index = {.bytes_max = budget / 4, .bytes_initial = budget / 1024};
-    enum kvs_err err = index_open(&shard->index, &index, &shard->base.thread);
-    if (err == KVS_ERR_OK)
-        err = image_pool_init(&shard->images, store->segments.segment_bytes, images_per_shard(store),
-                              &shard->base.thread);
-    return err;
+    return index_open(&shard->index, &index, &shard->base.thread);
 }
 
 static void close_segments(struct store *store, struct ring *ring)
@@ -144,13 +141,12 @@ static void store_free(struct store *store, struct ring *ring)
         if (shard == NULL)
             continue;
         epoch_drain(&shard->base.thread);
-        if (shard->log.spare_image != NULL)
-            image_give(&shard->images, shard->log.spare_image);
-        if (shard->started)
-            segment_maker_deinit(&shard->maker, ring);
         store_wait_deinit(shard);
-        image_pool_deinit(&shard->images);
         index_close(shard->index);
+    }
+    if (store->keeper.store != NULL) {
+        epoch_drain(&store->keeper.base.thread);
+        keeper_close(&store->keeper, ring);
     }
     close_segments(store, ring);
     segment_table_deinit(&store->segments);
@@ -167,7 +163,7 @@ static void store_close(struct engine *engine, struct ring *ring)
 
 static enum kvs_err check_memory(const struct store *store, char message[ENGINE_MESSAGE_BYTES])
 {
-    if (images_per_shard(store) >= IMAGES_MIN)
+    if (images_max(store) >= IMAGES_MIN * store->shard_count)
         return KVS_ERR_OK;
     uint64_t need = (IMAGES_MIN * store->shard_count * store->segments.segment_bytes * 4 + 2) / 3;
     snprintf(
@@ -179,12 +175,31 @@ static enum kvs_err check_memory(const struct store *store, char message[ENGINE_
     return KVS_ERR_INVALID;
 }
 
+/* Each log has a segment it writes in, one that is prepared, and one that it has left and that must stay because it is
+ * its newest. Compaction has a reserve, a segment to copy into and one to copy from. */
+static enum kvs_err check_disk_limit(const struct store *store, char message[ENGINE_MESSAGE_BYTES])
+{
+    uint64_t limit = store->base.options.disk_bytes_max;
+    uint64_t segment_bytes = store->segments.segment_bytes;
+    uint64_t need = (3ull * store->shard_count + KEEPER_RESERVE_FILES + 2) * segment_bytes;
+    if (limit == 0 || limit >= need)
+        return KVS_ERR_OK;
+    snprintf(message, ENGINE_MESSAGE_BYTES,
+             "a disk limit of %llu KiB is too small for %u threads with segments of %llu KiB: give at least %llu KiB "
+             "(--disk-limit %lluK), fewer threads, or make the store with smaller segments",
+             (unsigned long long)(limit >> 10), store->shard_count, (unsigned long long)(segment_bytes >> 10),
+             (unsigned long long)(need >> 10), (unsigned long long)(need >> 10));
+    return KVS_ERR_INVALID;
+}
+
 enum kvs_err kvs_engine_open(struct engine **out, const struct engine *base, struct ring *ring,
                              char message[ENGINE_MESSAGE_BYTES])
 {
-    struct store *store = calloc(1, sizeof *store);
+    /* Epoch records in it want their cache lines to themselves. */
+    struct store *store = aligned_alloc(KVS_CACHE_LINE_BYTES, align_up(sizeof *store, KVS_CACHE_LINE_BYTES));
     if (store == NULL)
         return KVS_ERR_NO_MEMORY;
+    memset(store, 0, sizeof *store);
     store->base = *base;
     store->base.interface = &store_interface;
     epoch_init(&store->base.epoch);
@@ -194,7 +209,11 @@ enum kvs_err kvs_engine_open(struct engine **out, const struct engine *base, str
     if (err == KVS_ERR_OK)
         err = check_memory(store, message);
     if (err == KVS_ERR_OK)
+        err = check_disk_limit(store, message);
+    if (err == KVS_ERR_OK)
         err = probe_directory(store, ring, message);
+    if (err == KVS_ERR_OK)
+        err = keeper_open(&store->keeper, store, images_max(store));
     for (unsigned i = 0; err == KVS_ERR_OK && i < shard_count; i++)
         err = shard_open(store, i);
     if (err == KVS_ERR_OK)
@@ -205,6 +224,13 @@ enum kvs_err kvs_engine_open(struct engine **out, const struct engine *base, str
     }
     *out = &store->base;
     return KVS_ERR_OK;
+}
+
+static void segment_sealed(void *context, struct segment *segment)
+{
+    (void)segment;
+    const struct store_shard *shard = context;
+    keeper_wake(&shard->store->keeper, shard->ring);
 }
 
 static enum kvs_err store_shard_start(struct engine *engine, unsigned id, struct ring *ring, struct engine_shard **out)
@@ -222,19 +248,14 @@ static enum kvs_err store_shard_start(struct engine *engine, unsigned id, struct
                               .sync_after_write = store->sync_after_write,
                               .relaxed_interval_ms = engine->options.relaxed_interval_ms,
                               .deletes_durable = store_deletes_durable,
-                              .context = shard};
+                              .segment_sealed = segment_sealed,
+                              .context = shard,
+                              .manifest = store->keeper.manifest};
     log_init(&shard->log, &log);
-    struct segment_maker_options maker = {.ring = ring,
-                                          .table = &store->segments,
-                                          .images = &shard->images,
-                                          .dir_fd = engine->dir_fd,
-                                          .direct = store->direct,
-                                          .store_uuid = engine->superblock.uuid,
-                                          .epoch = engine->superblock.epoch,
-                                          .uid_counter = &store->uid_counter};
-    segment_maker_init(&shard->maker, &maker);
     if (shard->adopted != NULL)
         log_open(&shard->log, shard->adopted);
+    atomic_store_explicit(&shard->wake_ring, ring, memory_order_release);
+    keeper_wake(&store->keeper, ring);
     *out = &shard->base;
     return KVS_ERR_OK;
 }
@@ -244,35 +265,26 @@ static bool store_shard_ready(const struct engine_shard *base)
     const struct store_shard *shard = container_of(base, struct store_shard, base);
     /* With a full disk and no segment to write in it is ready to read, and to say why it does not write. */
     if (shard->log.open == NULL)
-        return shard->maker.error != KVS_ERR_OK;
+        return store_maker_error(shard) != KVS_ERR_OK;
     return shard->log.failed || log_idle(&shard->log);
 }
 
-/* A new log takes the first segment to write in, a running one as its spare. */
+/* A new log takes the first segment to write in, a running one its spare. Only when that is being written in, the place
+ * for an offer is free again: one spare is enough. */
 static void supply_log(struct store_shard *shard)
 {
     struct log *log = &shard->log;
-    if (log->failed || log->spare != NULL)
+    struct segment *segment = atomic_load_explicit(&shard->offered, memory_order_acquire);
+    if (segment == NULL || log->failed)
         return;
-    if (shard->found_spare != NULL) {
-        uint8_t *image = image_take(&shard->images, log->open);
-        if (image != NULL) {
-            log_offer(log, shard->found_spare, image);
-            shard->found_spare = NULL;
-        }
-        return;
+    if (segment_state(segment) != SEGMENT_SPARE) {
+        atomic_store_explicit(&shard->offered, NULL, memory_order_release);
+        keeper_wake(&shard->store->keeper, shard->ring);
+    } else if (log->open == NULL) {
+        log_open(log, segment);
+    } else if (log->spare == NULL) {
+        log_offer(log, segment);
     }
-    struct segment *segment;
-    uint8_t *image;
-    segment_maker_turn(&shard->maker, log->open);
-    if (!segment_maker_take(&shard->maker, &segment, &image))
-        return;
-    if (log->open != NULL) {
-        log_offer(log, segment, image);
-        return;
-    }
-    image_attach(&shard->images, segment, image);
-    log_open(log, segment);
 }
 
 static void store_turn(struct engine_shard *base)
@@ -281,8 +293,11 @@ static void store_turn(struct engine_shard *base)
     epoch_poll(&base->thread);
     if (!shard->stopping)
         supply_log(shard);
-    if (!list_empty(&shard->stalled))
+    relocation_shard_turn(shard);
+    if (!list_empty(&shard->stalled)) {
         store_resume_stalled(shard);
+        supply_log(shard); /* the spare may have been taken into use: the next one should be on its way */
+    }
     if (shard->stopping && !shard->clean_marked && shard->busy_count == 0) {
         log_stop(&shard->log);
         shard->clean_marked = shard->log.failed || shard->log.open == NULL || shard->log.flags == BATCH_CLEAN ||
@@ -294,26 +309,19 @@ static void store_turn(struct engine_shard *base)
 static int64_t store_timeout_ns(const struct engine_shard *base)
 {
     const struct store_shard *shard = container_of(base, struct store_shard, base);
-    int64_t timeout = log_timeout_ns(&shard->log);
-    /* An image that some reader's section still holds comes free without a completion to wake anybody. */
-    bool image_wanted = shard->maker.state == MAKER_IMAGE || (shard->found_spare != NULL && shard->log.spare == NULL);
-    if (image_wanted && !shard->stopping && !shard->log.failed && (timeout < 0 || timeout > IMAGE_WAIT_NS))
-        timeout = IMAGE_WAIT_NS;
-    return timeout;
+    return relocation_shard_busy(shard) ? 0 : log_timeout_ns(&shard->log);
 }
 
 static void store_shard_stop(struct engine_shard *base)
 {
     struct store_shard *shard = store_shard_of(base);
     shard->stopping = true;
-    segment_maker_stop(&shard->maker);
 }
 
 static bool store_shard_stopped(const struct engine_shard *base)
 {
     const struct store_shard *shard = container_of(base, struct store_shard, base);
-    return shard->stopping && shard->clean_marked && log_idle(&shard->log) && segment_maker_idle(&shard->maker) &&
-           shard->reads_in_flight == 0;
+    return shard->stopping && shard->clean_marked && log_idle(&shard->log) && shard->reads_in_flight == 0;
 }
 
 /* ---- state ----------------------------------------------------------------------------------------------------- */
@@ -330,8 +338,15 @@ static bool store_failed(const struct engine_shard *base)
 
 static const char *store_refusal_text(const struct engine_shard *base)
 {
-    enum kvs_err error = container_of(base, struct store_shard, base)->maker.error;
+    enum kvs_err error = store_maker_error(container_of(base, struct store_shard, base));
     return error == KVS_ERR_OK ? "" : kvs_err_text(error);
+}
+
+static const char *store_background_failure_text(const struct engine_shard *base)
+{
+    const struct keeper *keeper = &container_of(base, struct store_shard, base)->store->keeper;
+    bool failed = atomic_load_explicit(&keeper->figures.failed, memory_order_acquire);
+    return failed ? manifest_failure_text(keeper->manifest) : "";
 }
 
 static const char *store_failure_text(const struct engine_shard *base)
@@ -367,8 +382,6 @@ static void store_stats(const struct engine *engine, struct engine_stats *out)
         out->keys += counter(&shard->keys);
         out->index_bytes += index.bytes;
         out->index_splits += index.splits;
-        out->image_bytes +=
-            atomic_load_explicit(&shard->images.count, memory_order_relaxed) * store->segments.segment_bytes;
         out->records_appended += counter(&shard->log.total_records);
         out->bytes_appended += counter(&shard->log.total_bytes);
         out->batches += counter(&shard->log.total_batches);
@@ -383,8 +396,44 @@ static void store_stats(const struct engine *engine, struct engine_stats *out)
         out->settles_skipped += counter(&shard->counters.settles_skipped);
         out->failed_shards += shard->log.failed;
     }
+    out->image_bytes =
+        atomic_load_explicit(&store->keeper.images.count, memory_order_relaxed) * store->segments.segment_bytes;
     out->segments = atomic_load_explicit(&store->segments.count, memory_order_relaxed);
     out->disk_bytes = out->segments * store->segments.segment_bytes;
+    out->segments_free = atomic_load_explicit(&store->keeper.figures.free_count, memory_order_relaxed);
+    out->segments_sealed = atomic_load_explicit(&store->keeper.figures.sealed_count, memory_order_relaxed);
+    out->live_bytes = counter(&store->keeper.figures.live_bytes);
+    out->background_failed = atomic_load_explicit(&store->keeper.figures.failed, memory_order_relaxed);
+}
+
+/* ---- background ------------------------------------------------------------------------------------------------ */
+
+static enum kvs_err store_background_start(struct engine *engine, struct ring *ring, struct engine_background **out)
+{
+    struct store *store = store_of(engine);
+    store->keeper.base.interface = &store_interface;
+    *out = &store->keeper.base;
+    return keeper_start(&store->keeper, ring);
+}
+
+static void store_background_turn(struct engine_background *background)
+{
+    keeper_turn(keeper_of(background));
+}
+
+static int64_t store_background_timeout_ns(const struct engine_background *background)
+{
+    return keeper_timeout_ns(container_of(background, struct keeper, base));
+}
+
+static void store_background_stop(struct engine_background *background)
+{
+    keeper_stop(keeper_of(background));
+}
+
+static bool store_background_stopped(const struct engine_background *background)
+{
+    return keeper_stopped(container_of(background, struct keeper, base));
 }
 
 static const struct engine_interface store_interface = {
@@ -407,6 +456,12 @@ static const struct engine_interface store_interface = {
     .failed = store_failed,
     .failure_text = store_failure_text,
     .refusal_text = store_refusal_text,
+    .background_failure_text = store_background_failure_text,
     .damage_text = store_damage_text,
     .stats = store_stats,
+    .background_start = store_background_start,
+    .background_turn = store_background_turn,
+    .background_timeout_ns = store_background_timeout_ns,
+    .background_stop = store_background_stop,
+    .background_stopped = store_background_stopped,
 };

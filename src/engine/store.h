@@ -15,9 +15,10 @@
 
 #include "engine/engine_internal.h"
 #include "engine/index.h"
+#include "engine/keeper.h"
 #include "engine/log.h"
+#include "engine/relocation.h"
 #include "engine/segment.h"
-#include "engine/segment_maker.h"
 
 struct store;
 
@@ -45,10 +46,16 @@ struct store_shard {
     struct index *index;
     _Atomic uint64_t keys;
     struct log log;
-    struct image_pool images;
-    struct segment_maker maker;
-    struct segment *adopted;     /* at start-up: the segment to go on writing in, its image attached; or NULL */
-    struct segment *found_spare; /* at start-up: an empty segment left by an earlier run; or NULL */
+    struct segment *adopted; /* at start-up: the segment to go on writing in, its image attached; or NULL */
+
+    /* Between the keeper and the shard (keeper.h, relocation.h). */
+    _Atomic(struct ring *) wake_ring;                /* `ring`, once started */
+    _Atomic(struct segment *) offered;               /* the next segment for the log, until that opens it */
+    _Atomic(struct relocation_slice *) slice;        /* index entries to swing */
+    _Atomic uint64_t retire_acked;                   /* the latest retirement it has acknowledged */
+    uint64_t retire_seen, retire_lsn; /* the latest it has seen, and how far its log was then */
+    unsigned generation; /* of reads from disk: the parity of retirements seen */
+    unsigned reading[2]; /* operations that may read from disk, by generation */
 
     /* Operations under way by hash of their key; those behind the first wait for it. */
     struct list busy[STORE_BUSY_BUCKETS];
@@ -75,7 +82,9 @@ struct store {
     bool direct;           /* O_DIRECT works in this directory */
     bool sync_after_write; /* else a write with RWF_DSYNC is durable when complete */
     unsigned shard_count;
-    _Atomic uint32_t uid_counter;
+    struct keeper keeper;
+    _Atomic uint64_t retire_serial; /* retirements begun */
+    _Atomic bool space_promised;    /* compaction is at work on freeing space */
     struct store_shard *shards[KVS_SHARDS_MAX];
 };
 
@@ -84,10 +93,24 @@ static inline struct store_shard *store_shard_of(struct engine_shard *shard)
     return container_of(shard, struct store_shard, base);
 }
 
+/* Why the keeper has no segment for this shard's log; OK when one is there or on its way. */
+static inline enum kvs_err store_maker_error(const struct store_shard *shard)
+{
+    return atomic_load_explicit(&shard->store->keeper.makers[shard->id].error, memory_order_relaxed);
+}
+
 static inline void store_count(_Atomic uint64_t *counter, int64_t by)
 {
     uint64_t now = atomic_load_explicit(counter, memory_order_relaxed);
     atomic_store_explicit(counter, now + (uint64_t)by, memory_order_relaxed);
+}
+
+/* Wakes a shard's thread, once it has started. */
+static inline void store_shard_wake(const struct store_shard *shard, struct ring *from)
+{
+    struct ring *ring = atomic_load_explicit(&shard->wake_ring, memory_order_acquire);
+    if (ring != NULL && from != NULL)
+        ring_wake(from, ring);
 }
 
 /* The record at `address` in RAM; NULL when its segment has no image. Inside a section. */
@@ -128,6 +151,9 @@ struct store_known {
     uint64_t equal; /* bit i: the record at addresses[i] has the key */
 };
 
+/* What to answer when the log has no room: AGAIN while room will come; NO_SPACE when none is in sight. */
+enum kvs_err store_no_room(const struct store_shard *shard);
+
 /* Carries out a PUT, or a REMOVE whose cold candidates are all known. AGAIN: no room in the log, nothing was done. */
 enum kvs_err store_put(struct store_shard *shard, const struct engine_request *request, struct engine_result *result);
 enum kvs_err store_remove(struct store_shard *shard, const struct engine_request *request,
@@ -146,6 +172,8 @@ void store_op_release(struct engine_op *op);
 bool store_busy(const struct store_shard *owner, uint64_t hash);
 /* Goes on with operations that waited for room. */
 void store_resume_stalled(struct store_shard *shard);
+/* The record that a candidate of waiting operations stands for has another place now. */
+void store_wait_moved(struct store_shard *owner, uint64_t hash, uint64_t from, uint64_t to);
 /* Starts a background read that settles what a blind overwrite of this key left open. */
 void store_settle_later(struct store_shard *shard, struct slice key, uint64_t hash);
 /* Frees what is left of operations that a crash has abandoned, and the pooled buffers. */

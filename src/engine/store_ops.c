@@ -86,6 +86,7 @@ struct survey {
     bool behind_cold;    /* … but an unsettled cold candidate, which may be newer, comes before it */
     bool was_put;        /* that record is a put */
     bool unsettled;      /* its entry is */
+    struct index_entry entry;
     bool cold;           /* there are cold candidates */
     bool compare;        /* another key with the same hash may be live */
     struct index_cursor at;
@@ -112,6 +113,7 @@ static void survey_take(struct store_shard *shard, const struct engine_request *
             survey->behind_cold = cold_unsettled;
             survey->was_put = record->kind == RECORD_PUT;
             survey->unsettled = entry.unsettled;
+            survey->entry = entry;
             survey->at = cursor;
         }
     }
@@ -120,6 +122,13 @@ static void survey_take(struct store_shard *shard, const struct engine_request *
 static void count_keys(struct store_shard *shard, int64_t by)
 {
     store_count(&shard->keys, by);
+}
+
+/* The index does not point at this put any more. */
+static void count_dead(struct store_shard *shard, const struct index_entry *entry)
+{
+    const struct segment_table *table = &shard->store->segments;
+    segment_count_dead(segment_get(table, address_segment(entry->address, table->shift)), entry->class, 1);
 }
 
 enum kvs_err store_put(struct store_shard *shard, const struct engine_request *request, struct engine_result *result)
@@ -142,6 +151,8 @@ enum kvs_err store_put(struct store_shard *shard, const struct engine_request *r
                                 .unsettled = blind || (replace && survey.unsettled)};
     if (replace) {
         index_replace(shard->index, &survey.at, &entry);
+        if (survey.was_put)
+            count_dead(shard, &survey.entry);
     } else {
         err = index_insert(shard->index, request->hash, &entry);
         if (err != KVS_ERR_OK) {
@@ -215,6 +226,8 @@ enum kvs_err store_remove(struct store_shard *shard, const struct engine_request
         if (!entry_has_key(shard, request, known, &entry, &is_put))
             continue;
         keys += entry.unsettled;
+        if (is_put)
+            count_dead(shard, &entry);
         if (first) {
             struct index_entry tombstone = {.address = place.address, .class = record_class(place.bytes)};
             index_replace(shard->index, &cursor, &tombstone);
@@ -251,10 +264,10 @@ static enum engine_answer try_remove(struct store_shard *shard, const struct eng
     return ENGINE_DONE;
 }
 
-/* No room and none in sight: NO_SPACE, whatever keeps segments from being made; else AGAIN. */
-static enum kvs_err no_room(const struct store_shard *shard)
+enum kvs_err store_no_room(const struct store_shard *shard)
 {
-    return shard->maker.error == KVS_ERR_OK ? KVS_ERR_AGAIN : KVS_ERR_NO_SPACE;
+    bool promised = atomic_load_explicit(&shard->store->space_promised, memory_order_relaxed);
+    return store_maker_error(shard) == KVS_ERR_OK || promised ? KVS_ERR_AGAIN : KVS_ERR_NO_SPACE;
 }
 
 enum engine_answer store_try(struct engine_shard *owner, const struct engine_request *request,
@@ -268,7 +281,7 @@ enum engine_answer store_try(struct engine_shard *owner, const struct engine_req
         if (canary_on(CANARY_OWNER_READ_UNGATED) && answer == ENGINE_DONE)
             result->gate = 0;
         if (canary_on(CANARY_FULL_DISK_REFUSES_READS) && answer == ENGINE_DONE)
-            result->error = shard->maker.error;
+            result->error = store_maker_error(shard);
         if (answer == ENGINE_DONE && result->gate != 0)
             log_want(&shard->log, result->gate);
         return answer;
@@ -279,7 +292,7 @@ enum engine_answer store_try(struct engine_shard *owner, const struct engine_req
         return try_remove(shard, request, result);
     enum kvs_err err = store_put(shard, request, result);
     if (err == KVS_ERR_AGAIN)
-        err = no_room(shard);
+        err = store_no_room(shard);
     if (err == KVS_ERR_AGAIN)
         return ENGINE_MUST_WAIT;
     if (err != KVS_ERR_OK)
@@ -311,6 +324,8 @@ void store_settle(struct store_shard *shard, const struct engine_request *reques
         } else {
             atomic_fetch_add(&shard->settles, !canary_on(CANARY_SETTLES_NOT_RAISED));
             index_remove(shard->index, &cursor);
+            if (is_put)
+                count_dead(shard, &entry);
             keys -= is_put;
         }
         keys += entry.unsettled;

@@ -37,6 +37,9 @@ struct wait {
     struct store_shard *reader; /* whose ring reads */
     struct store_shard *owner;
     bool queued; /* the operation is on the owner's queue */
+    bool reading; /* it counts in reader->reading[generation]: segments that it may read from stay */
+    uint8_t generation;
+    bool moved; /* the record that is being read has another place by now */
     unsigned tries;
 
     unsigned count, position; /* of the snapshot */
@@ -152,9 +155,50 @@ static void leave_queue(struct store_shard *owner, struct engine_op *op)
     owner->busy_count--;
 }
 
+/*
+ * What a GET has listed may be read at any time until it ends. Other operations are told when a record moves, so that
+ * only a read in flight counts: they may wait for room in the log, which cannot come before segments are given up.
+ */
+static void reading_begin(struct wait *wait)
+{
+    if (wait->reading)
+        return;
+    wait->reading = true;
+    wait->generation = (uint8_t)wait->reader->generation;
+    wait->reader->reading[wait->generation]++;
+}
+
+static void reading_end(struct wait *wait)
+{
+    if (!wait->reading)
+        return;
+    KVS_ASSERT(wait->reader->reading[wait->generation] > 0);
+    wait->reading = false;
+    wait->reader->reading[wait->generation]--;
+}
+
+void store_wait_moved(struct store_shard *owner, uint64_t hash, uint64_t from, uint64_t to)
+{
+    struct list *bucket = bucket_of(owner, hash);
+    for (struct list *node = bucket->next; node != bucket; node = node->next) {
+        const struct engine_op *op = container_of(node, struct engine_op, link);
+        struct wait *wait = op->wait;
+        if (op->request.hash != hash || wait == NULL || canary_on(CANARY_MOVES_NOT_TOLD))
+            continue;
+        for (unsigned i = 0; i < wait->count; i++) {
+            if (wait->addresses[i] != from)
+                continue;
+            wait->addresses[i] = to;
+            wait->moved = wait->moved || (wait->reading && i == wait->position);
+        }
+    }
+}
+
 /* Ends an operation that has its result and is on no queue. */
 static void complete(struct store_shard *shard, struct engine_op *op)
 {
+    if (op->wait != NULL)
+        reading_end(op->wait);
     engine_section_begin(&shard->base);
     op->done(op);
     engine_section_end(&shard->base);
@@ -178,8 +222,8 @@ static bool execute(struct store_shard *shard, struct engine_op *op)
     else
         err = store_remove(shard, &op->request, &known, &op->result);
     engine_section_end(&shard->base);
-    if (err == KVS_ERR_AGAIN && shard->maker.error != KVS_ERR_OK)
-        err = KVS_ERR_NO_SPACE;
+    if (err == KVS_ERR_AGAIN)
+        err = store_no_room(shard);
     if (err == KVS_ERR_AGAIN && shard->stopping)
         err = KVS_ERR_CANCELLED;
     if (err == KVS_ERR_AGAIN) {
@@ -276,6 +320,10 @@ static struct wait *wait_new(struct store_shard *reader, struct store_shard *own
     wait->reader = reader;
     wait->owner = owner;
     wait->queued = false;
+    wait->reading = false;
+    wait->moved = false;
+    if (op->request.action == ENGINE_GET)
+        reading_begin(wait);
     list_push_back(&reader->waits, &wait->link);
     wait->tries = 0;
     wait->count = wait->position = 0;
@@ -417,6 +465,7 @@ static bool start_read(struct wait *wait)
         wait->op->result = (struct engine_result){.error = KVS_ERR_NO_MEMORY};
         return false;
     }
+    reading_begin(wait);
     wait->reader->reads_in_flight++;
     store_count(&wait->reader->counters.disk_reads, 1);
     store_count(&wait->reader->counters.disk_read_bytes, (int64_t)wait->buffer_bytes);
@@ -467,6 +516,14 @@ static void read_done(struct ring_op *io)
     uint64_t address = wait->addresses[wait->position];
     const struct segment *segment = segment_get(&store->segments, address_segment(address, store->segments.shift));
     wait->reader->reads_in_flight--;
+    if (wait->queued)
+        reading_end(wait);
+    if (wait->moved) {
+        wait->moved = false;
+        wait->whole = 0;
+        read_again(wait);
+        return;
+    }
     const struct record_header *record = (const struct record_header *)(const void *)(wait->buffer + wait->skip);
     uint64_t room = io->bytes > wait->skip ? io->bytes - wait->skip : 0;
 

@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <strings.h>
 
+enum { SPACE_PERCENT_MIN = 120, SPACE_PERCENT_MAX = 1000 };
+
 enum option_id {
     OPTION_ADDR = 256,
     OPTION_UNIX,
@@ -20,6 +22,8 @@ enum option_id {
     OPTION_THREADS,
     OPTION_MEMORY,
     OPTION_SEGMENT_SIZE,
+    OPTION_DISK_LIMIT,
+    OPTION_SPACE_PERCENT,
     OPTION_ENGINE,
     OPTION_DURABILITY,
     OPTION_RELAXED_INTERVAL,
@@ -36,6 +40,8 @@ static const struct option long_options[] = {
     {"threads", required_argument, NULL, OPTION_THREADS},
     {"memory", required_argument, NULL, OPTION_MEMORY},
     {"segment-size", required_argument, NULL, OPTION_SEGMENT_SIZE},
+    {"disk-limit", required_argument, NULL, OPTION_DISK_LIMIT},
+    {"space-percent", required_argument, NULL, OPTION_SPACE_PERCENT},
     {"engine", required_argument, NULL, OPTION_ENGINE},
     {"durability", required_argument, NULL, OPTION_DURABILITY},
     {"relaxed-interval", required_argument, NULL, OPTION_RELAXED_INTERVAL},
@@ -145,6 +151,13 @@ static bool set_segment_size(struct parse *parse, const char *value)
     return true;
 }
 
+static bool set_disk_limit(struct parse *parse, const char *value)
+{
+    if (!config_parse_size(value, &parse->config->disk_bytes_max))
+        return complain(parse, "disk-limit", value, "expected a size such as 100G; 0 for what the file system has");
+    return true;
+}
+
 static bool set_engine(struct parse *parse, const char *value)
 {
     if (strcmp(value, "kvs") != 0 && strcmp(value, "memory") != 0)
@@ -197,6 +210,10 @@ static bool set_option(struct parse *parse, int option, const char *value)
         return set_memory(parse, value);
     case OPTION_SEGMENT_SIZE:
         return set_segment_size(parse, value);
+    case OPTION_DISK_LIMIT:
+        return set_disk_limit(parse, value);
+    case OPTION_SPACE_PERCENT:
+        return set_number(parse, "space-percent", value, SPACE_PERCENT_MIN, SPACE_PERCENT_MAX, &config->space_percent);
     case OPTION_ENGINE:
         return set_engine(parse, value);
     case OPTION_DURABILITY:
@@ -256,6 +273,7 @@ static void set_defaults(struct config *config, unsigned cpus)
         .threads = cpus < 1                ? 1
                    : cpus > KVS_SHARDS_MAX ? KVS_SHARDS_MAX
                                            : cpus,
+        .space_percent = 200,
         .engine = "kvs",
         .relaxed_interval_ms = 100,
         .max_clients = 10000,
@@ -315,6 +333,9 @@ void config_print_help(FILE *out)
           "  --threads N            threads, one shard each, 1 to 64                (CPUs it may use)\n"
           "  --memory SIZE          RAM for index, data and buffers, at least 64M   (half of the RAM)\n"
           "  --segment-size SIZE    log file size of a new store, 1M to 1G          (chosen from --memory)\n"
+          "  --disk-limit SIZE      disk space for log files; 0: no limit           (0)\n"
+          "  --space-percent N      disk space used for every 100 bytes of live data\n"
+          "                         before old records are cleared away, 120 to 1000 (200)\n"
           "  --engine NAME          kvs: durable; memory: nothing survives a restart (kvs)\n"
           "  --durability CLASS     durable: a reply means the write is on disk;\n"
           "                         relaxed: on disk within --relaxed-interval      (durable)\n"

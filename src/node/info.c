@@ -103,9 +103,44 @@ static void write_persistence(const struct node *node, const struct engine_stats
                 node->config.relaxed ? "relaxed" : "durable", engine_durability_method(node->engine));
     text_printf(out, "relaxed_interval_ms:%u\r\nfailed_shards:%llu\r\ndamaged_reads:%llu\r\n",
                 node->config.relaxed_interval_ms, ull(engine->failed_shards), ull(engine->damaged_reads));
-    text_printf(out, "segments:%llu\r\ndisk_bytes:%llu\r\n", ull(engine->segments), ull(engine->disk_bytes));
+    text_printf(out, "background_failed:%llu\r\nsegments:%llu\r\ndisk_limit:%llu\r\ndisk_bytes:%llu\r\n",
+                ull(engine->background_failed), ull(engine->segments), ull(node->config.disk_bytes_max),
+                ull(engine->disk_bytes));
+    text_printf(out, "disk_free_segments:%llu\r\ndisk_sealed_segments:%llu\r\nlive_bytes:%llu\r\n",
+                ull(engine->segments_free), ull(engine->segments_sealed), ull(engine->live_bytes));
     text_printf(out, "recovered_keys:%llu\r\nrecovered_records:%llu\r\nrecovery_cut_bytes:%llu\r\nrecovery_ms:%llu\r\n",
                 ull(recovery.keys), ull(recovery.records), ull(recovery.cut_bytes), ull(recovery.elapsed_ns / 1000000));
+}
+
+/* How many times what it was divided by; 0 as long as that is nothing. */
+static double ratio(double bytes, uint64_t of)
+{
+    return of == 0 ? 0 : bytes / (double)of;
+}
+
+static void write_compaction(const struct node *node, const struct engine_stats *engine, struct text *out)
+{
+    struct compact_stats compact = {0};
+    const char *trouble = "";
+    if (node->background.compactor != NULL) {
+        compact_stats(node->background.compactor, &compact);
+        trouble = compact_trouble(node->background.compactor);
+    }
+    text_printf(out, "# Compaction\r\ncompaction_running:%d\r\ncompaction_urgency:%u\r\ncompaction_failed:%d\r\n",
+                compact.running, compact.urgency, compact.failed);
+    if (*trouble != 0)
+        text_printf(out, "compaction_trouble:%s\r\n", trouble);
+    text_printf(out, "compacted_segments:%llu\r\ndamaged_segments:%llu\r\n", ull(compact.victims),
+                ull(compact.damaged_segments));
+    text_printf(out, "compaction_read_bytes:%llu\r\ncompaction_written_bytes:%llu\r\n", ull(compact.bytes_read),
+                ull(compact.bytes_written));
+    text_printf(out, "records_moved:%llu\r\ndeletes_kept:%llu\r\ndeletes_dropped:%llu\r\n", ull(compact.records_moved),
+                ull(compact.deletes_kept), ull(compact.deletes_dropped));
+    uint64_t segment_bytes = engine->segments == 0 ? 0 : engine->disk_bytes / engine->segments;
+    uint64_t used = engine->segments > engine->segments_free ? engine->segments - engine->segments_free : 0;
+    text_printf(out, "write_amplification:%.2f\r\nspace_amplification:%.2f\r\n",
+                ratio((double)engine->bytes_written + (double)compact.bytes_written, engine->bytes_written),
+                ratio((double)used * (double)segment_bytes, engine->live_bytes));
 }
 
 static void write_stats(const struct node *node, const struct totals *totals, const struct engine_stats *engine,
@@ -169,12 +204,13 @@ unsigned info_section(struct slice name)
         const char *name;
         unsigned section;
     } sections[] = {
-        {"server", INFO_SERVER},     {"clients", INFO_CLIENTS},
-        {"memory", INFO_MEMORY},     {"persistence", INFO_PERSISTENCE},
-        {"stats", INFO_STATS},       {"replication", INFO_REPLICATION},
-        {"cpu", INFO_CPU},           {"shards", INFO_SHARDS},
-        {"keyspace", INFO_KEYSPACE}, {"default", INFO_DEFAULT},
-        {"all", INFO_ALL},           {"everything", INFO_ALL},
+        {"server", INFO_SERVER},           {"clients", INFO_CLIENTS},
+        {"memory", INFO_MEMORY},           {"persistence", INFO_PERSISTENCE},
+        {"compaction", INFO_COMPACTION},   {"stats", INFO_STATS},
+        {"replication", INFO_REPLICATION}, {"cpu", INFO_CPU},
+        {"shards", INFO_SHARDS},           {"keyspace", INFO_KEYSPACE},
+        {"default", INFO_DEFAULT},         {"all", INFO_ALL},
+        {"everything", INFO_ALL},
     };
     for (size_t i = 0; i < ARRAY_COUNT(sections); i++) {
         if (command_word_is(name, sections[i].name))
@@ -201,6 +237,9 @@ static void write_section(const struct node *node, const struct ring *ring, unsi
         break;
     case INFO_PERSISTENCE:
         write_persistence(node, engine, out);
+        break;
+    case INFO_COMPACTION:
+        write_compaction(node, engine, out);
         break;
     case INFO_STATS:
         write_stats(node, totals, engine, out);

@@ -18,18 +18,19 @@ enum info_sections {
     INFO_CLIENTS = 2,
     INFO_MEMORY = 4,
     INFO_PERSISTENCE = 8,
-    INFO_STATS = 16,
-    INFO_REPLICATION = 32,
-    INFO_CPU = 64,
-    INFO_SHARDS = 128,
-    INFO_KEYSPACE = 256,
-    INFO_DEFAULT = 511 - INFO_SHARDS,
-    INFO_ALL = 511,
+    INFO_COMPACTION = 16,
+    INFO_STATS = 32,
+    INFO_REPLICATION = 64,
+    INFO_CPU = 128,
+    INFO_SHARDS = 256,
+    INFO_KEYSPACE = 512,
+    INFO_DEFAULT = 1023 - INFO_SHARDS,
+    INFO_ALL = 1023,
 };
 
 /* The section of this name, in any case ("default", "all" and "everything" too); 0 when there is none. */
 unsigned info_section(struct slice name);
-/* `ring` is the calling thread's. */
+/* `ring` is the calling thread's. While serving: the background is looked at, too. */
 void info_write(struct node *node, const struct ring *ring, unsigned sections, struct text *out);
 
 #endif

@@ -26,7 +26,7 @@
 /* A shard that has not stopped so long after its connections are gone never will: its storage does not answer. */
 #define GIVE_UP_NS (6 * NODE_DRAIN_NS)
 
-struct shard_thread {
+struct node_thread {
     pthread_t thread;
     struct node *node;
     unsigned id;
@@ -38,42 +38,46 @@ struct program {
     struct config config;
     struct ring *ring;
     struct node *node;
-    struct shard_thread *threads;
+    struct node_thread *threads;
     int signal_fd;
     struct ring_op signal_op;
     unsigned stop_signals;
     uint64_t stop_since_ns;
 };
 
-static void *run_shard(void *argument)
+static void *run_thread(void *argument)
 {
-    struct shard_thread *self = argument;
+    struct node_thread *self = argument;
     char name[16];
-    snprintf(name, sizeof(name), "kvs-shard-%u", self->id);
+    if (self->id < node_shard_count(self->node))
+        snprintf(name, sizeof(name), "kvs-shard-%u", self->id);
+    else
+        snprintf(name, sizeof(name), "kvs-background");
     (void)pthread_setname_np(pthread_self(), name);
     if (self->pin && !machine_pin_thread(self->id))
         diag_warn("shard %u: its thread could not be bound to a CPU", self->id);
-    node_shard_open(self->node, self->id);
-    while (node_shard_turn(self->node, self->id, true)) {
+    node_thread_open(self->node, self->id);
+    while (node_thread_turn(self->node, self->id, true)) {
     }
-    node_shard_close(self->node, self->id);
+    node_thread_close(self->node, self->id);
     return NULL;
 }
 
-/* One thread per CPU is worth binding; fewer or more are better left to the scheduler. */
+/* One shard per CPU is worth binding; fewer or more, and the background, are better left to the scheduler. */
 static bool start_threads(struct program *program)
 {
-    unsigned count = node_shard_count(program->node);
-    bool pin = count == machine_cpus();
+    unsigned count = node_thread_count(program->node);
+    unsigned shards = node_shard_count(program->node);
+    bool pin = shards == machine_cpus();
     program->threads = calloc(count, sizeof(*program->threads));
     if (program->threads == NULL)
         return false;
     for (unsigned i = 0; i < count; i++) {
-        struct shard_thread *thread = &program->threads[i];
+        struct node_thread *thread = &program->threads[i];
         thread->node = program->node;
         thread->id = i;
-        thread->pin = pin;
-        thread->started = pthread_create(&thread->thread, NULL, run_shard, thread) == 0;
+        thread->pin = pin && i < shards;
+        thread->started = pthread_create(&thread->thread, NULL, run_thread, thread) == 0;
         if (!thread->started)
             return false;
     }
@@ -82,7 +86,7 @@ static bool start_threads(struct program *program)
 
 static void join_threads(struct program *program)
 {
-    for (unsigned i = 0; i < node_shard_count(program->node); i++) {
+    for (unsigned i = 0; i < node_thread_count(program->node); i++) {
         if (program->threads[i].started)
             pthread_join(program->threads[i].thread, NULL);
     }

@@ -78,6 +78,7 @@ static enum kvs_err open_engine(struct node *node, char message[NODE_MESSAGE_BYT
         .memory_bytes = config->memory_bytes - config->memory_bytes / 4,
         .segment_bytes = config->segment_bytes,
         .relaxed_interval_ms = config->relaxed_interval_ms,
+        .disk_bytes_max = config->disk_bytes_max,
     };
     char text[ENGINE_MESSAGE_BYTES] = "";
     enum kvs_err err = engine_open(&node->engine, &options, node->ring, text);
@@ -134,6 +135,7 @@ enum kvs_err node_create(struct node **out, const struct config *config, struct 
         free(node);
         return err;
     }
+    node->background.node = node;
     err = make_shards(node);
 out:
     if (err != KVS_ERR_OK) {
@@ -161,41 +163,63 @@ unsigned node_shard_count(const struct node *node)
     return node->shard_count;
 }
 
-void node_shard_open(struct node *node, unsigned id)
+unsigned node_thread_count(const struct node *node)
 {
-    KVS_ASSERT(id < node->shard_count);
-    shard_open(&node->shards[id]);
+    return node->shard_count + 1;
 }
 
-bool node_shard_turn(struct node *node, unsigned id, bool may_sleep)
+void node_thread_open(struct node *node, unsigned id)
 {
-    return shard_turn(&node->shards[id], may_sleep);
+    KVS_ASSERT(id < node_thread_count(node));
+    if (id < node->shard_count)
+        shard_open(&node->shards[id]);
+    else
+        background_open(&node->background);
 }
 
-bool node_shard_busy(const struct node *node, unsigned id)
+bool node_thread_turn(struct node *node, unsigned id, bool may_sleep)
 {
-    return node->shards[id].busy;
+    if (id < node->shard_count)
+        return shard_turn(&node->shards[id], may_sleep);
+    return background_turn(&node->background, may_sleep);
 }
 
-void node_shard_close(struct node *node, unsigned id)
+bool node_thread_busy(const struct node *node, unsigned id)
 {
-    shard_close(&node->shards[id]);
+    return id < node->shard_count ? node->shards[id].busy : node->background.busy;
 }
 
-void node_shard_abandon(struct node *node, unsigned id)
+struct ring *node_thread_ring(const struct node *node, unsigned id)
 {
-    shard_abandon(&node->shards[id]);
+    return id < node->shard_count ? node->shards[id].ring : node->background.ring;
+}
+
+void node_thread_close(struct node *node, unsigned id)
+{
+    if (id < node->shard_count)
+        shard_close(&node->shards[id]);
+    else
+        background_close(&node->background);
+}
+
+void node_thread_abandon(struct node *node, unsigned id)
+{
+    if (id < node->shard_count)
+        shard_abandon(&node->shards[id]);
+    else
+        background_abandon(&node->background);
 }
 
 static enum shard_state state_of(const struct node *node, unsigned id)
 {
-    return atomic_load_explicit(&node->shards[id].state, memory_order_acquire);
+    const _Atomic enum shard_state *state = id < node->shard_count ? &node->shards[id].state : &node->background.state;
+    return atomic_load_explicit(state, memory_order_acquire);
 }
 
-/* True when every shard has come at least so far; a broken one counts as being at the end. */
+/* True when every thread has come at least so far; a broken one counts as being at the end. */
 static bool all_at(const struct node *node, enum shard_state state)
 {
-    for (unsigned i = 0; i < node->shard_count; i++) {
+    for (unsigned i = 0; i < node_thread_count(node); i++) {
         if (state_of(node, i) < state)
             return false;
     }
@@ -210,21 +234,22 @@ static void set_phase(struct node *node, enum shard_phase phase)
     atomic_store_explicit(&node->phase, phase, memory_order_release);
     if (phase == SHARD_EXIT)
         return; /* they look for it by themselves; a ring that is about to be closed must not be woken */
-    for (unsigned i = 0; i < node->shard_count; i++) {
+    for (unsigned i = 0; i < node_thread_count(node); i++) {
         enum shard_state state = state_of(node, i);
         if (state >= SHARD_READY && state != SHARD_BROKEN)
-            ring_wake(node->ring, node->shards[i].ring);
+            ring_wake(node->ring, node_thread_ring(node, i));
     }
 }
 
-/* Notes the first message of a shard that could not do its part. */
+/* Notes the first message of a thread that could not do its part. */
 static bool any_trouble(struct node *node, bool serving)
 {
-    for (unsigned i = 0; i < node->shard_count; i++) {
-        bool trouble = state_of(node, i) == SHARD_BROKEN || (serving && node->shards[i].message[0] != 0);
+    for (unsigned i = 0; i < node_thread_count(node); i++) {
+        const char *message = i < node->shard_count ? node->shards[i].message : node->background.message;
+        bool trouble = state_of(node, i) == SHARD_BROKEN || (serving && message[0] != 0);
         if (!trouble)
             continue;
-        snprintf(node->message, sizeof(node->message), "%s", node->shards[i].message);
+        snprintf(node->message, sizeof(node->message), "%s", message);
         return true;
     }
     return false;

@@ -5,10 +5,10 @@
  * a simulator does both on one thread, in turn.
  *
  *   node_create                                        supervisor: opens and recovers the store
- *   node_shard_open, node_shard_turn…                  each shard's thread
+ *   node_thread_open, node_thread_turn…                each thread: one for each shard, and a background thread
  *   node_supervise… until NODE_SERVING                 supervisor: waits for the shards, then listens
- *   node_stop, node_supervise… until NODE_STOPPED      supervisor; node_shard_turn returns false to each shard's thread
- *   node_shard_close                                   each shard's thread
+ *   node_stop, node_supervise… until NODE_STOPPED      supervisor; node_thread_turn returns false to each thread
+ *   node_thread_close                                  each thread
  *   node_destroy                                       supervisor, after the threads have ended
  */
 #ifndef KVS_NODE_NODE_H
@@ -40,16 +40,19 @@ enum kvs_err node_create(struct node **out, const struct config *config, struct 
 void node_destroy(struct node *node);
 
 unsigned node_shard_count(const struct node *node);
-/* A failure to open shows in node_supervise; node_shard_turn is then false at once, and node_shard_close does nothing.
+/* Threads to run, numbered from 0: the shards', then the background's. */
+unsigned node_thread_count(const struct node *node);
+/* A failure to open shows in node_supervise; node_thread_turn is then false at once, and node_thread_close does
+ * nothing.
  */
-void node_shard_open(struct node *node, unsigned id);
-bool node_shard_turn(struct node *node, unsigned id, bool may_sleep);
+void node_thread_open(struct node *node, unsigned id);
+bool node_thread_turn(struct node *node, unsigned id, bool may_sleep);
 /* True when the latest turn did something, so that the time-out it gave to its ring may be out of date. For simulators,
  * where the next turn comes when that time is over: they must turn such a shard again at once, and not let it sleep. */
-bool node_shard_busy(const struct node *node, unsigned id);
-void node_shard_close(struct node *node, unsigned id);
-/* In place of node_shard_close after a simulated crash, in any state. */
-void node_shard_abandon(struct node *node, unsigned id);
+bool node_thread_busy(const struct node *node, unsigned id);
+void node_thread_close(struct node *node, unsigned id);
+/* In place of node_thread_close after a simulated crash, in any state. */
+void node_thread_abandon(struct node *node, unsigned id);
 
 /* Looks how far the shards have come and takes the next step. Whenever the supervisor's ring was woken, and on
  * time-outs. */

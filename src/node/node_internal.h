@@ -2,6 +2,7 @@
 #ifndef KVS_NODE_NODE_INTERNAL_H
 #define KVS_NODE_NODE_INTERNAL_H
 
+#include "node/background.h"
 #include "node/config.h"
 #include "node/node.h"
 #include "node/shard.h"
@@ -13,6 +14,7 @@ struct node {
     struct mailroom *mailroom;
     struct op_budget budget;
     struct shard *shards;
+    struct background background;
     unsigned shard_count;
     unsigned ops_max;               /* of one shard */
     struct net_options net_options; /* of one shard */
@@ -43,6 +45,9 @@ struct node {
 enum kvs_err node_listen(struct node *node);
 /* Closes what node_listen opened and removes the Unix socket's file. */
 void node_unlisten(struct node *node);
+
+/* The ring of one of its threads; NULL when that is not open. */
+struct ring *node_thread_ring(const struct node *node, unsigned id);
 
 static inline enum shard_phase node_phase(const struct node *node)
 {

@@ -26,7 +26,13 @@ size_t reply_bound(const struct reply_format *format, const struct engine_result
 static void write_refusal(char text[TEXT_BYTES], const struct reply_origin *origin)
 {
     const char *cause = engine_refusal_text(origin->engine);
-    if (*cause == 0 || strcmp(cause, kvs_err_text(KVS_ERR_NO_SPACE)) == 0)
+    const char *failure = engine_background_failure_text(origin->engine);
+    if (*failure != 0)
+        snprintf(text, TEXT_BYTES,
+                 "MISCONF kvs-node: shard %u can get no new log segment since a storage failure: %s; reads go on. "
+                 "Restart kvs-node when the storage is sound again",
+                 origin->shard, failure);
+    else if (*cause == 0 || strcmp(cause, kvs_err_text(KVS_ERR_NO_SPACE)) == 0)
         snprintf(text, TEXT_BYTES,
                  "MISCONF kvs-node: shard %u has no disk space left for writes; reads and deletes go on, and writing "
                  "resumes when there is space again",

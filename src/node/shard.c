@@ -29,9 +29,8 @@
 /* Receive buffers of one shard: room for what many connections send between two turns. */
 #define RECV_BUFFERS      256u
 #define RECV_BUFFER_BYTES (16u * 1024)
-/* With mail that did not fit into a ring, look again soon; on the way from one state to the next, now and then. */
-#define BACKLOG_WAIT_NS    50000
-#define TRANSITION_WAIT_NS 2000000
+/* With mail that did not fit into a ring, look again soon. */
+#define BACKLOG_WAIT_NS 50000
 
 static void set_state(struct shard *shard, enum shard_state state)
 {
@@ -277,7 +276,7 @@ static int64_t wait_ns(const struct shard *shard)
     if (mailbox_backlog(shard->mailbox))
         wait = sooner(wait, BACKLOG_WAIT_NS);
     if (in_transition(get_state(shard)))
-        wait = sooner(wait, TRANSITION_WAIT_NS);
+        wait = sooner(wait, SHARD_TRANSITION_WAIT_NS);
     return wait;
 }
 
@@ -286,7 +285,8 @@ bool shard_turn(struct shard *shard, bool may_sleep)
     if (get_state(shard) == SHARD_BROKEN)
         return false;
     enum shard_state state = get_state(shard);
-    unsigned events = ring_turn(shard->ring, may_sleep && shard->asleep ? wait_ns(shard) : 0);
+    int64_t wait = wait_ns(shard);
+    unsigned events = ring_turn(shard->ring, may_sleep && shard->asleep ? wait : 0);
     mailbox_awake(shard->mailbox);
 
     engine_section_begin(shard->engine);
@@ -298,7 +298,7 @@ bool shard_turn(struct shard *shard, bool may_sleep)
     bool goes_on = follow_phase(shard);
     mailbox_send(shard->mailbox);
     net_flush(shard->net);
-    shard->busy = events > 0 || get_state(shard) != state;
+    shard->busy = events > 0 || get_state(shard) != state || wait_ns(shard) != wait;
     shard->asleep = mailbox_sleep(shard->mailbox);
     return goes_on;
 }

@@ -41,6 +41,9 @@ enum shard_state {
     SHARD_BROKEN, /* could not be opened or started to listen; shard->message says why */
 };
 
+/* On the way from one state to the next, a look now and then. */
+#define SHARD_TRANSITION_WAIT_NS 2000000
+
 #define SHARD_MESSAGE_BYTES 768
 /* Keys of one MGET that can be answered without ops. */
 #define SHARD_SCRATCH_RESULTS 128u

@@ -167,8 +167,8 @@ enum kvs_err ring_dir_open(struct ring *ring, const char *path, int *dir_fd);
 /* Calls `each` for every entry but "." and "..", in any order. */
 enum kvs_err ring_dir_list(struct ring *ring, int dir_fd, void (*each)(void *context, const char *name), void *context);
 /* Takes the exclusive lock file `name` (created if missing) until the returned descriptor is closed or the process
- * ends. LOCKED when another process holds it, after retrying for about a second: a dead process's rings linger that
- * long. */
+ * ends. LOCKED when another process holds it: after retrying for about a second if that lives, else for ten, for the
+ * kernel ends a dead process's rings, and with them its locks, later than the process. The file names its holder. */
 enum kvs_err ring_dir_lock(struct ring *ring, int dir_fd, const char *name, int *lock_fd);
 
 struct ring_file_info {

@@ -4,27 +4,33 @@
  * Happy path: each is one or a few plain system calls.
  * Failure modes: errno, translated. A directory that has to be made is made durable by syncing its parent before
  * anything is put into it; so is one that is there already, because a process that died may have made it and not got
- * that far. A lock that is taken is tried again for a second, because the kernel ends a dead process's rings, and with
- * them its open files, some time after the process itself.
+ * that far. The kernel ends a dead process's rings, and with them its open files and locks, some time after the process
+ * itself: under load that has taken seconds. So a lock that is taken is tried again, for a second if its holder, whose
+ * number is in the lock file, is alive, and for ten if it is not.
  */
 #include "ring/ring_uring_internal.h"
 
 #include "base/assert.h"
+#include "base/diag.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/pidfd.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
-#define LOCK_ATTEMPTS         50
 #define LOCK_PAUSE_NS         20000000
+#define LOCK_ATTEMPTS         50   /* while the holder lives, */
+#define LOCK_ATTEMPTS_DEAD    500  /* and when it is dead */
 #define DIRECT_ALIGN_FALLBACK 4096 /* where the kernel does not tell: no block device of today needs more */
 
 /* ---- directories ----------------------------------------------------------------------------------------------- */
@@ -128,6 +134,54 @@ enum kvs_err ring_dir_list(struct ring *ring, int dir_fd, void (*each)(void *con
     return err;
 }
 
+/* Leaves a note for others: whom they wait for. Without it they wait longer than they need to. */
+static void sign_lock(int fd)
+{
+    char text[16];
+    int length = snprintf(text, sizeof(text), "%d\n", (int)getpid());
+    if (ftruncate(fd, 0) != 0 || pwrite(fd, text, (size_t)length, 0) != length)
+        (void)ftruncate(fd, 0);
+}
+
+/* The process that has signed the lock file; 0 when none has, or it is gone. Where that cannot be told it is there. */
+static pid_t living_holder(int fd)
+{
+    char text[16] = "";
+    ssize_t length = pread(fd, text, sizeof(text) - 1, 0);
+    long number = length > 0 ? strtol(text, NULL, 10) : 0;
+    if (number <= 0 || number > INT_MAX)
+        return 0;
+    int process = pidfd_open((pid_t)number, 0);
+    if (process < 0)
+        return errno == ESRCH ? 0 : (pid_t)number;
+    /* One that has ended but was not waited for yet is gone as well. */
+    struct pollfd ended = {.fd = process, .events = POLLIN};
+    bool gone = poll(&ended, 1, 0) == 1;
+    (void)close(process);
+    return gone ? 0 : (pid_t)number;
+}
+
+/* Tries for as long as it may help; 0, or -1 and errno. */
+static int wait_for_lock(int fd, const char *name)
+{
+    int rc = flock(fd, LOCK_EX | LOCK_NB);
+    for (unsigned attempt = 1; rc != 0 && attempt < LOCK_ATTEMPTS_DEAD; attempt++) {
+        if (errno != EWOULDBLOCK && errno != EINTR)
+            break;
+        if (attempt >= LOCK_ATTEMPTS && living_holder(fd) != 0) {
+            errno = EWOULDBLOCK;
+            break;
+        }
+        if (attempt == LOCK_ATTEMPTS)
+            diag_warn("the file '%s' in the data directory is still locked, by a process that has ended and whose I/O "
+                      "the kernel has not; waiting for it",
+                      name);
+        (void)nanosleep(&(struct timespec){.tv_nsec = LOCK_PAUSE_NS}, NULL);
+        rc = flock(fd, LOCK_EX | LOCK_NB);
+    }
+    return rc;
+}
+
 enum kvs_err ring_dir_lock(struct ring *ring, int dir_fd, const char *name, int *lock_fd)
 {
     KVS_ASSERT(ring != NULL && name != NULL && lock_fd != NULL);
@@ -136,18 +190,12 @@ enum kvs_err ring_dir_lock(struct ring *ring, int dir_fd, const char *name, int 
     int fd = openat(dir_fd, name, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
     if (fd < 0)
         return ring_error_from_errno(errno);
-    int rc = flock(fd, LOCK_EX | LOCK_NB);
-    for (unsigned attempt = 1; rc != 0 && attempt < LOCK_ATTEMPTS; attempt++) {
-        if (errno != EWOULDBLOCK && errno != EINTR)
-            break;
-        (void)nanosleep(&(struct timespec){.tv_nsec = LOCK_PAUSE_NS}, NULL);
-        rc = flock(fd, LOCK_EX | LOCK_NB);
-    }
-    if (rc != 0) {
+    if (wait_for_lock(fd, name) != 0) {
         enum kvs_err err = errno == EWOULDBLOCK ? KVS_ERR_LOCKED : ring_error_from_errno(errno);
         (void)close(fd);
         return err;
     }
+    sign_lock(fd);
     *lock_fd = fd;
     return KVS_ERR_OK;
 }

@@ -89,10 +89,10 @@ static void world_boot(void)
     node->net_options.send_timeout_ms = 1000;
     node->net_options.resp =
         (struct resp_limits){.args_max = 300, .arg_bytes_max = 256 * 1024, .inline_bytes_max = 1024};
-    for (unsigned i = 0; i < fixture->config.threads; i++) {
+    for (unsigned i = 0; i < node_thread_count(node); i++) {
         fixture->shards[i] = (struct node_fixture_shard){.fixture = fixture, .id = i, .running = true};
-        node_shard_open(node, i);
-        sim_ring_body(node->shards[i].ring, fixture_shard_body, &fixture->shards[i]);
+        node_thread_open(node, i);
+        sim_ring_body(node_thread_ring(node, i), fixture_shard_body, &fixture->shards[i]);
     }
     sim_ring_body(fixture->main_ring, fixture_main_body, fixture);
     sim_ring_body(fixture->peer_ring, fixture_peer_body, fixture);

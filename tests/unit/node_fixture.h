@@ -33,7 +33,7 @@ struct node_fixture {
         struct node_fixture *fixture;
         unsigned id;
         bool running;
-    } shards[NODE_SHARDS_MAX];
+    } shards[NODE_SHARDS_MAX + 1]; /* and the background */
     struct ring *peer_ring;
 };
 
@@ -76,12 +76,12 @@ static inline void fixture_shard_body(void *context)
     struct node_fixture_shard *shard = context;
     struct node *node = shard->fixture->node;
     if (!shard->running) {
-        ring_turn(node->shards[shard->id].ring, -1);
+        ring_turn(node_thread_ring(node, shard->id), -1);
         return;
     }
-    shard->running = node_shard_turn(node, shard->id, !node_shard_busy(node, shard->id));
-    if (node_shard_busy(node, shard->id)) /* the time-out it gave is out of date: run it again at once */
-        sim_ring_body(node->shards[shard->id].ring, fixture_shard_body, shard);
+    shard->running = node_thread_turn(node, shard->id, !node_thread_busy(node, shard->id));
+    if (node_thread_busy(node, shard->id)) /* the time-out it gave is out of date: run it again at once */
+        sim_ring_body(node_thread_ring(node, shard->id), fixture_shard_body, shard);
 }
 
 static inline void fixture_main_body(void *context)
@@ -136,10 +136,10 @@ static inline void fixture_boot(struct node_fixture *fixture, const struct confi
     assert_int_equal(ring_open(&fixture->peer_ring, &peer_options, message), KVS_ERR_OK);
     if (node_create(&fixture->node, config, fixture->main_ring, fixture->message) != KVS_ERR_OK)
         fail_msg("%s", fixture->message);
-    for (unsigned i = 0; i < config->threads; i++) {
+    for (unsigned i = 0; i < node_thread_count(fixture->node); i++) {
         fixture->shards[i] = (struct node_fixture_shard){.fixture = fixture, .id = i, .running = true};
-        node_shard_open(fixture->node, i);
-        sim_ring_body(fixture->node->shards[i].ring, fixture_shard_body, &fixture->shards[i]);
+        node_thread_open(fixture->node, i);
+        sim_ring_body(node_thread_ring(fixture->node, i), fixture_shard_body, &fixture->shards[i]);
     }
     sim_ring_body(fixture->main_ring, fixture_main_body, fixture);
     sim_ring_body(fixture->peer_ring, fixture_peer_body, fixture);
@@ -158,7 +158,7 @@ static inline bool fixture_ended(void *context)
     const struct node_fixture *fixture = context;
     if (fixture->status != NODE_STOPPED && fixture->status != NODE_BROKEN)
         return false;
-    for (unsigned i = 0; i < fixture->config.threads; i++) {
+    for (unsigned i = 0; i < node_thread_count(fixture->node); i++) {
         if (fixture->shards[i].running)
             return false;
     }
@@ -167,8 +167,8 @@ static inline bool fixture_ended(void *context)
 
 static inline void fixture_free(struct node_fixture *fixture)
 {
-    for (unsigned i = 0; i < fixture->config.threads; i++)
-        node_shard_close(fixture->node, i);
+    for (unsigned i = 0; i < node_thread_count(fixture->node); i++)
+        node_thread_close(fixture->node, i);
     node_destroy(fixture->node);
     fixture->node = NULL;
     ring_close(fixture->peer_ring);
@@ -179,8 +179,8 @@ static inline void fixture_free(struct node_fixture *fixture)
 static inline void fixture_crash(struct node_fixture *fixture, enum sim_crash_mode mode)
 {
     sim_crash(mode);
-    for (unsigned i = 0; i < fixture->config.threads; i++)
-        node_shard_abandon(fixture->node, i);
+    for (unsigned i = 0; i < node_thread_count(fixture->node); i++)
+        node_thread_abandon(fixture->node, i);
     node_destroy(fixture->node);
     fixture->node = NULL;
 }

@@ -1,6 +1,6 @@
 /*
- * store_fixture.h - an engine on the simulated machine: every shard with its ring, all on this thread, and plain calls
- * that wait for their result.
+ * store_fixture.h - an engine on the simulated machine: every shard and the background with their rings, all on this
+ * thread, and plain calls that wait for their result. Compaction runs when a test asks for it (store_compact).
  */
 #ifndef KVS_TESTS_STORE_FIXTURE_H
 #define KVS_TESTS_STORE_FIXTURE_H
@@ -14,6 +14,7 @@
 
 #include "base/hash.h"
 #include "base/limits.h"
+#include "compaction/compactor.h"
 #include "engine/engine.h"
 #include "ring_sim.h"
 
@@ -31,6 +32,9 @@ struct store_fixture {
         struct ring *ring;
         struct engine_shard *shard;
     } nodes[STORE_SHARDS_MAX];
+    struct ring *background_ring;
+    struct engine_background *background;
+    struct compactor *compactor; /* NULL: none */
     char message[ENGINE_MESSAGE_BYTES];
 };
 
@@ -49,6 +53,26 @@ static inline void store_turn_node(void *context)
     struct store_node *node = context;
     ring_turn(node->ring, engine_timeout_ns(node->shard));
     engine_turn(node->shard);
+}
+
+static inline int64_t store_background_timeout(const struct store_fixture *fixture)
+{
+    int64_t timeout = engine_background_timeout_ns(fixture->background);
+    int64_t compact = fixture->compactor == NULL ? -1 : compact_timeout_ns(fixture->compactor);
+    return compact >= 0 && (timeout < 0 || compact < timeout) ? compact : timeout;
+}
+
+static inline void store_turn_background(void *context)
+{
+    struct store_fixture *fixture = context;
+    int64_t timeout = store_background_timeout(fixture);
+    unsigned events = ring_turn(fixture->background_ring, timeout);
+    if (fixture->compactor != NULL)
+        compact_turn(fixture->compactor);
+    engine_background_turn(fixture->background);
+    /* As in a node: one may have done what the other waits for, or the time-out that was given is out of date. */
+    if (events > 0 || store_background_timeout(fixture) != timeout)
+        sim_ring_body(fixture->background_ring, store_turn_background, fixture);
 }
 
 static inline bool store_all_ready(void *context)
@@ -81,6 +105,11 @@ static inline enum kvs_err store_try_boot(struct store_fixture *fixture, const s
         sim_ring_body(node->ring, store_turn_node, node);
         engine_turn(node->shard);
     }
+    assert_int_equal(ring_open(&fixture->background_ring, &ring_options, message), KVS_ERR_OK);
+    assert_int_equal(engine_background_start(fixture->engine, fixture->background_ring, &fixture->background),
+                     KVS_ERR_OK);
+    sim_ring_body(fixture->background_ring, store_turn_background, fixture);
+    engine_background_turn(fixture->background);
     assert_true(sim_run_until(store_all_ready, fixture, 100000));
     return KVS_ERR_OK;
 }
@@ -93,6 +122,15 @@ static inline void store_boot(struct store_fixture *fixture, const struct engine
     assert_int_equal(err, KVS_ERR_OK);
 }
 
+/* From now on compaction runs. */
+static inline void store_compact(struct store_fixture *fixture, unsigned space_percent)
+{
+    struct compact_options options = {.space_percent = space_percent};
+    assert_int_equal(compact_open(&fixture->compactor, fixture->background, fixture->background_ring, &options),
+                     KVS_ERR_OK);
+    sim_ring_body(fixture->background_ring, store_turn_background, fixture);
+}
+
 static inline bool store_all_stopped(void *context)
 {
     struct store_fixture *fixture = context;
@@ -100,7 +138,11 @@ static inline bool store_all_stopped(void *context)
         if (!engine_shard_stopped(fixture->nodes[i].shard))
             return false;
     }
-    return true;
+    if (fixture->compactor != NULL && !compact_stopped(fixture->compactor))
+        return false;
+    engine_background_stop(fixture->background);
+    engine_background_turn(fixture->background);
+    return engine_background_stopped(fixture->background);
 }
 
 /* An orderly stop. */
@@ -110,10 +152,18 @@ static inline void store_stop(struct store_fixture *fixture)
         engine_shard_stop(fixture->nodes[i].shard);
         engine_turn(fixture->nodes[i].shard);
     }
+    if (fixture->compactor != NULL) {
+        compact_stop(fixture->compactor);
+        compact_turn(fixture->compactor);
+    }
+    sim_ring_body(fixture->background_ring, store_turn_background, fixture);
     assert_true(sim_run_until(store_all_stopped, fixture, 100000));
-    /* As in a node: each shard's thread closes its own ring before the store is closed. */
+    /* As in a node: each thread closes its own ring before the store is closed. */
     for (unsigned i = 0; i < fixture->shard_count; i++)
         ring_close(fixture->nodes[i].ring);
+    ring_close(fixture->background_ring);
+    if (fixture->compactor != NULL)
+        compact_close(fixture->compactor);
     engine_close(fixture->engine, fixture->main_ring);
     ring_close(fixture->main_ring);
 }
@@ -122,6 +172,8 @@ static inline void store_stop(struct store_fixture *fixture)
 static inline void store_crash(struct store_fixture *fixture, enum sim_crash_mode mode)
 {
     sim_crash(mode);
+    if (fixture->compactor != NULL)
+        compact_close(fixture->compactor);
     engine_close(fixture->engine, fixture->main_ring);
 }
 

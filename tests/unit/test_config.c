@@ -43,6 +43,8 @@ static void test_config__defaults(void **state)
     assert_int_equal(config.relaxed_interval_ms, 100);
     assert_int_equal(config.max_clients, 10000);
     assert_int_equal(config.segment_bytes, 0);
+    assert_int_equal(config.disk_bytes_max, 0);
+    assert_int_equal(config.space_percent, 200);
     assert_int_equal(config.log_level, DIAG_INFO);
 
     assert_int_equal(config.memory_bytes, 0);
@@ -61,7 +63,8 @@ static void test_config__takes_what_is_given(void **state)
     assert_true(PARSE(S("--addr"), S("127.0.0.1:1"), S("--addr=[::1]:2"), S("--unix"), S("/tmp/s"), S("--data-dir"),
                       S("/d"), S("--threads"), S("64"), S("--memory"), S("1G"), S("--segment-size"), S("1GiB"),
                       S("--engine"), S("memory"), S("--durability"), S("relaxed"), S("--relaxed-interval"), S("1"),
-                      S("--max-clients"), S("7"), S("--log-level"), S("debug")));
+                      S("--max-clients"), S("7"), S("--log-level"), S("debug"), S("--disk-limit"), S("3T"),
+                      S("--space-percent"), S("1000")));
     assert_int_equal(config.address_count, 2);
     assert_int_equal(ring_addr_port(&config.addresses[1]), 2);
     assert_string_equal(config.unix_path, "/tmp/s");
@@ -74,6 +77,11 @@ static void test_config__takes_what_is_given(void **state)
     assert_int_equal(config.relaxed_interval_ms, 1);
     assert_int_equal(config.max_clients, 7);
     assert_int_equal(config.log_level, DIAG_DEBUG);
+    assert_int_equal(config.disk_bytes_max, 3ull << 40);
+    assert_int_equal(config.space_percent, 1000);
+    assert_true(PARSE(S("--disk-limit=0"), S("--space-percent=120")));
+    assert_int_equal(config.disk_bytes_max, 0);
+    assert_int_equal(config.space_percent, 120);
 }
 
 static void test_config__modes(void **state)
@@ -111,12 +119,15 @@ static void test_config__refusals_name_option_and_value(void **state)
 {
     (void)state;
     static const char *const bad[][2] = {
-        {"--addr", "nowhere"},    {"--addr", "1.2.3.4"},      {"--threads", "0"},
-        {"--threads", "65"},      {"--threads", "+1"},        {"--threads", "1 "},
-        {"--memory", "63M"},      {"--memory", "-1"},         {"--memory", "18446744073709551616"},
-        {"--segment-size", "3M"}, {"--segment-size", "512K"}, {"--segment-size", "2G"},
-        {"--engine", "KVS"},      {"--durability", "always"}, {"--relaxed-interval", "60001"},
-        {"--max-clients", "0"},   {"--log-level", "trace"},
+        {"--addr", "nowhere"},      {"--addr", "1.2.3.4"},       {"--threads", "0"},
+        {"--threads", "65"},        {"--threads", "+1"},         {"--threads", "1 "},
+        {"--memory", "63M"},        {"--memory", "-1"},          {"--memory", "18446744073709551616"},
+        {"--segment-size", "3M"},   {"--segment-size", "512K"},  {"--segment-size", "2G"},
+        {"--engine", "KVS"},        {"--durability", "always"},  {"--relaxed-interval", "60001"},
+        {"--max-clients", "0"},     {"--log-level", "trace"},    {"--disk-limit", ""},
+        {"--disk-limit", "all"},    {"--disk-limit", "-1"},      {"--disk-limit", "16777216T"},
+        {"--space-percent", "119"}, {"--space-percent", "1001"}, {"--space-percent", "100%"},
+        {"--space-percent", ""},    {"--space-percent", "1.5"},
     };
     for (size_t i = 0; i < ARRAY_COUNT(bad); i++) {
         assert_false(PARSE(S(bad[i][0]), S(bad[i][1])));

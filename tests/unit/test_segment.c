@@ -112,8 +112,9 @@ static void test_image__is_reused_only_after_its_last_reader(void **state)
     assert_int_equal(image_pool_init(&pool, 1 << 20, 4, owner), KVS_ERR_OK);
     struct segment *segments[4];
     for (uint32_t i = 0; i < 4; i++) {
-        segments[i] = segment_add(&table, segment_number_take(&table), i, 0, -1);
-        uint8_t *image = image_take(&pool, NULL);
+        segments[i] = segment_add(&table, segment_number_take(&table), -1);
+        segment_set_state(segments[i], SEGMENT_SEALED);
+        uint8_t *image = image_take(&pool);
         assert_non_null(image);
         image_attach(&pool, segments[i], image);
     }
@@ -121,7 +122,7 @@ static void test_image__is_reused_only_after_its_last_reader(void **state)
     uint8_t *seen = segment_image(segments[0]);
     assert_non_null(seen);
     for (unsigned turn = 0; turn < 10; turn++) {
-        assert_null(image_take(&pool, segments[3]));
+        assert_null(image_take(&pool));
         epoch_poll(owner);
     }
     assert_null(segment_image(segments[0]));
@@ -130,7 +131,7 @@ static void test_image__is_reused_only_after_its_last_reader(void **state)
     uint8_t *image = NULL;
     for (unsigned turn = 0; turn < 10 && image == NULL; turn++) {
         epoch_poll(owner);
-        image = image_take(&pool, segments[3]);
+        image = image_take(&pool);
     }
     assert_ptr_equal(image, seen);
     image_give(&pool, image);
@@ -141,10 +142,11 @@ static void test_image__is_reused_only_after_its_last_reader(void **state)
     free(reader);
 }
 
-/* A write may be under way from the two youngest images. */
-static void test_image__the_two_youngest_stay(void **state)
+/* A write may be under way from an image until its segment is sealed, and only then does another go in its place. */
+static void test_image__stays_until_its_segment_is_sealed(void **state)
 {
     (void)state;
+    static const enum segment_state in_use[] = {SEGMENT_SPARE, SEGMENT_OPEN, SEGMENT_OPEN};
     struct epoch epoch;
     struct epoch_thread *owner = aligned_alloc(64, align_up(sizeof *owner, 64));
     memset(owner, 0, sizeof *owner);
@@ -153,20 +155,74 @@ static void test_image__the_two_youngest_stay(void **state)
     struct segment_table table;
     struct image_pool pool;
     assert_int_equal(segment_table_init(&table, 1 << 20), KVS_ERR_OK);
-    assert_int_equal(image_pool_init(&pool, 1 << 20, 2, owner), KVS_ERR_OK);
-    for (uint32_t i = 0; i < 2; i++) {
-        struct segment *segment = segment_add(&table, segment_number_take(&table), i, 0, -1);
-        image_attach(&pool, segment, image_take(&pool, NULL));
+    assert_int_equal(image_pool_init(&pool, 1 << 20, ARRAY_COUNT(in_use), owner), KVS_ERR_OK);
+    struct segment *segments[ARRAY_COUNT(in_use)];
+    for (uint32_t i = 0; i < ARRAY_COUNT(in_use); i++) {
+        segments[i] = segment_add(&table, segment_number_take(&table), -1);
+        segment_set_state(segments[i], in_use[i]);
+        image_attach(&pool, segments[i], image_take(&pool));
     }
     for (unsigned turn = 0; turn < 10; turn++) {
-        assert_null(image_take(&pool, NULL));
+        assert_null(image_take(&pool));
+        assert_null(image_take_unused(&pool));
         epoch_poll(owner);
     }
-    assert_non_null(segment_image(segment_get(&table, 0)));
-    assert_non_null(segment_image(segment_get(&table, 1)));
+    for (uint32_t i = 0; i < ARRAY_COUNT(in_use); i++)
+        assert_non_null(segment_image(segments[i]));
+    segment_set_state(segments[1], SEGMENT_SEALED);
+    uint8_t *image = NULL;
+    for (unsigned turn = 0; turn < 10 && image == NULL; turn++) {
+        image = image_take(&pool);
+        epoch_poll(owner);
+    }
+    assert_non_null(image);
+    assert_null(segment_image(segments[1]));
+    assert_true(image_gone(segments[1]));
+    assert_non_null(segment_image(segments[0]));
+    assert_non_null(segment_image(segments[2]));
+    image_give(&pool, image);
+    epoch_drain(owner);
     image_pool_deinit(&pool);
     segment_table_deinit(&table);
     free(owner);
+}
+
+/* What a segment has counted says nothing about the next one in its file. */
+static void test_segment__another_life_begins_with_nothing(void **state)
+{
+    (void)state;
+    struct segment_table table;
+    assert_int_equal(segment_table_init(&table, 1 << 20), KVS_ERR_OK);
+    struct segment *segment = segment_add(&table, segment_number_take(&table), -1);
+    assert_int_equal(segment_state(segment), SEGMENT_FREE);
+    segment_begin(segment, SEGMENT_LOG, 7, 8);
+    segment_count_record(segment, true, 1, 400, 12, 1);
+    segment_count_record(segment, true, 0, 80, 10, 1);
+    segment_count_record(segment, true, 0, 96, 13, 1);
+    segment_count_record(segment, true, 0, 96, 13, -1);
+    segment_count_record(segment, false, 0, 48, 11, 1);
+    segment_count_record(segment, false, 0, 48, 14, 1);
+    segment_count_dead(segment, 1, 1);
+    assert_int_equal(segment->puts, 2);
+    assert_int_equal(segment->deletes, 2);
+    assert_int_equal(segment->record_bytes, 400 + 80 + 48 + 48);
+    assert_int_equal(segment->record_bytes_max, 400);
+    assert_int_equal(segment->put_units, 3);
+    assert_int_equal(atomic_load(&segment->min_lsn), 10);
+    assert_int_equal(segment->deletes_min_lsn, 11);
+    assert_int_equal(segment->deletes_last_lsn, 14);
+    assert_int_equal(atomic_load(&segment->dead_puts), 1);
+    assert_int_equal(atomic_load(&segment->dead_units), 2);
+
+    segment_begin(segment, SEGMENT_RELOCATED, 9, 10);
+    assert_int_equal(segment->uid, 9);
+    assert_int_equal(segment->seed, 10);
+    assert_int_equal(segment->kind, SEGMENT_RELOCATED);
+    assert_int_equal(segment->puts + segment->deletes + segment->record_bytes + segment->put_units, 0);
+    assert_int_equal(segment->end, KVS_BLOCK_BYTES);
+    assert_int_equal(atomic_load(&segment->min_lsn), UINT64_MAX);
+    assert_int_equal(atomic_load(&segment->dead_puts) + atomic_load(&segment->dead_units), 0);
+    segment_table_deinit(&table);
 }
 
 int main(void)
@@ -177,7 +233,8 @@ int main(void)
         cmocka_unit_test(test_segment__addresses_reach_every_place),
         cmocka_unit_test(test_record__its_class_tells_enough_bytes),
         cmocka_unit_test(test_image__is_reused_only_after_its_last_reader),
-        cmocka_unit_test(test_image__the_two_youngest_stay),
+        cmocka_unit_test(test_image__stays_until_its_segment_is_sealed),
+        cmocka_unit_test(test_segment__another_life_begins_with_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -143,10 +143,15 @@ static void fill_until_cold(struct store_fixture *fixture, unsigned *next, uint3
 /* The next roll-over will evict the image of `number`, and not before. */
 static bool evicted_next(const struct store_shard *shard, uint32_t number)
 {
-    const struct segment *oldest = container_of(shard->images.resident.next, struct segment, image_link);
-    assert_true(oldest->number <= number);
-    return oldest->number == number && shard->log.spare != NULL && shard->images.free_count == 0 &&
-           atomic_load(&shard->images.count) == shard->images.count_max;
+    const struct image_pool *images = &shard->store->keeper.images;
+    const struct list *node = images->resident.next;
+    const struct segment *oldest = container_of(node, const struct segment, image_link);
+    while (segment_state(oldest) != SEGMENT_SEALED && node->next != &images->resident) {
+        node = node->next;
+        oldest = container_of(node, const struct segment, image_link);
+    }
+    return oldest->number == number && segment_state(oldest) == SEGMENT_SEALED && shard->log.spare != NULL &&
+           images->free_count == 0 && atomic_load(&images->count) == images->count_max;
 }
 
 static void fill_until_evicted_next(struct store_fixture *fixture, unsigned *next, uint32_t number)
@@ -154,6 +159,13 @@ static void fill_until_evicted_next(struct store_fixture *fixture, unsigned *nex
     while (!evicted_next(shard_zero(fixture), number))
         put_filler(fixture, next, LARGE_BYTES);
     assert_true(segment_resident(fixture, number));
+}
+
+/* The shard has opened its spare; the background begins to make the next, for which the oldest image has to go. */
+static void begin_next_segment(struct store_fixture *fixture)
+{
+    engine_turn(fixture->nodes[0].shard);
+    engine_background_turn(fixture->background);
 }
 
 /* Opens the last segment there is, without giving the shard a turn in which it could make another. */
@@ -302,7 +314,7 @@ static void test_store__remove_finds_a_key_that_leaves_ram_while_it_waits_for_ro
     store_begin(&fixture, &remove, &request);
     assert_false(remove.done);
     assert_true(segment_resident(&fixture, segment));
-    engine_turn(fixture.nodes[0].shard);
+    begin_next_segment(&fixture);
     assert_false(segment_resident(&fixture, segment));
     store_finish(&remove);
     assert_int_equal(remove.op.result.error, KVS_ERR_OK);
@@ -334,7 +346,7 @@ static void test_store__remove_takes_the_newest_record_that_leaves_ram_while_it_
     struct engine_request request = store_request(&fixture, ENGINE_REMOVE, slice_text(KEY), slice_make(NULL, 0));
     store_begin(&fixture, &remove, &request);
     assert_false(remove.done);
-    engine_turn(fixture.nodes[0].shard);
+    begin_next_segment(&fixture);
     assert_false(remove.done);
     assert_false(segment_resident(&fixture, segment));
     store_finish(&remove);
@@ -371,7 +383,7 @@ static void test_store__settling_finds_a_record_that_leaves_ram_while_it_reads(v
 
     put_now(&fixture, KEY, 8);
     assert_int_equal(shard_zero(&fixture)->settling, 1);
-    engine_turn(fixture.nodes[0].shard);
+    begin_next_segment(&fixture);
     assert_false(segment_resident(&fixture, older));
     assert_int_equal(shard_zero(&fixture)->settling, 1);
     store_quiet();
@@ -605,7 +617,7 @@ static void test_store__write_that_waits_for_room_goes_on_when_the_last_reader_h
     struct store_waiting put;
     struct engine_request request = store_request(&fixture, ENGINE_PUT, slice_text(KEY), slice_text("waits"));
     store_begin(&fixture, &put, &request);
-    engine_turn(fixture.nodes[0].shard);
+    begin_next_segment(&fixture);
     for (unsigned i = 0; i < 1000; i++)
         sim_step();
     assert_false(put.done);

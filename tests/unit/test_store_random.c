@@ -351,6 +351,22 @@ static bool nothing_under_way(void *context)
     return under_way_count == 0;
 }
 
+/* What compaction has done in all boots, so that it is known to have been at work. */
+static struct compact_stats compacted;
+
+static void count_compaction(void)
+{
+    if (fixture.compactor == NULL)
+        return;
+    struct compact_stats stats;
+    compact_stats(fixture.compactor, &stats);
+    assert_int_equal(stats.damaged_segments, 0);
+    compacted.victims += stats.victims;
+    compacted.records_moved += stats.records_moved;
+    compacted.deletes_kept += stats.deletes_kept;
+    compacted.deletes_dropped += stats.deletes_dropped;
+}
+
 static void stop(void)
 {
     for (unsigned i = 0; i < fixture.shard_count; i++)
@@ -388,8 +404,11 @@ static void run_seed(uint64_t seed)
         struct engine_options options = store_options(1 + (unsigned)sim_random(STORE_SHARDS_MAX));
         options.memory_bytes = options.shard_count * (6 + sim_random(3)) * options.segment_bytes;
         store_boot(&fixture, &options);
+        if (sim_random(3) > 0)
+            store_compact(&fixture, 120 + (unsigned)sim_random(100));
         check_after_boot();
         work();
+        count_compaction();
         if (sim_random(3) == 0)
             stop();
         else
@@ -428,6 +447,9 @@ static void test_store__random_work_agrees_with_the_model(void **state)
         fflush(stdout);
         run_seed(seed_now);
     }
+    print_message("compaction: %llu segments given back, %llu records moved, %llu deletes kept, %llu dropped\n",
+                  (unsigned long long)compacted.victims, (unsigned long long)compacted.records_moved,
+                  (unsigned long long)compacted.deletes_kept, (unsigned long long)compacted.deletes_dropped);
     seed_now = 0;
 }
 

@@ -21,13 +21,13 @@ static void shard_body(void *context)
 {
     struct host_shard *shard = context;
     struct node *node = shard->host->node;
-    struct ring *ring = node->shards[shard->id].ring;
+    struct ring *ring = node_thread_ring(node, shard->id);
     if (!shard->running) {
         ring_turn(ring, -1);
         return;
     }
-    shard->running = node_shard_turn(node, shard->id, !node_shard_busy(node, shard->id));
-    if (node_shard_busy(node, shard->id)) /* the time-out it gave is out of date: run it again at once */
+    shard->running = node_thread_turn(node, shard->id, !node_thread_busy(node, shard->id));
+    if (node_thread_busy(node, shard->id)) /* the time-out it gave is out of date: run it again at once */
         sim_ring_body(ring, shard_body, shard);
 }
 
@@ -50,6 +50,7 @@ static struct config config_of(const struct host_setting *setting)
         .segment_bytes = setting->segment_bytes,
         /* The store gets three quarters of it, and of those images get three. */
         .memory_bytes = setting->threads * setting->memory_segments * setting->segment_bytes * 16 / 9 + 65536,
+        .space_percent = 150,
         .engine = "kvs",
         .relaxed_interval_ms = 100,
         .max_clients = 64,
@@ -63,8 +64,8 @@ static struct config config_of(const struct host_setting *setting)
 /* True when every shard's thread would have ended. */
 static bool shards_ended(const struct host *host)
 {
-    for (unsigned i = 0; i < host->config.threads; i++) {
-        if (host->shards[i].running && host->node->shards[i].ring != NULL)
+    for (unsigned i = 0; i < node_thread_count(host->node); i++) {
+        if (host->shards[i].running && node_thread_ring(host->node, i) != NULL)
             return false;
     }
     return true;
@@ -85,13 +86,13 @@ static bool open_node(struct host *host)
         ring_close(host->ring);
         return false;
     }
-    for (unsigned i = 0; i < host->config.threads; i++) {
+    for (unsigned i = 0; i < node_thread_count(host->node); i++) {
         host->shards[i] = (struct host_shard){.host = host, .id = i};
-        node_shard_open(host->node, i);
+        node_thread_open(host->node, i);
         /* One that could not be opened has no ring and never turns. */
-        host->shards[i].running = host->node->shards[i].ring != NULL;
+        host->shards[i].running = node_thread_ring(host->node, i) != NULL;
         if (host->shards[i].running)
-            sim_ring_body(host->node->shards[i].ring, shard_body, &host->shards[i]);
+            sim_ring_body(node_thread_ring(host->node, i), shard_body, &host->shards[i]);
     }
     sim_ring_body(host->ring, supervisor_body, host);
     return true;
@@ -124,8 +125,8 @@ void host_stop(struct host *host, bool at_once)
 
 void host_free(struct host *host)
 {
-    for (unsigned i = 0; i < host->config.threads; i++)
-        node_shard_close(host->node, i);
+    for (unsigned i = 0; i < node_thread_count(host->node); i++)
+        node_thread_close(host->node, i);
     node_destroy(host->node);
     host->node = NULL;
     ring_close(host->ring);
@@ -133,8 +134,8 @@ void host_free(struct host *host)
 
 void host_abandon(struct host *host)
 {
-    for (unsigned i = 0; i < host->config.threads; i++)
-        node_shard_abandon(host->node, i);
+    for (unsigned i = 0; i < node_thread_count(host->node); i++)
+        node_thread_abandon(host->node, i);
     node_destroy(host->node);
     host->node = NULL;
 }

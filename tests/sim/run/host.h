@@ -21,7 +21,7 @@ struct host {
         struct host *host;
         unsigned id;
         bool running;
-    } shards[HOST_SHARDS_MAX];
+    } shards[HOST_SHARDS_MAX + 1]; /* and the background */
 };
 
 /* What plans settle about the node. */

@@ -13,6 +13,8 @@
 #include "verdict.h"
 
 #include "base/assert.h"
+#include "base/crc32c.h"
+#include "engine/manifest_internal.h"
 #include "engine/recovery_scan.h"
 #include "engine/superblock.h"
 
@@ -27,6 +29,7 @@ struct found_batch {
     uint32_t stream, flags;
     uint64_t epoch, first_lsn, last_lsn, durable_lsn;
     bool damaged, lost;
+    bool listed; /* the manifest says that its segment reaches as far */
 };
 
 struct surveyor {
@@ -42,6 +45,9 @@ struct surveyor {
     uint32_t seed;
     bool header_rotten, batch_rotten;
     struct batch_header batch; /* being told */
+    struct manifest_entry *entries;
+    size_t entry_count;
+    const struct manifest_entry *entry; /* of the segment at hand */
     struct found_batch *batches;
     size_t batch_count, batch_room;
 };
@@ -83,6 +89,61 @@ static bool rotten_within(const struct surveyor *surveyor, uint64_t begin, uint6
 {
     return begin < surveyor->size &&
            memchr(surveyor->rotten + begin, 1, (end < surveyor->size ? end : surveyor->size) - begin) != NULL;
+}
+
+/* ---- the manifest ---------------------------------------------------------------------------------------------- */
+
+static void set_entry(struct surveyor *surveyor, const struct manifest_entry *entry)
+{
+    for (size_t i = 0; i < surveyor->entry_count; i++) {
+        if (surveyor->entries[i].number == entry->number) {
+            surveyor->entries[i] = *entry;
+            return;
+        }
+    }
+    surveyor->entries = realloc(surveyor->entries, (surveyor->entry_count + 1) * sizeof(*surveyor->entries));
+    KVS_ASSERT(surveyor->entries != NULL);
+    surveyor->entries[surveyor->entry_count++] = *entry;
+}
+
+/* The entries as the undamaged manifest has them. */
+static void read_manifest(void *context, const char *path)
+{
+    struct surveyor *surveyor = context;
+    if (strcmp(strrchr(path, '/') + 1, MANIFEST_NAME) != 0)
+        return;
+    load(surveyor, path);
+    uint32_t seed = crc32c(0, surveyor->uuid, sizeof(surveyor->uuid));
+    uint64_t first_sequence = 0;
+    for (uint64_t at = 0; at + KVS_BLOCK_BYTES <= surveyor->size; at += KVS_BLOCK_BYTES) {
+        struct manifest_block head;
+        memcpy(&head, surveyor->bytes + at, sizeof(head));
+        if (head.magic != MANIFEST_MAGIC || head.crc != manifest_block_crc(seed, surveyor->bytes + at))
+            break;
+        if (at == 0)
+            first_sequence = head.sequence;
+        if (head.sequence != first_sequence + at / KVS_BLOCK_BYTES)
+            break;
+        for (uint32_t i = 0; i < head.count; i++) {
+            struct manifest_entry entry;
+            memcpy(&entry, surveyor->bytes + at + sizeof(head) + i * sizeof(entry), sizeof(entry));
+            set_entry(surveyor, &entry);
+        }
+    }
+    surveyor->survey->may_refuse = surveyor->survey->may_refuse || rotten_within(surveyor, 0, surveyor->size);
+    unload(surveyor);
+}
+
+/* What the manifest says of a segment; NULL when nothing of it counts. */
+static const struct manifest_entry *entry_of(const struct surveyor *surveyor, uint32_t number)
+{
+    for (size_t i = 0; i < surveyor->entry_count; i++) {
+        const struct manifest_entry *entry = &surveyor->entries[i];
+        bool log = entry->state == MANIFEST_LIVE && entry->kind == SEGMENT_LOG;
+        if (entry->number == number && (log || entry->state == MANIFEST_SEALED))
+            return entry;
+    }
+    return NULL;
 }
 
 /* ---- listing --------------------------------------------------------------------------------------------------- */
@@ -130,6 +191,7 @@ static void list_batch(void *context, const struct batch_header *batch, uint32_t
         .last_lsn = batch->record_count > 0 ? batch->first_lsn + batch->record_count - 1 : batch->first_lsn - 1,
         .durable_lsn = batch->durable_lsn,
         .damaged = damaged,
+        .listed = offset < surveyor->entry->end,
     };
     surveyor->survey->may_refuse = surveyor->survey->may_refuse || damaged;
 }
@@ -141,6 +203,9 @@ static bool load_segment(struct surveyor *surveyor, const char *path)
     int length = 0;
     const char *name = strrchr(path, '/') + 1;
     if (sscanf(name, "%u.seg%n", &number, &length) != 1 || name[length] != '\0')
+        return false;
+    surveyor->entry = entry_of(surveyor, number);
+    if (surveyor->entry == NULL)
         return false;
     load(surveyor, path);
     bool valid = surveyor->size >= sizeof(header);
@@ -224,8 +289,11 @@ void survey_tell(const struct oracle *oracle)
     struct surveyor surveyor = {.survey = &survey, .oracle = oracle};
     story("records of the watched key on the disk:");
     sim_file_each(read_superblock, &surveyor);
-    if (surveyor.superblock_read)
+    if (surveyor.superblock_read) {
+        sim_file_each(read_manifest, &surveyor);
         sim_file_each(tell_segment, &surveyor);
+    }
+    free(surveyor.entries);
 }
 
 /* ---- judging --------------------------------------------------------------------------------------------------- */
@@ -268,6 +336,11 @@ static void judge_batches(struct surveyor *surveyor)
             continue;
         bool empty = batch->last_lsn < batch->first_lsn;
         const struct found_batch *cover = empty ? NULL : cover_of(surveyor, batch);
+        if (batch->listed && !survey->must_refuse) {
+            survey->must_refuse = true;
+            snprintf(survey->place, sizeof(survey->place), "segment %u, offset %u, which the manifest lists",
+                     batch->segment, batch->offset);
+        }
         if (cover != NULL && !survey->must_refuse) {
             survey->must_refuse = true;
             snprintf(survey->place, sizeof(survey->place),
@@ -319,12 +392,15 @@ void survey_take(struct survey *survey, const struct oracle *oracle)
         return;
     struct surveyor surveyor = {.survey = survey, .oracle = oracle};
     sim_file_each(read_superblock, &surveyor);
-    if (surveyor.superblock_read)
+    if (surveyor.superblock_read) {
+        sim_file_each(read_manifest, &surveyor);
         sim_file_each(list_segment, &surveyor);
+    }
     judge_batches(&surveyor);
     if (survey->batches_lost > 0)
         sim_file_each(list_lost_keys, &surveyor);
     free(surveyor.batches);
+    free(surveyor.entries);
     story("survey: %u rotten places, %s%s, %u batches and %u records may be lost", survey->rotten_places,
           survey->must_refuse  ? "must refuse: "
           : survey->may_refuse ? "may refuse"
@@ -351,7 +427,7 @@ static void choose_file(void *context, const char *path)
     struct chosen_file *chosen = context;
     const char *dot = strrchr(path, '.');
     bool segment = dot != NULL && strcmp(dot, ".seg") == 0;
-    if (!segment && strstr(path, SUPERBLOCK_NAME) == NULL)
+    if (!segment && strstr(path, SUPERBLOCK_NAME) == NULL && strstr(path, MANIFEST_NAME) == NULL)
         return;
     if (sim_file_size(path) > 0 && draw_next(&chosen->seed) % ++chosen->seen == 0)
         snprintf(chosen->path, sizeof(chosen->path), "%s", path);

@@ -277,11 +277,11 @@ static void note_owners(struct world *world)
 static void reset_circumstances(struct world *world)
 {
     world->circumstances = (struct circumstances){0};
-    world->single_fault = false;
     sim_fail_none();
     world->calm = true;
     world->fresh = true;
-    widen(world);
+    widen(world); /* a single fault may have met the boot itself, which goes on without what has failed */
+    world->single_fault = false;
 }
 
 /* From a machine that is down to a node that serves, with the ended boot judged. */

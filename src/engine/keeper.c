@@ -1,0 +1,367 @@
+/*
+ * keeper.c - supplying logs with segments, and looking after those that they have left.
+ *
+ * Every turn: let the manifest write what is queued; for each log whose place for an offer is empty, offer what its
+ * maker has ready, or set the maker to work; enter what has been sealed; go on with the retirement under way; remove
+ * files when there are far more free ones than anybody will need.
+ *
+ * Failure: a maker that fails keeps its cause in `error` and tries again; while the file limit is reached and nothing
+ * is free, the cause is NO_SPACE. A manifest that has failed ends all this for good: makers say so, sealed segments
+ * stay unsealed in the manifest, nothing is retired. What was acknowledged is not touched by any of it.
+ */
+#include "engine/keeper.h"
+
+#include "base/assert.h"
+#include "base/canary.h"
+#include "base/diag.h"
+#include "engine/relocation.h"
+#include "engine/store.h"
+
+/* While an image waits for its last reader nothing wakes the keeper when that is gone. */
+#define IMAGE_WAIT_NS 200000
+
+enum kvs_err keeper_open(struct keeper *keeper, struct store *store, uint32_t images_max)
+{
+    keeper->store = store;
+    list_init(&keeper->free);
+    list_init(&keeper->unsealed);
+    list_init(&keeper->retiring);
+    epoch_register(&store->base.epoch, &keeper->base.thread);
+    uint64_t disk_bytes_max = store->base.options.disk_bytes_max;
+    keeper->files_max = disk_bytes_max / store->segments.segment_bytes;
+    enum kvs_err err = relocation_open(keeper);
+    return err != KVS_ERR_OK
+               ? err
+               : image_pool_init(&keeper->images, store->segments.segment_bytes, images_max, &keeper->base.thread);
+}
+
+void keeper_add_free(struct keeper *keeper, struct segment *segment)
+{
+    KVS_ASSERT(segment_state(segment) == SEGMENT_FREE && image_gone(segment));
+    list_push_back(&keeper->free, &segment->keeper_link);
+    keeper->free_count++;
+}
+
+void keeper_watch(struct keeper *keeper, struct segment *segment)
+{
+    list_push_back(&keeper->unsealed, &segment->keeper_link);
+}
+
+enum kvs_err keeper_start(struct keeper *keeper, struct ring *ring)
+{
+    struct store *store = keeper->store;
+    struct engine *engine = &store->base;
+    struct segment_maker_options options = {.ring = ring,
+                                            .table = &store->segments,
+                                            .images = &keeper->images,
+                                            .manifest = keeper->manifest,
+                                            .dir_fd = engine->dir_fd,
+                                            .direct = store->direct,
+                                            .sync_after_write = store->sync_after_write,
+                                            .store_uuid = engine->superblock.uuid,
+                                            .epoch = engine->superblock.epoch,
+                                            .uid_counter = &keeper->uid_counter};
+    enum kvs_err err = segment_maker_init(&keeper->relocation_maker, &options);
+    for (unsigned i = 0; err == KVS_ERR_OK && i < store->shard_count; i++)
+        err = segment_maker_init(&keeper->makers[i], &options);
+    manifest_attach(keeper->manifest, ring);
+    if (err != KVS_ERR_OK)
+        return err;
+    struct relocation_space space;
+    (void)relocation_census(&keeper->base, NULL, 0, &space); /* for engine_stats */
+    atomic_store(&keeper->ring, ring);
+    return KVS_ERR_OK;
+}
+
+void keeper_close(struct keeper *keeper, struct ring *ring)
+{
+    if (atomic_load(&keeper->ring) != NULL) {
+        segment_maker_deinit(&keeper->relocation_maker, ring);
+        for (unsigned i = 0; i < keeper->store->shard_count; i++)
+            segment_maker_deinit(&keeper->makers[i], ring);
+    }
+    if (keeper->manifest != NULL)
+        manifest_close(keeper->manifest, ring);
+    relocation_close(keeper);
+    image_pool_deinit(&keeper->images);
+}
+
+void keeper_wake(const struct keeper *keeper, struct ring *from)
+{
+    struct ring *ring = atomic_load_explicit(&keeper->ring, memory_order_acquire);
+    if (ring != NULL)
+        ring_wake(from, ring);
+}
+
+/* ---- space ----------------------------------------------------------------------------------------------------- */
+
+static uint32_t files(const struct keeper *keeper)
+{
+    return atomic_load_explicit(&keeper->store->segments.count, memory_order_relaxed);
+}
+
+uint64_t keeper_addable(const struct keeper *keeper)
+{
+    if (keeper->files_max == 0)
+        return UINT32_MAX;
+    return keeper->files_max > files(keeper) ? keeper->files_max - files(keeper) : 0;
+}
+
+/* Free files that logs must leave to compaction. */
+static uint32_t reserve(const struct keeper *keeper)
+{
+    return keeper->sealed_count >= KEEPER_RESERVE_FROM && !canary_on(CANARY_NO_COMPACTION_RESERVE)
+               ? KEEPER_RESERVE_FILES
+               : 0;
+}
+
+uint32_t keeper_reserved(const struct keeper *keeper)
+{
+    return reserve(keeper) < keeper->free_count ? reserve(keeper) : keeper->free_count;
+}
+
+/* Files that others are being made into right now count as if they were there. */
+static uint32_t in_the_making(const struct keeper *keeper)
+{
+    uint32_t count = keeper->relocation_maker.numbered;
+    for (unsigned i = 0; i < keeper->store->shard_count; i++)
+        count += keeper->makers[i].numbered;
+    return count;
+}
+
+/* Sets an idle maker to work, for a log or for compaction, on a free file or on a new one, as far as there is space. */
+static void begin_making(struct keeper *keeper, struct segment_maker *maker, enum maker_purpose purpose)
+{
+    if (segment_maker_has_file(maker)) {
+        segment_maker_begin(maker, purpose, NULL);
+        return;
+    }
+    uint32_t kept = purpose == MAKE_FOR_LOG ? reserve(keeper) : 0;
+    if (purpose != MAKE_FREE && keeper->free_count > kept) {
+        keeper->free_count--;
+        segment_maker_begin(maker, purpose, container_of(list_pop_front(&keeper->free), struct segment, keeper_link));
+        return;
+    }
+    uint64_t lacking = kept > keeper->free_count ? kept - keeper->free_count : 0;
+    if (keeper_addable(keeper) > lacking + in_the_making(keeper))
+        segment_maker_begin(maker, purpose, NULL);
+    else if (purpose != MAKE_FREE)
+        segment_maker_refuse(maker, KVS_ERR_NO_SPACE, "the limit on the size of the log is reached");
+}
+
+/* ---- logs ------------------------------------------------------------------------------------------------------ */
+
+static void supply(struct keeper *keeper, unsigned id)
+{
+    struct store_shard *shard = keeper->store->shards[id];
+    struct segment_maker *maker = &keeper->makers[id];
+    segment_maker_turn(maker);
+    if (atomic_load_explicit(&shard->offered, memory_order_relaxed) != NULL ||
+        atomic_load_explicit(&shard->log.failed, memory_order_relaxed))
+        return;
+    struct segment *segment = segment_maker_take(maker);
+    if (segment != NULL) {
+        keeper_watch(keeper, segment);
+        atomic_store_explicit(&shard->offered, segment, memory_order_release);
+    } else if (segment_maker_can_begin(maker)) {
+        enum kvs_err before = maker->error;
+        begin_making(keeper, maker, MAKE_FOR_LOG);
+        if (maker->error == before)
+            return;
+    } else {
+        return;
+    }
+    store_shard_wake(shard, keeper->ring);
+}
+
+/* A maker that has failed, or is well again, changes what a shard answers. It may have failed since the last turn, and
+ * writes may have begun to wait before: while there is an error its shard is woken every time. */
+static void supply_and_tell(struct keeper *keeper, unsigned id)
+{
+    enum kvs_err before = keeper->makers[id].error;
+    supply(keeper, id);
+    if (keeper->makers[id].error != before || before != KVS_ERR_OK)
+        store_shard_wake(keeper->store->shards[id], keeper->ring);
+}
+
+/* Nobody gets a spare before all have something to write in. */
+static void supply_all(struct keeper *keeper)
+{
+    for (unsigned pass = 0; pass < 2; pass++) {
+        for (unsigned i = 0; i < keeper->store->shard_count; i++) {
+            const struct store_shard *shard = keeper->store->shards[i];
+            bool has_none =
+                shard->adopted == NULL && atomic_load_explicit(&shard->log.total_batches, memory_order_relaxed) == 0;
+            if (has_none == (pass == 0))
+                supply_and_tell(keeper, i);
+        }
+    }
+}
+
+struct manifest_entry keeper_sealed_entry(const struct segment *segment)
+{
+    return (struct manifest_entry){
+        .number = segment->number,
+        .state = MANIFEST_SEALED,
+        .kind = (uint8_t)segment->kind,
+        .uid = segment->uid,
+        .end = segment->end,
+        .record_bytes = segment->record_bytes,
+        .last_lsn = segment->last_lsn,
+        .min_lsn = atomic_load_explicit(&segment->min_lsn, memory_order_relaxed),
+        .begun_lsn = segment->begun_lsn,
+        .epoch = segment->epoch,
+        .stream = segment->stream,
+        .puts = segment->puts,
+        .deletes = segment->deletes,
+    };
+}
+
+static void enter_sealed(struct keeper *keeper)
+{
+    for (struct list *node = keeper->unsealed.next, *next; node != &keeper->unsealed; node = next) {
+        next = node->next;
+        struct segment *segment = container_of(node, struct segment, keeper_link);
+        if (segment_state(segment) != SEGMENT_SEALED)
+            continue;
+        struct manifest_entry entry = keeper_sealed_entry(segment);
+        uint64_t ticket;
+        if (manifest_change(keeper->manifest, &entry, &ticket) != KVS_ERR_OK)
+            return;
+        list_remove(&segment->keeper_link);
+        keeper->sealed_count++;
+        KVS_ASSERT(segment->stream < keeper->store->shard_count);
+        keeper->newest_sealed[segment->stream] = segment;
+    }
+}
+
+/* ---- compaction's segments ------------------------------------------------------------------------------------- */
+
+static void supply_relocation(struct keeper *keeper)
+{
+    struct segment_maker *maker = &keeper->relocation_maker;
+    segment_maker_turn(maker);
+    if (maker->state == MAKER_READY && maker->purpose == MAKE_FREE)
+        keeper_add_free(keeper, segment_maker_take(maker));
+    if (!segment_maker_can_begin(maker))
+        return;
+    if (keeper->output_wanted)
+        begin_making(keeper, maker, MAKE_FOR_RELOCATION);
+    else if (keeper->free_count < reserve(keeper))
+        begin_making(keeper, maker, MAKE_FREE);
+}
+
+/* ---- files that nobody needs ----------------------------------------------------------------------------------- */
+
+/* A file whose removal has failed may have lost its name, or may lose it in a crash: nothing may be written into it
+ * again. It stays listed as free, and the next start sees what has become of it. */
+/* The file is out of use, whatever became of its name: it may be there again after a crash, and is a free one then. */
+static void trim_end(struct keeper *keeper)
+{
+    ring_close_fd(keeper->ring, keeper->trimmed->fd);
+    segment_drop(&keeper->store->segments, keeper->trimmed);
+    keeper->trimmed = NULL;
+    keeper->trim = TRIM_IDLE;
+}
+
+static void trim_done(struct ring_op *op)
+{
+    struct keeper *keeper = container_of(op, struct keeper, trim_io);
+    struct store *store = keeper->store;
+    bool syncing = keeper->trim == TRIM_SYNC_DIR;
+    if (op->error != KVS_ERR_OK) {
+        diag_warn("cannot remove segment file %06u, which is not needed any more: %s", keeper->trimmed->number,
+                  ring_op_text(op));
+        if (syncing)
+            atomic_fetch_add(&store->segments.name_syncs_failed, 1);
+        trim_end(keeper);
+    } else if (syncing) {
+        struct manifest_entry entry = {.number = keeper->trimmed->number, .state = MANIFEST_GONE};
+        uint64_t ticket;
+        /* If another's sync has failed meanwhile, this one may have said so to that one alone. */
+        if (atomic_load(&store->segments.name_syncs_failed) == keeper->trim_syncs_failed)
+            (void)manifest_change(keeper->manifest, &entry, &ticket); /* a FREE entry without a file means nothing */
+        trim_end(keeper);
+    } else {
+        keeper->trim = TRIM_SYNC_DIR;
+        keeper->trim_syncs_failed = atomic_load(&store->segments.name_syncs_failed);
+        ring_op_init(&keeper->trim_io, trim_done);
+        ring_file_sync(keeper->ring, &keeper->trim_io, store->base.dir_fd);
+    }
+}
+
+/* Enough: twice as many as all logs and compaction can ask for at once, and an eighth of all. When the manifest needs a
+ * new file and the disk has no room for it, a free segment has to make room: without the manifest nothing goes on. */
+static void trim(struct keeper *keeper)
+{
+    uint32_t enough = 2 * (keeper->store->shard_count + KEEPER_RESERVE_FILES) + files(keeper) / 8;
+    if (manifest_lacks_space(keeper->manifest))
+        enough = 0;
+    if (keeper->trim != TRIM_IDLE || keeper->stopping || keeper->free_count <= enough)
+        return;
+    keeper->free_count--;
+    keeper->trimmed = container_of(list_pop_front(&keeper->free), struct segment, keeper_link);
+    segment_name(keeper->trimmed_name, keeper->trimmed->number, "");
+    keeper->trim = TRIM_UNLINK;
+    ring_op_init(&keeper->trim_io, trim_done);
+    ring_file_unlink(keeper->ring, &keeper->trim_io, keeper->store->base.dir_fd, keeper->trimmed_name);
+}
+
+/* ---- the turn -------------------------------------------------------------------------------------------------- */
+
+static void publish(struct keeper *keeper)
+{
+    atomic_store_explicit(&keeper->figures.free_count, keeper->free_count, memory_order_relaxed);
+    atomic_store_explicit(&keeper->figures.sealed_count, keeper->sealed_count, memory_order_relaxed);
+    if (manifest_failed(keeper->manifest))
+        atomic_store_explicit(&keeper->figures.failed, true, memory_order_release);
+}
+
+void keeper_turn(struct keeper *keeper)
+{
+    epoch_poll(&keeper->base.thread);
+    publish(keeper); /* first: who learns from a maker that the manifest has failed finds its text */
+    enter_sealed(keeper);
+    relocation_turn(keeper);
+    if (!keeper->stopping) {
+        supply_all(keeper);
+        supply_relocation(keeper);
+        trim(keeper);
+    }
+    manifest_turn(keeper->manifest);
+    publish(keeper);
+}
+
+static bool waits_for_image(const struct keeper *keeper)
+{
+    bool waits = keeper->images.evicting > 0 || keeper->relocation_maker.state == MAKER_IMAGE;
+    for (unsigned i = 0; i < keeper->store->shard_count; i++)
+        waits = waits || keeper->makers[i].state == MAKER_IMAGE;
+    return waits;
+}
+
+int64_t keeper_timeout_ns(const struct keeper *keeper)
+{
+    int64_t timeout = manifest_timeout_ns(keeper->manifest);
+    if (waits_for_image(keeper) && (timeout < 0 || timeout > IMAGE_WAIT_NS))
+        timeout = IMAGE_WAIT_NS;
+    return timeout;
+}
+
+void keeper_stop(struct keeper *keeper)
+{
+    keeper->stopping = true;
+    segment_maker_stop(&keeper->relocation_maker);
+    for (unsigned i = 0; i < keeper->store->shard_count; i++)
+        segment_maker_stop(&keeper->makers[i]);
+}
+
+bool keeper_stopped(const struct keeper *keeper)
+{
+    /* What is queued for a manifest that finds no room is lost: it says nothing that a start would not find out. */
+    bool idle = keeper->stopping && segment_maker_idle(&keeper->relocation_maker) && keeper->trim == TRIM_IDLE &&
+                (manifest_idle(keeper->manifest) || manifest_stuck(keeper->manifest));
+    for (unsigned i = 0; i < keeper->store->shard_count; i++)
+        idle = idle && segment_maker_idle(&keeper->makers[i]);
+    return idle;
+}

@@ -1,0 +1,103 @@
+/*
+ * keeper.h - births and deaths of segments: the background part of the engine `kvs`.
+ *
+ * The keeper makes segments ahead of need and offers one to each log; notes in the manifest which segments are sealed;
+ * gives the files of retired ones a new life; and hands memory out for images. It runs on the background thread with
+ * the background's ring. A log's owner meets it in two places only: `offered`, where it takes the next segment, and
+ * `error`, which says why none comes.
+ *
+ *   making ──► offered ──► the log's: OPEN ──► SEALED ──► unsealed list: manifest ──► … ──► retired ──► free list
+ *
+ * Space. There may be a limit on the number of files. Two files are kept in reserve for compaction, which could not
+ * free space on a full disk without space; logs get what is beyond them.
+ */
+#ifndef KVS_ENGINE_KEEPER_H
+#define KVS_ENGINE_KEEPER_H
+
+#include "engine/engine_internal.h"
+#include "engine/manifest.h"
+#include "engine/segment.h"
+#include "engine/segment_maker.h"
+
+struct store;
+
+enum { KEEPER_RESERVE_FILES = 2, KEEPER_RESERVE_FROM = 4 /* sealed segments: before that there is nothing to compact */ };
+
+/* A segment on its way out; see relocation.c. */
+struct retirement {
+    struct segment *segment; /* NULL: none under way */
+    uint64_t serial;         /* every shard has to acknowledge it */
+    bool entered;            /* the manifest has been told */
+    uint64_t ticket;
+};
+
+/* The removal of a file that is not needed any more. */
+enum trim_state { TRIM_IDLE, TRIM_UNLINK, TRIM_SYNC_DIR };
+
+struct keeper {
+    struct engine_background base; /* first */
+    struct store *store;
+    _Atomic(struct ring *) ring; /* NULL until started */
+    bool stopping;
+    struct manifest *manifest;
+    struct image_pool images;
+    uint32_t uid_counter;
+    struct segment_maker makers[KVS_SHARDS_MAX]; /* one for each log */
+    struct segment_maker relocation_maker;
+    struct list free; /* FREE segments */
+    uint32_t free_count;
+    struct list unsealed; /* segments that logs have, or that are sealed but not in the manifest as such, in order */
+    uint32_t sealed_count;
+    /* Of each stream of this boot: it tells how far the stream is sealed, and is not given up meanwhile. */
+    const struct segment *newest_sealed[KVS_SHARDS_MAX];
+    uint64_t files_max; /* 0 = no limit */
+
+    bool output_wanted; /* compaction waits for a segment */
+    struct list retiring; /* RETIRED segments that wait for their turn */
+    struct retirement retirement;
+    struct relocation_work *work; /* of relocation.c */
+
+    /* What others may look at, as of the keeper's latest turn, or of compaction's latest census. */
+    struct {
+        _Atomic uint64_t live_bytes;
+        _Atomic uint32_t free_count, sealed_count;
+        _Atomic bool failed; /* the manifest has, and its text for that is there and stays */
+    } figures;
+
+    enum trim_state trim;
+    struct segment *trimmed;
+    char trimmed_name[SEGMENT_NAME_BYTES];
+    uint32_t trim_syncs_failed; /* of the directory, by anybody, before the removal's */
+    struct ring_op trim_io;
+};
+
+static inline struct keeper *keeper_of(struct engine_background *background)
+{
+    return container_of(background, struct keeper, base);
+}
+
+/* At start-up: an empty keeper, and what recovery has found. */
+enum kvs_err keeper_open(struct keeper *keeper, struct store *store, uint32_t images_max);
+void keeper_add_free(struct keeper *keeper, struct segment *segment);
+void keeper_watch(struct keeper *keeper, struct segment *segment);
+/* After its thread has ended. */
+void keeper_close(struct keeper *keeper, struct ring *ring);
+
+enum kvs_err keeper_start(struct keeper *keeper, struct ring *ring);
+void keeper_turn(struct keeper *keeper);
+int64_t keeper_timeout_ns(const struct keeper *keeper);
+void keeper_stop(struct keeper *keeper);
+bool keeper_stopped(const struct keeper *keeper);
+
+/* Wakes the background thread from a shard's, once it has started. */
+void keeper_wake(const struct keeper *keeper, struct ring *from);
+
+/* The manifest's entry for a sealed segment. */
+struct manifest_entry keeper_sealed_entry(const struct segment *segment);
+
+/* Free files that logs do not get. */
+uint32_t keeper_reserved(const struct keeper *keeper);
+/* Files that may still be made within the limit. */
+uint64_t keeper_addable(const struct keeper *keeper);
+
+#endif
