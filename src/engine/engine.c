@@ -292,12 +292,6 @@ void engine_submit(struct engine_shard *owner, struct engine_op *op)
     owner->interface->submit(owner, op);
 }
 
-void engine_submit_get(struct engine_shard *reader, unsigned owner_id, struct engine_op *op)
-{
-    KVS_ASSERT(op->request.action == ENGINE_GET);
-    reader->interface->submit_get(reader, owner_id, op);
-}
-
 void engine_op_release(struct engine_op *op)
 {
     op->shard->interface->op_release(op);

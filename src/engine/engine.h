@@ -89,8 +89,8 @@ void engine_shard_stop(struct engine_shard *shard);
 bool engine_shard_stopped(const struct engine_shard *shard);
 
 /*
- * The engine's background work (segments are made, given up and entered in the manifest there) belongs to a thread and a
- * ring of its own: attach it, then call the turn after every ring_turn. A shard gets nothing to write in before the
+ * The engine's background work (segments are made, given up and entered in the manifest there) belongs to a thread and
+ * a ring of its own: attach it, then call the turn after every ring_turn. A shard gets nothing to write in before the
  * background has started.
  */
 enum kvs_err engine_background_start(struct engine *engine, struct ring *ring, struct engine_background **out);
@@ -126,15 +126,14 @@ struct engine_result {
 enum engine_answer {
     ENGINE_DONE, /* the result is there */
     ENGINE_MUST_WAIT /* nothing was done: engine_submit it */,
-    ENGINE_ASK_OWNER /* engine_try_get only: what is there is not durable yet; let the owner execute it */
+    ENGINE_ASK_OWNER /* engine_try_get only: it is on disk, or not durable yet; let the owner execute it */
 };
 
 /* Executes on the owner's thread, inside a section. */
 enum engine_answer engine_try(struct engine_shard *owner, const struct engine_request *request,
                               struct engine_result *result);
 
-/* Reads a key of any shard from the thread of `reader`, inside a section. MUST_WAIT: it is on disk, engine_submit_get
- * it. */
+/* Reads a key of any shard from the thread of `reader`, inside a section, if it is in RAM and durable. */
 enum engine_answer engine_try_get(struct engine_shard *reader, unsigned owner_id, const struct engine_request *request,
                                   struct engine_result *result);
 
@@ -165,8 +164,6 @@ struct engine_op {
 
 /* On the owner's thread. */
 void engine_submit(struct engine_shard *owner, struct engine_op *op);
-/* A GET of any shard's key, on the reader's own thread and ring; result.error AGAIN = let the owner execute it. */
-void engine_submit_get(struct engine_shard *reader, unsigned owner_id, struct engine_op *op);
 /* Gives back the buffer behind op->result.value. In `done` or after it, exactly once, on the same thread. */
 void engine_op_release(struct engine_op *op);
 
@@ -192,19 +189,22 @@ struct engine_stats {
     uint64_t keys;
     uint64_t index_bytes; /* RAM of the index, directory and growth slack included */
     uint64_t image_bytes; /* RAM that holds log segments */
+    uint64_t cache_bytes; /* RAM of the read caches */
+    uint64_t cache_records, cache_hits, cache_misses;
     uint64_t records_appended;
     uint64_t bytes_appended; /* records, before padding */
     uint64_t batches;        /* commits */
     uint64_t bytes_written;  /* to the log, padding included */
     uint64_t commit_ns;      /* sum over batches, from submission to durable */
     uint64_t disk_reads;
+    uint64_t reads_joined; /* that waited for another one's read of the same record */
     uint64_t disk_read_bytes;
-    uint64_t segments;   /* files, free ones included */
-    uint64_t disk_bytes; /* of all segment files */
+    uint64_t segments;        /* files, free ones included */
+    uint64_t disk_bytes;      /* of all segment files */
     uint64_t segments_free;   /* files that hold nothing */
     uint64_t segments_sealed; /* full, and entered in the manifest */
-    uint64_t live_bytes;      /* of records that count, estimated; as of the latest plan of compaction, or the start: logs
-                                 have appended less than a segment since */
+    uint64_t live_bytes; /* of records that count, estimated; as of the latest plan of compaction, or the start: logs
+                            have appended less than a segment since */
     uint64_t damaged_reads;
     uint64_t index_splits;
     uint64_t blind_overwrites;

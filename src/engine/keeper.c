@@ -29,6 +29,7 @@ enum kvs_err keeper_open(struct keeper *keeper, struct store *store, uint32_t im
     epoch_register(&store->base.epoch, &keeper->base.thread);
     uint64_t disk_bytes_max = store->base.options.disk_bytes_max;
     keeper->files_max = disk_bytes_max / store->segments.segment_bytes;
+    keeper->images_min = KEEPER_IMAGES_PER_LOG * store->shard_count;
     enum kvs_err err = relocation_open(keeper);
     return err != KVS_ERR_OK
                ? err
@@ -307,6 +308,29 @@ static void trim(struct keeper *keeper)
     ring_file_unlink(keeper->ring, &keeper->trim_io, keeper->store->base.dir_fd, keeper->trimmed_name);
 }
 
+/* ---- memory ---------------------------------------------------------------------------------------------------- */
+
+uint64_t keeper_cache_limit(const struct keeper *keeper)
+{
+    return keeper->store->base.options.memory_bytes / 8 * 3;
+}
+
+/*
+ * As long as all segments have images, caches are of no use. When images have to go for others, every second one's
+ * memory goes to the caches, up to half of all.
+ */
+static void share_memory(struct keeper *keeper)
+{
+    struct store *store = keeper->store;
+    uint64_t granted = (keeper->cache_grants + 1) * store->segments.segment_bytes;
+    if (keeper->images.spills < 2ull * (keeper->cache_grants + 1) || keeper->images.count_max <= keeper->images_min ||
+        granted > keeper_cache_limit(keeper) || !image_pool_shrink(&keeper->images))
+        return;
+    keeper->cache_grants++;
+    for (unsigned i = 0; i < store->shard_count; i++)
+        atomic_store_explicit(&store->shards[i]->cache_target, granted / store->shard_count, memory_order_relaxed);
+}
+
 /* ---- the turn -------------------------------------------------------------------------------------------------- */
 
 static void publish(struct keeper *keeper)
@@ -324,6 +348,7 @@ void keeper_turn(struct keeper *keeper)
     enter_sealed(keeper);
     relocation_turn(keeper);
     if (!keeper->stopping) {
+        share_memory(keeper);
         supply_all(keeper);
         supply_relocation(keeper);
         trim(keeper);

@@ -21,7 +21,11 @@
 
 struct store;
 
-enum { KEEPER_RESERVE_FILES = 2, KEEPER_RESERVE_FROM = 4 /* sealed segments: before that there is nothing to compact */ };
+enum { KEEPER_IMAGES_PER_LOG = 4 /* open, spare, one being left, one on its way out */ };
+enum {
+    KEEPER_RESERVE_FILES = 2,
+    KEEPER_RESERVE_FROM = 4 /* sealed segments: before that there is nothing to compact */
+};
 
 /* A segment on its way out; see relocation.c. */
 struct retirement {
@@ -41,6 +45,8 @@ struct keeper {
     bool stopping;
     struct manifest *manifest;
     struct image_pool images;
+    uint32_t images_min;   /* what logs need, however large the caches are */
+    uint32_t cache_grants; /* images whose memory went to the caches */
     uint32_t uid_counter;
     struct segment_maker makers[KVS_SHARDS_MAX]; /* one for each log */
     struct segment_maker relocation_maker;
@@ -52,7 +58,7 @@ struct keeper {
     const struct segment *newest_sealed[KVS_SHARDS_MAX];
     uint64_t files_max; /* 0 = no limit */
 
-    bool output_wanted; /* compaction waits for a segment */
+    bool output_wanted;   /* compaction waits for a segment */
     struct list retiring; /* RETIRED segments that wait for their turn */
     struct retirement retirement;
     struct relocation_work *work; /* of relocation.c */
@@ -95,6 +101,8 @@ void keeper_wake(const struct keeper *keeper, struct ring *from);
 /* The manifest's entry for a sealed segment. */
 struct manifest_entry keeper_sealed_entry(const struct segment *segment);
 
+/* RAM that all read caches together may get in the end. */
+uint64_t keeper_cache_limit(const struct keeper *keeper);
 /* Free files that logs do not get. */
 uint32_t keeper_reserved(const struct keeper *keeper);
 /* Files that may still be made within the limit. */

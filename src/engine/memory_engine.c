@@ -178,15 +178,6 @@ static void memory_submit(struct engine_shard *owner, struct engine_op *op)
     engine_section_end(owner);
 }
 
-static void memory_submit_get(struct engine_shard *reader, unsigned owner_id, struct engine_op *op)
-{
-    op->shard = reader;
-    engine_section_begin(reader);
-    memory_try_get(reader, owner_id, &op->request, &op->result);
-    op->done(op);
-    engine_section_end(reader);
-}
-
 static void memory_op_release(struct engine_op *op)
 {
     (void)op;
@@ -235,8 +226,7 @@ static enum kvs_err shard_open(struct memory_engine *engine, unsigned id)
 enum kvs_err memory_engine_open(struct engine **out, const struct engine *base, struct ring *ring,
                                 char message[ENGINE_MESSAGE_BYTES])
 {
-    struct memory_engine *engine =
-        aligned_alloc(KVS_CACHE_LINE_BYTES, align_up(sizeof *engine, KVS_CACHE_LINE_BYTES));
+    struct memory_engine *engine = aligned_alloc(KVS_CACHE_LINE_BYTES, align_up(sizeof *engine, KVS_CACHE_LINE_BYTES));
     if (engine == NULL)
         return KVS_ERR_NO_MEMORY;
     engine->base = *base;
@@ -369,7 +359,6 @@ static const struct engine_interface memory_interface = {
     .try_get = memory_try_get,
     .prefetch = memory_prefetch,
     .submit = memory_submit,
-    .submit_get = memory_submit_get,
     .op_release = memory_op_release,
     .durable = memory_durable,
     .failed = memory_failed,

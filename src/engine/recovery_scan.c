@@ -83,7 +83,8 @@ static void weigh_without_first(const struct scan_segment *segment, struct scan_
 }
 
 /* Looks behind the end for proof of damage, and for how far a torn tail reaches: to the end of the last batch whose
- * header has arrived. What an earlier life of the file has left is not of this segment's place and age, and no batch. */
+ * header has arrived. What an earlier life of the file has left is not of this segment's place and age, and no batch.
+ */
 static void look_behind(const struct scan_segment *segment, struct scan_result *result)
 {
     uint64_t torn_end = result->end;

@@ -314,7 +314,11 @@ static void swing(struct store_shard *shard, const struct relocation_move *move)
             continue;
         entry.address = move->to;
         index_replace(shard->index, &cursor, &entry);
-        segment_count_dead(segment_at(shard->store, move->from), move->class, 1);
+        struct segment *old = segment_at(shard->store, move->from);
+        segment_count_dead(old, move->class, 1);
+        struct read_cache *cache = atomic_load_explicit(&shard->cache, memory_order_relaxed);
+        if (cache != NULL)
+            read_cache_move(cache, old->uid, move->from, segment_at(shard->store, move->to)->uid, move->to);
         store_wait_moved(shard, move->hash, move->from, move->to);
         return;
     }

@@ -3,9 +3,9 @@
  * into, the swing of the index to the copies, and the end of a segment that nothing points into any more.
  *
  * Everything here is the background thread's. A record is moved like this: it is read from its segment, verified, and
- * found live; copied, with the LSN it has always had, into a RELOCATED segment, durably; then its owner swings the index
- * entry, if it still points at the old place. A victim is retired when the index points at none of its records, and
- * when the segments that hold the copies are sealed in the manifest: until then a start drops those and finds the
+ * found live; copied, with the LSN it has always had, into a RELOCATED segment, durably; then its owner swings the
+ * index entry, if it still points at the old place. A victim is retired when the index points at none of its records,
+ * and when the segments that hold the copies are sealed in the manifest: until then a start drops those and finds the
  * records where they were.
  *
  * Retiring: every shard acknowledges, outside of any section, that none of its reads that began before the swing is
@@ -42,7 +42,8 @@ struct relocation_space {
     uint64_t bytes_appended; /* by all logs since the start */
 };
 
-/* Fills in up to `max` figures; returns how many segments there are. Live bytes in engine_stats are the latest census's.
+/* Fills in up to `max` figures; returns how many segments there are. Live bytes in engine_stats are the latest
+ * census's.
  */
 size_t relocation_census(struct engine_background *background, struct relocation_figure *out, size_t max,
                          struct relocation_space *space);
@@ -83,7 +84,8 @@ struct relocation_move {
 
 enum { RELOCATION_MOVES_MAX = 32768 };
 
-/* Asks the owners to swing these entries; relocation_swung tells when all have. One call at a time; `moves` is copied. */
+/* Asks the owners to swing these entries; relocation_swung tells when all have. One call at a time; `moves` is copied.
+ */
 void relocation_swing(struct engine_background *background, const struct relocation_move *moves, size_t count);
 bool relocation_swung(struct engine_background *background);
 

@@ -217,11 +217,8 @@ uint8_t *image_take_unused(struct image_pool *pool)
     return image;
 }
 
-uint8_t *image_take(struct image_pool *pool)
+static void evict_oldest(struct image_pool *pool)
 {
-    uint8_t *image = image_take_unused(pool);
-    if (image != NULL || pool->evicting > 0)
-        return image;
     for (struct list *node = pool->resident.next; node != &pool->resident; node = node->next) {
         struct segment *segment = container_of(node, struct segment, image_link);
         /* The disk may still be written from it, or its deletes be looked for, until it is sealed. */
@@ -230,11 +227,32 @@ uint8_t *image_take(struct image_pool *pool)
         if (canary_on(CANARY_EVICTS_WHAT_IS_WRITTEN))
             segment = container_of(pool->resident.prev, struct segment, image_link);
         evict(pool, segment);
-        break;
+        return;
     }
-    return NULL;
 }
 
+uint8_t *image_take(struct image_pool *pool)
+{
+    uint8_t *image = image_take_unused(pool);
+    if (image == NULL && pool->evicting == 0) {
+        evict_oldest(pool);
+        pool->spills++;
+    }
+    return image;
+}
+
+bool image_pool_shrink(struct image_pool *pool)
+{
+    if (pool->free_count == 0) {
+        if (pool->evicting == 0)
+            evict_oldest(pool);
+        return false;
+    }
+    big_memory_free(pool->free[--pool->free_count], pool->segment_bytes);
+    atomic_fetch_sub_explicit(&pool->count, 1, memory_order_relaxed);
+    pool->count_max--;
+    return true;
+}
 void image_give(struct image_pool *pool, uint8_t *image)
 {
     KVS_ASSERT(pool->free_count < pool->count_max);

@@ -37,15 +37,15 @@ struct segment {
     _Atomic(uint8_t *) image; /* the whole segment in RAM, or NULL */
 
     /* The writer's, until it is sealed. */
-    uint32_t end;      /* offset behind its last batch */
-    uint64_t last_lsn; /* of its last batch, 0 = none */
-    uint32_t epoch, stream; /* of its last batch */
-    uint32_t puts, deletes; /* records */
-    _Atomic uint32_t record_bytes; /* their sum; the background looks at it at any time, as at put_units */
-    _Atomic uint32_t put_units;    /* of the puts, by size class: see segment_units */
+    uint32_t end;                               /* offset behind its last batch */
+    uint64_t last_lsn;                          /* of its last batch, 0 = none */
+    uint32_t epoch, stream;                     /* of its last batch */
+    uint32_t puts, deletes;                     /* records */
+    _Atomic uint32_t record_bytes;              /* their sum; the background looks at it at any time, as at put_units */
+    _Atomic uint32_t put_units;                 /* of the puts, by size class: see segment_units */
     uint32_t record_bytes_max;                  /* the largest */
     uint64_t deletes_min_lsn, deletes_last_lsn; /* of the deletes, if there are any */
-    uint64_t begun_lsn;     /* RELOCATED: see struct manifest_entry */
+    uint64_t begun_lsn;                         /* RELOCATED: see struct manifest_entry */
 
     /* Counted by the owners of the keys; any thread reads them. */
     _Atomic uint64_t min_lsn; /* the lowest of its records; UINT64_MAX while it has none. Set by the writer */
@@ -88,11 +88,11 @@ void segment_count_record(struct segment *segment, bool put, unsigned class, uin
 struct segment_table {
     _Atomic uint32_t
         name_syncs_failed; /* syncs of the directory, by any maker: each may have lost others' names, too */
-    unsigned shift; /* log2 of segment_bytes */
+    unsigned shift;        /* log2 of segment_bytes */
     uint64_t segment_bytes;
-    uint32_t count_max;    /* that addresses can name */
-    _Atomic uint32_t next;  /* lowest number that was never given out */
-    _Atomic uint32_t count; /* files there are */
+    uint32_t count_max;               /* that addresses can name */
+    _Atomic uint32_t next;            /* lowest number that was never given out */
+    _Atomic uint32_t count;           /* files there are */
     _Atomic(struct segment *) *slots; /* count_max; untouched parts take no RAM */
 };
 
@@ -134,6 +134,7 @@ struct image_pool {
     uint8_t **free;         /* count_max places */
     uint32_t free_count;
     uint32_t evicting; /* waiting for their last reader */
+    uint64_t spills;   /* images evicted because others were wanted */
     struct epoch_thread *thread;
 };
 
@@ -150,6 +151,8 @@ uint8_t *image_take(struct image_pool *pool);
 /* The same, but never at the cost of another image. */
 uint8_t *image_take_unused(struct image_pool *pool);
 void image_give(struct image_pool *pool, uint8_t *image);
+/* Makes the pool smaller by one image, for good. False: none is unused yet, the oldest is being evicted. */
+bool image_pool_shrink(struct image_pool *pool);
 /* Makes `image`, from this pool, the segment's: as the youngest. */
 void image_attach(struct image_pool *pool, struct segment *segment, uint8_t *image);
 /* Takes the segment's image away, if it has one; the memory comes back when its last reader has gone. */

@@ -67,7 +67,7 @@ struct segment_maker {
     uint8_t *image;
     uint8_t *chunk; /* what is written when there is no image */
     uint64_t written;
-    uint64_t ticket; /* of the manifest */
+    uint64_t ticket;             /* of the manifest */
     _Atomic(enum kvs_err) error; /* of the latest failure; OK when the latest attempt went well */
     enum segment_maker_state failed_in;
     uint32_t name_syncs_failed; /* of the table, before the rename */

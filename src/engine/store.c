@@ -18,8 +18,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { IMAGES_MIN = 4 };
-
 static const struct engine_interface store_interface;
 
 static struct store *store_of(const struct engine *engine)
@@ -115,6 +113,8 @@ static enum kvs_err shard_open(struct store *store, unsigned id)
     shard->id = id;
     for (unsigned i = 0; i < STORE_BUSY_BUCKETS; i++)
         list_init(&shard->busy[i]);
+    for (unsigned i = 0; i < STORE_READ_BUCKETS; i++)
+        list_init(&shard->reads[i]);
     list_init(&shard->stalled);
     list_init(&shard->waits);
     list_init(&shard->settlings);
@@ -142,6 +142,8 @@ static void store_free(struct store *store, struct ring *ring)
             continue;
         epoch_drain(&shard->base.thread);
         store_wait_deinit(shard);
+        if (shard->cache != NULL)
+            read_cache_close(shard->cache);
         index_close(shard->index);
     }
     if (store->keeper.store != NULL) {
@@ -163,9 +165,9 @@ static void store_close(struct engine *engine, struct ring *ring)
 
 static enum kvs_err check_memory(const struct store *store, char message[ENGINE_MESSAGE_BYTES])
 {
-    if (images_max(store) >= IMAGES_MIN * store->shard_count)
+    if (images_max(store) >= KEEPER_IMAGES_PER_LOG * store->shard_count)
         return KVS_ERR_OK;
-    uint64_t need = (IMAGES_MIN * store->shard_count * store->segments.segment_bytes * 4 + 2) / 3;
+    uint64_t need = (KEEPER_IMAGES_PER_LOG * store->shard_count * store->segments.segment_bytes * 4 + 2) / 3;
     snprintf(
         message, ENGINE_MESSAGE_BYTES,
         "a memory budget of %llu MiB is too small for %u threads with segments of %llu KiB: give at least %llu MiB "
@@ -287,6 +289,24 @@ static void supply_log(struct store_shard *shard)
     }
 }
 
+/* Memory that the keeper has taken from images goes to the cache. */
+static void supply_cache(struct store_shard *shard)
+{
+    uint64_t target = atomic_load_explicit(&shard->cache_target, memory_order_relaxed);
+    if (target == shard->cache_bytes || target < READ_CACHE_BYTES_MIN)
+        return;
+    struct read_cache *cache = atomic_load_explicit(&shard->cache, memory_order_relaxed);
+    if (cache != NULL) {
+        read_cache_grow(cache, target);
+    } else {
+        uint64_t limit = keeper_cache_limit(&shard->store->keeper) / shard->store->shard_count;
+        if (read_cache_open(&cache, target, limit < target ? target : limit) != KVS_ERR_OK)
+            return; /* again at the next turn */
+        atomic_store_explicit(&shard->cache, cache, memory_order_release);
+    }
+    shard->cache_bytes = target;
+}
+
 static void store_turn(struct engine_shard *base)
 {
     struct store_shard *shard = store_shard_of(base);
@@ -294,6 +314,7 @@ static void store_turn(struct engine_shard *base)
     if (!shard->stopping)
         supply_log(shard);
     relocation_shard_turn(shard);
+    supply_cache(shard);
     if (!list_empty(&shard->stalled)) {
         store_resume_stalled(shard);
         supply_log(shard); /* the spare may have been taken into use: the next one should be on its way */
@@ -387,6 +408,15 @@ static void store_stats(const struct engine *engine, struct engine_stats *out)
         out->batches += counter(&shard->log.total_batches);
         out->bytes_written += counter(&shard->log.total_written);
         out->commit_ns += counter(&shard->log.total_commit_ns);
+        const struct read_cache *cache = atomic_load_explicit(&shard->cache, memory_order_acquire);
+        struct read_cache_stats cached = {0};
+        if (cache != NULL)
+            read_cache_stats(cache, &cached);
+        out->cache_bytes += cached.bytes;
+        out->cache_records += cached.records;
+        out->cache_hits += cached.hits;
+        out->cache_misses += cached.misses;
+        out->reads_joined += counter(&shard->counters.reads_joined);
         out->disk_reads += counter(&shard->counters.disk_reads);
         out->disk_read_bytes += counter(&shard->counters.disk_read_bytes);
         out->damaged_reads += counter(&shard->counters.damaged_reads);
@@ -450,7 +480,6 @@ static const struct engine_interface store_interface = {
     .try_get = store_try_get,
     .prefetch = store_prefetch,
     .submit = store_submit,
-    .submit_get = store_submit_get,
     .op_release = store_op_release,
     .durable = store_durable,
     .failed = store_failed,

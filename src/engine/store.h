@@ -17,6 +17,7 @@
 #include "engine/index.h"
 #include "engine/keeper.h"
 #include "engine/log.h"
+#include "engine/read_cache.h"
 #include "engine/relocation.h"
 #include "engine/segment.h"
 
@@ -27,11 +28,12 @@ enum {
     STORE_SETTLING_MAX = 64,        /* background reads per shard */
     STORE_READ_BUFFER_BYTES = 8192, /* the size that is pooled: a record of up to 4 KiB anywhere in its blocks */
     STORE_READ_BUFFERS_KEPT = 256,
+    STORE_READ_BUCKETS = 256, /* of reads under way, by address */
 };
 
 struct store_counters {
-    _Atomic uint64_t disk_reads, disk_read_bytes, damaged_reads, blind_overwrites, settles_begun, settles_ended,
-        settles_skipped;
+    _Atomic uint64_t reads_joined, disk_reads, disk_read_bytes, damaged_reads, blind_overwrites, settles_begun,
+        settles_ended, settles_skipped;
 };
 
 struct store_shard {
@@ -49,13 +51,13 @@ struct store_shard {
     struct segment *adopted; /* at start-up: the segment to go on writing in, its image attached; or NULL */
 
     /* Between the keeper and the shard (keeper.h, relocation.h). */
-    _Atomic(struct ring *) wake_ring;                /* `ring`, once started */
-    _Atomic(struct segment *) offered;               /* the next segment for the log, until that opens it */
-    _Atomic(struct relocation_slice *) slice;        /* index entries to swing */
-    _Atomic uint64_t retire_acked;                   /* the latest retirement it has acknowledged */
-    uint64_t retire_seen, retire_lsn; /* the latest it has seen, and how far its log was then */
-    unsigned generation; /* of reads from disk: the parity of retirements seen */
-    unsigned reading[2]; /* operations that may read from disk, by generation */
+    _Atomic(struct ring *) wake_ring;         /* `ring`, once started */
+    _Atomic(struct segment *) offered;        /* the next segment for the log, until that opens it */
+    _Atomic(struct relocation_slice *) slice; /* index entries to swing */
+    _Atomic uint64_t retire_acked;            /* the latest retirement it has acknowledged */
+    uint64_t retire_seen, retire_lsn;         /* the latest it has seen, and how far its log was then */
+    unsigned generation;                      /* of reads from disk: the parity of retirements seen */
+    unsigned reading[2];                      /* operations that may read from disk, by generation */
 
     /* Operations under way by hash of their key; those behind the first wait for it. */
     struct list busy[STORE_BUSY_BUCKETS];
@@ -65,6 +67,12 @@ struct store_shard {
     struct list settlings; /* background operations under way */
     unsigned settling;
     unsigned reads_in_flight;
+
+    /* Reads under way by address: others who want the same record wait for them. */
+    struct list reads[STORE_READ_BUCKETS];
+    _Atomic(struct read_cache *) cache; /* NULL while it has no memory. The owner's; others read its figures */
+    uint64_t cache_bytes;
+    _Atomic uint64_t cache_target; /* what the keeper lets it use */
 
     void *read_buffers; /* free ones, listed through their first word */
     unsigned read_buffer_count;
@@ -134,6 +142,8 @@ static inline bool record_has_key(const struct record_header *record, struct sli
 void store_result(const struct record_header *record, const struct log *log, const struct engine_request *request,
                   struct engine_result *result);
 
+const struct record_header *store_look(struct store_shard *shard, uint64_t address);
+
 enum engine_answer store_try(struct engine_shard *owner, const struct engine_request *request,
                              struct engine_result *result);
 enum engine_answer store_try_get(struct engine_shard *reader, unsigned owner_id, const struct engine_request *request,
@@ -166,7 +176,6 @@ void store_deletes_durable(void *context, const struct segment *segment, uint32_
 /* ---- store_wait.c ---------------------------------------------------------------------------------------------- */
 
 void store_submit(struct engine_shard *owner, struct engine_op *op);
-void store_submit_get(struct engine_shard *reader, unsigned owner_id, struct engine_op *op);
 void store_op_release(struct engine_op *op);
 /* True when an operation that changes this hash's key is under way on its owner. */
 bool store_busy(const struct store_shard *owner, uint64_t hash);

@@ -27,15 +27,28 @@ void store_result(const struct record_header *record, const struct log *log, con
     result->gate = request->relaxed || record->lsn <= log_durable(log) ? 0 : record->lsn;
 }
 
-/* MUST_WAIT when a cold candidate comes before the answer. */
-static enum engine_answer look_up(struct store_shard *owner, const struct engine_request *request,
+/* The record at `address`, in its segment's image or in the cache; NULL when it is only on disk. Owner's thread, inside
+ * a section. */
+const struct record_header *store_look(struct store_shard *shard, uint64_t address)
+{
+    const struct record_header *record = store_resident(shard->store, address);
+    struct read_cache *cache = atomic_load_explicit(&shard->cache, memory_order_relaxed);
+    if (record != NULL || cache == NULL)
+        return record;
+    const struct segment_table *table = &shard->store->segments;
+    return read_cache_find(cache, segment_get(table, address_segment(address, table->shift))->uid, address);
+}
+
+/* MUST_WAIT when a cold candidate comes before the answer. `own`: on the owner's thread. */
+static enum engine_answer look_up(struct store_shard *owner, bool own, const struct engine_request *request,
                                   struct engine_result *result)
 {
     struct index_cursor cursor;
     struct index_entry entry;
     index_find(owner->index, request->hash, &cursor);
     while (index_next(&cursor, &entry)) {
-        const struct record_header *record = store_resident(owner->store, entry.address);
+        const struct record_header *record =
+            own ? store_look(owner, entry.address) : store_resident(owner->store, entry.address);
         if (record == NULL)
             return ENGINE_MUST_WAIT;
         if (record_has_key(record, request->key) || canary_on(CANARY_RESIDENT_KEY_IGNORED)) {
@@ -52,9 +65,8 @@ enum engine_answer store_try_get(struct engine_shard *reader, unsigned owner_id,
 {
     struct store_shard *owner = store_shard_of(reader)->store->shards[owner_id];
     uint64_t settles = atomic_load_explicit(&owner->settles, memory_order_acquire);
-    enum engine_answer answer = look_up(owner, request, result);
-    if (answer != ENGINE_DONE)
-        return answer;
+    if (look_up(owner, false, request, result) != ENGINE_DONE)
+        return ENGINE_ASK_OWNER;
     atomic_thread_fence(memory_order_acquire);
     if (canary_on(CANARY_FOREIGN_READ_UNGATED))
         result->gate = 0;
@@ -87,8 +99,8 @@ struct survey {
     bool was_put;        /* that record is a put */
     bool unsettled;      /* its entry is */
     struct index_entry entry;
-    bool cold;           /* there are cold candidates */
-    bool compare;        /* another key with the same hash may be live */
+    bool cold;    /* there are cold candidates */
+    bool compare; /* another key with the same hash may be live */
     struct index_cursor at;
 };
 
@@ -100,7 +112,7 @@ static void survey_take(struct store_shard *shard, const struct engine_request *
     struct index_entry entry;
     index_find(shard->index, request->hash, &cursor);
     while (index_next(&cursor, &entry)) {
-        const struct record_header *record = store_resident(shard->store, entry.address);
+        const struct record_header *record = store_look(shard, entry.address);
         if (record == NULL) {
             survey->cold = true;
             survey->compare = true;
@@ -174,7 +186,7 @@ enum kvs_err store_put(struct store_shard *shard, const struct engine_request *r
 static bool entry_has_key(struct store_shard *shard, const struct engine_request *request,
                           const struct store_known *known, const struct index_entry *entry, bool *is_put)
 {
-    const struct record_header *record = store_resident(shard->store, entry->address);
+    const struct record_header *record = store_look(shard, entry->address);
     *is_put = record == NULL || record->kind == RECORD_PUT;
     for (unsigned i = 0; i < known->count; i++) {
         if (known->addresses[i] == entry->address)
@@ -201,7 +213,7 @@ enum kvs_err store_remove(struct store_shard *shard, const struct engine_request
             continue;
         found = 1;
         live = is_put;
-        const struct record_header *record = store_resident(shard->store, entry.address);
+        const struct record_header *record = store_resident(shard->store, entry.address); /* a delete, not durable */
         if (!live)
             store_result(record, &shard->log, request, result);
     }
@@ -277,7 +289,7 @@ enum engine_answer store_try(struct engine_shard *owner, const struct engine_req
     if (shard->busy_count > 0 && store_busy(shard, request->hash) && !canary_on(CANARY_OVERTAKES_BUSY_KEY))
         return ENGINE_MUST_WAIT;
     if (request->action == ENGINE_GET) {
-        enum engine_answer answer = look_up(shard, request, result);
+        enum engine_answer answer = look_up(shard, true, request, result);
         if (canary_on(CANARY_OWNER_READ_UNGATED) && answer == ENGINE_DONE)
             result->gate = 0;
         if (canary_on(CANARY_FULL_DISK_REFUSES_READS) && answer == ENGINE_DONE)

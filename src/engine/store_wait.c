@@ -32,12 +32,13 @@ enum { ACTION_SETTLE = 100 };
 /* What an operation needs while it reads. */
 struct wait {
     struct ring_op io;
-    struct list link; /* in reader->waits */
+    struct list link;      /* in shard->waits */
+    struct list read_link; /* in shard->reads, or among the followers of one that is there */
+    struct list followers; /* those who want the record that is being read */
     struct engine_op *op;
-    struct store_shard *reader; /* whose ring reads */
-    struct store_shard *owner;
-    bool queued; /* the operation is on the owner's queue */
-    bool reading; /* it counts in reader->reading[generation]: segments that it may read from stay */
+    struct store_shard *shard;
+    bool queued;  /* the operation is on the owner's queue */
+    bool reading; /* it counts in shard->reading[generation]: segments that it may read from stay */
     uint8_t generation;
     bool moved; /* the record that is being read has another place by now */
     unsigned tries;
@@ -86,7 +87,7 @@ static void buffer_give(struct store_shard *shard, uint8_t *buffer, size_t bytes
 
 static void wait_drop_buffer(struct wait *wait)
 {
-    buffer_give(wait->reader, wait->buffer, wait->buffer_bytes);
+    buffer_give(wait->shard, wait->buffer, wait->buffer_bytes);
     wait->buffer = NULL;
 }
 
@@ -164,17 +165,17 @@ static void reading_begin(struct wait *wait)
     if (wait->reading)
         return;
     wait->reading = true;
-    wait->generation = (uint8_t)wait->reader->generation;
-    wait->reader->reading[wait->generation]++;
+    wait->generation = (uint8_t)wait->shard->generation;
+    wait->shard->reading[wait->generation]++;
 }
 
 static void reading_end(struct wait *wait)
 {
     if (!wait->reading)
         return;
-    KVS_ASSERT(wait->reader->reading[wait->generation] > 0);
+    KVS_ASSERT(wait->shard->reading[wait->generation] > 0);
     wait->reading = false;
-    wait->reader->reading[wait->generation]--;
+    wait->shard->reading[wait->generation]--;
 }
 
 void store_wait_moved(struct store_shard *owner, uint64_t hash, uint64_t from, uint64_t to)
@@ -244,24 +245,13 @@ static unsigned next_unknown(struct wait *wait)
     return wait->position;
 }
 
-/* A reader on another shard cannot wait for the owner's log, nor be sure of nothing where something was just settled.
- */
-static void ask_owner(struct engine_result *result)
-{
-    *result = (struct engine_result){.error = KVS_ERR_AGAIN};
-}
-
-/* A GET's result from a resident record: gated, if it is not durable yet, or the owner's business. */
+/* A GET's result from a record in RAM: gated, if it is not durable yet. */
 static void give_resident(struct wait *wait, const struct record_header *record)
 {
     struct engine_result *result = &wait->op->result;
-    store_result(record, &wait->owner->log, &wait->op->request, result);
-    if (result->gate == 0)
-        return;
-    if (wait->reader == wait->owner)
-        log_want(&wait->owner->log, result->gate);
-    else
-        ask_owner(result);
+    store_result(record, &wait->shard->log, &wait->op->request, result);
+    if (result->gate != 0)
+        log_want(&wait->shard->log, result->gate);
 }
 
 /*
@@ -273,14 +263,12 @@ static bool snapshot(struct wait *wait)
     const struct engine_request *request = &wait->op->request;
     struct engine_result *result = &wait->op->result;
     bool get = request->action == ENGINE_GET;
-    bool foreign = wait->reader != wait->owner;
-    uint64_t settles = atomic_load_explicit(&wait->owner->settles, memory_order_acquire);
     const struct record_header *answer = NULL;
     struct index_cursor cursor;
     struct index_entry entry;
-    index_find(wait->owner->index, request->hash, &cursor);
+    index_find(wait->shard->index, request->hash, &cursor);
     while (answer == NULL && wait->count < CANDIDATES_MAX && index_next(&cursor, &entry)) {
-        const struct record_header *record = store_resident(wait->owner->store, entry.address);
+        const struct record_header *record = store_look(wait->shard, entry.address);
         bool equal = record != NULL && record_has_key(record, request->key);
         if (get && record != NULL && !equal)
             continue;
@@ -293,22 +281,15 @@ static bool snapshot(struct wait *wait)
         wait->addresses[wait->count] = entry.address;
         wait->classes[wait->count++] = (uint8_t)entry.class;
     }
-    atomic_thread_fence(memory_order_acquire);
     *result = (struct engine_result){.error = KVS_ERR_OK};
     if (!get)
         return next_unknown(wait) == wait->count;
-    if (foreign && answer == NULL && atomic_load_explicit(&wait->owner->settles, memory_order_relaxed) != settles) {
-        ask_owner(result);
-        return true;
-    }
-    /* Now or never: once this has waited for the disk, what its connection asks next may have reached the owner before
-     * it. A record that is durable now stays so. */
     if (answer != NULL)
         give_resident(wait, answer);
-    return result->error == KVS_ERR_AGAIN || wait->count == (answer != NULL ? 1 : 0);
+    return wait->count == (answer != NULL ? 1 : 0);
 }
 
-static struct wait *wait_new(struct store_shard *reader, struct store_shard *owner, struct engine_op *op)
+static struct wait *wait_new(struct store_shard *shard, struct engine_op *op)
 {
     struct wait *wait = malloc(sizeof *wait);
     op->wait = wait;
@@ -317,14 +298,15 @@ static struct wait *wait_new(struct store_shard *reader, struct store_shard *own
         return NULL;
     }
     wait->op = op;
-    wait->reader = reader;
-    wait->owner = owner;
+    wait->shard = shard;
+    list_init(&wait->read_link);
+    list_init(&wait->followers);
     wait->queued = false;
     wait->reading = false;
     wait->moved = false;
     if (op->request.action == ENGINE_GET)
         reading_begin(wait);
-    list_push_back(&reader->waits, &wait->link);
+    list_push_back(&shard->waits, &wait->link);
     wait->tries = 0;
     wait->count = wait->position = 0;
     wait->compared = wait->equal = 0;
@@ -340,7 +322,7 @@ static bool run(struct store_shard *shard, struct engine_op *op)
     op->state = OP_RUNNING;
     if (op->request.action == ENGINE_PUT)
         return execute(shard, op);
-    struct wait *wait = wait_new(shard, shard, op);
+    struct wait *wait = wait_new(shard, op);
     if (wait == NULL)
         return true;
     bool get = op->request.action == ENGINE_GET;
@@ -412,43 +394,51 @@ void store_resume_stalled(struct store_shard *shard)
 
 /* ---- cold reads ------------------------------------------------------------------------------------------------ */
 
-void store_submit_get(struct engine_shard *reader, unsigned owner_id, struct engine_op *op)
-{
-    struct store_shard *shard = store_shard_of(reader);
-    op->shard = reader;
-    op->state = OP_RUNNING;
-    op->result = (struct engine_result){.error = KVS_ERR_OK};
-    list_init(&op->link);
-    struct wait *wait = wait_new(shard, shard->store->shards[owner_id], op);
-    /* One section to the end: the value may lie in another shard's image. */
-    engine_section_begin(reader);
-    if (wait == NULL || snapshot(wait) || advance(wait))
-        complete(shard, op);
-    engine_section_end(reader);
-}
-
 /* All that had to be compared has been: ends a GET, carries out a write. */
 static void wait_finish(struct wait *wait)
 {
     struct engine_op *op = wait->op;
-    struct store_shard *reader = wait->reader;
+    struct store_shard *shard = wait->shard;
     uint64_t hash = op->request.hash;
     if (!wait->queued) {
-        complete(reader, op);
+        complete(shard, op);
         return;
     }
     wait_drop_buffer(wait);
-    if (op->result.error == KVS_ERR_OK && !execute(reader, op))
+    if (op->result.error == KVS_ERR_OK && !execute(shard, op))
         return;
-    leave_queue(reader, op);
-    complete(reader, op);
-    serve_key(reader, hash);
+    leave_queue(shard, op);
+    complete(shard, op);
+    serve_key(shard, hash);
+}
+
+static struct list *reads_of(struct store_shard *shard, uint64_t address)
+{
+    return &shard->reads[address % STORE_READ_BUCKETS];
+}
+
+/* Waits for a read of the same record that is under way, if there is one. */
+static bool join_read(struct wait *wait)
+{
+    uint64_t address = wait->addresses[wait->position];
+    struct list *bucket = reads_of(wait->shard, address);
+    for (struct list *node = bucket->next; node != bucket && wait->whole == 0; node = node->next) {
+        struct wait *other = container_of(node, struct wait, read_link);
+        if (other->addresses[other->position] != address || other->moved)
+            continue;
+        list_push_back(&other->followers, &wait->read_link);
+        store_count(&wait->shard->counters.reads_joined, 1);
+        return true;
+    }
+    return false;
 }
 
 /* Reads the candidate at wait->position. False, with an error for a result, when there is no memory for it. */
 static bool start_read(struct wait *wait)
 {
-    const struct store *store = wait->owner->store;
+    if (join_read(wait))
+        return true;
+    const struct store *store = wait->shard->store;
     uint64_t address = wait->addresses[wait->position];
     const struct segment *segment = segment_get(&store->segments, address_segment(address, store->segments.shift));
     KVS_ASSERT(segment != NULL);
@@ -460,17 +450,18 @@ static bool start_read(struct wait *wait)
         end = store->segments.segment_bytes;
     wait->skip = (uint32_t)(offset - begin);
     wait->buffer_bytes = (size_t)(end - begin);
-    wait->buffer = buffer_take(wait->reader, wait->buffer_bytes);
+    wait->buffer = buffer_take(wait->shard, wait->buffer_bytes);
     if (wait->buffer == NULL) {
         wait->op->result = (struct engine_result){.error = KVS_ERR_NO_MEMORY};
         return false;
     }
     reading_begin(wait);
-    wait->reader->reads_in_flight++;
-    store_count(&wait->reader->counters.disk_reads, 1);
-    store_count(&wait->reader->counters.disk_read_bytes, (int64_t)wait->buffer_bytes);
+    list_push_back(reads_of(wait->shard, address), &wait->read_link);
+    wait->shard->reads_in_flight++;
+    store_count(&wait->shard->counters.disk_reads, 1);
+    store_count(&wait->shard->counters.disk_read_bytes, (int64_t)wait->buffer_bytes);
     ring_op_init(&wait->io, read_done);
-    ring_file_read(wait->reader->ring, &wait->io, segment->fd, wait->buffer, wait->buffer_bytes, begin);
+    ring_file_read(wait->shard->ring, &wait->io, segment->fd, wait->buffer, wait->buffer_bytes, begin);
     return true;
 }
 
@@ -483,13 +474,13 @@ static void read_again(struct wait *wait)
 
 static void report_damage(struct wait *wait)
 {
-    const struct store *store = wait->owner->store;
+    const struct store *store = wait->shard->store;
     uint64_t address = wait->addresses[wait->position];
-    store_count(&wait->reader->counters.damaged_reads, 1);
-    snprintf(wait->reader->damage, sizeof wait->reader->damage, "segment %06u, offset %u: %s",
+    store_count(&wait->shard->counters.damaged_reads, 1);
+    snprintf(wait->shard->damage, sizeof wait->shard->damage, "segment %06u, offset %u: %s",
              address_segment(address, store->segments.shift), address_offset(address, store->segments.shift),
              wait->io.error != KVS_ERR_OK ? ring_op_text(&wait->io) : "the record's checksum or length is wrong");
-    diag_error("damaged record: %s", wait->reader->damage);
+    diag_error("damaged record: %s", wait->shard->damage);
     wait->op->result = (struct engine_result){.error = wait->io.error != KVS_ERR_OK ? KVS_ERR_IO : KVS_ERR_CORRUPT};
 }
 
@@ -501,7 +492,7 @@ static bool accept_record(struct wait *wait, const struct record_header *record)
     wait->compared |= 1ull << position;
     if (record_has_key(record, op->request.key) || canary_on(CANARY_COLD_KEY_IGNORED)) {
         if (op->request.action == ENGINE_GET) {
-            store_result(record, &wait->owner->log, &op->request, &op->result);
+            store_result(record, &wait->shard->log, &op->request, &op->result);
             return true;
         }
         wait->equal |= 1ull << position;
@@ -509,51 +500,13 @@ static bool accept_record(struct wait *wait, const struct record_header *record)
     return next_unknown(wait) == wait->count;
 }
 
-static void read_done(struct ring_op *io)
+/* What was read is the record at wait->addresses[wait->position], whole and undamaged. */
+static void take_record(struct wait *wait, const struct record_header *record)
 {
-    struct wait *wait = container_of(io, struct wait, io);
-    const struct store *store = wait->owner->store;
-    uint64_t address = wait->addresses[wait->position];
-    const struct segment *segment = segment_get(&store->segments, address_segment(address, store->segments.shift));
-    wait->reader->reads_in_flight--;
-    if (wait->queued)
-        reading_end(wait);
-    if (wait->moved) {
-        wait->moved = false;
-        wait->whole = 0;
-        read_again(wait);
-        return;
-    }
-    const struct record_header *record = (const struct record_header *)(const void *)(wait->buffer + wait->skip);
-    uint64_t room = io->bytes > wait->skip ? io->bytes - wait->skip : 0;
-
-    if (io->error == KVS_ERR_OK && room >= sizeof *record && wait->whole == 0) {
-        uint64_t whole = record_bytes(record->key_bytes, record->value_bytes);
-        if (whole > room && whole <= record_bytes(KVS_KEY_BYTES_MAX, KVS_VALUE_BYTES_MAX) &&
-            whole <= log_record_bytes_max(&store->segments)) {
-            /* Of the largest class: now its size is known. */
-            wait->whole = whole;
-            read_again(wait);
-            return;
-        }
-    }
-    bool unchecked = canary_on(CANARY_COLD_CHECKSUM_IGNORED) && room >= sizeof *record;
-    if (io->error != KVS_ERR_OK ||
-        (record_check(record, room, segment->seed, address_offset(address, store->segments.shift)) != RECORD_VALID &&
-         !unchecked)) {
-        if (wait->tries++ > 0) {
-            report_damage(wait);
-            wait_finish(wait);
-            return;
-        }
-        wait->whole = 0;
-        read_again(wait);
-        return;
-    }
     wait->tries = 0;
     wait->whole = 0;
-    struct store_shard *reader = wait->reader; /* `wait` may be gone before the section ends */
-    engine_section_begin(&reader->base);
+    struct store_shard *shard = wait->shard; /* `wait` may be gone before the section ends */
+    engine_section_begin(&shard->base);
     bool known = accept_record(wait, record);
     if (!known) {
         wait_drop_buffer(wait);
@@ -561,7 +514,103 @@ static void read_done(struct ring_op *io)
     }
     if (known)
         wait_finish(wait);
-    engine_section_end(&reader->base);
+    engine_section_end(&shard->base);
+}
+
+/* Each of those who waited for the same record gets a copy: its operation may keep it longer. */
+static void serve_followers(struct list *followers, const struct wait *leader)
+{
+    for (struct list *node = followers->next; node != followers; node = node->next) {
+        struct wait *wait = container_of(node, struct wait, read_link);
+        wait->buffer_bytes = leader->buffer_bytes;
+        wait->skip = leader->skip;
+        wait->buffer = buffer_take(wait->shard, wait->buffer_bytes);
+        if (wait->buffer != NULL)
+            memcpy(wait->buffer, leader->buffer, wait->buffer_bytes);
+    }
+}
+
+static void release_followers(struct list *followers, bool served)
+{
+    for (struct list *node; (node = list_pop_front(followers)) != NULL;) {
+        struct wait *wait = container_of(node, struct wait, read_link);
+        if (served && wait->buffer != NULL)
+            take_record(wait, (const struct record_header *)(const void *)(wait->buffer + wait->skip));
+        else
+            read_again(wait);
+    }
+}
+
+static void remember(struct store_shard *shard, const struct segment *segment, uint64_t address,
+                     const struct record_header *record)
+{
+    struct read_cache *cache = atomic_load_explicit(&shard->cache, memory_order_relaxed);
+    if (cache != NULL)
+        read_cache_add(cache, segment->uid, address, record);
+}
+
+/* Whether the read has given a whole, undamaged record. If not, something else was begun, or the operation has ended.
+ */
+static bool read_was_good(struct wait *wait, const struct segment *segment, const struct record_header *record)
+{
+    const struct ring_op *io = &wait->io;
+    const struct store *store = wait->shard->store;
+    uint64_t room = io->bytes > wait->skip ? io->bytes - wait->skip : 0;
+    if (io->error == KVS_ERR_OK && room >= sizeof *record && wait->whole == 0) {
+        uint64_t whole = record_bytes(record->key_bytes, record->value_bytes);
+        if (whole > room && whole <= record_bytes(KVS_KEY_BYTES_MAX, KVS_VALUE_BYTES_MAX) &&
+            whole <= log_record_bytes_max(&store->segments)) {
+            /* Of the largest class: now its size is known. */
+            wait->whole = whole;
+            read_again(wait);
+            return false;
+        }
+    }
+    bool unchecked = canary_on(CANARY_COLD_CHECKSUM_IGNORED) && room >= sizeof *record;
+    uint32_t offset = address_offset(wait->addresses[wait->position], store->segments.shift);
+    if (io->error == KVS_ERR_OK && (record_check(record, room, segment->seed, offset) == RECORD_VALID || unchecked))
+        return true;
+    if (wait->tries++ > 0) {
+        report_damage(wait);
+        wait_finish(wait);
+        return false;
+    }
+    wait->whole = 0;
+    read_again(wait);
+    return false;
+}
+
+static void read_done(struct ring_op *io)
+{
+    struct wait *wait = container_of(io, struct wait, io);
+    struct store_shard *shard = wait->shard;
+    uint64_t address = wait->addresses[wait->position];
+    const struct segment_table *table = &shard->store->segments;
+    const struct segment *segment = segment_get(table, address_segment(address, table->shift));
+    struct list followers;
+    list_init(&followers);
+    for (struct list *node; (node = list_pop_front(&wait->followers)) != NULL;)
+        list_push_back(&followers, node);
+    list_remove(&wait->read_link);
+    shard->reads_in_flight--;
+    if (wait->queued)
+        reading_end(wait);
+    const struct record_header *record = (const struct record_header *)(const void *)(wait->buffer + wait->skip);
+    bool good = false;
+    if (wait->moved) {
+        wait->moved = false;
+        wait->whole = 0;
+        read_again(wait);
+    } else {
+        good = read_was_good(wait, segment, record);
+    }
+    if (good) {
+        serve_followers(&followers, wait);
+        if (wait->op->request.action == ENGINE_GET)
+            remember(shard, segment, address, record);
+        take_record(wait, record);
+    }
+    release_followers(&followers, good);
 }
 
 /*
@@ -572,7 +621,7 @@ static bool advance(struct wait *wait)
 {
     bool get = wait->op->request.action == ENGINE_GET;
     while (next_unknown(wait) < wait->count) {
-        const struct record_header *record = store_resident(wait->owner->store, wait->addresses[wait->position]);
+        const struct record_header *record = store_look(wait->shard, wait->addresses[wait->position]);
         if (record == NULL)
             return !start_read(wait);
         bool answers = get && record_has_key(record, wait->op->request.key);

@@ -5,14 +5,13 @@
  *                                   └ must wait ─ op ─ engine_submit ────► slot, gated
  *   key of another       GET, nothing under way to that shard:
  *                          engine_try_get ─ done ────────────────────────► reply
- *                                         ├ on disk ─ op ─ submit_get ───► slot
- *                                         └ not durable ─┐
- *                        anything else ── op ── mailbox ─┴► owner: try or submit, wait for the gate ─► mailbox ─► slot
+ *                                         └ on disk, or not durable ─┐
+ *                        anything else ── op ── mailbox ─────────────┴► owner: try or submit, wait for the gate
+ *                                                                       ─► mailbox ─► slot
  *
  * Order on a connection. What is sent to one shard arrives in order, and its results take effect in order; while
  * anything is under way to a shard, reads do not overtake it through engine_try_get. What an answer from another shard
- * shows is durable, so its gate at home is 0. A read that waits for the disk here has taken its snapshot before it
- * does; where only the owner can answer, that shows before engine_submit_get returns, so it too keeps its place.
+ * shows is durable, so its gate at home is 0.
  *
  * Failures. No op or no memory for one: an error that says so. A failed owner: errors instead of gates
  * (dispatch_release). A connection that has gone: net releases the slot when it is filled, and the op goes back to its
@@ -26,7 +25,6 @@
 #include "node/gather.h"
 
 static void on_local_done(struct engine_op *engine_op);
-static void on_disk_done(struct engine_op *engine_op);
 static void on_owner_done(struct engine_op *engine_op);
 
 struct engine_request dispatch_request(const struct shard *shard, const struct client *client,
@@ -50,15 +48,7 @@ enum route dispatch_try(struct shard *shard, const struct client *client, const 
     bool behind = client->under_way[owner] != 0 && !canary_on(CANARY_READ_OVERTAKES_WRITE);
     if (request->action != ENGINE_GET || behind)
         return ROUTE_OWNER;
-    switch (engine_try_get(shard->engine, owner, request, result)) {
-    case ENGINE_DONE:
-        return ROUTE_DONE;
-    case ENGINE_MUST_WAIT:
-        return ROUTE_DISK;
-    case ENGINE_ASK_OWNER:
-        break;
-    }
-    return ROUTE_OWNER;
+    return engine_try_get(shard->engine, owner, request, result) == ENGINE_DONE ? ROUTE_DONE : ROUTE_OWNER;
 }
 
 void dispatch_ahead(void *context, const struct slice *keys, unsigned count)
@@ -145,10 +135,6 @@ void dispatch_op(struct shard *shard, struct op *op, enum route route)
         op->engine.done = on_local_done;
         engine_submit(shard->engine, &op->engine);
         return;
-    case ROUTE_DISK:
-        op->engine.done = on_disk_done;
-        engine_submit_get(shard->engine, op->owner, &op->engine);
-        return;
     case ROUTE_OWNER:
         send_to_owner(shard, op);
         return;
@@ -183,21 +169,6 @@ static void on_local_done(struct engine_op *engine_op)
     struct op *op = container_of(engine_op, struct op, engine);
     struct shard *shard = op->home;
     take_result(shard, op);
-    engine_op_release(engine_op);
-    complete(shard, op);
-}
-
-static void on_disk_done(struct engine_op *engine_op)
-{
-    struct op *op = container_of(engine_op, struct op, engine);
-    struct shard *shard = op->home;
-    if (engine_op->result.error == KVS_ERR_AGAIN) {
-        engine_op_release(engine_op);
-        send_to_owner(shard, op);
-        return;
-    }
-    take_result(shard, op);
-    KVS_ASSERT(op->gate == 0); /* another shard's LSN means nothing here */
     engine_op_release(engine_op);
     complete(shard, op);
 }

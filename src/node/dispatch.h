@@ -12,7 +12,6 @@
 enum route {
     ROUTE_DONE,  /* the result is there */
     ROUTE_LOCAL, /* engine_submit here */
-    ROUTE_DISK,  /* engine_submit_get here */
     ROUTE_OWNER, /* by message to the owner */
 };
 

@@ -82,13 +82,15 @@ static void write_memory(const struct node *node, const struct totals *totals, c
 {
     char used_text[16], max_text[16];
     uint64_t heap = machine_heap_bytes();
-    uint64_t used = heap + engine->index_bytes + engine->image_bytes;
+    uint64_t used = heap + engine->index_bytes + engine->image_bytes + engine->cache_bytes;
     human(used_text, used);
     human(max_text, node->config.memory_bytes);
     text_printf(out, "# Memory\r\nused_memory:%llu\r\nused_memory_human:%s\r\nused_memory_peak_rss:%llu\r\n", ull(used),
                 used_text, ull(machine_peak_resident_bytes()));
-    text_printf(out, "used_memory_heap:%llu\r\nused_memory_index:%llu\r\nused_memory_images:%llu\r\n", ull(heap),
-                ull(engine->index_bytes), ull(engine->image_bytes));
+    text_printf(out,
+                "used_memory_heap:%llu\r\nused_memory_index:%llu\r\nused_memory_images:%llu\r\n"
+                "used_memory_cache:%llu\r\n",
+                ull(heap), ull(engine->index_bytes), ull(engine->image_bytes), ull(engine->cache_bytes));
     text_printf(out, "used_memory_connections:%llu\r\nused_memory_requests:%llu\r\n", ull(totals->net.memory_bytes),
                 ull(atomic_load_explicit(&node->budget.used_bytes, memory_order_relaxed)));
     text_printf(out, "maxmemory:%llu\r\nmaxmemory_human:%s\r\nmaxmemory_policy:noeviction\r\n",
@@ -165,9 +167,12 @@ static void write_stats(const struct node *node, const struct totals *totals, co
                 ull(engine->bytes_written / batches), (double)engine->commit_ns / (double)batches / 1000.0);
     text_printf(out,
                 "disk_reads:%llu\r\ndisk_read_bytes:%llu\r\nindex_splits:%llu\r\nblind_overwrites:%llu\r\n"
-                "settling:%llu\r\nsettles_skipped:%llu\r\n",
+                "settling:%llu\r\nsettles_skipped:%llu\r\n"
+                "cache_records:%llu\r\ncache_hits:%llu\r\ncache_misses:%llu\r\nreads_joined:%llu\r\n",
                 ull(engine->disk_reads), ull(engine->disk_read_bytes), ull(engine->index_splits),
-                ull(engine->blind_overwrites), ull(engine->settling), ull(engine->settles_skipped));
+                ull(engine->blind_overwrites), ull(engine->settling), ull(engine->settles_skipped),
+                ull(engine->cache_records), ull(engine->cache_hits), ull(engine->cache_misses),
+                ull(engine->reads_joined));
 }
 
 static void write_cpu(struct text *out)

@@ -268,7 +268,7 @@ static void slow_read_done(struct engine_op *op)
     read->done = true;
 }
 
-/* Reads of the survivors that take long, by their owner and by the other shard in turn. */
+/* Reads of the survivors that take long. */
 static unsigned begin_slow_reads(struct store_fixture *fixture, struct slow_read *reads)
 {
     unsigned count = 0;
@@ -284,10 +284,7 @@ static unsigned begin_slow_reads(struct store_fixture *fixture, struct slow_read
         read->segment = segments_of_key(fixture, i);
         read->uid = segments_at(fixture, read->segment)->uid;
         unsigned owner = store_owner(fixture, &read->op.request);
-        if (count % 3 == 0)
-            engine_submit(fixture->nodes[owner].shard, &read->op);
-        else
-            engine_submit_get(fixture->nodes[count % 2].shard, owner, &read->op);
+        engine_submit(fixture->nodes[owner].shard, &read->op);
         assert_false(read->done);
         count++;
     }

@@ -214,14 +214,6 @@ static void owner_done(struct engine_op *op)
     answered(operation);
 }
 
-static void reader_done(struct engine_op *op)
-{
-    struct operation *operation = container_of(op, struct operation, op);
-    check_foreign_get(operation);
-    engine_op_release(op);
-    operation_free(operation);
-}
-
 static void open_gates(void)
 {
     for (struct list *node = gated.next, *next; node != &gated; node = next) {
@@ -281,16 +273,15 @@ static void give_to_reader(struct operation *operation, unsigned owner, unsigned
 {
     struct engine_op *op = &operation->op;
     struct engine_shard *shard = fixture.nodes[reader].shard;
-    op->done = reader_done;
     engine_section_begin(shard);
     enum engine_answer answer = engine_try_get(shard, owner, &op->request, &op->result);
     if (answer == ENGINE_DONE)
         check_foreign_get(operation);
     engine_section_end(shard);
-    if (answer == ENGINE_MUST_WAIT)
-        engine_submit_get(shard, owner, op);
-    else
+    if (answer == ENGINE_DONE)
         operation_free(operation);
+    else
+        give_to_owner(operation, owner);
 }
 
 static void give_one(void)
