@@ -209,7 +209,7 @@ struct engine_stats {
     uint64_t index_splits;
     uint64_t blind_overwrites;
     uint64_t settling;        /* blind overwrites whose old record is being looked for: keys may count them twice */
-    uint64_t settles_skipped; /* those that are not looked for, as too many were: keys counts them as overwrites until
+    uint64_t settles_skipped; /* those that are not looked for, for lack of memory: keys counts them as overwrites until
                                  they are written again, removed or recovered */
     uint64_t failed_shards;
     uint64_t background_failed; /* 1: see engine_background_failure_text */

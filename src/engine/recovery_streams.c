@@ -80,7 +80,9 @@ static enum kvs_err refuse_gap(struct recovery *recovery, const struct run *run,
 /* The runs of one stream of the last boot, in order of LSN. */
 static enum kvs_err check_stream(struct recovery *recovery, const struct run *runs, size_t count)
 {
-    uint64_t high = recovery->store->base.superblock.lsn_base - 1;
+    /* A superblock copy that serves because the other one is damaged may not know where the last boot began. */
+    const struct superblock *superblock = &recovery->store->base.superblock;
+    uint64_t high = (runs[0].epoch == superblock->epoch ? superblock->lsn_base : runs[0].first_lsn) - 1;
     bool begun = false;
     uint64_t durable_lsn = 0;
     for (size_t i = 0; i < count; i++) {
@@ -102,6 +104,9 @@ enum kvs_err recovery_check_streams(struct recovery *recovery)
 {
     if (recovery->run_count > 0)
         qsort(recovery->runs, recovery->run_count, sizeof *recovery->runs, by_stream);
+    uint64_t last_epoch = recovery->store->base.superblock.epoch;
+    if (recovery->epoch_max > last_epoch)
+        last_epoch = recovery->epoch_max;
     size_t end;
     for (size_t i = 0; i < recovery->run_count; i = end) {
         const struct run *run = &recovery->runs[i];
@@ -109,7 +114,7 @@ enum kvs_err recovery_check_streams(struct recovery *recovery)
             if (run[end - i].epoch != run->epoch || run[end - i].stream != run->stream)
                 break;
         }
-        if (run->epoch != recovery->store->base.superblock.epoch)
+        if (run->epoch != last_epoch)
             continue;
         enum kvs_err err = check_stream(recovery, run, end - i);
         if (err != KVS_ERR_OK)

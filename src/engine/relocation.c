@@ -354,6 +354,7 @@ void relocation_retire(struct engine_background *background, struct segment *seg
     KVS_ASSERT(segment_state(segment) == SEGMENT_SEALED && list_empty(&segment->keeper_link));
     KVS_ASSERT(atomic_load(&segment->dead_puts) == segment->puts);
     segment_set_state(segment, SEGMENT_RETIRED);
+    image_detach(&keeper->images, segment); /* others need the memory, however long the rest takes */
     keeper->sealed_count--;
     list_push_back(&keeper->retiring, &segment->keeper_link);
 }
@@ -370,7 +371,6 @@ size_t relocation_retiring(struct engine_background *background)
 static void retirement_begin(struct keeper *keeper, struct segment *segment)
 {
     struct store *store = keeper->store;
-    image_detach(&keeper->images, segment);
     uint64_t serial = atomic_fetch_add(&store->retire_serial, 1) + 1;
     keeper->retirement = (struct retirement){.segment = segment, .serial = serial};
     for (unsigned i = 0; i < store->shard_count; i++)
@@ -421,7 +421,9 @@ static void acknowledge(struct store_shard *shard)
 {
     uint64_t serial = atomic_load_explicit(&shard->store->retire_serial, memory_order_acquire);
     uint64_t acked = atomic_load_explicit(&shard->retire_acked, memory_order_relaxed);
-    if (serial == acked)
+    /* A shard that stops leaves retirements to the next start: the background, which does not wait for them, may be
+     * gone and must not be woken. */
+    if (serial == acked || shard->stopping)
         return;
     if (shard->retire_seen != serial) {
         shard->retire_seen = serial;

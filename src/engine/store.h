@@ -25,7 +25,7 @@ struct store;
 
 enum {
     STORE_BUSY_BUCKETS = 1024,
-    STORE_SETTLING_MAX = 64,        /* background reads per shard */
+    STORE_SETTLING_MAX = 256,       /* blind overwrites of a shard that are being settled; more of them wait */
     STORE_READ_BUFFER_BYTES = 8192, /* the size that is pooled: a record of up to 4 KiB anywhere in its blocks */
     STORE_READ_BUFFERS_KEPT = 256,
     STORE_READ_BUCKETS = 256, /* of reads under way, by address */

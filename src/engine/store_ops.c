@@ -4,7 +4,8 @@
  * A look-up walks the index candidates, newest first, and compares the key in each resident record. A candidate whose
  * record is only on disk (cold) cannot be compared here:
  *   GET      has to wait for a disk read, unless a newer resident record has the key;
- *   PUT      does not wait: it goes in front of the cold candidates as an unsettled entry;
+ *   PUT      does not wait: it goes in front of the cold candidates as an unsettled entry, as long as not too many of
+ *            them are being settled;
  *   REMOVE   has to know, because its reply says whether the key was there.
  *
  * The record flag COMPARE tells recovery that this writer could not exclude another live key with the very same 64-bit
@@ -149,6 +150,10 @@ enum kvs_err store_put(struct store_shard *shard, const struct engine_request *r
     survey_take(shard, request, &survey);
     bool replace = survey.resident_found && !survey.behind_cold;
     bool blind = !replace && survey.cold;
+    /* What stays unsettled holds a dead record for a live one, and its space: so they are settled at the disk's pace.
+     */
+    if (blind && shard->settling >= STORE_SETTLING_MAX && !shard->stopping && !canary_on(CANARY_SETTLES_UNBOUNDED))
+        return KVS_ERR_AGAIN;
 
     /* The entry must not be seen before its record is there. If the index has no room the record is taken back, for one
      * in the log that the index does not show would come back after a restart. */
@@ -278,6 +283,8 @@ static enum engine_answer try_remove(struct store_shard *shard, const struct eng
 
 enum kvs_err store_no_room(const struct store_shard *shard)
 {
+    if (shard->settling >= STORE_SETTLING_MAX)
+        return KVS_ERR_AGAIN; /* it may not be room that was lacking */
     bool promised = atomic_load_explicit(&shard->store->space_promised, memory_order_relaxed);
     return store_maker_error(shard) == KVS_ERR_OK || promised ? KVS_ERR_AGAIN : KVS_ERR_NO_SPACE;
 }

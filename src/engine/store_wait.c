@@ -654,13 +654,11 @@ void store_settle_later(struct store_shard *shard, struct slice key, uint64_t ha
      * recovered. */
     if (shard->stopping)
         return;
-    if (shard->settling >= STORE_SETTLING_MAX) {
+    struct settling *settling = malloc(sizeof *settling + key.size);
+    if (settling == NULL) {
         store_count(&shard->counters.settles_skipped, 1);
         return;
     }
-    struct settling *settling = malloc(sizeof *settling + key.size);
-    if (settling == NULL)
-        return;
     memset(&settling->op, 0, sizeof settling->op);
     if (key.size > 0)
         memcpy(settling->key, key.data, key.size);

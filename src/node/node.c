@@ -1,14 +1,14 @@
 /*
  * node.c - the life of a node.
  *
- *   phase of the node     state every shard reaches      next
+ *   phase of the node     state every thread reaches     next
  *   PREPARE               READY: can acknowledge writes  listen
  *   SERVE                 SERVING                        until node_stop
  *   DRAIN, or ABORT       DRAINED: no connection left    (shards still answer each other)
  *   STOP                  STOPPED: all is durable
  *   EXIT                  its loop ends
  *
- * Only node_supervise moves the phase, when every shard has come far enough. Failures while starting lead the same way
+ * Only node_supervise moves the phase, when every thread has come far enough. Failures while starting lead the same way
  * down; the message stays. Connections that do not end within NODE_DRAIN_NS are dropped.
  */
 #include "node/node.h"

@@ -10,6 +10,16 @@
  *   node_stop, node_supervise… until NODE_STOPPED      supervisor; node_thread_turn returns false to each thread
  *   node_thread_close                                  each thread
  *   node_destroy                                       supervisor, after the threads have ended
+ *
+ * All threads go through the same phases; node_supervise begins the next when every one has come far enough:
+ *
+ *   prepare   each shard waits for a segment to write in, which the background makes, and for its first batch
+ *   serve     shards take connections
+ *   drain     connections end (abort: are dropped), shards go on answering each other. The background has none: it is
+ *             drained from the beginning, and goes on supplying segments
+ *   stop      shards make everything durable. Compaction ends what it is in the middle of and begins nothing more, then
+ *             the engine's background work ends; shards that are done go on turning for its sake
+ *   exit      every thread has stopped: their loops end
  */
 #ifndef KVS_NODE_NODE_H
 #define KVS_NODE_NODE_H

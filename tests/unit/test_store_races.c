@@ -191,30 +191,17 @@ static void fill_to_the_brim(struct store_fixture *fixture, unsigned *next)
 
 /* ---- what a blind overwrite leaves ----------------------------------------------------------------------------- */
 
-static void name_decoy(char key[32], unsigned i)
-{
-    snprintf(key, 32, "#%x:decoy", (i + 1) << 12 | (10 + i % 16));
-}
-
-static void put_decoys(struct store_fixture *fixture)
-{
-    for (unsigned i = 0; i < STORE_SETTLING_MAX; i++) {
-        char key[32];
-        name_decoy(key, i);
-        put_now(fixture, key, 0);
-    }
-}
-
-/* Overwrites a key whose record is on disk only, at a moment when everybody who could settle that is busy with others:
- * the older record stays behind the new one. */
+/* Overwrites a key whose record is on disk only, while the read that would settle that fails: the older record stays
+ * behind the new one. */
 static uint32_t overwrite_unsettled(struct store_fixture *fixture, const char *key)
 {
     const struct store_shard *shard = shard_zero(fixture);
-    put_decoys(fixture);
-    assert_int_equal(shard->settling, STORE_SETTLING_MAX);
+    sim_fail(RING_KIND_READ, 1, EIO);
+    sim_fail(RING_KIND_READ, 2, EIO);
     uint32_t segment = put_into(fixture, key);
     engine_turn(fixture->nodes[0].shard);
     store_quiet();
+    sim_fail_none();
     assert_int_equal(shard->settling, 0);
     return segment;
 }
@@ -335,7 +322,6 @@ static void test_store__remove_takes_the_newest_record_that_leaves_ram_while_it_
     unsigned next = 0;
     store_boot(&fixture, &options);
     store_quiet();
-    put_decoys(&fixture);
     fill_until_cold(&fixture, &next, put_into(&fixture, KEY));
     uint32_t segment = overwrite_unsettled(&fixture, KEY);
     assert_int_equal(candidates(&fixture, KEY), 2);
@@ -370,7 +356,6 @@ static void test_store__settling_finds_a_record_that_leaves_ram_while_it_reads(v
     unsigned next = 0;
     store_boot(&fixture, &options);
     store_quiet();
-    put_decoys(&fixture);
     put_behind_cold_other(&fixture, &next);
     uint32_t unsettled = overwrite_unsettled(&fixture, OTHER);
     while (shard_zero(&fixture)->log.open->number == unsettled)
@@ -561,6 +546,60 @@ static void test_store__foreign_reader_is_not_told_of_a_delete_that_is_not_durab
     sim_destroy();
 }
 
+/* ---- overwrites that wait -------------------------------------------------------------------------------------- */
+
+/* Each overwrite of a cold key leaves a dead record that counts as live until a read has settled it. When as many are
+ * being settled as may be, the next one waits for one of them, though the log has room. */
+static void test_store__overwrites_of_cold_keys_wait_when_too_many_are_being_settled(void **state)
+{
+    (void)state;
+    sim_create(10);
+    struct store_fixture fixture;
+    struct engine_options options = scarce_memory(1);
+    unsigned next = 0;
+    store_boot(&fixture, &options);
+    store_quiet();
+    enum { COLD = STORE_SETTLING_MAX + 8 };
+    char key[32];
+    uint32_t last = 0;
+    for (unsigned i = 0; i < COLD; i++) {
+        snprintf(key, sizeof key, "cold:%u", i);
+        last = put_into(&fixture, key);
+        if (i % 64 == 0) {
+            engine_turn(fixture.nodes[0].shard);
+            store_quiet();
+        }
+    }
+    fill_until_cold(&fixture, &next, last);
+    const struct store_shard *shard = shard_zero(&fixture);
+    static struct store_waiting puts[COLD];
+    unsigned waiting = 0;
+    for (unsigned i = 0; i < COLD; i++) {
+        snprintf(key, sizeof key, "cold:%u", i);
+        struct engine_request request = store_request(&fixture, ENGINE_PUT, slice_text(strdup(key)), slice_text("new"));
+        store_begin(&fixture, &puts[i], &request);
+        assert_true(shard->settling <= STORE_SETTLING_MAX);
+        waiting += !puts[i].done;
+    }
+    assert_true(waiting > 0);
+    assert_int_equal(shard->settling, STORE_SETTLING_MAX);
+    for (unsigned i = 0; i < COLD; i++) {
+        store_finish(&puts[i]);
+        assert_int_equal(puts[i].op.result.error, KVS_ERR_OK);
+        free((void *)(uintptr_t)puts[i].op.request.key.data);
+        free(puts[i].value);
+    }
+    store_quiet();
+    assert_int_equal(shard->settling, 0);
+    for (unsigned i = 0; i < COLD; i++) {
+        snprintf(key, sizeof key, "cold:%u", i);
+        store_expect(&fixture, key, "new");
+        assert_int_equal(candidates(&fixture, key), 1);
+    }
+    store_stop(&fixture);
+    sim_destroy();
+}
+
 /* ---- room that only a reader holds back ------------------------------------------------------------------------ */
 
 static void test_store__write_that_waits_for_room_goes_on_when_the_last_reader_has_gone(void **state)
@@ -603,6 +642,7 @@ int main(void)
         cmocka_unit_test(test_store__foreign_reader_finds_a_key_that_leaves_ram_while_it_looks),
         cmocka_unit_test(test_store__foreign_reader_is_not_told_that_a_key_in_the_middle_of_settling_is_absent),
         cmocka_unit_test(test_store__foreign_reader_is_not_told_of_a_delete_that_is_not_durable),
+        cmocka_unit_test(test_store__overwrites_of_cold_keys_wait_when_too_many_are_being_settled),
         cmocka_unit_test(test_store__write_that_waits_for_room_goes_on_when_the_last_reader_has_gone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
