@@ -20,7 +20,7 @@ MAY_INCLUDE = {
     "src/net": {"base", "ring", "proto"},
     "src/client": {"base", "ring", "proto"},
     "src/node": {"base", "ring", "proto", "engine", "compaction", "net", "client"},
-    "tools": {"base", "ring", "proto", "client"},
+    "tools": {"base", "ring", "proto", "engine", "client"},
 }
 
 LINES_MAX = 800

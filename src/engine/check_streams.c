@@ -1,0 +1,218 @@
+/*
+ * check_streams.c - all segments together, by the rules of recovery_streams.c, but to the end: is anything missing of
+ * what the last boot has written, and is the manifest as new as the batches say?
+ *
+ * A gap whose cause has been reported, damage in a segment of the stream or a segment that is missing, is not reported
+ * again.
+ */
+#include "engine/check_internal.h"
+
+#include "base/assert.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+/* ---- runs ------------------------------------------------------------------------------------------------------ */
+
+static void add_run(struct check *check, const struct batch_header *batch)
+{
+    uint64_t last_lsn = batch->first_lsn + batch->record_count - 1;
+    struct run *last = check->run_count == 0 ? NULL : &check->runs[check->run_count - 1].run;
+    if (last != NULL && last->segment == check->current->found.number && last->epoch == batch->epoch &&
+        last->stream == batch->stream && last->last_lsn + 1 == batch->first_lsn) {
+        last->last_lsn = last_lsn;
+        if (batch->durable_lsn > last->durable_lsn)
+            last->durable_lsn = batch->durable_lsn;
+        return;
+    }
+    enum kvs_err err =
+        recovery_grow((void **)&check->runs, check->run_count, &check->run_capacity, sizeof *check->runs);
+    if (err != KVS_ERR_OK) {
+        check->err = err;
+        return;
+    }
+    check->runs[check->run_count++] = (struct check_run){.run = {.epoch = batch->epoch,
+                                                                 .stream = batch->stream,
+                                                                 .segment = check->current->found.number,
+                                                                 .first_lsn = batch->first_lsn,
+                                                                 .last_lsn = last_lsn,
+                                                                 .durable_lsn = batch->durable_lsn,
+                                                                 .boot = (batch->flags & BATCH_BOOT) != 0,
+                                                                 .sealed = check->current->out.role == CHECK_SEALED},
+                                                         .rescued = check->rescuing};
+}
+
+void check_add_batch(struct check *check, const struct batch_header *batch)
+{
+    /* A start does not read files that are listed as free. (What an unlisted or rescued batch says is no part of its
+     * judgement either, but it refuses the store in any case then.) */
+    if (check->current->out.role == CHECK_FREE) {
+        if (!check->manifest_outrun || (int32_t)(batch->manifest - check->manifest_unseen) > 0)
+            check->manifest_unseen = batch->manifest;
+        check->manifest_outrun = true;
+        return;
+    }
+    if (!check->manifest_claimed || (int32_t)(batch->manifest - check->manifest_max) > 0)
+        check->manifest_max = batch->manifest;
+    check->manifest_claimed = true;
+    if (batch->epoch > check->epoch_max && check->current->out.role != CHECK_UNLISTED)
+        check->epoch_max = batch->epoch;
+    if ((batch->flags & BATCH_RELOCATED) == 0)
+        add_run(check, batch);
+}
+
+static int by_stream(const void *a, const void *b)
+{
+    const struct run *x = &((const struct check_run *)a)->run;
+    const struct run *y = &((const struct check_run *)b)->run;
+    if (x->epoch != y->epoch)
+        return x->epoch < y->epoch ? -1 : 1;
+    if (x->stream != y->stream)
+        return x->stream < y->stream ? -1 : 1;
+    if (x->first_lsn != y->first_lsn)
+        return x->first_lsn < y->first_lsn ? -1 : 1;
+    return (x->last_lsn > y->last_lsn) - (x->last_lsn < y->last_lsn);
+}
+
+/* ---- gaps ------------------------------------------------------------------------------------------------------ */
+
+/* Damage that was reported, and may be why records of the stream are missing. */
+static bool is_explained(const struct check *check, uint64_t epoch, uint32_t stream)
+{
+    for (size_t i = 0; i < check->report.damage_count; i++) {
+        const struct check_damage *damage = &check->damages[i];
+        bool segment = damage->file[0] >= '0' && damage->file[0] <= '9' && damage->severity == CHECK_REFUSED;
+        if (segment && (damage->epoch == 0 || (damage->epoch == epoch && damage->stream == stream)))
+            return true;
+    }
+    return false;
+}
+
+static void gap(struct check *check, const struct run *run, uint64_t from, uint64_t to)
+{
+    if (is_explained(check, run->epoch, run->stream))
+        return;
+    char name[SEGMENT_NAME_BYTES];
+    segment_name(name, run->segment, "");
+    struct check_damage *damage = check_damage(check, CHECK_REFUSED, name, CHECK_UNKNOWN);
+    snprintf(damage->what, sizeof damage->what,
+             "near it, LSN %" PRIu64 " to %" PRIu64 " of boot %" PRIu64 ", stream %u are in no segment", from, to,
+             run->epoch, run->stream);
+    snprintf(damage->means, sizeof damage->means,
+             "a segment was removed, or the end of one is damaged: these records were acknowledged and are lost");
+    damage->epoch = run->epoch;
+    damage->stream = run->stream;
+    damage->lsn_first = from;
+    damage->lsn_last = to;
+    damage->records_max = to >= from ? to - from + 1 : CHECK_UNKNOWN;
+}
+
+/* The runs of one stream of the last boot, in order of LSN. */
+static void check_stream(struct check *check, const struct check_run *runs, size_t count)
+{
+    /* A superblock that is an older copy does not know where the last boot began. */
+    bool known = runs[0].run.epoch == check->superblock.epoch && !check->report.identity_guessed;
+    uint64_t high = (known ? check->superblock.lsn_base : runs[0].run.first_lsn) - 1;
+    bool begun = false;
+    uint64_t durable_lsn = 0;
+    for (size_t i = 0; i < count; i++) {
+        const struct run *run = &runs[i].run;
+        bool follows = run->first_lsn == high + 1 && (begun || run->boot);
+        if (!run->sealed && !follows)
+            gap(check, run, high + 1, run->first_lsn - 1);
+        begun = true;
+        high = run->last_lsn;
+        durable_lsn = run->durable_lsn > durable_lsn ? run->durable_lsn : durable_lsn;
+    }
+    if (durable_lsn > high)
+        gap(check, &runs[count - 1].run, high + 1, durable_lsn);
+}
+
+/* Segments whose first batch is missing: had it been durable, by what the ones behind it claim? */
+static void check_claims(struct check *check)
+{
+    for (size_t i = 0; i < check->named_count; i++) {
+        struct check_file *file = &check->files[i];
+        const struct scan_result *scan = &file->found.scan;
+        if (!scan->claim || file->out.role != CHECK_LOG || file->out.damaged)
+            continue;
+        bool kept = false;
+        for (size_t r = 0; r < check->run_count; r++) {
+            const struct run *run = &check->runs[r].run;
+            kept = kept || (run->epoch == scan->claim_epoch && run->stream == scan->claim_stream &&
+                            run->last_lsn >= scan->claim_lsn);
+        }
+        if (kept)
+            continue;
+        char name[CHECK_FILE_BYTES];
+        check_file_name(file, name);
+        file->out.damaged = true;
+        struct check_damage *damage = check_damage(check, CHECK_REFUSED, name, scan->end);
+        snprintf(damage->what, sizeof damage->what,
+                 "its first batch is not whole; the batch at offset %u says that it was durable", scan->claim_offset);
+        damage->epoch = scan->claim_epoch;
+        damage->stream = scan->claim_stream;
+        damage->lsn_last = scan->claim_lsn;
+        snprintf(damage->means, sizeof damage->means,
+                 "records up to LSN %" PRIu64 " of boot %" PRIu64 ", stream %u are lost", scan->claim_lsn,
+                 scan->claim_epoch, scan->claim_stream);
+        damage->records_max = CHECK_UNKNOWN;
+    }
+}
+
+void check_streams(struct check *check)
+{
+    if (check->run_count > 0)
+        qsort(check->runs, check->run_count, sizeof *check->runs, by_stream);
+    uint64_t last_epoch = check->superblock.epoch;
+    if (check->epoch_max > last_epoch)
+        last_epoch = check->epoch_max;
+    size_t end;
+    for (size_t i = 0; i < check->run_count; i = end) {
+        const struct run *run = &check->runs[i].run;
+        for (end = i + 1; end < check->run_count; end++) {
+            const struct run *next = &check->runs[end].run;
+            if (next->epoch != run->epoch || next->stream != run->stream)
+                break;
+        }
+        if (run->epoch == last_epoch)
+            check_stream(check, &check->runs[i], end - i);
+    }
+    check_claims(check);
+}
+
+/* ---- the manifest ---------------------------------------------------------------------------------------------- */
+
+static bool is_claimed(const struct check *check)
+{
+    uint32_t sequence = (uint32_t)check->report.manifest_sequence;
+    return check->manifest_claimed && (int32_t)(check->manifest_max - sequence) > 0;
+}
+
+bool check_manifest_is_behind(const struct check *check)
+{
+    bool used_again = false;
+    for (size_t i = 0; i < check->named_count; i++) {
+        const struct check_file *file = &check->files[i];
+        used_again = used_again || (file->out.role == CHECK_UNLISTED && file->out.batches > 0);
+    }
+    return !check->manifest_good || check->manifest_outrun || used_again || is_claimed(check);
+}
+
+void check_manifest_age(struct check *check)
+{
+    if (!check->manifest_good)
+        return;
+    uint32_t sequence = (uint32_t)check->report.manifest_sequence;
+    bool refused = is_claimed(check);
+    if (!refused && !check->manifest_outrun)
+        return;
+    struct check_damage *damage =
+        check_damage(check, refused ? CHECK_REFUSED : CHECK_UNSEEN, MANIFEST_NAME, CHECK_UNKNOWN);
+    snprintf(damage->what, sizeof damage->what,
+             "it has lost its latest changes: it ends with change %u, but change %u was durable", sequence,
+             refused ? check->manifest_max : check->manifest_unseen);
+    snprintf(damage->means, sizeof damage->means,
+             "it lists segments as free that were taken into use since%s; their records are still there",
+             refused ? "" : ", and a start would use them anew without noticing");
+}
