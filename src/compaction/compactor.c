@@ -462,7 +462,8 @@ static void io_done(struct ring_op *op)
 /* A plan is due when the logs have written enough since the last one, and from time to time while they lack space. */
 static bool plan_due(const struct compactor *compactor)
 {
-    if (compactor->stopping)
+    /* With a log that has failed copies would use up space, and no victim could be given up for them. */
+    if (compactor->stopping || relocation_blocked(compactor->background))
         return false;
     uint64_t appended = relocation_appended(compactor->background) - compactor->appended;
     if (appended > relocation_end_max(compactor->background) / 4)
@@ -473,11 +474,12 @@ static bool plan_due(const struct compactor *compactor)
 
 static void plan(struct compactor *compactor)
 {
-    if (!compactor->stopping)
+    bool ending = compactor->stopping || relocation_blocked(compactor->background);
+    if (!ending)
         compact_make_plan(compactor);
-    if (compactor->stopping || compactor->plan.count == 0) {
+    if (ending || compactor->plan.count == 0) {
         /* What was given back takes a moment until logs have it. */
-        compactor->hopeless = compactor->stopping || (relocation_short(compactor->background) && !compactor->gained);
+        compactor->hopeless = ending || (relocation_short(compactor->background) && !compactor->gained);
         compactor->gained = false;
         compact_set_urgency(compactor, 0);
         compactor->state = COMPACT_REST;
@@ -510,7 +512,8 @@ static void step(struct compactor *compactor)
     switch (compactor->state) {
     case COMPACT_REST:
         /* The next time that space is lacking, writes wait until a plan tells whether there is any to gain. */
-        compactor->hopeless = compactor->hopeless && relocation_short(compactor->background);
+        compactor->hopeless = relocation_blocked(compactor->background) ||
+                              (compactor->hopeless && relocation_short(compactor->background));
         if (plan_due(compactor))
             compactor->state = COMPACT_PLAN;
         break;

@@ -319,7 +319,10 @@ bool manifest_idle(const struct manifest *manifest)
 
 bool manifest_lacks_space(const struct manifest *manifest)
 {
-    return !manifest->failed && manifest->rewrite.error == KVS_ERR_NO_SPACE;
+    const struct manifest_file *file = &manifest->file;
+    uint64_t room = file->file_blocks - file->snapshot_blocks;
+    bool wanted = (file->next - file->snapshot_blocks) * 4ull >= room * 3;
+    return !manifest->failed && wanted && manifest->rewrite.error == KVS_ERR_NO_SPACE;
 }
 
 bool manifest_waits_for_space(const struct manifest *manifest)

@@ -124,6 +124,17 @@ static enum kvs_err refuse(struct recovery *recovery, const struct found_segment
     return KVS_ERR_CORRUPT;
 }
 
+/* It does not reach as far as the manifest says. */
+static enum kvs_err refuse_short(struct recovery *recovery, const struct found_segment *found)
+{
+    say(recovery,
+        "segment %06u of %s is damaged at offset %u: the " MANIFEST_NAME " lists it as whole up to offset %u, and its "
+        "records from there on (after LSN %" PRIu64
+        ") would be lost. Nothing was changed. Restore a backup of this file",
+        found->number, recovery->store->base.data_dir, found->scan.end, found->entry.end, found->scan.last_lsn);
+    return KVS_ERR_CORRUPT;
+}
+
 /* What the scan has found, held against what the manifest says. */
 static enum kvs_err judge(struct recovery *recovery, struct found_segment *found)
 {
@@ -147,13 +158,10 @@ static enum kvs_err judge(struct recovery *recovery, struct found_segment *found
     case FOUND_SEALED:
         if ((scan->end == entry->end && scan->last_lsn == entry->last_lsn) || canary_on(CANARY_SEALED_END_IGNORED))
             return KVS_ERR_OK;
-        found->scan.proof_offset = entry->end;
-        found->scan.proof_lsn = entry->last_lsn;
-        return recovery_refuse_damage(recovery, found);
+        return refuse_short(recovery, found);
     default:
         if (found_role(found) == FOUND_LOG && scan->end < entry->end && !canary_on(CANARY_SEALED_END_IGNORED)) {
-            found->scan.proof_offset = entry->end;
-            return recovery_refuse_damage(recovery, found);
+            return refuse_short(recovery, found);
         }
         return scan->damaged && !canary_on(CANARY_DAMAGE_CUT) ? recovery_refuse_damage(recovery, found) : KVS_ERR_OK;
     }
@@ -480,8 +488,10 @@ static enum kvs_err begin_boot(struct recovery *recovery)
     struct superblock *superblock = &store->base.superblock;
     superblock->epoch = (recovery->epoch_max > superblock->epoch ? recovery->epoch_max : superblock->epoch) + 1;
     superblock->epoch -= canary_on(CANARY_EPOCH_NOT_RAISED) && superblock->epoch > 1;
-    if (recovery->lsn_max + 1 > superblock->lsn_base && !canary_on(CANARY_LSN_BASE_NOT_RAISED))
-        superblock->lsn_base = recovery->lsn_max + 1 + LSN_GAP;
+    /* Also when nothing whole was found of the last boot: what reached the disk of it in part may be there. */
+    uint64_t above = recovery->lsn_max + 1 > superblock->lsn_base ? recovery->lsn_max + 1 : superblock->lsn_base;
+    if (!store->base.recovery.created && !canary_on(CANARY_LSN_BASE_NOT_RAISED))
+        superblock->lsn_base = above + LSN_GAP;
     return superblock_write(recovery->ring, store->base.dir_fd, store->base.data_dir, superblock, recovery->message);
 }
 

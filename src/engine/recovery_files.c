@@ -242,5 +242,11 @@ enum kvs_err recovery_write_manifest(struct recovery *recovery)
         if (err != KVS_ERR_OK)
             return err;
     }
-    return await_changes(recovery, manifest);
+    enum kvs_err err = await_changes(recovery, manifest);
+    if (err != KVS_ERR_OK)
+        return err;
+    /* A new file, though the old one has all: its name may be one that a crash would take back, because a sync of the
+     * directory failed in an earlier process. On a full disk the old one has to do. */
+    err = manifest_write(manifest, recovery->message);
+    return err == KVS_ERR_NO_SPACE ? KVS_ERR_OK : err;
 }

@@ -406,10 +406,13 @@ static bool retirement_turn(struct keeper *keeper)
     return true;
 }
 
-/* When one is over the next begins at once: nothing would wake the background for it. */
+/* When one is over the next begins at once: nothing would wake the background for it. None begins any more when the end
+ * has come: nobody would acknowledge it, and shards that have stopped may be gone. */
 void relocation_turn(struct keeper *keeper)
 {
     while (keeper->retirement.segment != NULL || !list_empty(&keeper->retiring)) {
+        if (keeper->retirement.segment == NULL && keeper->stopping)
+            return;
         if (keeper->retirement.segment == NULL)
             retirement_begin(keeper, container_of(list_pop_front(&keeper->retiring), struct segment, keeper_link));
         if (!retirement_turn(keeper))
@@ -463,6 +466,16 @@ void relocation_promise_space(struct engine_background *background, bool promise
 const char *relocation_failure_text(struct engine_background *background)
 {
     return manifest_failure_text(keeper_of(background)->manifest);
+}
+
+bool relocation_blocked(struct engine_background *background)
+{
+    const struct store *store = store_behind(background);
+    for (unsigned i = 0; i < store->shard_count; i++) {
+        if (atomic_load_explicit(&store->shards[i]->log.failed, memory_order_relaxed))
+            return true;
+    }
+    return false;
 }
 
 bool relocation_stuck(struct engine_background *background)

@@ -100,6 +100,8 @@ size_t relocation_retiring(struct engine_background *background);
 
 /* Why nothing can be sealed or given up any more: the manifest has failed. "" while it has not. */
 const char *relocation_failure_text(struct engine_background *background);
+/* A log has failed: it acknowledges nothing, so no segment can be given up until a restart. */
+bool relocation_blocked(struct engine_background *background);
 /* The manifest finds no room on the disk: nothing goes on until it does. */
 bool relocation_stuck(struct engine_background *background);
 

@@ -44,6 +44,9 @@ BAD_OPTIONS = [
     (["--memory", "99999999999G"], ["--memory"]),
     (["--segment-size", "3M"], ["--segment-size", "3M", "power of two"]),
     (["--segment-size", "2G"], ["--segment-size", "2G"]),
+    (["--disk-limit", "all"], ["--disk-limit", "all", "100G"]),
+    (["--space-percent", "119"], ["--space-percent", "119", "120 to 1000"]),
+    (["--space-percent", "1001"], ["--space-percent", "1001", "120 to 1000"]),
     (["--engine", "rocket"], ["--engine", "rocket", "kvs", "memory"]),
     (["--durability", "maybe"], ["--durability", "maybe", "relaxed"]),
     (["--relaxed-interval", "0"], ["--relaxed-interval", "0", "60000"]),
@@ -72,6 +75,7 @@ def test_help_and_version():
     assert done.returncode == 0 and done.stderr == ""
     for option in ["--addr", "--unix", "--data-dir", "--threads", "--memory", "--segment-size", "--engine", "--durability"]:
         assert option in done.stdout
+    assert "--disk-limit" in done.stdout and "--space-percent" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 100
     assert run_node("-h").stdout == done.stdout
     version = run_node("--version")

@@ -5,6 +5,7 @@
     Writer       a thread that sets, deletes and reads keys of its own through one pipelining connection, and keeps a Book
     Observer     a thread that reads the keys of all writers: what it has been shown must not be taken back by a crash
     audit        reads every key after a restart, compares with the books, and returns complaints
+    compacted    how many segments compaction has given back since the start
 
 Every value carries its key and a number that rises with each operation on the connection, so a value found says which
 operation it is from. A Book can note positions: of a recorded disk, when an operation was asked for and when it was
@@ -366,6 +367,15 @@ def read_all(port, keys):
             if isinstance(values, Refused):
                 values = [connection.ask("GET", key) for key in chunk]
             yield from zip(chunk, values)
+
+
+def compacted(port):
+    """Asserts on the way that it has met no damage: what a crash leaves can be copied as well as read."""
+    with Connection(port) as connection:
+        text = connection.ask("INFO", "compaction").decode()
+    figures = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    assert figures["damaged_segments"] == "0", text
+    return int(figures["compacted_segments"])
 
 
 def audit(port, books, cut=None, settle=True):

@@ -1,6 +1,6 @@
 """A node's life on a recording disk, and a node started on what a power cut would have left of that disk."""
 
-from checker import Book, Load, audit
+from checker import Book, Load, audit, compacted
 from disks import Image, Recorder, Recording, mount_ext4
 
 IMAGE_BYTES = 64 << 20
@@ -20,17 +20,21 @@ class Recorded:
         self.mount = disks(mount_ext4(self.recorder.disk, scratch / "disk", direct_io=True))
         self.books = [Book(f"w{i}", self.recorder.position) for i in range(WRITERS)]
 
-    def record(self, phases, rng, *flags):
+    def record(self, phases, rng, *flags, sizes=None):
+        """Runs the phases; returns how many segments were compacted meanwhile."""
+        segments = 0
         for threads, count, end in phases:
             node = self.start_node(self.mount.path / "data", *flags, threads=threads)
             assert audit(node.port, self.books) == []
-            load = Load(self.books, node.port, rng.random(), keys=60, depths=(1, 2, 4, 8))
+            load = Load(self.books, node.port, rng.random(), keys=60, depths=(1, 2, 4, 8), sizes=sizes)
             load.start().wait_for(count)
+            segments += compacted(node.port)
             if end == "kill":
                 node.kill()
             else:
                 node.stop()
             assert load.join() == []
+        return segments
 
     def recording(self):
         return self.disks(Recording(self.before, self.recorder.log))

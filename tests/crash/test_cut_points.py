@@ -1,6 +1,7 @@
 """Power cuts at every point of a run: a disk that records writes and flushes, its recording cut, mounted and started on.
 
-One run is recorded: a new store under load, a kill -9, a start with other threads, an orderly stop, a start in between. Every
+One run is recorded: a new store under load, a kill -9, a start with other threads, an orderly stop, a start in between; values
+so large, and so little dead space allowed, that compaction is at work most of the time. Every
 operation notes the position of the recording when it was asked for and when it was acknowledged. A cut disk then holds all
 that was written before the last flush, and a random part of what came behind it. The node must start on it and must find
 exactly what had been acknowledged by then, or something asked for since.
@@ -21,7 +22,9 @@ CUTS = int(os.environ.get("KVS_CUTS", "0"))  # 0: as many as fit into
 SECONDS = 60
 CUTS_MIN = 100
 # Threads, acknowledged operations, how it ends.
-PHASES = [(1, 200, "kill"), (4, 300, "stop"), (2, 300, "kill"), (1, 1, "kill"), (2, 200, "stop")]
+PHASES = [(1, 600, "kill"), (4, 900, "stop"), (2, 600, "kill"), (1, 1, "kill"), (2, 500, "stop")]
+SIZES = [100, 3000, 10000, 30000]
+COMPACTED_MIN = 12  # segments
 
 
 @pytest.fixture
@@ -65,7 +68,8 @@ def enough(done, begin):
 
 def test_every_cut_keeps_the_promises(recorded):
     rng = random.Random(SEED)
-    recorded.record(PHASES, rng)
+    segments = recorded.record(PHASES, rng, "--space-percent", "120", sizes=SIZES)
+    assert segments >= COMPACTED_MIN, f"{segments} segments compacted"
     recording = recorded.recording()
     begin, done, failed = time.monotonic(), 0, []
     for cuts in passes(recording, rng):
@@ -80,5 +84,5 @@ def test_every_cut_keeps_the_promises(recorded):
         if enough(done, begin) or failed:
             break
     flushes = len(recording.flush_cuts())
-    print(f"{done} cuts; {len(recording.entries)} entries, {flushes} flushes; {time.monotonic() - begin:.0f} s")
+    print(f"{segments} segments compacted; {done} cuts; {len(recording.entries)} entries, {flushes} flushes; {time.monotonic() - begin:.0f} s")
     assert failed == [], f"{len(failed)} of {done} cuts broke a promise, seed {SEED}:\n" + "\n".join(failed)

@@ -1,6 +1,7 @@
 """Full disks: writes get a clear error, reads and deletes go on, writing resumes by itself, and nothing is lost.
 
-There is no compaction yet, so room comes back when somebody else's file on the file system goes.
+Here room comes back when somebody else's file on the file system goes; for what compaction gives back, under a limit of the
+node's own, see tests/blackbox/test_compaction.py.
 """
 
 import os
@@ -14,8 +15,15 @@ from node_process import SLOW
 
 SEED = int(os.environ.get("KVS_SEED", "1"))
 NO_SPACE = "has no disk space left for writes; reads and deletes go on"
-# What a disk that fails in the middle may lead to: no segment can be made, a commit fails, a segment or a read fails.
-DISK_ERRORS = [NO_SPACE, "stopped writing after a storage failure", "could not carry out the request: input/output error"]
+# What a disk that fails in the middle may lead to: no segment can be made, for lack of space, for an error, or since the
+# manifest has failed; a commit fails; a read fails.
+DISK_ERRORS = [
+    NO_SPACE,
+    "cannot make a new log segment: input/output error; reads and deletes go on",
+    "can get no new log segment since a storage failure",
+    "stopped writing after a storage failure",
+    "could not carry out the request: input/output error",
+]
 WRITERS = 2
 VALUES = [1000, 10000]
 DELETES = 40

@@ -11,7 +11,7 @@ import signal
 import time
 
 import pytest
-from checker import Book, Connection, Load, Refused, audit, value_of
+from checker import Book, Connection, Load, Refused, audit, compacted, value_of
 from disks import Image, mount_ext4
 
 pytestmark = pytest.mark.needs("loop", "ext4")
@@ -20,6 +20,8 @@ SEED = int(os.environ.get("KVS_SEED", "1"))
 IMAGE_BYTES = 512 << 20
 ROUNDS = int(os.environ.get("KVS_ROUNDS", "30"))
 WRITERS = 4
+SIZES = [10, 100, 1000, 3000, 10000]  # so that there is something to compact,
+COMPACTING = ["--space-percent", "120"]  # all the time
 PROBES = 64  # so many that every shard gets some
 
 
@@ -34,7 +36,7 @@ class Machine:
         self.data_dir = self.path / "data"
 
     def start(self, threads, **options):
-        return self.start_node(self.data_dir, threads=threads, **options)
+        return self.start_node(self.data_dir, *COMPACTING, threads=threads, **options)
 
     def power_on(self):
         """After cut_power() and the end of the node: all caches are gone, the journal is replayed."""
@@ -88,10 +90,11 @@ def check_that_reads_go_on(node, books):
 
 
 def one_round(machine, books, probe, node, rng):
-    """Load, the cut, what the node says then; returns the number of acknowledged operations."""
+    """Load, the cut, what the node says then; returns the numbers of acknowledged operations and of compacted segments."""
     assert probe_all(node, probe) == ["OK"] * PROBES
-    load = Load(books, node.port, rng.random()).start()
+    load = Load(books, node.port, rng.random(), sizes=SIZES).start()
     load.wait_for(rng.choice([1, 100, 1000, 3000, 10000]))
+    segments = compacted(node.port)
     machine.mount.cut_power()
     check_that_writes_fail(node, probe)
     before = load.acknowledged()
@@ -107,23 +110,26 @@ def one_round(machine, books, probe, node, rng):
     assert load.join() == []
     check_that_reads_go_on(node, books)
     node.kill()
-    return load.acknowledged()
+    return load.acknowledged(), segments
 
 
 def test_power_loss_under_load(machine):
     rng = random.Random(SEED)
     books = [Book(f"w{i}") for i in range(WRITERS)]
     probe = Book("probe")
-    total = 0
+    total = segments = 0
     for round_number in range(ROUNDS):
         node = machine.start([1, 2, 4][round_number % 3])
         assert audit(node.port, [*books, probe]) == [], f"round {round_number}, seed {SEED}\n{node.log_text()}"
-        total += one_round(machine, books, probe, node, rng)
+        changes, given_back = one_round(machine, books, probe, node, rng)
+        total += changes
+        segments += given_back
         machine.power_on()
     node = machine.start(2)
     assert audit(node.port, [*books, probe]) == []
-    print(f"{total} changes acknowledged over {ROUNDS} power cuts")
+    print(f"{total} changes acknowledged, {segments} segments compacted over {ROUNDS} power cuts")
     assert total > 500 * ROUNDS
+    assert segments > 3 * ROUNDS
 
 
 def test_power_loss_at_once_and_at_the_first_write(machine):

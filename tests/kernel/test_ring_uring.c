@@ -19,6 +19,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define MS   ((int64_t)1000000)
@@ -277,6 +278,36 @@ static void hold_lock(const char *path, int in, int out)
     if (ok && write(out, &byte, 1) == 1)
         (void)!read(in, &byte, 1);
     _exit(ok ? 0 : 1); /* without closing anything, like a process that dies */
+}
+
+/* A process that has ended while something of it goes on to hold the lock for longer than the second that a living one
+ * is waited for. In the kernel that is a ring; here it is a child with the descriptor. */
+static void test_ring_uring__lock_of_a_dead_process_is_waited_for(void **state)
+{
+    struct fixture *f = *state;
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        struct ring *ring = open_ring();
+        int dir, lock;
+        bool ok =
+            ring_dir_open(ring, f->path, &dir) == KVS_ERR_OK && ring_dir_lock(ring, dir, "dead", &lock) == KVS_ERR_OK;
+        if (ok && fork() == 0)
+            (void)usleep(1800000);
+        _exit(ok ? 0 : 1);
+    }
+    siginfo_t ended;
+    assert_int_equal(waitid(P_PID, (id_t)child, &ended, WEXITED | WNOWAIT), 0); /* nobody has waited for it yet */
+    assert_int_equal(ended.si_status, 0);
+    int lock;
+    struct timespec begin, end;
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    assert_int_equal(ring_dir_lock(f->ring, f->dir, "dead", &lock), KVS_ERR_OK);
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    double seconds = (double)(end.tv_sec - begin.tv_sec) + (double)(end.tv_nsec - begin.tv_nsec) / 1e9;
+    assert_true(seconds > 1.0 && seconds < 8.0);
+    ring_close_fd(f->ring, lock);
+    assert_int_equal(waitpid(child, NULL, 0), child);
 }
 
 static void test_ring_uring__lock_of_another_process_is_respected(void **state)
@@ -575,6 +606,7 @@ int main(void)
         RING_TEST(test_ring_uring__names_are_made_moved_and_removed),
         RING_TEST(test_ring_uring__open_errors_are_told_apart),
         RING_TEST(test_ring_uring__directories_are_made_and_listed),
+        RING_TEST(test_ring_uring__lock_of_a_dead_process_is_waited_for),
         RING_TEST(test_ring_uring__lock_of_another_process_is_respected),
         RING_TEST(test_ring_uring__timers_expire_in_order),
         RING_TEST(test_ring_uring__turn_waits_no_longer_than_it_may),
