@@ -28,6 +28,10 @@
  * that reached the disk of it is ever taken for a record of a later boot, also where it was not found and cut. */
 #define LSN_GAP (1ull << 28)
 
+/* A tail is written on in when this share of it is free: half of what logs keep for deletes, which have to go on when the
+ * start finds the disk full. */
+enum { ADOPT_SHARE = 32 };
+
 /* ---- one segment ----------------------------------------------------------------------------------------------- */
 
 /* Behind a page cache, what is read need not be what the disk holds: a sync that failed in an earlier process has left
@@ -422,7 +426,7 @@ static enum kvs_err choose_segments(struct recovery *recovery)
         } else if (found->scan.batches == 0) {
             set_free(recovery, segment);
         } else if (adopted < store->shard_count &&
-                   store->segments.segment_bytes - found->scan.end >= store->segments.segment_bytes / 8) {
+                   store->segments.segment_bytes - found->scan.end >= store->segments.segment_bytes / ADOPT_SHARE) {
             enum kvs_err err = adopt(recovery, store->shards[adopted++], found);
             if (err != KVS_ERR_OK)
                 return err;

@@ -126,6 +126,31 @@ static void test_store__starts_when_both_disk_and_segments_are_full(void **state
 }
 
 /* Those shards for which no segment is left serve all the same. */
+/* What logs keep for deletes has to be there after a start, too. */
+static void test_store__deletes_go_on_after_a_start_on_a_full_disk(void **state)
+{
+    (void)state;
+    for (unsigned crash = 0; crash < 2; crash++) {
+        sim_create(6 + crash);
+        struct store_fixture fixture;
+        struct engine_options options = store_options(1);
+        options.disk_bytes_max = 8 * SEGMENT_BYTES;
+        store_boot(&fixture, &options);
+        unsigned written = fill_disk(&fixture);
+        store_quiet();
+        if (crash)
+            store_crash(&fixture, SIM_DROP_ALL);
+        else
+            store_stop(&fixture);
+        store_boot(&fixture, &options);
+        assert_int_equal(put_numbered(&fixture, written), KVS_ERR_NO_SPACE);
+        assert_true(store_remove_text(&fixture, "key:0"));
+        expect_from(&fixture, 1, written);
+        store_stop(&fixture);
+        sim_destroy();
+    }
+}
+
 static void test_store__starts_with_more_shards_than_segments_on_a_full_disk(void **state)
 {
     (void)state;
@@ -215,6 +240,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_store__starts_on_a_full_disk_and_writes_in_the_segments_it_has),
         cmocka_unit_test(test_store__starts_when_both_disk_and_segments_are_full),
+        cmocka_unit_test(test_store__deletes_go_on_after_a_start_on_a_full_disk),
         cmocka_unit_test(test_store__starts_with_more_shards_than_segments_on_a_full_disk),
         cmocka_unit_test(test_store__deletes_go_on_when_the_disk_is_full),
     };
