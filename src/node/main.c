@@ -32,6 +32,7 @@ struct node_thread {
     unsigned id;
     bool pin;
     bool started;
+    pthread_barrier_t *leaving; /* all threads have left their loops */
 };
 
 struct program {
@@ -39,6 +40,7 @@ struct program {
     struct ring *ring;
     struct node *node;
     struct node_thread *threads;
+    pthread_barrier_t leaving;
     int signal_fd;
     struct ring_op signal_op;
     unsigned stop_signals;
@@ -59,6 +61,8 @@ static void *run_thread(void *argument)
     node_thread_open(self->node, self->id);
     while (node_thread_turn(self->node, self->id, true)) {
     }
+    /* A thread may still be about to wake another: no ring goes before all have left their loops. */
+    (void)pthread_barrier_wait(self->leaving);
     node_thread_close(self->node, self->id);
     return NULL;
 }
@@ -70,12 +74,13 @@ static bool start_threads(struct program *program)
     unsigned shards = node_shard_count(program->node);
     bool pin = shards == machine_cpus();
     program->threads = calloc(count, sizeof(*program->threads));
-    if (program->threads == NULL)
+    if (program->threads == NULL || pthread_barrier_init(&program->leaving, NULL, count) != 0)
         return false;
     for (unsigned i = 0; i < count; i++) {
         struct node_thread *thread = &program->threads[i];
         thread->node = program->node;
         thread->id = i;
+        thread->leaving = &program->leaving;
         thread->pin = pin && i < shards;
         thread->started = pthread_create(&thread->thread, NULL, run_thread, thread) == 0;
         if (!thread->started)
@@ -90,6 +95,7 @@ static void join_threads(struct program *program)
         if (program->threads[i].started)
             pthread_join(program->threads[i].thread, NULL);
     }
+    (void)pthread_barrier_destroy(&program->leaving);
     free(program->threads);
 }
 
