@@ -28,8 +28,8 @@
  * that reached the disk of it is ever taken for a record of a later boot, also where it was not found and cut. */
 #define LSN_GAP (1ull << 28)
 
-/* A tail is written on in when this share of it is free: half of what logs keep for deletes, which have to go on when the
- * start finds the disk full. */
+/* A tail is written on in when this share of it is free: half of what logs keep for deletes, which have to go on when
+ * the start finds the disk full. */
 enum { ADOPT_SHARE = 32 };
 
 /* ---- one segment ----------------------------------------------------------------------------------------------- */
