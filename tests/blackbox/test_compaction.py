@@ -132,7 +132,9 @@ def test_overwrites_keep_the_disk_bounded(start_node, threads, percent):
         book.overwrite(client, 1)
         most = max(most, segments_on_disk(node))
     live = book.live_bytes()
-    assert most <= bound(live, percent, threads) + 32, f"{most} segments for {live / MIB:.1f} MiB at percent {percent}"
+    # Under a sanitizer the background is slower than the writers for a while.
+    slack = 100 if SLOW > 1 else 32
+    assert most <= bound(live, percent, threads) + slack, f"{most} segments for {live / MIB:.1f} MiB at percent {percent}"
     compaction = at_rest(client)
     assert segments_on_disk(node) <= bound(live, percent, threads)
 
