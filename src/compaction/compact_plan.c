@@ -67,6 +67,25 @@ static size_t take_census(struct compactor *compactor, struct relocation_space *
     }
 }
 
+static struct policy_segment segment_of(const struct relocation_figure *figure)
+{
+    return (struct policy_segment){
+        .number = figure->number,
+        .relocated = figure->relocated,
+        .order = figure->uid,
+        .live_bytes = figure->live_bytes,
+        .deletes_bytes = figure->deletes_bytes,
+        .puts = figure->puts,
+        .dead_puts = figure->dead_puts,
+        .record_bytes_max = figure->record_bytes_max,
+        .min_lsn = figure->min_lsn,
+        .last_lsn = figure->last_lsn,
+        .begun_lsn = figure->begun_lsn,
+        .deletes_min_lsn = figure->deletes_min_lsn,
+        .deletes_last_lsn = figure->deletes_last_lsn,
+    };
+}
+
 void compact_make_plan(struct compactor *compactor)
 {
     struct relocation_space space;
@@ -86,19 +105,7 @@ void compact_make_plan(struct compactor *compactor)
             store.open_min_lsn = figure->min_lsn < store.open_min_lsn ? figure->min_lsn : store.open_min_lsn;
             continue;
         }
-        compactor->segments[sealed++] = (struct policy_segment){.number = figure->number,
-                                                                .relocated = figure->relocated,
-                                                                .order = figure->uid,
-                                                                .live_bytes = figure->live_bytes,
-                                                                .deletes_bytes = figure->deletes_bytes,
-                                                                .puts = figure->puts,
-                                                                .dead_puts = figure->dead_puts,
-                                                                .record_bytes_max = figure->record_bytes_max,
-                                                                .min_lsn = figure->min_lsn,
-                                                                .last_lsn = figure->last_lsn,
-                                                                .begun_lsn = figure->begun_lsn,
-                                                                .deletes_min_lsn = figure->deletes_min_lsn,
-                                                                .deletes_last_lsn = figure->deletes_last_lsn};
+        compactor->segments[sealed++] = segment_of(figure);
     }
     struct policy_options options = {.space_percent = compactor->options.space_percent};
     policy_choose(&compactor->plan, compactor->segments, sealed, &store, &options);
@@ -119,11 +126,10 @@ uint64_t compact_shadow_lsn(struct compactor *compactor)
     uint64_t lsn = UINT64_MAX;
     for (size_t i = 0; i < count; i++) {
         const struct relocation_figure *figure = &compactor->figures[i];
-        if (figure->dead_puts == 0 || figure->number == compactor->victim->number)
+        if (figure->number == compactor->victim->number)
             continue;
-        uint64_t from = figure->min_lsn;
-        if (figure->relocated && figure->begun_lsn > from)
-            from = figure->begun_lsn;
+        struct policy_segment segment = segment_of(figure);
+        uint64_t from = policy_floor(&segment);
         lsn = from < lsn ? from : lsn;
     }
     return lsn;

@@ -69,7 +69,7 @@ struct survey {
 };
 
 /* A delete is shadowed when its LSN is above this. */
-static uint64_t floor_of(const struct policy_segment *segment)
+uint64_t policy_floor(const struct policy_segment *segment)
 {
     if (segment->dead_puts == 0)
         return UINT64_MAX;
@@ -79,7 +79,7 @@ static uint64_t floor_of(const struct policy_segment *segment)
 bool policy_shadows(const struct policy_segment *segment, uint64_t delete_lsn)
 {
     KVS_ASSERT(segment->dead_puts <= segment->puts);
-    return delete_lsn > floor_of(segment);
+    return delete_lsn > policy_floor(segment);
 }
 
 static double at_most(double value, double limit)
@@ -141,7 +141,7 @@ static void survey_make(struct survey *survey, const struct policy_segment *segm
     double weighted = 0;
     for (size_t i = 0; i < count; i++) {
         const struct policy_segment *segment = &segments[i];
-        uint64_t floor = floor_of(segment);
+        uint64_t floor = policy_floor(segment);
         if (floor < survey->floor) {
             survey->floor_next = survey->floor;
             survey->floor = floor;
@@ -368,7 +368,7 @@ static double purge_score(const struct survey *survey, const struct policy_segme
 {
     if (ripe)
         return needless_of(survey, segment) / likely_copy_of(survey, segment);
-    uint64_t floor = floor_of(segment);
+    uint64_t floor = policy_floor(segment);
     return (double)floor < survey->deletes_lsn ? 1 / (1 + (double)floor) : 0;
 }
 

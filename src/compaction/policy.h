@@ -105,5 +105,7 @@ void policy_choose(struct policy_plan *plan, const struct policy_segment *segmen
  * victims that have not been given back are to be asked, too.
  */
 bool policy_shadows(const struct policy_segment *segment, uint64_t delete_lsn);
+/* The same as a number: deletes with a higher LSN are shadowed. UINT64_MAX: none is. */
+uint64_t policy_floor(const struct policy_segment *segment);
 
 #endif

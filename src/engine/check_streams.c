@@ -16,30 +16,16 @@
 
 static void add_run(struct check *check, const struct batch_header *batch)
 {
-    uint64_t last_lsn = batch->first_lsn + batch->record_count - 1;
-    struct run *last = check->run_count == 0 ? NULL : &check->runs[check->run_count - 1].run;
-    if (last != NULL && last->segment == check->current->found.number && last->epoch == batch->epoch &&
-        last->stream == batch->stream && last->last_lsn + 1 == batch->first_lsn) {
-        last->last_lsn = last_lsn;
-        if (batch->durable_lsn > last->durable_lsn)
-            last->durable_lsn = batch->durable_lsn;
+    const struct check_file *file = check->current;
+    if (check->run_count > 0 && run_extend(&check->runs[check->run_count - 1].run, batch, file->found.number))
         return;
-    }
     enum kvs_err err =
         recovery_grow((void **)&check->runs, check->run_count, &check->run_capacity, sizeof *check->runs);
-    if (err != KVS_ERR_OK) {
+    if (err == KVS_ERR_OK)
+        check->runs[check->run_count++] = (struct check_run){
+            .run = run_begin(batch, file->found.number, file->out.role == CHECK_SEALED), .rescued = check->rescuing};
+    else
         check->err = err;
-        return;
-    }
-    check->runs[check->run_count++] = (struct check_run){.run = {.epoch = batch->epoch,
-                                                                 .stream = batch->stream,
-                                                                 .segment = check->current->found.number,
-                                                                 .first_lsn = batch->first_lsn,
-                                                                 .last_lsn = last_lsn,
-                                                                 .durable_lsn = batch->durable_lsn,
-                                                                 .boot = (batch->flags & BATCH_BOOT) != 0,
-                                                                 .sealed = check->current->out.role == CHECK_SEALED},
-                                                         .rescued = check->rescuing};
 }
 
 void check_add_batch(struct check *check, const struct batch_header *batch)

@@ -254,8 +254,6 @@ static void supply_relocation(struct keeper *keeper)
 
 /* ---- files that nobody needs ----------------------------------------------------------------------------------- */
 
-/* A file whose removal has failed may have lost its name, or may lose it in a crash: nothing may be written into it
- * again. It stays listed as free, and the next start sees what has become of it. */
 /* The file is out of use, whatever became of its name: it may be there again after a crash, and is a free one then. */
 static void trim_end(struct keeper *keeper)
 {

@@ -22,6 +22,11 @@ struct run {
     bool sealed;                  /* its segment is */
 };
 
+/* Takes the segment's next batch into the run, if it goes on there. */
+bool run_extend(struct run *run, const struct batch_header *batch, uint32_t segment);
+/* A run that begins with this batch. */
+struct run run_begin(const struct batch_header *batch, uint32_t segment, bool sealed);
+
 /* A file with a segment's name, and what the manifest says of it. */
 struct found_segment {
     uint32_t number;

@@ -14,33 +14,47 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+static uint64_t last_lsn(const struct batch_header *batch)
+{
+    return batch->first_lsn + batch->record_count - 1;
+}
+
+bool run_extend(struct run *run, const struct batch_header *batch, uint32_t segment)
+{
+    if (run->segment != segment || run->epoch != batch->epoch || run->stream != batch->stream ||
+        run->last_lsn + 1 != batch->first_lsn)
+        return false;
+    run->last_lsn = last_lsn(batch);
+    if (batch->durable_lsn > run->durable_lsn)
+        run->durable_lsn = batch->durable_lsn;
+    return true;
+}
+
+struct run run_begin(const struct batch_header *batch, uint32_t segment, bool sealed)
+{
+    return (struct run){.epoch = batch->epoch,
+                        .stream = batch->stream,
+                        .segment = segment,
+                        .first_lsn = batch->first_lsn,
+                        .last_lsn = last_lsn(batch),
+                        .durable_lsn = batch->durable_lsn,
+                        .boot = (batch->flags & BATCH_BOOT) != 0,
+                        .sealed = sealed};
+}
+
 void recovery_add_batch(struct recovery *recovery, const struct batch_header *batch)
 {
-    uint64_t last_lsn = batch->first_lsn + batch->record_count - 1;
-    if (last_lsn > recovery->lsn_max)
-        recovery->lsn_max = last_lsn;
-    struct run *run = recovery->run_count == 0 ? NULL : &recovery->runs[recovery->run_count - 1];
-    if (run != NULL && run->segment == recovery->current->number && run->epoch == batch->epoch &&
-        run->stream == batch->stream && run->last_lsn + 1 == batch->first_lsn) {
-        run->last_lsn = last_lsn;
-        if (batch->durable_lsn > run->durable_lsn)
-            run->durable_lsn = batch->durable_lsn;
+    const struct found_segment *found = recovery->current;
+    if (last_lsn(batch) > recovery->lsn_max)
+        recovery->lsn_max = last_lsn(batch);
+    if (recovery->run_count > 0 && run_extend(&recovery->runs[recovery->run_count - 1], batch, found->number))
         return;
-    }
     enum kvs_err err =
         recovery_grow((void **)&recovery->runs, recovery->run_count, &recovery->run_capacity, sizeof *recovery->runs);
-    if (err != KVS_ERR_OK) {
+    if (err == KVS_ERR_OK)
+        recovery->runs[recovery->run_count++] = run_begin(batch, found->number, found_role(found) == FOUND_SEALED);
+    else
         recovery->err = err;
-        return;
-    }
-    recovery->runs[recovery->run_count++] = (struct run){.epoch = batch->epoch,
-                                                         .stream = batch->stream,
-                                                         .segment = recovery->current->number,
-                                                         .first_lsn = batch->first_lsn,
-                                                         .last_lsn = last_lsn,
-                                                         .durable_lsn = batch->durable_lsn,
-                                                         .boot = (batch->flags & BATCH_BOOT) != 0,
-                                                         .sealed = found_role(recovery->current) == FOUND_SEALED};
 }
 
 enum kvs_err recovery_refuse_damage(struct recovery *recovery, const struct found_segment *found)

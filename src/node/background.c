@@ -102,13 +102,9 @@ static bool follow_phase(struct background *background)
 static int64_t wait_ns(const struct background *background)
 {
     int64_t wait = engine_background_timeout_ns(background->engine);
-    int64_t compact = background->compactor == NULL ? -1 : compact_timeout_ns(background->compactor);
-    if (compact >= 0 && (wait < 0 || compact < wait))
-        wait = compact;
-    int64_t transition = get_state(background) == SHARD_DRAINED ? -1 : SHARD_TRANSITION_WAIT_NS;
-    if (transition >= 0 && (wait < 0 || transition < wait))
-        wait = transition;
-    return wait;
+    if (background->compactor != NULL)
+        wait = shard_sooner(wait, compact_timeout_ns(background->compactor));
+    return get_state(background) == SHARD_DRAINED ? wait : shard_sooner(wait, SHARD_TRANSITION_WAIT_NS);
 }
 
 bool background_turn(struct background *background, bool may_sleep)

@@ -263,20 +263,15 @@ static bool in_transition(enum shard_state state)
     return state == SHARD_OPENING || state == SHARD_DRAINING || state == SHARD_STOPPING || state == SHARD_STOPPED;
 }
 
-static int64_t sooner(int64_t a, int64_t b)
-{
-    return a < 0 || a > b ? b : a;
-}
-
 /* How long the ring may wait for a completion: 0 when there is work, -1 when only completions and mail can bring some.
  */
 static int64_t wait_ns(const struct shard *shard)
 {
     int64_t wait = engine_timeout_ns(shard->engine);
     if (mailbox_backlog(shard->mailbox))
-        wait = sooner(wait, BACKLOG_WAIT_NS);
+        wait = shard_sooner(wait, BACKLOG_WAIT_NS);
     if (in_transition(get_state(shard)))
-        wait = sooner(wait, SHARD_TRANSITION_WAIT_NS);
+        wait = shard_sooner(wait, SHARD_TRANSITION_WAIT_NS);
     return wait;
 }
 

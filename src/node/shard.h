@@ -85,6 +85,12 @@ struct shard {
     char message[SHARD_MESSAGE_BYTES]; /* with SHARD_BROKEN */
 };
 
+/* The sooner of two times to wait; -1 = for ever. */
+static inline int64_t shard_sooner(int64_t a, int64_t b)
+{
+    return a < 0 || (b >= 0 && a > b) ? b : a;
+}
+
 /* Opens the shard on the calling thread; on failure its state is SHARD_BROKEN and there is nothing to close. */
 void shard_open(struct shard *shard);
 /* One turn of the loop; waits for something to happen when it may sleep. False when the shard has reached SHARD_EXIT.
