@@ -28,8 +28,8 @@ direct_align 4096
 socket_bytes 0
 """
 SHORT = SETTINGS + "work 0 20 0 1\nsettle 0 0 0 2\ncheck 0 0 0 3\n"
-# Takes some seconds.
-LONG = SETTINGS.replace("keys 10", "keys 2000") + "".join(f"work {i % 6} 300 0 {i}\nsettle 0 0 0 {i}\n" for i in range(250))
+# Takes half a second, where SHORT takes milliseconds.
+LONG = SETTINGS.replace("keys 10", "keys 2000") + "".join(f"work {i % 6} 2000 0 {i}\nsettle 0 0 0 {i}\n" for i in range(250))
 TOO_LITTLE = ("--run-seconds", "0.001")
 
 # Whatever seeds find: none takes long, and none ends the tour.
@@ -200,7 +200,7 @@ def test_summary_counts_what_was_run(plan, tmp_path):
 def test_failures_are_named_by_file_with_the_command_to_see_them_again(plan, tmp_path):
     plan(SHORT, "short.plan")
     long = plan(LONG, "long.plan")
-    result = sim("--regress", str(tmp_path), "--run-seconds", "0.25")
+    result = sim("--regress", str(tmp_path), "--run-seconds", "0.1")
     if "short.plan" in result.stdout:
         pytest.skip("the machine is too busy to tell a short run from a long one")
     assert result.returncode == 1
