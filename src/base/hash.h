@@ -1,5 +1,5 @@
 /*
- * hash.h - the one hash of a key: XXH3-64 with the seed of the data directory, so that crafted keys cannot pile up.
+ * hash.h - the hash of a key: XXH3-64 with the seed of the data directory, so that crafted keys cannot pile up.
  *
  * Who uses which bits (they must not overlap, or shards and pages would fill unevenly):
  *   bits 48..63   the shard that owns the key (hash_shard)
@@ -13,6 +13,9 @@
 
 /* 64-bit hash of a key; `seed` is drawn once per data directory. */
 uint64_t hash_key(struct slice key, uint64_t seed);
+
+/* A second hash, independent of the first: both together stand for the key where keys are not at hand. */
+uint64_t hash_check(struct slice key, uint64_t seed);
 
 /* The shard, of `shard_count` (1..65535), that owns a key with this hash. */
 static inline unsigned hash_shard(uint64_t hash, unsigned shard_count)

@@ -35,6 +35,21 @@ struct engine_background;
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
 
+/* Threads that may help with opening a store. */
+struct engine_workers {
+    unsigned count; /* at least 1 */
+    /* Calls `work` once for each worker, 0 … count - 1, side by side, each on a thread and with a ring of its own, and
+     * returns when all have returned. */
+    void (*run)(void *context, void (*work)(void *argument, unsigned worker, struct ring *ring), void *argument);
+    void *context;
+};
+
+/* How far the opening of a store has come: its workers write it, any thread reads it. */
+struct engine_progress {
+    _Atomic uint64_t bytes_total; /* to be read, as known so far */
+    _Atomic uint64_t bytes_done;
+};
+
 struct engine_options {
     const char *kind; /* "kvs" or "memory" */
     const char *data_dir;
@@ -44,6 +59,10 @@ struct engine_options {
         segment_bytes; /* of a new store, a power of two; 0 = chosen from the budget. An existing store keeps its own */
     uint32_t relaxed_interval_ms; /* at most this long until a relaxed write is on disk */
     uint64_t disk_bytes_max;      /* of all segment files together; 0 = as much as the file system has */
+
+    /* For the opening alone; NULL: the calling thread does it by itself, and tells nobody. */
+    const struct engine_workers *workers;
+    struct engine_progress *progress;
 };
 
 struct engine_recovery {

@@ -134,6 +134,12 @@ static inline struct slice record_value(const struct record_header *record)
     return slice_make((const uint8_t *)(record + 1) + record->key_bytes, record->value_bytes);
 }
 
+/* What the record takes in the log, alignment included. */
+static inline uint64_t record_size(const struct record_header *record)
+{
+    return record_bytes(record->key_bytes, record->value_bytes);
+}
+
 enum record_state {
     RECORD_VALID,   /* a whole, undamaged record written at this place begins there */
     RECORD_INVALID, /* none does */

@@ -154,7 +154,7 @@ static struct place_hash entry_hash(const struct entry *entry)
 }
 
 /* Bytes that carry something: all but the padding. */
-static uint64_t record_size(const struct record_header *record)
+static uint64_t record_payload(const struct record_header *record)
 {
     return sizeof *record + record->extra_bytes + record->key_bytes + (uint64_t)record->value_bytes;
 }
@@ -162,7 +162,7 @@ static uint64_t record_size(const struct record_header *record)
 /* Bytes that a record takes in a ring. */
 static uint64_t entry_bytes(const struct record_header *record)
 {
-    return align_up(offsetof(struct entry, record) + record_size(record), UNIT_BYTES);
+    return align_up(offsetof(struct entry, record) + record_payload(record), UNIT_BYTES);
 }
 
 static struct entry *ring_entry(const struct cache_ring *ring, uint64_t offset)
@@ -691,7 +691,7 @@ void read_cache_add(struct read_cache *cache, uint64_t uid, uint64_t address, co
     KVS_ASSERT(ring_fits(ring, bytes));
     struct entry *entry = ring_entry(ring, ring->head);
     *entry = (struct entry){.uid = uid, .address = address & ((1ull << 40) - 1)};
-    memcpy(&entry->record, record, record_size(record));
+    memcpy(&entry->record, record, record_payload(record));
     head_advance(ring, bytes);
     table_insert(cache, entry);
     stat_add(&cache->added, 1);

@@ -137,20 +137,27 @@ struct run_block {
 };
 static_assert(sizeof(struct run_block) == 64, "run block");
 
-/* A covered segment. In the file by rising number. */
+/* A covered segment. In the file by rising number. What the manifest says of sealed segments is not repeated here, but
+ * for what shows that both speak of the same. */
 struct run_segment {
     uint64_t uid;
     uint32_t number;
-    uint32_t puts;         /* records of kind put in it, listed or not */
-    uint32_t deletes;      /* likewise */
-    uint32_t record_bytes; /* sum of its records, without batch headers and padding */
+    uint32_t puts;             /* records of kind put in it, listed or not */
+    uint32_t deletes;          /* likewise */
+    uint32_t record_bytes;     /* sum of its records, without batch headers and padding */
+    uint32_t end;              /* what is covered ends here: behind its last batch */
+    uint32_t put_units;        /* of its puts: see segment_units */
+    uint32_t record_bytes_max; /* the largest record */
+    uint32_t reserved;
+    uint64_t deletes_min_lsn, deletes_last_lsn; /* of its deletes, if there are any */
+    uint64_t reserved2;
 };
-static_assert(sizeof(struct run_segment) == 24, "run segment");
+static_assert(sizeof(struct run_segment) == 64, "run segment");
 
 /* Items that fit into a whole block. An item of the index is the first_order of the entry block of that number. */
 enum {
     RUN_BLOCK_ENTRIES = (RUN_BLOCK_BYTES - 64) / 40,
-    RUN_BLOCK_SEGMENTS = (RUN_BLOCK_BYTES - 64) / 24,
+    RUN_BLOCK_SEGMENTS = (RUN_BLOCK_BYTES - 64) / 64,
     RUN_BLOCK_ORDERS = (RUN_BLOCK_BYTES - 64) / 8,
 };
 

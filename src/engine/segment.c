@@ -103,6 +103,7 @@ void segment_begin(struct segment *segment, enum segment_kind kind, uint64_t uid
     atomic_store(&segment->min_lsn, UINT64_MAX);
     atomic_store(&segment->dead_puts, 0);
     atomic_store(&segment->dead_units, 0);
+    segment->run = 0;
 }
 
 /* The writer's alone to change, so a load and a store will do. */
