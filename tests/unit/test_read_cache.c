@@ -39,7 +39,7 @@ static struct read_cache_stats stats_of(const struct read_cache *cache)
     return stats;
 }
 
-static size_t record_size(const struct record_header *record)
+static size_t record_payload(const struct record_header *record)
 {
     return sizeof *record + record->extra_bytes + record->key_bytes + record->value_bytes;
 }
@@ -53,11 +53,11 @@ static struct record_header *record_new(uint64_t seed, uint32_t value_bytes)
                                    .key_bytes = (uint16_t)(seed % 13),
                                    .extra_bytes = (uint16_t)(seed % 3 * 8),
                                    .kind = RECORD_PUT};
-    struct record_header *record = malloc(record_size(&fields));
+    struct record_header *record = malloc(record_payload(&fields));
     *record = fields;
     uint8_t *rest = (uint8_t *)(record + 1);
     uint64_t state = seed;
-    for (size_t i = 0; i < record_size(record) - sizeof *record; i++)
+    for (size_t i = 0; i < record_payload(record) - sizeof *record; i++)
         rest[i] = (uint8_t)random_next(&state);
     return record;
 }
@@ -74,7 +74,7 @@ static void assert_record(const struct record_header *found, uint64_t seed, uint
     assert_non_null(found);
     assert_int_equal((uintptr_t)found % RECORD_ALIGN, 0);
     struct record_header *record = record_new(seed, value_bytes);
-    assert_memory_equal(found, record, record_size(record));
+    assert_memory_equal(found, record, record_payload(record));
     free(record);
 }
 
@@ -232,7 +232,7 @@ static uint64_t model_seen(struct read_cache *cache, const struct model_place *p
             continue;
         assert_true(places[i].may_be_there);
         assert_record(found, places[i].seed, places[i].value_bytes);
-        *record_bytes_held += record_size(found);
+        *record_bytes_held += record_payload(found);
         records++;
     }
     return records;
@@ -247,7 +247,7 @@ static uint32_t random_value_bytes(uint64_t *state, unsigned phase)
 static bool is_too_large(const struct read_cache *cache, const struct model_place *place)
 {
     struct record_header *record = record_new(place->seed, place->value_bytes);
-    uint64_t bytes = align_up(16 + record_size(record), 16);
+    uint64_t bytes = align_up(16 + record_payload(record), 16);
     free(record);
     return bytes > stats_of(cache).bytes_max / 11 / 4096 * 4096 / 8;
 }
@@ -335,16 +335,16 @@ static uint64_t fill(struct fill *fill, uint32_t value_bytes, uint64_t bytes)
 {
     struct record_header *record = (struct record_header *)(void *)fill->buffer;
     *record = (struct record_header){.value_bytes = value_bytes, .key_bytes = 8, .kind = RECORD_PUT};
-    for (uint64_t done = 0; done < bytes; done += record_size(record)) {
+    for (uint64_t done = 0; done < bytes; done += record_payload(record)) {
         record->lsn = fill->next;
         uint64_t evicted = stats_of(fill->cache).evicted;
         read_cache_add(fill->cache, UID, fill->next, record);
         /* Of the least records there are, four times the bytes that were added, and a few. */
-        assert_true(stats_of(fill->cache).evicted - evicted <= 8 + 4 * record_size(record) / 48);
+        assert_true(stats_of(fill->cache).evicted - evicted <= 8 + 4 * record_payload(record) / 48);
         assert_non_null(read_cache_find(fill->cache, UID, fill->next));
         fill->next++;
     }
-    return stats_of(fill->cache).records * record_size(record);
+    return stats_of(fill->cache).records * record_payload(record);
 }
 
 /* In every state, and with every size of records, the process grows by what the cache says, and by no more than it may.
