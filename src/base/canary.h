@@ -49,7 +49,9 @@
     X(EPOCH_NOT_RAISED, P5, "a boot uses the epoch of the one before")                                          \
     X(TOMBSTONES_DROPPED, P2, "recovery leaves out delete records")                                             \
     X(ORDER_BY_PLACE, P2, "recovery takes the record at the higher address for the newer one")                  \
-    X(EQUAL_HASH_IS_EQUAL_KEY, P1, "recovery does not compare the keys of records with equal hashes")           \
+    X(EQUAL_HASH_IS_EQUAL_KEY, P1, "runs tell keys apart by one hash of 64 bits")                               \
+    X(RUN_OF_ANOTHER_LIFE, P2, "a run counts for a segment whose file has begun another life since")            \
+    X(RUN_SHORT_OF_TAIL, P1, "a run counts for a tail though that goes on behind what the run has seen")        \
     X(OLD_STREAMS_IGNORED, P10, "recovery leaves out streams of shards that there are no more")                 \
     X(DAMAGE_CUT, P5, "takes damage below the durable watermark for a torn tail")                               \
     X(CLAIM_IGNORED, P5, "takes a segment whose first batch is damaged for an empty one")                       \
@@ -67,6 +69,7 @@
     X(SWING_BLIND, P4, "swings an index entry to the copy though the record was overwritten meanwhile")         \
     X(DELETES_NEVER_KEPT, P2, "compaction drops deletes that still hide an older record")                       \
     X(COMPACTION_UNVERIFIED, P3, "compaction copies records without verifying them")                            \
+    X(WARMUP_UNVERIFIED, P3, "brings a segment back into RAM without verifying it")                             \
     X(MOVES_NOT_TOLD, P2, "does not tell waiting operations that a record has moved")                           \
     /* the index */                                                                                             \
     X(INDEX_HOLE, P1, "a removed slot becomes an empty one, at which later walks end")                          \

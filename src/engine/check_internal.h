@@ -28,7 +28,7 @@ struct check_file {
 
 /* LSNs that one stream has in one segment without a gap. */
 struct check_run {
-    struct run run;
+    struct stretch stretch;
     bool rescued;
 };
 
@@ -52,8 +52,6 @@ struct check {
     size_t damage_capacity;
     bool manifest_claimed; /* batches say how far the manifest had come … */
     uint32_t manifest_max; /* … at most */
-    bool manifest_outrun;  /* so do batches in files that it lists as free */
-    uint32_t manifest_unseen;
     uint64_t progress_total;
     enum kvs_err err; /* the first error inside a callback */
     char *message;

@@ -14,6 +14,7 @@
 #include "base/assert.h"
 #include "base/canary.h"
 #include "base/diag.h"
+#include "engine/checkpoint.h"
 #include "engine/relocation.h"
 #include "engine/store.h"
 
@@ -26,11 +27,14 @@ enum kvs_err keeper_open(struct keeper *keeper, struct store *store, uint32_t im
     list_init(&keeper->free);
     list_init(&keeper->unsealed);
     list_init(&keeper->retiring);
+    warmup_init(&keeper->warmup);
     epoch_register(&store->base.epoch, &keeper->base.thread);
     uint64_t disk_bytes_max = store->base.options.disk_bytes_max;
     keeper->files_max = disk_bytes_max / store->segments.segment_bytes;
     keeper->images_min = KEEPER_IMAGES_PER_LOG * store->shard_count;
     enum kvs_err err = relocation_open(keeper);
+    if (err == KVS_ERR_OK)
+        err = checkpoint_open(&keeper->checkpoint, store);
     return err != KVS_ERR_OK
                ? err
                : image_pool_init(&keeper->images, store->segments.segment_bytes, images_max, &keeper->base.thread);
@@ -84,6 +88,7 @@ void keeper_close(struct keeper *keeper, struct ring *ring)
     if (keeper->manifest != NULL)
         manifest_close(keeper->manifest, ring);
     relocation_close(keeper);
+    checkpoint_close(keeper->checkpoint, ring);
     image_pool_deinit(&keeper->images);
 }
 
@@ -351,6 +356,7 @@ void keeper_turn(struct keeper *keeper)
         supply_relocation(keeper);
         trim(keeper);
     }
+    warmup_turn(keeper, keeper->stopping);
     manifest_turn(keeper->manifest);
     publish(keeper);
 }
@@ -368,7 +374,7 @@ int64_t keeper_timeout_ns(const struct keeper *keeper)
     int64_t timeout = manifest_timeout_ns(keeper->manifest);
     if (waits_for_image(keeper) && (timeout < 0 || timeout > IMAGE_WAIT_NS))
         timeout = IMAGE_WAIT_NS;
-    return timeout;
+    return warmup_busy(&keeper->warmup) ? 0 : timeout;
 }
 
 void keeper_stop(struct keeper *keeper)
@@ -383,7 +389,7 @@ bool keeper_stopped(const struct keeper *keeper)
 {
     /* What is queued for a manifest that finds no room is lost: it says nothing that a start would not find out. */
     bool idle = keeper->stopping && segment_maker_idle(&keeper->relocation_maker) && keeper->trim == TRIM_IDLE &&
-                (manifest_idle(keeper->manifest) || manifest_stuck(keeper->manifest));
+                warmup_idle(&keeper->warmup) && (manifest_idle(keeper->manifest) || manifest_stuck(keeper->manifest));
     for (unsigned i = 0; i < keeper->store->shard_count; i++)
         idle = idle && segment_maker_idle(&keeper->makers[i]);
     return idle;

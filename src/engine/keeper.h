@@ -18,6 +18,7 @@
 #include "engine/manifest.h"
 #include "engine/segment.h"
 #include "engine/segment_maker.h"
+#include "engine/warmup.h"
 
 struct store;
 
@@ -44,9 +45,11 @@ struct keeper {
     _Atomic(struct ring *) ring; /* NULL until started */
     bool stopping;
     struct manifest *manifest;
+    struct checkpoint *checkpoint;
     struct image_pool images;
     uint32_t images_min;   /* what logs need, however large the caches are */
     uint32_t cache_grants; /* images whose memory went to the caches */
+    struct warmup warmup;
     uint32_t uid_counter;
     struct segment_maker makers[KVS_SHARDS_MAX]; /* one for each log */
     struct segment_maker relocation_maker;

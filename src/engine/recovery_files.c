@@ -15,19 +15,6 @@
 
 #include <stdlib.h>
 
-enum kvs_err recovery_grow(void **array, size_t count, size_t *capacity, size_t element_bytes)
-{
-    if (count < *capacity)
-        return KVS_ERR_OK;
-    size_t larger = *capacity == 0 ? 64 : *capacity * 2;
-    void *moved = realloc(*array, larger * element_bytes);
-    if (moved == NULL)
-        return KVS_ERR_NO_MEMORY;
-    *array = moved;
-    *capacity = larger;
-    return KVS_ERR_OK;
-}
-
 static void list_entry(void *context, const char *name)
 {
     struct recovery *recovery = context;
@@ -140,25 +127,8 @@ static void match_entry(void *context, const struct manifest_entry *entry)
     recovery->err = KVS_ERR_CORRUPT;
 }
 
-enum kvs_err recovery_find(struct recovery *recovery)
-{
-    struct store *store = recovery->store;
-    recovery->err = ring_dir_list(recovery->ring, store->base.dir_fd, list_entry, recovery);
-    if (recovery->err != KVS_ERR_OK)
-        return recovery->err;
-    remove_unfinished(recovery);
-    enum kvs_err err = open_manifest(recovery);
-    if (err != KVS_ERR_OK)
-        return err;
-    if (recovery->found_count > 0)
-        qsort(recovery->found, recovery->found_count, sizeof *recovery->found, by_number);
-    manifest_each(store->keeper.manifest, match_entry, recovery);
-    if (recovery->found_count > 0)
-        qsort(recovery->found, recovery->found_count, sizeof *recovery->found, by_uid);
-    return recovery->err;
-}
-
-enum kvs_err recovery_open_file(struct recovery *recovery, struct found_segment *found)
+/* Opens the file of a segment and adds it to the table. */
+static enum kvs_err open_file(struct recovery *recovery, struct found_segment *found)
 {
     struct store *store = recovery->store;
     char name[SEGMENT_NAME_BYTES];
@@ -186,6 +156,26 @@ enum kvs_err recovery_open_file(struct recovery *recovery, struct found_segment 
         return KVS_ERR_NO_MEMORY;
     }
     return KVS_ERR_OK;
+}
+
+enum kvs_err recovery_find(struct recovery *recovery)
+{
+    struct store *store = recovery->store;
+    recovery->err = ring_dir_list(recovery->ring, store->base.dir_fd, list_entry, recovery);
+    if (recovery->err != KVS_ERR_OK)
+        return recovery->err;
+    remove_unfinished(recovery);
+    enum kvs_err err = open_manifest(recovery);
+    if (err != KVS_ERR_OK)
+        return err;
+    if (recovery->found_count > 0)
+        qsort(recovery->found, recovery->found_count, sizeof *recovery->found, by_number);
+    manifest_each(store->keeper.manifest, match_entry, recovery);
+    if (recovery->found_count > 0)
+        qsort(recovery->found, recovery->found_count, sizeof *recovery->found, by_uid);
+    for (size_t i = 0; recovery->err == KVS_ERR_OK && i < recovery->found_count; i++)
+        recovery->err = open_file(recovery, &recovery->found[i]);
+    return recovery->err;
 }
 
 /* What the manifest is to say of a segment in this boot; false: nothing. */

@@ -268,6 +268,13 @@ void image_attach(struct image_pool *pool, struct segment *segment, uint8_t *ima
     atomic_store_explicit(&segment->image, image, memory_order_release);
 }
 
+void image_attach_oldest(struct image_pool *pool, struct segment *segment, uint8_t *image)
+{
+    image_attach(pool, segment, image);
+    list_remove(&segment->image_link);
+    list_push_front(&pool->resident, &segment->image_link);
+}
+
 void image_detach(struct image_pool *pool, struct segment *segment)
 {
     if (segment_image(segment) != NULL)

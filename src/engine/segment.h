@@ -157,6 +157,8 @@ void image_give(struct image_pool *pool, uint8_t *image);
 bool image_pool_shrink(struct image_pool *pool);
 /* Makes `image`, from this pool, the segment's: as the youngest. */
 void image_attach(struct image_pool *pool, struct segment *segment, uint8_t *image);
+/* The same, as the oldest. */
+void image_attach_oldest(struct image_pool *pool, struct segment *segment, uint8_t *image);
 /* Takes the segment's image away, if it has one; the memory comes back when its last reader has gone. */
 void image_detach(struct image_pool *pool, struct segment *segment);
 /* The segment has no image and waits for none to be freed: it may begin another life. */

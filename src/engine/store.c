@@ -101,6 +101,20 @@ static uint32_t images_max(const struct store *store)
     return count > UINT32_MAX ? UINT32_MAX : (uint32_t)count;
 }
 
+enum kvs_err store_index_reset(struct store_shard *shard)
+{
+    const struct store *store = shard->store;
+    if (shard->index != NULL) {
+        epoch_drain(&shard->base.thread);
+        index_close(shard->index);
+        shard->index = NULL;
+    }
+    atomic_store(&shard->keys, 0);
+    uint64_t budget = store->base.options.memory_bytes / store->shard_count;
+    struct index_options index = {.bytes_max = budget / 4, .bytes_initial = budget / 1024};
+    return index_open(&shard->index, &index, &shard->base.thread);
+}
+
 static enum kvs_err shard_open(struct store *store, unsigned id)
 {
     struct store_shard *shard = aligned_alloc(KVS_CACHE_LINE_BYTES, align_up(sizeof *shard, KVS_CACHE_LINE_BYTES));
@@ -119,9 +133,7 @@ static enum kvs_err shard_open(struct store *store, unsigned id)
     list_init(&shard->waits);
     list_init(&shard->settlings);
     epoch_register(&store->base.epoch, &shard->base.thread);
-    uint64_t budget = store->base.options.memory_bytes / store->shard_count;
-    struct index_options index = {.bytes_max = budget / 4, .bytes_initial = budget / 1024};
-    return index_open(&shard->index, &index, &shard->base.thread);
+    return store_index_reset(shard);
 }
 
 static void close_segments(struct store *store, struct ring *ring)

@@ -136,6 +136,11 @@ static inline bool record_has_key(const struct record_header *record, struct sli
     return slice_equal(record_key(record), key);
 }
 
+/* ---- store.c --------------------------------------------------------------------------------------------------- */
+
+/* At start-up: gives the shard an empty index in place of what it has. */
+enum kvs_err store_index_reset(struct store_shard *shard);
+
 /* ---- store_ops.c ----------------------------------------------------------------------------------------------- */
 
 /* Turns a resident record of the key into a result. `log`: the owner's, whose durability decides on the gate. */
