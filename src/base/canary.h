@@ -68,6 +68,9 @@
     X(DELETES_NEVER_KEPT, P2, "compaction drops deletes that still hide an older record")                       \
     X(COMPACTION_UNVERIFIED, P3, "compaction copies records without verifying them")                            \
     X(MOVES_NOT_TOLD, P2, "does not tell waiting operations that a record has moved")                           \
+    X(RUN_BEFORE_SEAL, P1, "a run covers a segment before the manifest lists it durably as sealed")             \
+    X(RUN_BEFORE_LOGS_STOP, P1, "the last run of a stop does not wait for the logs")                            \
+    X(RUN_OF_ANOTHER_LIFE, P2, "takes what a run says of a segment's earlier life for what it holds now")       \
     /* the index */                                                                                             \
     X(INDEX_HOLE, P1, "a removed slot becomes an empty one, at which later walks end")                          \
     X(INDEX_SPLIT_LOSES, P1, "a split loses the entries that lie farthest from their home")                     \
