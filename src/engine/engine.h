@@ -116,7 +116,9 @@ enum kvs_err engine_background_start(struct engine *engine, struct ring *ring, s
 void engine_background_turn(struct engine_background *background);
 /* Nanoseconds until the turn has something to do by itself; -1 = never. */
 int64_t engine_background_timeout_ns(const struct engine_background *background);
-/* Ends it, together with or after the shards, which must go on turning until it has stopped. */
+/* Ends it, together with or after the shards. It waits until every shard that was started has stopped its log
+ * (engine_shard_stop, and turns until engine_shard_stopped), for what they have written is indexed last; and they must
+ * go on turning until it has stopped. */
 void engine_background_stop(struct engine_background *background);
 bool engine_background_stopped(const struct engine_background *background);
 void engine_background_section_begin(struct engine_background *background);
@@ -232,6 +234,11 @@ struct engine_stats {
                                  they are written again, removed or recovered */
     uint64_t failed_shards;
     uint64_t background_failed; /* 1: see engine_background_failure_text */
+    uint64_t checkpoint_runs;   /* files with the index of sealed segments, from which a start reads it */
+    uint64_t checkpoint_run_bytes;
+    uint64_t checkpoint_made; /* since the start */
+    uint64_t checkpoint_bytes_written;
+    uint64_t checkpoint_failed; /* runs that were given up because of an error */
 };
 
 /* Sums over all shards; any thread; each figure is exact or a moment old. */

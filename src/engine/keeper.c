@@ -2,8 +2,8 @@
  * keeper.c - supplying logs with segments, and looking after those that they have left.
  *
  * Every turn: let the manifest write what is queued; for each log whose place for an offer is empty, offer what its
- * maker has ready, or set the maker to work; enter what has been sealed; go on with the retirement under way; remove
- * files when there are far more free ones than anybody will need.
+ * maker has ready, or set the maker to work; enter what has been sealed; go on with the retirement under way, and with
+ * the runs; remove files when there are far more free ones than anybody will need.
  *
  * Failure: a maker that fails keeps its cause in `error` and tries again; while the file limit is reached and nothing
  * is free, the cause is NO_SPACE. A manifest that has failed ends all this for good: makers say so, sealed segments
@@ -74,6 +74,7 @@ enum kvs_err keeper_start(struct keeper *keeper, struct ring *ring)
         return err;
     struct relocation_space space;
     (void)relocation_census(&keeper->base, NULL, 0, &space); /* for engine_stats */
+    checkpoint_start(keeper->checkpoint, ring);
     atomic_store(&keeper->ring, ring);
     return KVS_ERR_OK;
 }
@@ -87,8 +88,8 @@ void keeper_close(struct keeper *keeper, struct ring *ring)
     }
     if (keeper->manifest != NULL)
         manifest_close(keeper->manifest, ring);
-    relocation_close(keeper);
     checkpoint_close(keeper->checkpoint, ring);
+    relocation_close(keeper);
     image_pool_deinit(&keeper->images);
 }
 
@@ -231,11 +232,12 @@ static void enter_sealed(struct keeper *keeper)
         if (segment_state(segment) != SEGMENT_SEALED)
             continue;
         struct manifest_entry entry = keeper_sealed_entry(segment);
-        uint64_t ticket;
-        if (manifest_change(keeper->manifest, &entry, &ticket) != KVS_ERR_OK)
+        if (manifest_change(keeper->manifest, &entry, &segment->sealed_ticket) != KVS_ERR_OK)
             return;
         list_remove(&segment->keeper_link);
         keeper->sealed_count++;
+        keeper->seals++;
+        segment->run = 0; /* if one covers it, then only as far as it was filled at an earlier stop */
         KVS_ASSERT(segment->stream < keeper->store->shard_count);
         keeper->newest_sealed[segment->stream] = segment;
     }
@@ -357,6 +359,7 @@ void keeper_turn(struct keeper *keeper)
         trim(keeper);
     }
     warmup_turn(keeper, keeper->stopping);
+    checkpoint_turn(keeper->checkpoint);
     manifest_turn(keeper->manifest);
     publish(keeper);
 }
@@ -374,12 +377,16 @@ int64_t keeper_timeout_ns(const struct keeper *keeper)
     int64_t timeout = manifest_timeout_ns(keeper->manifest);
     if (waits_for_image(keeper) && (timeout < 0 || timeout > IMAGE_WAIT_NS))
         timeout = IMAGE_WAIT_NS;
-    return warmup_busy(&keeper->warmup) ? 0 : timeout;
+    if (warmup_busy(&keeper->warmup))
+        return 0;
+    int64_t checkpoint = checkpoint_timeout_ns(keeper->checkpoint);
+    return checkpoint >= 0 && (timeout < 0 || checkpoint < timeout) ? checkpoint : timeout;
 }
 
 void keeper_stop(struct keeper *keeper)
 {
     keeper->stopping = true;
+    checkpoint_stop(keeper->checkpoint);
     segment_maker_stop(&keeper->relocation_maker);
     for (unsigned i = 0; i < keeper->store->shard_count; i++)
         segment_maker_stop(&keeper->makers[i]);
@@ -388,8 +395,9 @@ void keeper_stop(struct keeper *keeper)
 bool keeper_stopped(const struct keeper *keeper)
 {
     /* What is queued for a manifest that finds no room is lost: it says nothing that a start would not find out. */
-    bool idle = keeper->stopping && segment_maker_idle(&keeper->relocation_maker) && keeper->trim == TRIM_IDLE &&
-                warmup_idle(&keeper->warmup) && (manifest_idle(keeper->manifest) || manifest_stuck(keeper->manifest));
+    bool idle = keeper->stopping && checkpoint_stopped(keeper->checkpoint) && warmup_idle(&keeper->warmup) &&
+                segment_maker_idle(&keeper->relocation_maker) && keeper->trim == TRIM_IDLE &&
+                (manifest_idle(keeper->manifest) || manifest_stuck(keeper->manifest));
     for (unsigned i = 0; i < keeper->store->shard_count; i++)
         idle = idle && segment_maker_idle(&keeper->makers[i]);
     return idle;

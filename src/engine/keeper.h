@@ -2,8 +2,8 @@
  * keeper.h - births and deaths of segments: the background part of the engine `kvs`.
  *
  * The keeper makes segments ahead of need and offers one to each log; notes in the manifest which segments are sealed;
- * gives the files of retired ones a new life; and hands memory out for images. It runs on the background thread with
- * the background's ring. A log's owner meets it in two places only: `offered`, where it takes the next segment, and
+ * gives the files of retired ones a new life; hands memory out for images; and keeps the sorted runs (checkpoint.h). It
+ * runs on the background thread with the background's ring. A log's owner meets it in two places only: `offered`, where it takes the next segment, and
  * `error`, which says why none comes.
  *
  *   making ──► offered ──► the log's: OPEN ──► SEALED ──► unsealed list: manifest ──► … ──► retired ──► free list
@@ -20,6 +20,7 @@
 #include "engine/segment_maker.h"
 #include "engine/warmup.h"
 
+struct checkpoint;
 struct store;
 
 enum { KEEPER_IMAGES_PER_LOG = 4 /* open, spare, one being left, one on its way out */ };
@@ -45,7 +46,6 @@ struct keeper {
     _Atomic(struct ring *) ring; /* NULL until started */
     bool stopping;
     struct manifest *manifest;
-    struct checkpoint *checkpoint;
     struct image_pool images;
     uint32_t images_min;   /* what logs need, however large the caches are */
     uint32_t cache_grants; /* images whose memory went to the caches */
@@ -57,6 +57,7 @@ struct keeper {
     uint32_t free_count;
     struct list unsealed; /* segments that logs have, or that are sealed but not in the manifest as such, in order */
     uint32_t sealed_count;
+    uint64_t seals, ends; /* segments that were sealed, and given up, since the start */
     /* Of each stream of this boot: it tells how far the stream is sealed, and is not given up meanwhile. */
     const struct segment *newest_sealed[KVS_SHARDS_MAX];
     uint64_t files_max; /* 0 = no limit */
@@ -65,6 +66,7 @@ struct keeper {
     struct list retiring; /* RETIRED segments that wait for their turn */
     struct retirement retirement;
     struct relocation_work *work; /* of relocation.c */
+    struct checkpoint *checkpoint;
 
     /* What others may look at, as of the keeper's latest turn, or of compaction's latest census. */
     struct {
@@ -95,6 +97,7 @@ void keeper_close(struct keeper *keeper, struct ring *ring);
 enum kvs_err keeper_start(struct keeper *keeper, struct ring *ring);
 void keeper_turn(struct keeper *keeper);
 int64_t keeper_timeout_ns(const struct keeper *keeper);
+/* Comes to its end when all logs have stopped, for the last run is made of what they have written. */
 void keeper_stop(struct keeper *keeper);
 bool keeper_stopped(const struct keeper *keeper);
 

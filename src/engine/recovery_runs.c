@@ -85,7 +85,7 @@ static bool counts_for(const struct run_segment *covered, const struct found_seg
 {
     const struct manifest_entry *entry = &found->entry;
     if (!found->known || found->segment == NULL || covered->uid != entry->uid)
-        return canary_on(CANARY_RUN_OF_ANOTHER_LIFE) && found->known && found_role(found) == FOUND_SEALED;
+        return canary_on(CANARY_RUN_OF_EARLIER_LIFE) && found->known && found_role(found) == FOUND_SEALED;
     if (found_role(found) == FOUND_SEALED)
         return covered->puts == entry->puts && covered->deletes == entry->deletes &&
                covered->record_bytes == entry->record_bytes && covered->end == entry->end;

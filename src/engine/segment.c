@@ -104,6 +104,8 @@ void segment_begin(struct segment *segment, enum segment_kind kind, uint64_t uid
     atomic_store(&segment->dead_puts, 0);
     atomic_store(&segment->dead_units, 0);
     segment->run = 0;
+    segment->sealed_ticket = 0;
+    segment->uncoverable = false;
 }
 
 /* The writer's alone to change, so a load and a store will do. */

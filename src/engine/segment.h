@@ -51,7 +51,10 @@ struct segment {
     _Atomic uint64_t min_lsn; /* the lowest of its records; UINT64_MAX while it has none. Set by the writer */
     _Atomic uint32_t dead_puts, dead_units; /* puts that no index entry points at any more */
 
-    uint64_t run; /* the sorted run that covers it (checkpoint.h), 0 = none. The background's */
+    /* The background's (checkpoint.h). */
+    uint64_t run;           /* the sorted run that covers it, 0 = none */
+    uint64_t sealed_ticket; /* of the manifest's entry that it is sealed */
+    bool uncoverable;       /* not all of it can be read: no run will cover it */
 
     struct list image_link; /* among the images of the pool, oldest first */
     struct image_pool *pool;

@@ -14,6 +14,7 @@
 #include "base/diag.h"
 #include "engine/big_memory.h"
 #include "engine/blocking.h"
+#include "engine/checkpoint.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -337,6 +338,11 @@ static void store_turn(struct engine_shard *base)
                               (log_idle(&shard->log) && shard->log.flags == 0);
     }
     log_turn(&shard->log);
+    if (shard->stopping && shard->clean_marked && log_idle(&shard->log) &&
+        !atomic_load_explicit(&shard->log_stopped, memory_order_relaxed)) {
+        atomic_store_explicit(&shard->log_stopped, true, memory_order_release);
+        keeper_wake(&shard->store->keeper, shard->ring);
+    }
 }
 
 static int64_t store_timeout_ns(const struct engine_shard *base)
@@ -446,6 +452,13 @@ static void store_stats(const struct engine *engine, struct engine_stats *out)
     out->segments_sealed = atomic_load_explicit(&store->keeper.figures.sealed_count, memory_order_relaxed);
     out->live_bytes = counter(&store->keeper.figures.live_bytes);
     out->background_failed = atomic_load_explicit(&store->keeper.figures.failed, memory_order_relaxed);
+    struct checkpoint_stats checkpoint;
+    checkpoint_stats(store->keeper.checkpoint, &checkpoint);
+    out->checkpoint_runs = checkpoint.runs;
+    out->checkpoint_run_bytes = checkpoint.run_bytes;
+    out->checkpoint_made = checkpoint.made;
+    out->checkpoint_bytes_written = checkpoint.bytes_written;
+    out->checkpoint_failed = checkpoint.failed;
 }
 
 /* ---- background ------------------------------------------------------------------------------------------------ */

@@ -44,6 +44,7 @@ struct store_shard {
     bool started;
     bool stopping;
     bool clean_marked;
+    _Atomic bool log_stopped; /* for good: what it has written, and where, is the background's to look at from now on */
 
     struct index *index;
     _Atomic uint64_t keys;

@@ -145,6 +145,14 @@ static void write_compaction(const struct node *node, const struct engine_stats 
                 ratio((double)used * (double)segment_bytes, engine->live_bytes));
 }
 
+static void write_checkpoint(const struct engine_stats *engine, struct text *out)
+{
+    text_printf(out, "# Checkpoint\r\ncheckpoint_runs:%llu\r\ncheckpoint_run_bytes:%llu\r\n",
+                ull(engine->checkpoint_runs), ull(engine->checkpoint_run_bytes));
+    text_printf(out, "checkpoint_made:%llu\r\ncheckpoint_bytes_written:%llu\r\ncheckpoint_failed:%llu\r\n",
+                ull(engine->checkpoint_made), ull(engine->checkpoint_bytes_written), ull(engine->checkpoint_failed));
+}
+
 static void write_stats(const struct node *node, const struct totals *totals, const struct engine_stats *engine,
                         struct text *out)
 {
@@ -209,12 +217,19 @@ unsigned info_section(struct slice name)
         const char *name;
         unsigned section;
     } sections[] = {
-        {"server", INFO_SERVER},           {"clients", INFO_CLIENTS},
-        {"memory", INFO_MEMORY},           {"persistence", INFO_PERSISTENCE},
-        {"compaction", INFO_COMPACTION},   {"stats", INFO_STATS},
-        {"replication", INFO_REPLICATION}, {"cpu", INFO_CPU},
-        {"shards", INFO_SHARDS},           {"keyspace", INFO_KEYSPACE},
-        {"default", INFO_DEFAULT},         {"all", INFO_ALL},
+        {"server", INFO_SERVER},
+        {"clients", INFO_CLIENTS},
+        {"memory", INFO_MEMORY},
+        {"persistence", INFO_PERSISTENCE},
+        {"compaction", INFO_COMPACTION},
+        {"checkpoint", INFO_CHECKPOINT},
+        {"stats", INFO_STATS},
+        {"replication", INFO_REPLICATION},
+        {"cpu", INFO_CPU},
+        {"shards", INFO_SHARDS},
+        {"keyspace", INFO_KEYSPACE},
+        {"default", INFO_DEFAULT},
+        {"all", INFO_ALL},
         {"everything", INFO_ALL},
     };
     for (size_t i = 0; i < ARRAY_COUNT(sections); i++) {
@@ -245,6 +260,9 @@ static void write_section(const struct node *node, const struct ring *ring, unsi
         break;
     case INFO_COMPACTION:
         write_compaction(node, engine, out);
+        break;
+    case INFO_CHECKPOINT:
+        write_checkpoint(engine, out);
         break;
     case INFO_STATS:
         write_stats(node, totals, engine, out);
