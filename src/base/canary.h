@@ -70,6 +70,7 @@
     X(MOVES_NOT_TOLD, P2, "does not tell waiting operations that a record has moved")                           \
     X(RUN_BEFORE_SEAL, P1, "a run covers a segment before the manifest lists it durably as sealed")             \
     X(RUN_BEFORE_LOGS_STOP, P1, "the last run of a stop does not wait for the logs")                            \
+    X(RUN_OF_EITHER_COPY, P1, "a run lists a record's original, to be given up, though its copy is in use")     \
     X(RUN_OF_ANOTHER_LIFE, P2, "takes what a run says of a segment's earlier life for what it holds now")       \
     /* the index */                                                                                             \
     X(INDEX_HOLE, P1, "a removed slot becomes an empty one, at which later walks end")                          \

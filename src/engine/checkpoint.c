@@ -191,9 +191,14 @@ void checkpoint_made(struct checkpoint *checkpoint, const struct making *making)
 void checkpoint_trouble(struct checkpoint *checkpoint, const char *text)
 {
     add(&checkpoint->figures.failed, 1);
-    checkpoint->stop_failed = checkpoint->stop >= STOP_COVER;
     if (checkpoint->pause_ns == 0)
         diag_warn("cannot make a run, without which the next start takes longer: %s; it is tried again", text);
+    checkpoint_postpone(checkpoint);
+}
+
+void checkpoint_postpone(struct checkpoint *checkpoint)
+{
+    checkpoint->stop_failed = checkpoint->stop >= STOP_COVER;
     checkpoint->pause_ns = checkpoint->pause_ns == 0                 ? PAUSE_FIRST_NS
                            : checkpoint->pause_ns > PAUSE_MAX_NS / 2 ? PAUSE_MAX_NS
                                                                      : 2 * checkpoint->pause_ns;
