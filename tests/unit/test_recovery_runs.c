@@ -91,7 +91,8 @@ static void test_recovery_runs__clean_start_reads_no_records(void **state)
         options = segments_scarce(shards);
         store_boot(&fixture, &options);
         struct engine_recovery recovery = recovery_of(&fixture);
-        /* Two tails are scanned for their end, and read once more into RAM; of all else only the head of each segment is read. */
+        /* Two tails are scanned for their end, and read once more into RAM; of all else only the head of each segment
+         * is read. */
         assert_true(recovery.segments > 6);
         assert_true(recovery.bytes < 2 * options.segment_bytes + recovery.segments * 2 * KVS_BLOCK_BYTES);
         assert_int_equal(recovery.keys, KEYS - KEYS / 3);
