@@ -276,3 +276,15 @@ def test_a_stop_at_any_moment_of_a_start(filled, start_node):
         # Before it takes signals it dies of one.
         assert code == 0 or (code == -signal.SIGTERM and i < 4), f"{code}\n{node.log_text()}"
     expect_filled(start_node(data_dir=filled).port)
+
+
+def test_the_address_of_a_node_that_was_killed_is_taken_over(start_node, tmp_path):
+    """The kernel frees a dead process's sockets late: the next start, which listens first, has to wait for that."""
+    address = f"127.0.0.1:{free_port()}"
+    for i in range(25):
+        node = start_node("--threads", "2", data_dir=tmp_path / "data", address=address)
+        client = redis_py.Redis(port=node.port, socket_timeout=30 * SLOW)
+        assert client.get("count") == (str(i - 1).encode() if i > 0 else None)
+        client.set("count", i)
+        node.kill9()
+        client.close()
