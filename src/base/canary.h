@@ -110,6 +110,7 @@
     X(REQUEST_UNBOUNDED, P8, "keeps a request of any size")                                                     \
     X(CLIENTS_UNBOUNDED, P8, "does not refuse connections beyond the limit")                                    \
     /* the node */                                                                                              \
+    X(EMPTY_WHILE_LOADING, P3, "answers as an empty store would until the store is open")                       \
     X(OWNER_ANSWERS_EARLY, P1, "an owner sends an answer to another shard before it is durable")                \
     X(DEL_UNGATED, P1, "a DEL of several keys does not wait for its gates")                                     \
     X(READ_OVERTAKES_WRITE, P4, "a read overtakes the connection's own write to another shard")                 \

@@ -244,6 +244,7 @@ static enum kvs_err status_error(uint8_t status)
     case FRAME_VERSION_UNKNOWN:
         return KVS_ERR_VERSION;
     case FRAME_BUSY:
+    case FRAME_LOADING:
         return KVS_ERR_AGAIN;
     }
     return KVS_ERR_REMOTE;

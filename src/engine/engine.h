@@ -60,7 +60,8 @@ struct engine_options {
     uint32_t relaxed_interval_ms; /* at most this long until a relaxed write is on disk */
     uint64_t disk_bytes_max;      /* of all segment files together; 0 = as much as the file system has */
 
-    /* For the opening alone; NULL: the calling thread does it by itself, and tells nobody. */
+    /* For the opening alone, and not looked at after it; NULL: the calling thread does it by itself, and tells nobody.
+     */
     const struct engine_workers *workers;
     struct engine_progress *progress;
 };
@@ -83,9 +84,27 @@ struct engine_recovery {
  */
 enum kvs_err engine_open(struct engine **out, const struct engine_options *options, struct ring *ring,
                          char message[ENGINE_MESSAGE_BYTES]);
+
+/*
+ * The same in two steps, for those who have something to do in between. engine_prepare takes milliseconds: it makes
+ * the directory if need be, takes its lock, reads or makes its superblock. engine_load does the rest, which takes as
+ * long as there is much to read, on any thread and with any ring; workers and progress are given here, and those of the
+ * options do not count. It uses `prepared` up, whatever comes of it; engine_unprepare gives a directory back that is
+ * not to be loaded. Errors and messages are those of engine_open. `options` and the strings in them are copied.
+ */
+struct engine_prepared;
+enum kvs_err engine_prepare(struct engine_prepared **out, const struct engine_options *options, struct ring *ring,
+                            char message[ENGINE_MESSAGE_BYTES]);
+void engine_unprepare(struct engine_prepared *prepared, struct ring *ring);
+/* What engine_value_bytes_max will be. */
+uint64_t engine_prepared_value_bytes_max(const struct engine_prepared *prepared);
+enum kvs_err engine_load(struct engine **out, struct engine_prepared *prepared, const struct engine_workers *workers,
+                         struct engine_progress *progress, struct ring *ring, char message[ENGINE_MESSAGE_BYTES]);
+
 void engine_recovered(const struct engine *engine, struct engine_recovery *out);
 
-/* Frees everything, after every shard was stopped (or abandoned: a simulated crash). `ring` as in engine_open. */
+/* Frees everything, after every shard was stopped, was never started, or was abandoned (a simulated crash). `ring`:
+ * any, of the calling thread. */
 void engine_close(struct engine *engine, struct ring *ring);
 
 /* The largest value that fits into this store with a key of KVS_KEY_BYTES_MAX bytes; at most KVS_VALUE_BYTES_MAX. */

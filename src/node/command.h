@@ -3,6 +3,9 @@
  *
  * Handlers run on the thread of the connection's shard, inside an engine section, and answer the connection's current
  * request exactly once: through call_…, gather_…, or dispatch_request_one.
+ *
+ * Until the shard serves, only commands with COMMAND_LOADING are carried out, and there may be no engine; all others
+ * are answered with LOADING.
  */
 #ifndef KVS_NODE_COMMAND_H
 #define KVS_NODE_COMMAND_H
@@ -31,7 +34,7 @@ enum command_flags {
     COMMAND_DENYOOM = 4,
     COMMAND_ADMIN = 8,
     COMMAND_NOSCRIPT = 16,
-    COMMAND_LOADING = 32,
+    COMMAND_LOADING = 32, /* carried out while the store is being opened, too. Its handler can do without an engine */
     COMMAND_STALE = 64,
     COMMAND_FAST = 128,
     COMMAND_NO_AUTH = 256,
@@ -41,6 +44,7 @@ enum command_flags {
 struct subcommand {
     const char *name;  /* lower case */
     int arity;         /* with command and subcommand; negative: at least that many */
+    unsigned flags;    /* enum command_flags: those the node looks at */
     const char *usage; /* for HELP: the arguments */
     const char *help;  /* for HELP: what it does */
     command_fn *run;
@@ -90,6 +94,10 @@ void text_integer(struct text *text, int64_t value);
 void text_array(struct text *text, size_t count);
 void text_map(struct text *text, size_t pairs, int resp_version);
 void text_null(struct text *text, int resp_version);
+
+/* What clients are told until the store is open. */
+#define COMMAND_LOADING_BYTES_MAX 128u
+void command_loading_text(char text[COMMAND_LOADING_BYTES_MAX], const struct shard *shard);
 
 /* ---- handlers -------------------------------------------------------------------------------------------------- */
 

@@ -139,9 +139,10 @@ static void run_docs(struct call *call)
 }
 
 const struct subcommand command_command_subcommands[] = {
-    {"count", 2, "", "Return the total number of commands in this server.", run_count},
-    {"docs", -2, "[<command-name> ...]", "Return documentation details about multiple commands.", run_docs},
-    {"info", -2, "[<command-name> ...]", "Return details about multiple commands.", run_info},
-    {"list", -2, "", "Return a list of all commands in this server.", run_list},
-    {NULL, 0, NULL, NULL, NULL},
+    {"count", 2, COMMAND_LOADING, "", "Return the total number of commands in this server.", run_count},
+    {"docs", -2, COMMAND_LOADING, "[<command-name> ...]", "Return documentation details about multiple commands.",
+     run_docs},
+    {"info", -2, COMMAND_LOADING, "[<command-name> ...]", "Return details about multiple commands.", run_info},
+    {"list", -2, COMMAND_LOADING, "", "Return a list of all commands in this server.", run_list},
+    {NULL, 0, 0, NULL, NULL, NULL},
 };

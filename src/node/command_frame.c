@@ -1,8 +1,9 @@
 /*
  * command_frame.c - requests of the binary protocol.
  *
- * Happy path: the opcode says what to do; the reply carries the request's id and may overtake others. Failure: an
- * opcode that is not known is answered with BAD_REQUEST and ends the connection, as docs/PROTOCOL.md says.
+ * Happy path: the opcode says what to do; the reply carries the request's id and may overtake others. Failures: an
+ * opcode that is not known is answered with BAD_REQUEST and ends the connection, as docs/PROTOCOL.md says; until the
+ * store is open, everything but STATS is answered with LOADING.
  */
 #include "node/command.h"
 #include "node/dispatch.h"
@@ -49,6 +50,19 @@ static void run_key_request(struct shard *shard, struct net_conn *conn, const st
     dispatch_request_one(shard, conn, &request, &format);
 }
 
+/* True when this has to wait for the store to be opened; it is answered. */
+static bool refuse_while_loading(struct shard *shard, struct net_conn *conn, const struct frame *frame)
+{
+    uint8_t opcode = frame->header.opcode;
+    if (opcode != FRAME_PING && opcode != FRAME_GET && opcode != FRAME_SET && opcode != FRAME_REMOVE)
+        return false;
+    char text[COMMAND_LOADING_BYTES_MAX];
+    command_loading_text(text, shard);
+    shard_count(&shard->counters.errors);
+    reply_frame(conn, frame, FRAME_LOADING, slice_text(text + strlen("LOADING ")));
+    return true;
+}
+
 void command_frame(void *context, struct net_conn *conn, const struct frame *frame)
 {
     struct shard *shard = context;
@@ -58,6 +72,8 @@ void command_frame(void *context, struct net_conn *conn, const struct frame *fra
         net_conn_finish(conn);
         return;
     }
+    if (__builtin_expect(!shard->serving, 0) && refuse_while_loading(shard, conn, frame))
+        return;
     switch ((enum frame_opcode)frame->header.opcode) {
     case FRAME_PING:
         reply_frame(conn, frame, FRAME_OK, frame->value);

@@ -37,7 +37,7 @@ const struct command command_table[] = {
      "connection", "@fast @connection", "Handshake with Redis", "6.0.0", command_hello, NULL},
     {"info", -1, ALWAYS, 0, 0, 0, "server", "@slow @dangerous", "Get information and statistics about the server",
      "1.0.0", command_info, NULL},
-    {"kvs.durability", -1, COMMAND_FAST, 0, 0, 0, "connection", "@fast @connection",
+    {"kvs.durability", -1, ALWAYS | COMMAND_FAST, 0, 0, 0, "connection", "@fast @connection",
      "Tell, or choose, whether this connection's writes are on disk when they are acknowledged", "0.1.0",
      command_durability, NULL},
     {"mget", -2, COMMAND_READONLY | COMMAND_FAST, 1, -1, 1, "string", "@read @string @fast",

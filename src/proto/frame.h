@@ -38,7 +38,8 @@ enum frame_status {
     FRAME_FAILED = 5,      /* storage has failed; the message says more */
     FRAME_CORRUPT = 6,     /* the stored record is damaged; the message names segment and offset */
     FRAME_VERSION_UNKNOWN = 7,
-    FRAME_BUSY = 8, /* too many connections or requests */
+    FRAME_BUSY = 8,    /* too many connections or requests */
+    FRAME_LOADING = 9, /* the server is still opening its store: try again later */
 };
 
 /* Little-endian on the wire, exactly these bytes. */
