@@ -68,6 +68,10 @@
     X(DELETES_NEVER_KEPT, P2, "compaction drops deletes that still hide an older record")                       \
     X(COMPACTION_UNVERIFIED, P3, "compaction copies records without verifying them")                            \
     X(MOVES_NOT_TOLD, P2, "does not tell waiting operations that a record has moved")                           \
+    X(LINKS_IGNORED, P3, "uses a file again though a backup has it, too")                                       \
+    X(BACKUP_HOLDS_NOTHING, P1, "uses a segment again while a backup still has to copy it")                     \
+    X(BACKUP_TAIL_TOO_LONG, P1, "a backup takes batches that were not durable at its moment")                   \
+    X(BACKUP_NAMES_NOT_SYNCED, P1, "gives a backup its name before the names in it are durable")                \
     /* the index */                                                                                             \
     X(INDEX_HOLE, P1, "a removed slot becomes an empty one, at which later walks end")                          \
     X(INDEX_SPLIT_LOSES, P1, "a split loses the entries that lie farthest from their home")                     \

@@ -401,7 +401,7 @@ static bool retirement_turn(struct keeper *keeper)
     if (!(durable || canary_on(CANARY_RETIRED_EARLY)) || !image_gone(retirement->segment))
         return false;
     segment_set_state(retirement->segment, SEGMENT_FREE);
-    keeper_add_free(keeper, retirement->segment);
+    keeper_take_back(keeper, retirement->segment);
     retirement->segment = NULL;
     return true;
 }
