@@ -32,6 +32,7 @@ enum kvs_err backup_open(struct backup **out, struct keeper *keeper)
         snprintf(backup->place_text, sizeof backup->place_text, "%s", backup->place);
     else
         snprintf(backup->place_text, sizeof backup->place_text, "%.400s/%.100s", engine->data_dir, backup->place);
+    snprintf(backup->partial_text, sizeof backup->partial_text, "%.500s/" BACKUP_PARTIAL_NAME, backup->place_text);
     backup->parent_fd = backup->place_fd = backup->dir_fd = backup->target_fd = -1;
     return KVS_ERR_OK;
 }

@@ -232,7 +232,7 @@ static void slot_done(struct ring_op *op)
     if ((op->error != KVS_ERR_OK || short_read) && backup->error == KVS_ERR_OK)
         backup_note_error(backup, short_read ? KVS_ERR_CORRUPT : op->error, "cannot %s segment %s%s%s: %s",
                           slot->writing ? "write" : "read", backup->segment_file, slot->writing ? " in " : "",
-                          slot->writing ? backup->place_text : "", short_read ? cut_short : ring_op_text(op));
+                          slot->writing ? backup->partial_text : "", short_read ? cut_short : ring_op_text(op));
     backup->slots_busy--;
     if (!slot_begin(slot) && backup->slots_busy == 0)
         slots_idle(backup);
@@ -266,7 +266,7 @@ void backup_copy_step(struct backup *backup)
         fill(backup);
     } else if (err != KVS_ERR_OK) {
         backup_fail(backup, err, "cannot %s %s in %s: %s", backup->stage == BACKUP_SYNC ? "sync" : "make",
-                    backup->segment_file, backup->place_text, ring_op_text(&backup->io));
+                    backup->segment_file, backup->partial_text, ring_op_text(&backup->io));
     } else if (backup->stage == BACKUP_CREATE) {
         backup_begin(backup, BACKUP_ALLOCATE);
         ring_file_allocate(backup->ring, &backup->io, backup->target_fd, backup_store(backup)->segments.segment_bytes);

@@ -86,7 +86,7 @@ struct backup {
     char text[ENGINE_MESSAGE_BYTES]; /* with `error` */
 
     const char *place; /* the directory of all backups, relative to the data directory if it is not absolute */
-    char place_text[ENGINE_BACKUP_PATH_BYTES]; /* for people */
+    char place_text[ENGINE_BACKUP_PATH_BYTES], partial_text[ENGINE_BACKUP_PATH_BYTES]; /* for people */
     char parent[ENGINE_BACKUP_PATH_BYTES];
     int parent_fd, place_fd, dir_fd; /* -1: not open */
     bool place_made, renamed;

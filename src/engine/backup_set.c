@@ -63,7 +63,7 @@ static enum kvs_err note_set(struct backup *backup)
     const struct manifest *manifest = backup->keeper->manifest;
     struct manifest_options options = {.ring = backup->ring,
                                        .dir_fd = backup->dir_fd,
-                                       .dir_name = backup->place_text,
+                                       .dir_name = backup->partial_text,
                                        .store_uuid = store->base.superblock.uuid,
                                        .first_sequence = manifest_sequence_end(manifest)};
     enum kvs_err err = manifest_new(&backup->manifest, &options);
@@ -171,7 +171,7 @@ static void linked(struct backup *backup)
         backup->copy_end = manifest_find(backup->manifest, backup->next)->end;
         backup_copy(backup);
     } else if (err != KVS_ERR_OK) {
-        backup_fail(backup, err, "cannot link segment %s into %s: %s", backup->segment_file, backup->place_text,
+        backup_fail(backup, err, "cannot link segment %s into %s: %s", backup->segment_file, backup->partial_text,
                     ring_op_text(&backup->io));
     } else {
         backup->segments++;

@@ -245,6 +245,8 @@ void manifest_fail(struct manifest *manifest, const char *what, const char *text
     manifest->failed = true;
     snprintf(manifest->failure, sizeof manifest->failure, "cannot %s %s/" MANIFEST_NAME ": %s", what,
              manifest->options.dir_name, text);
+    if (manifest->rewrite.blocking)
+        return; /* whoever waits for it will say so */
     diag_error("%s; until a restart no segment is entered there and none given up", manifest->failure);
 }
 

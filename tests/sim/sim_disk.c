@@ -66,10 +66,11 @@ void sim_set_links(bool possible)
 
 /* ---- system calls ----------------------------------------------------------------------------------------------- */
 
-/* The directory of this name in `parent`; "." is the parent itself. NULL: there is none. */
+/* The directory of this name in `parent`; "." is the parent itself, as is "" behind the slash of the root. NULL: there
+ * is none. */
 static struct sim_dir *child_dir(struct sim_dir *parent, const char *name, char path[4096])
 {
-    if (strcmp(name, ".") == 0)
+    if (strcmp(name, ".") == 0 || *name == '\0')
         return parent;
     int length = snprintf(path, 4096, "%s/%s", parent->path, name);
     KVS_ASSERT(length > 0 && length < 4096);
