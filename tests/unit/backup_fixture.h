@@ -18,8 +18,8 @@ struct backup_history {
         uint16_t key;
         uint32_t version; /* 0: deleted */
     } changes[BACKUP_HISTORY_MAX];
-    unsigned count;             /* acknowledged */
-    uint32_t now[BACKUP_KEYS];  /* after all of them */
+    unsigned count;            /* acknowledged */
+    uint32_t now[BACKUP_KEYS]; /* after all of them */
     uint32_t version;
 };
 
