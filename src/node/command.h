@@ -36,6 +36,7 @@ enum command_flags {
     COMMAND_FAST = 128,
     COMMAND_NO_AUTH = 256,
     COMMAND_ALLOW_BUSY = 512,
+    COMMAND_NO_ASYNC_LOADING = 1024,
 };
 
 struct subcommand {
