@@ -75,6 +75,10 @@
     X(RUN_BEFORE_LOGS_STOP, P1, "the last run of a stop does not wait for the logs")                            \
     X(RUN_OF_EITHER_COPY, P1, "a run lists a record's original, to be given up, though its copy is in use")     \
     X(RUN_OF_ANOTHER_LIFE, P2, "takes what a run says of a segment's earlier life for what it holds now")       \
+    X(LINKS_IGNORED, P3, "uses a file again though a backup has it, too")                                       \
+    X(BACKUP_HOLDS_NOTHING, P1, "uses a segment again while a backup still has to copy it")                     \
+    X(BACKUP_TAIL_TOO_LONG, P1, "a backup takes batches that were not durable at its moment")                   \
+    X(BACKUP_NAMES_NOT_SYNCED, P1, "gives a backup its name before the names in it are durable")                \
     /* the index */                                                                                             \
     X(INDEX_HOLE, P1, "a removed slot becomes an empty one, at which later walks end")                          \
     X(INDEX_SPLIT_LOSES, P1, "a split loses the entries that lie farthest from their home")                     \
