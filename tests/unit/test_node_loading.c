@@ -272,6 +272,13 @@ static void get_somewhere(struct node_fixture *fixture, const struct config *con
     take_steps(40);
 }
 
+/* What the engine's background begins may wait for every shard: so if one has an engine, all have had it. */
+static void expect_all_or_none_attached(const struct node *node)
+{
+    for (unsigned i = 0; i < node->shard_count; i++)
+        assert_int_equal(node->shards[i].engine != NULL, node->background.engine != NULL);
+}
+
 static void test_loading__a_stop_on_the_way_to_serving_is_orderly(void **state)
 {
     (void)state;
@@ -294,6 +301,7 @@ static void test_loading__a_stop_on_the_way_to_serving_is_orderly(void **state)
         assert_true(sim_run_until(fixture_ended, &fixture, NODE_STEPS_MAX));
         assert_int_equal(fixture.status, NODE_STOPPED);
         assert_true(ring_now_ns(fixture.main_ring) - before_ns < 1000000000);
+        expect_all_or_none_attached(fixture.node);
         for (unsigned i = 0; i < 2; i++) {
             assert_true(sim_run_until(peer_has_ended, peers[i], NODE_STEPS_MAX));
             peer_close(peers[i]);
@@ -343,8 +351,10 @@ static void test_loading__a_store_that_cannot_be_opened_ends_the_node(void **sta
         peer_say(peer, "GET", "key1", NULL);
         expect_loading(peer);
         peer_say(peer, "GET", "key1", NULL);
+        uint64_t before_ns = ring_now_ns(fixture.main_ring);
         fixture_load(&fixture);
         assert_int_equal(fixture.status, NODE_BROKEN);
+        assert_true(ring_now_ns(fixture.main_ring) - before_ns < 1000000000);
         assert_int_equal(node_error(fixture.node), KVS_ERR_INVALID);
         static const char begin[] = "cannot open the store in /data: a memory budget of ";
         assert_memory_equal(node_message(fixture.node), begin, strlen(begin));
