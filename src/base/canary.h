@@ -49,7 +49,9 @@
     X(EPOCH_NOT_RAISED, P5, "a boot uses the epoch of the one before")                                          \
     X(TOMBSTONES_DROPPED, P2, "recovery leaves out delete records")                                             \
     X(ORDER_BY_PLACE, P2, "recovery takes the record at the higher address for the newer one")                  \
-    X(EQUAL_HASH_IS_EQUAL_KEY, P1, "recovery does not compare the keys of records with equal hashes")           \
+    X(EQUAL_HASH_IS_EQUAL_KEY, P1, "runs tell keys apart by one hash of 64 bits")                               \
+    X(RUN_OF_EARLIER_LIFE, P2, "counts a run for a segment whose file has begun another life since")            \
+    X(RUN_SHORT_OF_TAIL, P1, "counts a run for a tail that goes on behind what the run has seen")               \
     X(OLD_STREAMS_IGNORED, P10, "recovery leaves out streams of shards that there are no more")                 \
     X(DAMAGE_CUT, P5, "takes damage below the durable watermark for a torn tail")                               \
     X(CLAIM_IGNORED, P5, "takes a segment whose first batch is damaged for an empty one")                       \
@@ -67,7 +69,16 @@
     X(SWING_BLIND, P4, "swings an index entry to the copy though the record was overwritten meanwhile")         \
     X(DELETES_NEVER_KEPT, P2, "compaction drops deletes that still hide an older record")                       \
     X(COMPACTION_UNVERIFIED, P3, "compaction copies records without verifying them")                            \
+    X(WARMUP_UNVERIFIED, P3, "brings a segment back into RAM without verifying it")                             \
     X(MOVES_NOT_TOLD, P2, "does not tell waiting operations that a record has moved")                           \
+    X(RUN_BEFORE_SEAL, P1, "a run covers a segment before the manifest lists it durably as sealed")             \
+    X(RUN_BEFORE_LOGS_STOP, P1, "the last run of a stop does not wait for the logs")                            \
+    X(RUN_OF_EITHER_COPY, P1, "a run lists a record's original, to be given up, though its copy is in use")     \
+    X(RUN_OF_ANOTHER_LIFE, P2, "takes what a run says of a segment's earlier life for what it holds now")       \
+    X(LINKS_IGNORED, P3, "uses a file again though a backup has it, too")                                       \
+    X(BACKUP_HOLDS_NOTHING, P1, "uses a segment again while a backup still has to copy it")                     \
+    X(BACKUP_TAIL_TOO_LONG, P1, "a backup takes batches that were not durable at its moment")                   \
+    X(BACKUP_NAMES_NOT_SYNCED, P1, "gives a backup its name before the names in it are durable")                \
     /* the index */                                                                                             \
     X(INDEX_HOLE, P1, "a removed slot becomes an empty one, at which later walks end")                          \
     X(INDEX_SPLIT_LOSES, P1, "a split loses the entries that lie farthest from their home")                     \

@@ -32,6 +32,11 @@ static inline void list_push_back(struct list *head, struct list *node)
     head->prev = node;
 }
 
+static inline void list_push_front(struct list *head, struct list *node)
+{
+    list_push_back(head->next, node);
+}
+
 /* Leaves `node` linked to itself, so that it may be removed twice and asked whether it is linked. */
 static inline void list_remove(struct list *node)
 {

@@ -17,30 +17,27 @@
 static void add_run(struct check *check, const struct batch_header *batch)
 {
     const struct check_file *file = check->current;
-    if (check->run_count > 0 && run_extend(&check->runs[check->run_count - 1].run, batch, file->found.number))
+    if (check->run_count > 0 && stretch_extend(&check->runs[check->run_count - 1].stretch, batch, file->found.number))
         return;
     enum kvs_err err =
         recovery_grow((void **)&check->runs, check->run_count, &check->run_capacity, sizeof *check->runs);
     if (err == KVS_ERR_OK)
-        check->runs[check->run_count++] = (struct check_run){
-            .run = run_begin(batch, file->found.number, file->out.role == CHECK_SEALED), .rescued = check->rescuing};
+        check->runs[check->run_count++] =
+            (struct check_run){.stretch = stretch_begin(batch, file->found.number, file->out.role == CHECK_SEALED),
+                               .rescued = check->rescuing};
     else
         check->err = err;
 }
 
 void check_add_batch(struct check *check, const struct batch_header *batch)
 {
-    /* A start does not read files that are listed as free. (What an unlisted or rescued batch says is no part of its
-     * judgement either, but it refuses the store in any case then.) */
-    if (check->current->out.role == CHECK_FREE) {
-        if (!check->manifest_outrun || (int32_t)(batch->manifest - check->manifest_unseen) > 0)
-            check->manifest_unseen = batch->manifest;
-        check->manifest_outrun = true;
-        return;
-    }
+    /* What an unlisted or rescued batch says is no part of a start's judgement, but it refuses the store in any case
+     * then. */
     if (!check->manifest_claimed || (int32_t)(batch->manifest - check->manifest_max) > 0)
         check->manifest_max = batch->manifest;
     check->manifest_claimed = true;
+    if (check->current->out.role == CHECK_FREE)
+        return;
     if (batch->epoch > check->epoch_max && check->current->out.role != CHECK_UNLISTED)
         check->epoch_max = batch->epoch;
     if ((batch->flags & BATCH_RELOCATED) == 0)
@@ -49,8 +46,8 @@ void check_add_batch(struct check *check, const struct batch_header *batch)
 
 static int by_stream(const void *a, const void *b)
 {
-    const struct run *x = &((const struct check_run *)a)->run;
-    const struct run *y = &((const struct check_run *)b)->run;
+    const struct stretch *x = &((const struct check_run *)a)->stretch;
+    const struct stretch *y = &((const struct check_run *)b)->stretch;
     if (x->epoch != y->epoch)
         return x->epoch < y->epoch ? -1 : 1;
     if (x->stream != y->stream)
@@ -67,14 +64,14 @@ static bool is_explained(const struct check *check, uint64_t epoch, uint32_t str
 {
     for (size_t i = 0; i < check->report.damage_count; i++) {
         const struct check_damage *damage = &check->damages[i];
-        bool segment = damage->file[0] >= '0' && damage->file[0] <= '9' && damage->severity == CHECK_REFUSED;
+        bool segment = damage->file[0] >= '0' && damage->file[0] <= '9' && damage->severity != CHECK_HARMLESS;
         if (segment && (damage->epoch == 0 || (damage->epoch == epoch && damage->stream == stream)))
             return true;
     }
     return false;
 }
 
-static void gap(struct check *check, const struct run *run, uint64_t from, uint64_t to)
+static void gap(struct check *check, const struct stretch *run, uint64_t from, uint64_t to)
 {
     if (is_explained(check, run->epoch, run->stream))
         return;
@@ -97,12 +94,12 @@ static void gap(struct check *check, const struct run *run, uint64_t from, uint6
 static void check_stream(struct check *check, const struct check_run *runs, size_t count)
 {
     /* A superblock that is an older copy does not know where the last boot began. */
-    bool known = runs[0].run.epoch == check->superblock.epoch && !check->report.identity_guessed;
-    uint64_t high = (known ? check->superblock.lsn_base : runs[0].run.first_lsn) - 1;
+    bool known = runs[0].stretch.epoch == check->superblock.epoch && !check->report.identity_guessed;
+    uint64_t high = (known ? check->superblock.lsn_base : runs[0].stretch.first_lsn) - 1;
     bool begun = false;
     uint64_t durable_lsn = 0;
     for (size_t i = 0; i < count; i++) {
-        const struct run *run = &runs[i].run;
+        const struct stretch *run = &runs[i].stretch;
         bool follows = run->first_lsn == high + 1 && (begun || run->boot);
         if (!run->sealed && !follows)
             gap(check, run, high + 1, run->first_lsn - 1);
@@ -111,7 +108,7 @@ static void check_stream(struct check *check, const struct check_run *runs, size
         durable_lsn = run->durable_lsn > durable_lsn ? run->durable_lsn : durable_lsn;
     }
     if (durable_lsn > high)
-        gap(check, &runs[count - 1].run, high + 1, durable_lsn);
+        gap(check, &runs[count - 1].stretch, high + 1, durable_lsn);
 }
 
 /* Segments whose first batch is missing: had it been durable, by what the ones behind it claim? */
@@ -124,7 +121,7 @@ static void check_claims(struct check *check)
             continue;
         bool kept = false;
         for (size_t r = 0; r < check->run_count; r++) {
-            const struct run *run = &check->runs[r].run;
+            const struct stretch *run = &check->runs[r].stretch;
             kept = kept || (run->epoch == scan->claim_epoch && run->stream == scan->claim_stream &&
                             run->last_lsn >= scan->claim_lsn);
         }
@@ -155,9 +152,9 @@ void check_streams(struct check *check)
         last_epoch = check->epoch_max;
     size_t end;
     for (size_t i = 0; i < check->run_count; i = end) {
-        const struct run *run = &check->runs[i].run;
+        const struct stretch *run = &check->runs[i].stretch;
         for (end = i + 1; end < check->run_count; end++) {
-            const struct run *next = &check->runs[end].run;
+            const struct stretch *next = &check->runs[end].stretch;
             if (next->epoch != run->epoch || next->stream != run->stream)
                 break;
         }
@@ -182,23 +179,17 @@ bool check_manifest_is_behind(const struct check *check)
         const struct check_file *file = &check->files[i];
         used_again = used_again || (file->out.role == CHECK_UNLISTED && file->out.batches > 0);
     }
-    return !check->manifest_good || check->manifest_outrun || used_again || is_claimed(check);
+    return !check->manifest_good || used_again || is_claimed(check);
 }
 
 void check_manifest_age(struct check *check)
 {
-    if (!check->manifest_good)
+    if (!check->manifest_good || !is_claimed(check))
         return;
-    uint32_t sequence = (uint32_t)check->report.manifest_sequence;
-    bool refused = is_claimed(check);
-    if (!refused && !check->manifest_outrun)
-        return;
-    struct check_damage *damage =
-        check_damage(check, refused ? CHECK_REFUSED : CHECK_UNSEEN, MANIFEST_NAME, CHECK_UNKNOWN);
+    struct check_damage *damage = check_damage(check, CHECK_REFUSED, MANIFEST_NAME, CHECK_UNKNOWN);
     snprintf(damage->what, sizeof damage->what,
-             "it has lost its latest changes: it ends with change %u, but change %u was durable", sequence,
-             refused ? check->manifest_max : check->manifest_unseen);
+             "it has lost its latest changes: it ends with change %u, but change %u was durable",
+             (uint32_t)check->report.manifest_sequence, check->manifest_max);
     snprintf(damage->means, sizeof damage->means,
-             "it lists segments as free that were taken into use since%s; their records are still there",
-             refused ? "" : ", and a start would use them anew without noticing");
+             "it lists segments as free that were taken into use since; their records are still there");
 }

@@ -6,7 +6,9 @@
  * writing in included: then a start reads runs alone, and the last segments to write on in them.
  *
  * Part of the background work (keeper.h): its thread, its ring; nothing here waits, and no turn takes longer than some
- * milliseconds. Memory: one segment's entries and a megabyte or two, while a run is being made.
+ * milliseconds. Memory while runs are being made: one segment's entries, which take less than the segment does, four
+ * megabytes, and as much as the largest record; at a stop the entries of several segments, as much as half of
+ * checkpoint_uncovered_max.
  *
  * Failure: a run that cannot be made is given up and tried again later; nothing depends on it but the time of the next
  * start.
@@ -18,6 +20,7 @@
 #include "engine/run_open.h"
 
 struct checkpoint;
+struct segment;
 struct store;
 
 /* Segment bytes, of sealed segments together, that a start may have to read: half a GiB, or as much as an eighth of the
@@ -47,6 +50,8 @@ int64_t checkpoint_timeout_ns(const struct checkpoint *checkpoint);
 void checkpoint_stop(struct checkpoint *checkpoint);
 /* Nothing is in flight any more, and the last one is made, or cannot be. */
 bool checkpoint_stopped(const struct checkpoint *checkpoint);
+/* A read of this segment's file is in flight: the file must neither be closed nor get another life. */
+bool checkpoint_reads(const struct checkpoint *checkpoint, const struct segment *segment);
 
 struct checkpoint_stats {
     uint64_t runs;          /* files */

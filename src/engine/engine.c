@@ -412,6 +412,20 @@ void engine_background_section_end(struct engine_background *background)
     epoch_end(&background->thread);
 }
 
+enum kvs_err engine_backup_begin(struct engine *engine, const char *name, struct ring *ring)
+{
+    if (engine->interface->backup_begin == NULL)
+        return KVS_ERR_UNSUPPORTED;
+    return engine->interface->backup_begin(engine, name, ring);
+}
+
+void engine_backup_state(const struct engine *engine, struct engine_backup_state *out)
+{
+    *out = (struct engine_backup_state){0};
+    if (engine->interface->backup_state != NULL)
+        engine->interface->backup_state(engine, out);
+}
+
 uint64_t engine_durable(const struct engine_shard *shard)
 {
     return shard->interface->durable(shard);

@@ -59,6 +59,7 @@ struct engine_options {
         segment_bytes; /* of a new store, a power of two; 0 = chosen from the budget. An existing store keeps its own */
     uint32_t relaxed_interval_ms; /* at most this long until a relaxed write is on disk */
     uint64_t disk_bytes_max;      /* of all segment files together; 0 = as much as the file system has */
+    const char *backup_dir;       /* where backups go, an absolute path; NULL: `backups` in the data directory */
 
     /* For the opening alone, and not looked at after it; NULL: the calling thread does it by itself, and tells nobody.
      */
@@ -135,11 +136,47 @@ enum kvs_err engine_background_start(struct engine *engine, struct ring *ring, s
 void engine_background_turn(struct engine_background *background);
 /* Nanoseconds until the turn has something to do by itself; -1 = never. */
 int64_t engine_background_timeout_ns(const struct engine_background *background);
-/* Ends it, together with or after the shards, which must go on turning until it has stopped. */
+/* Ends it, together with or after the shards. It waits until every shard that was started has stopped its log
+ * (engine_shard_stop, and turns until engine_shard_stopped), for what they have written is indexed last; and they must
+ * go on turning until it has stopped. */
 void engine_background_stop(struct engine_background *background);
 bool engine_background_stopped(const struct engine_background *background);
 void engine_background_section_begin(struct engine_background *background);
 void engine_background_section_end(struct engine_background *background);
+
+/* ---- backup ------------------------------------------------------------------------------------------------------ */
+
+enum { ENGINE_BACKUP_NAME_BYTES = 65, ENGINE_BACKUP_PATH_BYTES = 512 };
+
+/* 1 to 64 letters, digits, dots, dashes and underscores of ASCII; not a dot at first. */
+bool engine_backup_name_valid(const char *name);
+
+/*
+ * Asks the background for a backup: a copy of the store as of one moment from now on, whole and durable, under this
+ * name in the directory of backups. A store is opened on the copy like on any other. On any thread, with its ring. What
+ * becomes of it is to be read in engine_backup_state. AGAIN: one is under way. INVALID: the name. UNSUPPORTED: the
+ * engine keeps nothing.
+ */
+enum kvs_err engine_backup_begin(struct engine *engine, const char *name, struct ring *ring);
+
+/* Since the start. */
+struct engine_backup_state {
+    bool running;   /* one is asked for, or under way */
+    uint64_t ended; /* how many have come to an end */
+    /* The latest of them. */
+    enum kvs_err error;
+    char name[ENGINE_BACKUP_NAME_BYTES];
+    char text[ENGINE_MESSAGE_BYTES]; /* with an error: what has gone wrong, and where */
+    /* The latest good one; good_moment_ms 0: none. */
+    uint64_t good_moment_ms; /* what was acknowledged by then is in it */
+    uint64_t good_took_ns;
+    uint64_t good_bytes;        /* of its files */
+    uint64_t good_copied_bytes; /* of them those that are not shared with the store */
+    char good_path[ENGINE_BACKUP_PATH_BYTES];
+};
+
+/* Any shard's thread, inside a section. */
+void engine_backup_state(const struct engine *engine, struct engine_backup_state *out);
 
 /* ---- requests -------------------------------------------------------------------------------------------------- */
 
@@ -251,6 +288,11 @@ struct engine_stats {
                                  they are written again, removed or recovered */
     uint64_t failed_shards;
     uint64_t background_failed; /* 1: see engine_background_failure_text */
+    uint64_t checkpoint_runs;   /* files with the index of sealed segments, from which a start reads it */
+    uint64_t checkpoint_run_bytes;
+    uint64_t checkpoint_made; /* since the start */
+    uint64_t checkpoint_bytes_written;
+    uint64_t checkpoint_failed; /* runs that were given up because of an error */
 };
 
 /* Sums over all shards; any thread; each figure is exact or a moment old. */

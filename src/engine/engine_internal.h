@@ -39,6 +39,9 @@ struct engine_interface {
     int64_t (*background_timeout_ns)(const struct engine_background *background);
     void (*background_stop)(struct engine_background *background);
     bool (*background_stopped)(const struct engine_background *background);
+    /* NULL: the engine keeps nothing. */
+    enum kvs_err (*backup_begin)(struct engine *engine, const char *name, struct ring *ring);
+    void (*backup_state)(const struct engine *engine, struct engine_backup_state *out);
 };
 
 struct engine {

@@ -2,8 +2,8 @@
  * keeper.c - supplying logs with segments, and looking after those that they have left.
  *
  * Every turn: let the manifest write what is queued; for each log whose place for an offer is empty, offer what its
- * maker has ready, or set the maker to work; enter what has been sealed; go on with the retirement under way; remove
- * files when there are far more free ones than anybody will need.
+ * maker has ready, or set the maker to work; enter what has been sealed; go on with the retirement under way, and with
+ * the runs; remove files when there are far more free ones than anybody will need.
  *
  * Failure: a maker that fails keeps its cause in `error` and tries again; while the file limit is reached and nothing
  * is free, the cause is NO_SPACE. A manifest that has failed ends all this for good: makers say so, sealed segments
@@ -14,6 +14,7 @@
 #include "base/assert.h"
 #include "base/canary.h"
 #include "base/diag.h"
+#include "engine/checkpoint.h"
 #include "engine/relocation.h"
 #include "engine/store.h"
 
@@ -24,13 +25,20 @@ enum kvs_err keeper_open(struct keeper *keeper, struct store *store, uint32_t im
 {
     keeper->store = store;
     list_init(&keeper->free);
+    list_init(&keeper->held);
+    list_init(&keeper->given_up);
     list_init(&keeper->unsealed);
     list_init(&keeper->retiring);
+    warmup_init(&keeper->warmup);
     epoch_register(&store->base.epoch, &keeper->base.thread);
     uint64_t disk_bytes_max = store->base.options.disk_bytes_max;
     keeper->files_max = disk_bytes_max / store->segments.segment_bytes;
     keeper->images_min = KEEPER_IMAGES_PER_LOG * store->shard_count;
-    enum kvs_err err = relocation_open(keeper);
+    enum kvs_err err = backup_open(&keeper->backup, keeper);
+    if (err == KVS_ERR_OK)
+        err = relocation_open(keeper);
+    if (err == KVS_ERR_OK)
+        err = checkpoint_open(&keeper->checkpoint, store);
     return err != KVS_ERR_OK
                ? err
                : image_pool_init(&keeper->images, store->segments.segment_bytes, images_max, &keeper->base.thread);
@@ -70,6 +78,7 @@ enum kvs_err keeper_start(struct keeper *keeper, struct ring *ring)
         return err;
     struct relocation_space space;
     (void)relocation_census(&keeper->base, NULL, 0, &space); /* for engine_stats */
+    checkpoint_start(keeper->checkpoint, ring);
     atomic_store(&keeper->ring, ring);
     return KVS_ERR_OK;
 }
@@ -81,8 +90,10 @@ void keeper_close(struct keeper *keeper, struct ring *ring)
         for (unsigned i = 0; i < keeper->store->shard_count; i++)
             segment_maker_deinit(&keeper->makers[i], ring);
     }
+    backup_close(keeper->backup, ring);
     if (keeper->manifest != NULL)
         manifest_close(keeper->manifest, ring);
+    checkpoint_close(keeper->checkpoint, ring);
     relocation_close(keeper);
     image_pool_deinit(&keeper->images);
 }
@@ -121,6 +132,52 @@ uint32_t keeper_reserved(const struct keeper *keeper)
     return reserve(keeper) < keeper->free_count ? reserve(keeper) : keeper->free_count;
 }
 
+bool keeper_shared(struct ring *ring, const struct segment *segment)
+{
+    struct ring_file_info info;
+    if (canary_on(CANARY_LINKS_IGNORED))
+        return false;
+    return ring_file_info(ring, segment->fd, &info) != KVS_ERR_OK || info.links != 1;
+}
+
+void keeper_take_back(struct keeper *keeper, struct segment *segment)
+{
+    KVS_ASSERT(segment_state(segment) == SEGMENT_FREE && image_gone(segment));
+    if (backup_holds(keeper->backup, segment->number))
+        list_push_back(&keeper->held, &segment->keeper_link);
+    else if (keeper_shared(keeper->ring, segment))
+        list_push_back(&keeper->given_up, &segment->keeper_link);
+    else
+        keeper_add_free(keeper, segment);
+}
+
+/* What the backup has got by now. */
+static void release_held(struct keeper *keeper)
+{
+    for (struct list *node = keeper->held.next, *next; node != &keeper->held; node = next) {
+        next = node->next;
+        struct segment *segment = container_of(node, struct segment, keeper_link);
+        if (backup_holds(keeper->backup, segment->number))
+            continue;
+        list_remove(&segment->keeper_link);
+        keeper_take_back(keeper, segment);
+    }
+}
+
+/* A free segment, to be used again or removed; NULL when there is none. The last look at its file: it may have been
+ * shared before the start, or by others. */
+static struct segment *take_free(struct keeper *keeper)
+{
+    for (struct list *node; (node = list_pop_front(&keeper->free)) != NULL;) {
+        keeper->free_count--;
+        struct segment *segment = container_of(node, struct segment, keeper_link);
+        if (!keeper_shared(keeper->ring, segment))
+            return segment;
+        list_push_back(&keeper->given_up, &segment->keeper_link);
+    }
+    return NULL;
+}
+
 /* Files that others are being made into right now count as if they were there. */
 static uint32_t in_the_making(const struct keeper *keeper)
 {
@@ -138,9 +195,9 @@ static void begin_making(struct keeper *keeper, struct segment_maker *maker, enu
         return;
     }
     uint32_t kept = purpose == MAKE_FOR_LOG ? reserve(keeper) : 0;
-    if (purpose != MAKE_FREE && keeper->free_count > kept) {
-        keeper->free_count--;
-        segment_maker_begin(maker, purpose, container_of(list_pop_front(&keeper->free), struct segment, keeper_link));
+    struct segment *segment = purpose != MAKE_FREE && keeper->free_count > kept ? take_free(keeper) : NULL;
+    if (segment != NULL) {
+        segment_maker_begin(maker, purpose, segment);
         return;
     }
     uint64_t lacking = kept > keeper->free_count ? kept - keeper->free_count : 0;
@@ -226,11 +283,12 @@ static void enter_sealed(struct keeper *keeper)
         if (segment_state(segment) != SEGMENT_SEALED)
             continue;
         struct manifest_entry entry = keeper_sealed_entry(segment);
-        uint64_t ticket;
-        if (manifest_change(keeper->manifest, &entry, &ticket) != KVS_ERR_OK)
+        if (manifest_change(keeper->manifest, &entry, &segment->sealed_ticket) != KVS_ERR_OK)
             return;
         list_remove(&segment->keeper_link);
         keeper->sealed_count++;
+        keeper->seals++;
+        segment->run = 0; /* if one covers it, then only as far as it was filled at an earlier stop */
         KVS_ASSERT(segment->stream < keeper->store->shard_count);
         keeper->newest_sealed[segment->stream] = segment;
     }
@@ -289,6 +347,15 @@ static void trim_done(struct ring_op *op)
     }
 }
 
+/* The next one that has to go. */
+static struct segment *next_unwanted(struct keeper *keeper, uint32_t enough)
+{
+    struct list *node = list_pop_front(&keeper->given_up);
+    if (node != NULL)
+        return container_of(node, struct segment, keeper_link);
+    return keeper->free_count > enough ? take_free(keeper) : NULL;
+}
+
 /* Enough: twice as many as all logs and compaction can ask for at once, and an eighth of all. When the manifest needs a
  * new file and the disk has no room for it, a free segment has to make room: without the manifest nothing goes on. */
 static void trim(struct keeper *keeper)
@@ -296,10 +363,11 @@ static void trim(struct keeper *keeper)
     uint32_t enough = 2 * (keeper->store->shard_count + KEEPER_RESERVE_FILES) + files(keeper) / 8;
     if (manifest_lacks_space(keeper->manifest))
         enough = 0;
-    if (keeper->trim != TRIM_IDLE || keeper->stopping || keeper->free_count <= enough)
+    if (keeper->trim != TRIM_IDLE || keeper->stopping)
         return;
-    keeper->free_count--;
-    keeper->trimmed = container_of(list_pop_front(&keeper->free), struct segment, keeper_link);
+    keeper->trimmed = next_unwanted(keeper, enough);
+    if (keeper->trimmed == NULL)
+        return;
     segment_name(keeper->trimmed_name, keeper->trimmed->number, "");
     keeper->trim = TRIM_UNLINK;
     ring_op_init(&keeper->trim_io, trim_done);
@@ -344,13 +412,17 @@ void keeper_turn(struct keeper *keeper)
     epoch_poll(&keeper->base.thread);
     publish(keeper); /* first: who learns from a maker that the manifest has failed finds its text */
     enter_sealed(keeper);
+    backup_turn(keeper->backup);
     relocation_turn(keeper);
+    release_held(keeper);
     if (!keeper->stopping) {
         share_memory(keeper);
         supply_all(keeper);
         supply_relocation(keeper);
         trim(keeper);
     }
+    warmup_turn(keeper, keeper->stopping);
+    checkpoint_turn(keeper->checkpoint);
     manifest_turn(keeper->manifest);
     publish(keeper);
 }
@@ -368,12 +440,17 @@ int64_t keeper_timeout_ns(const struct keeper *keeper)
     int64_t timeout = manifest_timeout_ns(keeper->manifest);
     if (waits_for_image(keeper) && (timeout < 0 || timeout > IMAGE_WAIT_NS))
         timeout = IMAGE_WAIT_NS;
-    return timeout;
+    if (warmup_busy(&keeper->warmup) || backup_timeout_ns(keeper->backup) == 0)
+        return 0;
+    int64_t checkpoint = checkpoint_timeout_ns(keeper->checkpoint);
+    return checkpoint >= 0 && (timeout < 0 || checkpoint < timeout) ? checkpoint : timeout;
 }
 
 void keeper_stop(struct keeper *keeper)
 {
     keeper->stopping = true;
+    backup_stop(keeper->backup);
+    checkpoint_stop(keeper->checkpoint);
     segment_maker_stop(&keeper->relocation_maker);
     for (unsigned i = 0; i < keeper->store->shard_count; i++)
         segment_maker_stop(&keeper->makers[i]);
@@ -382,8 +459,9 @@ void keeper_stop(struct keeper *keeper)
 bool keeper_stopped(const struct keeper *keeper)
 {
     /* What is queued for a manifest that finds no room is lost: it says nothing that a start would not find out. */
-    bool idle = keeper->stopping && segment_maker_idle(&keeper->relocation_maker) && keeper->trim == TRIM_IDLE &&
-                (manifest_idle(keeper->manifest) || manifest_stuck(keeper->manifest));
+    bool idle = keeper->stopping && backup_stopped(keeper->backup) && checkpoint_stopped(keeper->checkpoint) &&
+                warmup_idle(&keeper->warmup) && segment_maker_idle(&keeper->relocation_maker) &&
+                keeper->trim == TRIM_IDLE && (manifest_idle(keeper->manifest) || manifest_stuck(keeper->manifest));
     for (unsigned i = 0; i < keeper->store->shard_count; i++)
         idle = idle && segment_maker_idle(&keeper->makers[i]);
     return idle;

@@ -2,11 +2,13 @@
  * keeper.h - births and deaths of segments: the background part of the engine `kvs`.
  *
  * The keeper makes segments ahead of need and offers one to each log; notes in the manifest which segments are sealed;
- * gives the files of retired ones a new life; and hands memory out for images. It runs on the background thread with
- * the background's ring. A log's owner meets it in two places only: `offered`, where it takes the next segment, and
- * `error`, which says why none comes.
+ * gives the files of retired ones a new life; hands memory out for images; and keeps the sorted runs (checkpoint.h). It
+ * runs on the background thread with the background's ring. A log's owner meets it in two places only: `offered`, where
+ * it takes the next segment, and `error`, which says why none comes.
  *
  *   making ──► offered ──► the log's: OPEN ──► SEALED ──► unsealed list: manifest ──► … ──► retired ──► free list
+ *
+ * A file that has a second name belongs to a backup as well (backup.h): it is not used again but given up, and removed.
  *
  * Space. There may be a limit on the number of files. Two files are kept in reserve for compaction, which could not
  * free space on a full disk without space; logs get what is beyond them.
@@ -14,11 +16,14 @@
 #ifndef KVS_ENGINE_KEEPER_H
 #define KVS_ENGINE_KEEPER_H
 
+#include "engine/backup.h"
 #include "engine/engine_internal.h"
 #include "engine/manifest.h"
 #include "engine/segment.h"
 #include "engine/segment_maker.h"
+#include "engine/warmup.h"
 
+struct checkpoint;
 struct store;
 
 enum { KEEPER_IMAGES_PER_LOG = 4 /* open, spare, one being left, one on its way out */ };
@@ -47,13 +52,18 @@ struct keeper {
     struct image_pool images;
     uint32_t images_min;   /* what logs need, however large the caches are */
     uint32_t cache_grants; /* images whose memory went to the caches */
+    struct warmup warmup;
     uint32_t uid_counter;
     struct segment_maker makers[KVS_SHARDS_MAX]; /* one for each log */
     struct segment_maker relocation_maker;
     struct list free; /* FREE segments */
     uint32_t free_count;
+    struct list held;     /* those that a backup still wants */
+    struct list given_up; /* those that are to be removed, for they are not the store's alone */
+    struct backup *backup;
     struct list unsealed; /* segments that logs have, or that are sealed but not in the manifest as such, in order */
     uint32_t sealed_count;
+    uint64_t seals, ends; /* segments that were sealed, and given up, since the start */
     /* Of each stream of this boot: it tells how far the stream is sealed, and is not given up meanwhile. */
     const struct segment *newest_sealed[KVS_SHARDS_MAX];
     uint64_t files_max; /* 0 = no limit */
@@ -62,6 +72,7 @@ struct keeper {
     struct list retiring; /* RETIRED segments that wait for their turn */
     struct retirement retirement;
     struct relocation_work *work; /* of relocation.c */
+    struct checkpoint *checkpoint;
 
     /* What others may look at, as of the keeper's latest turn, or of compaction's latest census. */
     struct {
@@ -85,13 +96,19 @@ static inline struct keeper *keeper_of(struct engine_background *background)
 /* At start-up: an empty keeper, and what recovery has found. */
 enum kvs_err keeper_open(struct keeper *keeper, struct store *store, uint32_t images_max);
 void keeper_add_free(struct keeper *keeper, struct segment *segment);
+/* Its file has other names than that in the data directory, or not even that one: it must not be written in. */
+bool keeper_shared(struct ring *ring, const struct segment *segment);
 void keeper_watch(struct keeper *keeper, struct segment *segment);
 /* After its thread has ended. */
 void keeper_close(struct keeper *keeper, struct ring *ring);
 
+/* While running: a segment is free now, or its file will be removed. */
+void keeper_take_back(struct keeper *keeper, struct segment *segment);
+
 enum kvs_err keeper_start(struct keeper *keeper, struct ring *ring);
 void keeper_turn(struct keeper *keeper);
 int64_t keeper_timeout_ns(const struct keeper *keeper);
+/* Comes to its end when all logs have stopped, for the last run is made of what they have written. */
 void keeper_stop(struct keeper *keeper);
 bool keeper_stopped(const struct keeper *keeper);
 

@@ -13,20 +13,8 @@
 #include "base/diag.h"
 #include "engine/blocking.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
-
-enum kvs_err recovery_grow(void **array, size_t count, size_t *capacity, size_t element_bytes)
-{
-    if (count < *capacity)
-        return KVS_ERR_OK;
-    size_t larger = *capacity == 0 ? 64 : *capacity * 2;
-    void *moved = realloc(*array, larger * element_bytes);
-    if (moved == NULL)
-        return KVS_ERR_NO_MEMORY;
-    *array = moved;
-    *capacity = larger;
-    return KVS_ERR_OK;
-}
 
 static void list_entry(void *context, const char *name)
 {
@@ -140,25 +128,8 @@ static void match_entry(void *context, const struct manifest_entry *entry)
     recovery->err = KVS_ERR_CORRUPT;
 }
 
-enum kvs_err recovery_find(struct recovery *recovery)
-{
-    struct store *store = recovery->store;
-    recovery->err = ring_dir_list(recovery->ring, store->base.dir_fd, list_entry, recovery);
-    if (recovery->err != KVS_ERR_OK)
-        return recovery->err;
-    remove_unfinished(recovery);
-    enum kvs_err err = open_manifest(recovery);
-    if (err != KVS_ERR_OK)
-        return err;
-    if (recovery->found_count > 0)
-        qsort(recovery->found, recovery->found_count, sizeof *recovery->found, by_number);
-    manifest_each(store->keeper.manifest, match_entry, recovery);
-    if (recovery->found_count > 0)
-        qsort(recovery->found, recovery->found_count, sizeof *recovery->found, by_uid);
-    return recovery->err;
-}
-
-enum kvs_err recovery_open_file(struct recovery *recovery, struct found_segment *found)
+/* Opens the file of a segment and adds it to the table. */
+static enum kvs_err open_file(struct recovery *recovery, struct found_segment *found)
 {
     struct store *store = recovery->store;
     char name[SEGMENT_NAME_BYTES];
@@ -185,7 +156,33 @@ enum kvs_err recovery_open_file(struct recovery *recovery, struct found_segment 
         ring_close_fd(recovery->ring, op.fd);
         return KVS_ERR_NO_MEMORY;
     }
+    if (ring_file_info(recovery->ring, op.fd, &info) == KVS_ERR_OK && info.size < store->segments.segment_bytes) {
+        say(recovery,
+            "segment %06u of %s is cut short: %" PRIu64 " bytes of %" PRIu64 "; its records cannot be trusted",
+            found->number, store->base.data_dir, info.size, store->segments.segment_bytes);
+        return KVS_ERR_CORRUPT;
+    }
     return KVS_ERR_OK;
+}
+
+enum kvs_err recovery_find(struct recovery *recovery)
+{
+    struct store *store = recovery->store;
+    recovery->err = ring_dir_list(recovery->ring, store->base.dir_fd, list_entry, recovery);
+    if (recovery->err != KVS_ERR_OK)
+        return recovery->err;
+    remove_unfinished(recovery);
+    enum kvs_err err = open_manifest(recovery);
+    if (err != KVS_ERR_OK)
+        return err;
+    if (recovery->found_count > 0)
+        qsort(recovery->found, recovery->found_count, sizeof *recovery->found, by_number);
+    manifest_each(store->keeper.manifest, match_entry, recovery);
+    if (recovery->found_count > 0)
+        qsort(recovery->found, recovery->found_count, sizeof *recovery->found, by_uid);
+    for (size_t i = 0; recovery->err == KVS_ERR_OK && i < recovery->found_count; i++)
+        recovery->err = open_file(recovery, &recovery->found[i]);
+    return recovery->err;
 }
 
 /* What the manifest is to say of a segment in this boot; false: nothing. */

@@ -19,59 +19,72 @@ static uint64_t last_lsn(const struct batch_header *batch)
     return batch->first_lsn + batch->record_count - 1;
 }
 
-bool run_extend(struct run *run, const struct batch_header *batch, uint32_t segment)
+bool stretch_extend(struct stretch *stretch, const struct batch_header *batch, uint32_t segment)
 {
-    if (run->segment != segment || run->epoch != batch->epoch || run->stream != batch->stream ||
-        run->last_lsn + 1 != batch->first_lsn)
+    if (stretch->segment != segment || stretch->epoch != batch->epoch || stretch->stream != batch->stream ||
+        stretch->last_lsn + 1 != batch->first_lsn)
         return false;
-    run->last_lsn = last_lsn(batch);
-    if (batch->durable_lsn > run->durable_lsn)
-        run->durable_lsn = batch->durable_lsn;
+    stretch->last_lsn = last_lsn(batch);
+    if (batch->durable_lsn > stretch->durable_lsn)
+        stretch->durable_lsn = batch->durable_lsn;
     return true;
 }
 
-struct run run_begin(const struct batch_header *batch, uint32_t segment, bool sealed)
+struct stretch stretch_begin(const struct batch_header *batch, uint32_t segment, bool sealed)
 {
-    return (struct run){.epoch = batch->epoch,
-                        .stream = batch->stream,
-                        .segment = segment,
-                        .first_lsn = batch->first_lsn,
-                        .last_lsn = last_lsn(batch),
-                        .durable_lsn = batch->durable_lsn,
-                        .boot = (batch->flags & BATCH_BOOT) != 0,
-                        .sealed = sealed};
+    return (struct stretch){.epoch = batch->epoch,
+                            .stream = batch->stream,
+                            .segment = segment,
+                            .first_lsn = batch->first_lsn,
+                            .last_lsn = last_lsn(batch),
+                            .durable_lsn = batch->durable_lsn,
+                            .boot = (batch->flags & BATCH_BOOT) != 0,
+                            .sealed = sealed};
 }
 
-void recovery_add_batch(struct recovery *recovery, const struct batch_header *batch)
+enum kvs_err recovery_add_batch(struct found_segment *found, const struct batch_header *batch)
 {
-    const struct found_segment *found = recovery->current;
-    if (last_lsn(batch) > recovery->lsn_max)
-        recovery->lsn_max = last_lsn(batch);
-    if (recovery->run_count > 0 && run_extend(&recovery->runs[recovery->run_count - 1], batch, found->number))
-        return;
-    enum kvs_err err =
-        recovery_grow((void **)&recovery->runs, recovery->run_count, &recovery->run_capacity, sizeof *recovery->runs);
+    if (found->stretch_count > 0 && stretch_extend(&found->stretches[found->stretch_count - 1], batch, found->number))
+        return KVS_ERR_OK;
+    enum kvs_err err = recovery_grow((void **)&found->stretches, found->stretch_count, &found->stretch_capacity,
+                                     sizeof *found->stretches);
     if (err == KVS_ERR_OK)
-        recovery->runs[recovery->run_count++] = run_begin(batch, found->number, found_role(found) == FOUND_SEALED);
-    else
-        recovery->err = err;
+        found->stretches[found->stretch_count++] =
+            stretch_begin(batch, found->number, found_role(found) == FOUND_SEALED);
+    return err;
 }
 
-enum kvs_err recovery_refuse_damage(struct recovery *recovery, const struct found_segment *found)
+enum kvs_err recovery_add_sealed(struct found_segment *found)
+{
+    enum kvs_err err = recovery_grow((void **)&found->stretches, found->stretch_count, &found->stretch_capacity,
+                                     sizeof *found->stretches);
+    if (err == KVS_ERR_OK)
+        found->stretches[found->stretch_count++] = (struct stretch){.epoch = found->entry.epoch,
+                                                                    .stream = found->entry.stream,
+                                                                    .segment = found->number,
+                                                                    .first_lsn = found->entry.last_lsn,
+                                                                    .last_lsn = found->entry.last_lsn,
+                                                                    .sealed = true};
+    return err;
+}
+
+enum kvs_err recovery_refuse_damage(const struct recovery *recovery, const struct found_segment *found,
+                                    char message[ENGINE_MESSAGE_BYTES])
 {
     const struct scan_result *scan = &found->scan;
-    say(recovery,
-        "segment %06u of %s is damaged at offset %u: acknowledged records after LSN %" PRIu64
-        " (at least to LSN %" PRIu64
-        ", proven by the batch at offset %u) would be lost. Nothing was changed. Restore a backup of this file",
-        found->number, recovery->store->base.data_dir, scan->end, scan->last_lsn, scan->proof_lsn, scan->proof_offset);
+    snprintf(message, ENGINE_MESSAGE_BYTES,
+             "segment %06u of %s is damaged at offset %u: acknowledged records after LSN %" PRIu64
+             " (at least to LSN %" PRIu64
+             ", proven by the batch at offset %u) would be lost. Nothing was changed. Restore a backup of this file",
+             found->number, recovery->store->base.data_dir, scan->end, scan->last_lsn, scan->proof_lsn,
+             scan->proof_offset);
     return KVS_ERR_CORRUPT;
 }
 
 static int by_stream(const void *a, const void *b)
 {
-    const struct run *x = a;
-    const struct run *y = b;
+    const struct stretch *x = a;
+    const struct stretch *y = b;
     if (x->epoch != y->epoch)
         return x->epoch < y->epoch ? -1 : 1;
     if (x->stream != y->stream)
@@ -81,60 +94,96 @@ static int by_stream(const void *a, const void *b)
     return (x->last_lsn > y->last_lsn) - (x->last_lsn < y->last_lsn);
 }
 
-static enum kvs_err refuse_gap(struct recovery *recovery, const struct run *run, uint64_t from, uint64_t to)
+static enum kvs_err refuse_gap(struct recovery *recovery, const struct stretch *stretch, uint64_t from, uint64_t to)
 {
     say(recovery,
         "records with LSN %" PRIu64 " to %" PRIu64 " of boot %" PRIu64
         ", stream %u are missing in %s (near segment %06u): "
         "a segment file was removed or its end is damaged. Nothing was changed. Restore a backup",
-        from, to, run->epoch, run->stream, recovery->store->base.data_dir, run->segment);
+        from, to, stretch->epoch, stretch->stream, recovery->store->base.data_dir, stretch->segment);
     return KVS_ERR_CORRUPT;
 }
 
 /* The runs of one stream of the last boot, in order of LSN. */
-static enum kvs_err check_stream(struct recovery *recovery, const struct run *runs, size_t count)
+static enum kvs_err check_stream(struct recovery *recovery, const struct stretch *stretches, size_t count)
 {
     /* A superblock copy that serves because the other one is damaged may not know where the last boot began. */
     const struct superblock *superblock = &recovery->store->base.superblock;
-    uint64_t high = (runs[0].epoch == superblock->epoch ? superblock->lsn_base : runs[0].first_lsn) - 1;
+    uint64_t high = (stretches[0].epoch == superblock->epoch ? superblock->lsn_base : stretches[0].first_lsn) - 1;
     bool begun = false;
     uint64_t durable_lsn = 0;
     for (size_t i = 0; i < count; i++) {
-        const struct run *run = &runs[i];
+        const struct stretch *stretch = &stretches[i];
         /* Segments between two sealed ones may have been given up. */
-        bool follows = run->first_lsn == high + 1 && (begun || run->boot);
-        if (!run->sealed && !follows && !canary_on(CANARY_GAP_IGNORED))
-            return refuse_gap(recovery, run, high + 1, run->first_lsn - 1);
+        bool follows = stretch->first_lsn == high + 1 && (begun || stretch->boot);
+        if (!stretch->sealed && !follows && !canary_on(CANARY_GAP_IGNORED))
+            return refuse_gap(recovery, stretch, high + 1, stretch->first_lsn - 1);
         begun = true;
-        high = run->last_lsn;
-        durable_lsn = run->durable_lsn > durable_lsn ? run->durable_lsn : durable_lsn;
+        high = stretch->last_lsn;
+        durable_lsn = stretch->durable_lsn > durable_lsn ? stretch->durable_lsn : durable_lsn;
     }
     if (durable_lsn > high)
-        return refuse_gap(recovery, &runs[count - 1], high + 1, durable_lsn);
+        return refuse_gap(recovery, &stretches[count - 1], high + 1, durable_lsn);
     return KVS_ERR_OK;
+}
+
+/* All stretches of all segments, in order; to be freed. NULL: no memory. */
+static struct stretch *gather(const struct recovery *recovery, size_t *count)
+{
+    *count = 0;
+    for (size_t i = 0; i < recovery->found_count; i++)
+        *count += recovery->found[i].stretch_count;
+    struct stretch *all = malloc((*count + 1) * sizeof *all);
+    if (all == NULL)
+        return NULL;
+    size_t end = 0;
+    for (size_t i = 0; i < recovery->found_count; i++) {
+        const struct found_segment *found = &recovery->found[i];
+        if (found->stretch_count > 0)
+            memcpy(all + end, found->stretches, found->stretch_count * sizeof *all);
+        end += found->stretch_count;
+    }
+    if (*count > 0)
+        qsort(all, *count, sizeof *all, by_stream);
+    return all;
 }
 
 enum kvs_err recovery_check_streams(struct recovery *recovery)
 {
-    if (recovery->run_count > 0)
-        qsort(recovery->runs, recovery->run_count, sizeof *recovery->runs, by_stream);
+    size_t count;
+    struct stretch *all = gather(recovery, &count);
+    if (all == NULL)
+        return KVS_ERR_NO_MEMORY;
     uint64_t last_epoch = recovery->store->base.superblock.epoch;
     if (recovery->epoch_max > last_epoch)
         last_epoch = recovery->epoch_max;
+    enum kvs_err err = KVS_ERR_OK;
     size_t end;
-    for (size_t i = 0; i < recovery->run_count; i = end) {
-        const struct run *run = &recovery->runs[i];
-        for (end = i + 1; end < recovery->run_count; end++) {
-            if (run[end - i].epoch != run->epoch || run[end - i].stream != run->stream)
+    for (size_t i = 0; err == KVS_ERR_OK && i < count; i = end) {
+        for (end = i + 1; end < count; end++) {
+            if (all[end].epoch != all[i].epoch || all[end].stream != all[i].stream)
                 break;
         }
-        if (run->epoch != last_epoch)
-            continue;
-        enum kvs_err err = check_stream(recovery, run, end - i);
-        if (err != KVS_ERR_OK)
-            return err;
+        if (all[i].epoch == last_epoch)
+            err = check_stream(recovery, &all[i], end - i);
     }
-    return KVS_ERR_OK;
+    free(all);
+    return err;
+}
+
+/* Some segment holds the claim's stream as far as it claims. */
+static bool claim_is_kept(const struct recovery *recovery, const struct scan_result *claim)
+{
+    for (size_t i = 0; i < recovery->found_count; i++) {
+        const struct found_segment *found = &recovery->found[i];
+        for (size_t s = 0; s < found->stretch_count; s++) {
+            const struct stretch *stretch = &found->stretches[s];
+            if (stretch->epoch == claim->claim_epoch && stretch->stream == claim->claim_stream &&
+                stretch->last_lsn >= claim->claim_lsn)
+                return true;
+        }
+    }
+    return false;
 }
 
 /* Segments whose first batch is missing: had it been durable, by what the ones behind it claim? */
@@ -142,19 +191,12 @@ enum kvs_err recovery_check_claims(struct recovery *recovery)
 {
     for (size_t i = 0; i < recovery->found_count; i++) {
         struct found_segment *found = &recovery->found[i];
-        if (!found->scan.claim || found_role(found) != FOUND_LOG || canary_on(CANARY_CLAIM_IGNORED))
+        if (!found->scan.claim || found_role(found) != FOUND_LOG || canary_on(CANARY_CLAIM_IGNORED) ||
+            claim_is_kept(recovery, &found->scan))
             continue;
-        bool kept = false;
-        for (size_t r = 0; r < recovery->run_count; r++) {
-            const struct run *run = &recovery->runs[r];
-            kept = kept || (run->epoch == found->scan.claim_epoch && run->stream == found->scan.claim_stream &&
-                            run->last_lsn >= found->scan.claim_lsn);
-        }
-        if (!kept) {
-            found->scan.proof_offset = found->scan.claim_offset;
-            found->scan.proof_lsn = found->scan.claim_lsn;
-            return recovery_refuse_damage(recovery, found);
-        }
+        found->scan.proof_offset = found->scan.claim_offset;
+        found->scan.proof_lsn = found->scan.claim_lsn;
+        return recovery_refuse_damage(recovery, found, recovery->message);
     }
     return KVS_ERR_OK;
 }

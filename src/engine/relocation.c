@@ -17,6 +17,7 @@
 #include "base/assert.h"
 #include "base/canary.h"
 #include "base/hash.h"
+#include "engine/checkpoint.h"
 #include "engine/keeper.h"
 #include "engine/store.h"
 
@@ -248,8 +249,10 @@ enum kvs_err relocation_seal(struct engine_background *background, struct segmen
     enum kvs_err err = manifest_change(keeper->manifest, &entry, ticket);
     if (err != KVS_ERR_OK)
         return err;
+    segment->sealed_ticket = *ticket;
     segment_set_state(segment, SEGMENT_SEALED);
     keeper->sealed_count++;
+    keeper->seals++;
     return KVS_ERR_OK;
 }
 
@@ -356,6 +359,7 @@ void relocation_retire(struct engine_background *background, struct segment *seg
     segment_set_state(segment, SEGMENT_RETIRED);
     image_detach(&keeper->images, segment); /* others need the memory, however long the rest takes */
     keeper->sealed_count--;
+    keeper->ends++;
     list_push_back(&keeper->retiring, &segment->keeper_link);
 }
 
@@ -398,10 +402,11 @@ static bool retirement_turn(struct keeper *keeper)
         retirement->entered = manifest_change(keeper->manifest, &entry, &retirement->ticket) == KVS_ERR_OK;
     }
     bool durable = retirement->entered && manifest_durable(keeper->manifest, retirement->ticket);
-    if (!(durable || canary_on(CANARY_RETIRED_EARLY)) || !image_gone(retirement->segment))
+    if (!(durable || canary_on(CANARY_RETIRED_EARLY)) || !image_gone(retirement->segment) ||
+        checkpoint_reads(keeper->checkpoint, retirement->segment))
         return false;
     segment_set_state(retirement->segment, SEGMENT_FREE);
-    keeper_add_free(keeper, retirement->segment);
+    keeper_take_back(keeper, retirement->segment);
     retirement->segment = NULL;
     return true;
 }

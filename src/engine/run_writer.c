@@ -360,6 +360,8 @@ static void io_done(struct ring_op *op)
         writer->renamed = op->error == KVS_ERR_OK;
     if (op->error != KVS_ERR_OK)
         fail(writer, op->error, step_name(step), ring_op_text(op));
+    if (op->error != KVS_ERR_OK && step == STEP_SYNC_DIR && writer->options.name_syncs_failed != NULL)
+        atomic_fetch_add(writer->options.name_syncs_failed, 1);
     if (writer->error != KVS_ERR_OK) {
         writer->step = STEP_FAILING;
         undo(writer);

@@ -16,6 +16,8 @@
 #include "engine/engine.h"
 #include "engine/run_file.h"
 
+#include <stdatomic.h>
+
 struct run_writer;
 
 struct run_writer_options {
@@ -26,6 +28,9 @@ struct run_writer_options {
     uint64_t sequence; /* never used before in this store, or EXISTS: what is left of another run must not pass for a
                           part of this */
     bool direct;       /* O_DIRECT */
+    /* Shared by all who sync the directory (segment_table): raised when this one's sync fails, for it may have cost the
+     * others' names. The caller's, until the writer is closed. NULL: nobody else syncs it. */
+    _Atomic uint32_t *name_syncs_failed;
 };
 
 /* Begins to make the file. NO_MEMORY; whatever else goes wrong is told by run_writer_state. */

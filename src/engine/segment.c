@@ -104,6 +104,8 @@ void segment_begin(struct segment *segment, enum segment_kind kind, uint64_t uid
     atomic_store(&segment->dead_puts, 0);
     atomic_store(&segment->dead_units, 0);
     segment->run = 0;
+    segment->sealed_ticket = 0;
+    segment->uncoverable = false;
 }
 
 /* The writer's alone to change, so a load and a store will do. */
@@ -266,6 +268,13 @@ void image_attach(struct image_pool *pool, struct segment *segment, uint8_t *ima
     segment->pool = pool;
     list_push_back(&pool->resident, &segment->image_link);
     atomic_store_explicit(&segment->image, image, memory_order_release);
+}
+
+void image_attach_oldest(struct image_pool *pool, struct segment *segment, uint8_t *image)
+{
+    image_attach(pool, segment, image);
+    list_remove(&segment->image_link);
+    list_push_front(&pool->resident, &segment->image_link);
 }
 
 void image_detach(struct image_pool *pool, struct segment *segment)

@@ -51,7 +51,10 @@ struct segment {
     _Atomic uint64_t min_lsn; /* the lowest of its records; UINT64_MAX while it has none. Set by the writer */
     _Atomic uint32_t dead_puts, dead_units; /* puts that no index entry points at any more */
 
-    uint64_t run; /* the sorted run that covers it (checkpoint.h), 0 = none. The background's */
+    /* The background's (checkpoint.h). */
+    uint64_t run;           /* the sorted run that covers it, 0 = none */
+    uint64_t sealed_ticket; /* of the manifest's entry that it is sealed */
+    bool uncoverable;       /* not all of it can be read: no run will cover it */
 
     struct list image_link; /* among the images of the pool, oldest first */
     struct image_pool *pool;
@@ -157,6 +160,8 @@ void image_give(struct image_pool *pool, uint8_t *image);
 bool image_pool_shrink(struct image_pool *pool);
 /* Makes `image`, from this pool, the segment's: as the youngest. */
 void image_attach(struct image_pool *pool, struct segment *segment, uint8_t *image);
+/* The same, as the oldest. */
+void image_attach_oldest(struct image_pool *pool, struct segment *segment, uint8_t *image);
 /* Takes the segment's image away, if it has one; the memory comes back when its last reader has gone. */
 void image_detach(struct image_pool *pool, struct segment *segment);
 /* The segment has no image and waits for none to be freed: it may begin another life. */

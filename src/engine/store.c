@@ -14,6 +14,7 @@
 #include "base/diag.h"
 #include "engine/big_memory.h"
 #include "engine/blocking.h"
+#include "engine/checkpoint.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -101,6 +102,20 @@ static uint32_t images_max(const struct store *store)
     return count > UINT32_MAX ? UINT32_MAX : (uint32_t)count;
 }
 
+enum kvs_err store_index_reset(struct store_shard *shard)
+{
+    const struct store *store = shard->store;
+    if (shard->index != NULL) {
+        epoch_drain(&shard->base.thread);
+        index_close(shard->index);
+        shard->index = NULL;
+    }
+    atomic_store(&shard->keys, 0);
+    uint64_t budget = store->base.options.memory_bytes / store->shard_count;
+    struct index_options index = {.bytes_max = budget / 4, .bytes_initial = budget / 1024};
+    return index_open(&shard->index, &index, &shard->base.thread);
+}
+
 static enum kvs_err shard_open(struct store *store, unsigned id)
 {
     struct store_shard *shard = aligned_alloc(KVS_CACHE_LINE_BYTES, align_up(sizeof *shard, KVS_CACHE_LINE_BYTES));
@@ -119,9 +134,7 @@ static enum kvs_err shard_open(struct store *store, unsigned id)
     list_init(&shard->waits);
     list_init(&shard->settlings);
     epoch_register(&store->base.epoch, &shard->base.thread);
-    uint64_t budget = store->base.options.memory_bytes / store->shard_count;
-    struct index_options index = {.bytes_max = budget / 4, .bytes_initial = budget / 1024};
-    return index_open(&shard->index, &index, &shard->base.thread);
+    return store_index_reset(shard);
 }
 
 static void close_segments(struct store *store, struct ring *ring)
@@ -325,6 +338,11 @@ static void store_turn(struct engine_shard *base)
                               (log_idle(&shard->log) && shard->log.flags == 0);
     }
     log_turn(&shard->log);
+    if (shard->stopping && shard->clean_marked && log_idle(&shard->log) &&
+        !atomic_load_explicit(&shard->log_stopped, memory_order_relaxed)) {
+        atomic_store_explicit(&shard->log_stopped, true, memory_order_release);
+        keeper_wake(&shard->store->keeper, shard->ring);
+    }
 }
 
 static int64_t store_timeout_ns(const struct engine_shard *base)
@@ -434,6 +452,13 @@ static void store_stats(const struct engine *engine, struct engine_stats *out)
     out->segments_sealed = atomic_load_explicit(&store->keeper.figures.sealed_count, memory_order_relaxed);
     out->live_bytes = counter(&store->keeper.figures.live_bytes);
     out->background_failed = atomic_load_explicit(&store->keeper.figures.failed, memory_order_relaxed);
+    struct checkpoint_stats checkpoint;
+    checkpoint_stats(store->keeper.checkpoint, &checkpoint);
+    out->checkpoint_runs = checkpoint.runs;
+    out->checkpoint_run_bytes = checkpoint.run_bytes;
+    out->checkpoint_made = checkpoint.made;
+    out->checkpoint_bytes_written = checkpoint.bytes_written;
+    out->checkpoint_failed = checkpoint.failed;
 }
 
 /* ---- background ------------------------------------------------------------------------------------------------ */
@@ -466,6 +491,20 @@ static bool store_background_stopped(const struct engine_background *background)
     return keeper_stopped(container_of(background, struct keeper, base));
 }
 
+static enum kvs_err store_backup_begin(struct engine *engine, const char *name, struct ring *ring)
+{
+    const struct keeper *keeper = &store_of(engine)->keeper;
+    enum kvs_err err = backup_ask(keeper->backup, name);
+    if (err == KVS_ERR_OK)
+        keeper_wake(keeper, ring);
+    return err;
+}
+
+static void store_backup_state(const struct engine *engine, struct engine_backup_state *out)
+{
+    backup_state(store_of(engine)->keeper.backup, out);
+}
+
 static const struct engine_interface store_interface = {
     .kind = "kvs",
     .durability_method = store_durability_method,
@@ -493,4 +532,6 @@ static const struct engine_interface store_interface = {
     .background_timeout_ns = store_background_timeout_ns,
     .background_stop = store_background_stop,
     .background_stopped = store_background_stopped,
+    .backup_begin = store_backup_begin,
+    .backup_state = store_backup_state,
 };

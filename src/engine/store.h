@@ -44,6 +44,7 @@ struct store_shard {
     bool started;
     bool stopping;
     bool clean_marked;
+    _Atomic bool log_stopped; /* for good: what it has written, and where, is the background's to look at from now on */
 
     struct index *index;
     _Atomic uint64_t keys;
@@ -135,6 +136,11 @@ static inline bool record_has_key(const struct record_header *record, struct sli
 {
     return slice_equal(record_key(record), key);
 }
+
+/* ---- store.c --------------------------------------------------------------------------------------------------- */
+
+/* At start-up: gives the shard an empty index in place of what it has. */
+enum kvs_err store_index_reset(struct store_shard *shard);
 
 /* ---- store_ops.c ----------------------------------------------------------------------------------------------- */
 

@@ -39,6 +39,7 @@ enum command_flags {
     COMMAND_FAST = 128,
     COMMAND_NO_AUTH = 256,
     COMMAND_ALLOW_BUSY = 512,
+    COMMAND_NO_ASYNC_LOADING = 1024,
 };
 
 struct subcommand {
@@ -98,6 +99,15 @@ void text_null(struct text *text, int resp_version);
 /* What clients are told until the store is open. */
 #define COMMAND_LOADING_BYTES_MAX 128u
 void command_loading_text(char text[COMMAND_LOADING_BYTES_MAX], const struct shard *shard);
+/* ---- backups (command_backup.c) -------------------------------------------------------------------------------- */
+
+/* Begins one of this name, or with an empty one of the time; `called` is its name then. Else what engine_backup_begin
+ * says. */
+enum kvs_err command_backup_begin(struct shard *shard, struct slice name, char called[ENGINE_BACKUP_NAME_BYTES]);
+/* Why it could not begin. */
+const char *command_backup_error(enum kvs_err error);
+/* Seconds since 1970 of the latest good one, or of the node's start. */
+uint64_t command_last_save_s(const struct node *node, const struct ring *ring, const struct engine_backup_state *state);
 
 /* ---- handlers -------------------------------------------------------------------------------------------------- */
 
@@ -105,6 +115,7 @@ command_fn command_get, command_set, command_del, command_exists, command_mget; 
 command_fn command_auth, command_echo, command_hello, command_ping, command_quit, command_select,
     command_durability;                                       /* command_connection.c */
 command_fn command_info, command_dbsize;                      /* command_server.c */
+command_fn command_bgsave, command_lastsave;                  /* command_backup.c */
 command_fn command_command;                                   /* command_docs.c */
 extern const struct subcommand command_client_subcommands[];  /* command_client.c */
 extern const struct subcommand command_config_subcommands[];  /* command_server.c */

@@ -10,10 +10,17 @@ static const struct {
     unsigned flag;
     const char *name;
 } flag_names[] = {
-    {COMMAND_WRITE, "write"},           {COMMAND_READONLY, "readonly"}, {COMMAND_DENYOOM, "denyoom"},
-    {COMMAND_ADMIN, "admin"},           {COMMAND_NOSCRIPT, "noscript"}, {COMMAND_LOADING, "loading"},
-    {COMMAND_STALE, "stale"},           {COMMAND_FAST, "fast"},         {COMMAND_NO_AUTH, "no_auth"},
+    {COMMAND_WRITE, "write"},
+    {COMMAND_READONLY, "readonly"},
+    {COMMAND_DENYOOM, "denyoom"},
+    {COMMAND_ADMIN, "admin"},
+    {COMMAND_NOSCRIPT, "noscript"},
+    {COMMAND_LOADING, "loading"},
+    {COMMAND_STALE, "stale"},
+    {COMMAND_FAST, "fast"},
+    {COMMAND_NO_AUTH, "no_auth"},
     {COMMAND_ALLOW_BUSY, "allow_busy"},
+    {COMMAND_NO_ASYNC_LOADING, "no_async_loading"},
 };
 
 /* A set in RESP3, an array in RESP2. */

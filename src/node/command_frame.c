@@ -38,6 +38,20 @@ static void reply_stats(struct shard *shard, struct net_conn *conn, const struct
     text_deinit(&text);
 }
 
+static void begin_backup(struct shard *shard, struct net_conn *conn, const struct frame *frame)
+{
+    char called[ENGINE_BACKUP_NAME_BYTES];
+    enum kvs_err err = command_backup_begin(shard, frame->key, called);
+    if (err == KVS_ERR_OK) {
+        reply_frame(conn, frame, FRAME_OK, slice_text(called));
+        return;
+    }
+    bool busy = err == KVS_ERR_AGAIN;
+    reply_frame(conn, frame, busy ? FRAME_BUSY : FRAME_BAD_REQUEST, slice_text(command_backup_error(err)));
+    if (!busy)
+        net_conn_finish(conn);
+}
+
 static void run_key_request(struct shard *shard, struct net_conn *conn, const struct frame *frame,
                             enum engine_action action)
 {
@@ -89,6 +103,9 @@ void command_frame(void *context, struct net_conn *conn, const struct frame *fra
         return;
     case FRAME_STATS:
         reply_stats(shard, conn, frame);
+        return;
+    case FRAME_BACKUP:
+        begin_backup(shard, conn, frame);
         return;
     case FRAME_HELLO: /* net's; a second one is out of place */
         break;

@@ -17,6 +17,8 @@ static void needs_subcommand(struct call *call)
 const struct command command_table[] = {
     {"auth", -2, COMMAND_NOSCRIPT | ALWAYS | COMMAND_FAST | COMMAND_NO_AUTH | COMMAND_ALLOW_BUSY, 0, 0, 0, "connection",
      "@fast @connection", "Authenticate to the server", "1.0.0", command_auth, NULL},
+    {"bgsave", -1, COMMAND_ADMIN | COMMAND_NOSCRIPT | COMMAND_NO_ASYNC_LOADING, 0, 0, 0, "server",
+     "@admin @slow @dangerous", "Asynchronously make a backup of the data", "1.0.0", command_bgsave, NULL},
     {"client", -2, 0, 0, 0, 0, "connection", "@slow", "A container for client connection commands", "2.4.0",
      needs_subcommand, command_client_subcommands},
     {"command", -1, ALWAYS, 0, 0, 0, "server", "@slow @connection", "Get array of Redis command details", "2.8.13",
@@ -40,6 +42,8 @@ const struct command command_table[] = {
     {"kvs.durability", -1, ALWAYS | COMMAND_FAST, 0, 0, 0, "connection", "@fast @connection",
      "Tell, or choose, whether this connection's writes are on disk when they are acknowledged", "0.1.0",
      command_durability, NULL},
+    {"lastsave", 1, ALWAYS | COMMAND_FAST, 0, 0, 0, "server", "@admin @fast @dangerous",
+     "Get the time of the last successful backup", "1.0.0", command_lastsave, NULL},
     {"mget", -2, COMMAND_READONLY | COMMAND_FAST, 1, -1, 1, "string", "@read @string @fast",
      "Get the values of all the given keys", "1.0.0", command_mget, NULL},
     {"ping", -1, COMMAND_FAST, 0, 0, 0, "connection", "@fast @connection", "Ping the server", "1.0.0", command_ping,

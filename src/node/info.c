@@ -109,6 +109,27 @@ static void write_memory(const struct node *node, const struct totals *totals, c
                 ull(node->config.memory_bytes), max_text);
 }
 
+static void write_backup(const struct node *node, const struct ring *ring, struct text *out)
+{
+    struct engine_backup_state state;
+    engine_backup_state(node->engine, &state);
+    bool good = state.good_moment_ms != 0;
+    text_printf(out, "rdb_bgsave_in_progress:%d\r\nrdb_last_save_time:%llu\r\nrdb_last_bgsave_status:%s\r\n",
+                state.running, ull(command_last_save_s(node, ring, &state)), state.error == KVS_ERR_OK ? "ok" : "err");
+    text_printf(out, "rdb_last_bgsave_time_sec:%lld\r\nbackups_ended:%llu\r\n",
+                good ? (long long)(state.good_took_ns / 1000000000) : -1ll, ull(state.ended));
+    if (state.ended > 0)
+        text_printf(out, "last_backup_name:%s\r\n", state.name);
+    if (state.error != KVS_ERR_OK)
+        text_printf(out, "last_backup_error:%s\r\n", state.text);
+    if (good)
+        text_printf(out,
+                    "last_backup_path:%s\r\nlast_backup_bytes:%llu\r\nlast_backup_copied_bytes:%llu\r\n"
+                    "last_backup_seconds:%.3f\r\n",
+                    state.good_path, ull(state.good_bytes), ull(state.good_copied_bytes),
+                    (double)state.good_took_ns / 1e9);
+}
+
 /* Names, units and order are Redis's. */
 static void write_loading(const struct node *node, const struct ring *ring, struct text *out)
 {
@@ -140,6 +161,8 @@ static void write_persistence(const struct node *node, const struct ring *ring, 
                 ull(engine->segments_free), ull(engine->segments_sealed), ull(engine->live_bytes));
     text_printf(out, "recovered_keys:%llu\r\nrecovered_records:%llu\r\nrecovery_cut_bytes:%llu\r\nrecovery_ms:%llu\r\n",
                 ull(recovery.keys), ull(recovery.records), ull(recovery.cut_bytes), ull(recovery.elapsed_ns / 1000000));
+    if (open)
+        write_backup(node, ring, out);
 }
 
 /* How many times what it was divided by; 0 as long as that is nothing. */
@@ -171,6 +194,14 @@ static void write_compaction(const struct node *node, const struct engine_stats 
     text_printf(out, "write_amplification:%.2f\r\nspace_amplification:%.2f\r\n",
                 ratio((double)engine->bytes_written + (double)compact.bytes_written, engine->bytes_written),
                 ratio((double)used * (double)segment_bytes, engine->live_bytes));
+}
+
+static void write_checkpoint(const struct engine_stats *engine, struct text *out)
+{
+    text_printf(out, "# Checkpoint\r\ncheckpoint_runs:%llu\r\ncheckpoint_run_bytes:%llu\r\n",
+                ull(engine->checkpoint_runs), ull(engine->checkpoint_run_bytes));
+    text_printf(out, "checkpoint_made:%llu\r\ncheckpoint_bytes_written:%llu\r\ncheckpoint_failed:%llu\r\n",
+                ull(engine->checkpoint_made), ull(engine->checkpoint_bytes_written), ull(engine->checkpoint_failed));
 }
 
 static void write_stats(const struct node *node, const struct totals *totals, const struct engine_stats *engine,
@@ -240,12 +271,19 @@ unsigned info_section(struct slice name)
         const char *name;
         unsigned section;
     } sections[] = {
-        {"server", INFO_SERVER},           {"clients", INFO_CLIENTS},
-        {"memory", INFO_MEMORY},           {"persistence", INFO_PERSISTENCE},
-        {"compaction", INFO_COMPACTION},   {"stats", INFO_STATS},
-        {"replication", INFO_REPLICATION}, {"cpu", INFO_CPU},
-        {"shards", INFO_SHARDS},           {"keyspace", INFO_KEYSPACE},
-        {"default", INFO_DEFAULT},         {"all", INFO_ALL},
+        {"server", INFO_SERVER},
+        {"clients", INFO_CLIENTS},
+        {"memory", INFO_MEMORY},
+        {"persistence", INFO_PERSISTENCE},
+        {"compaction", INFO_COMPACTION},
+        {"checkpoint", INFO_CHECKPOINT},
+        {"stats", INFO_STATS},
+        {"replication", INFO_REPLICATION},
+        {"cpu", INFO_CPU},
+        {"shards", INFO_SHARDS},
+        {"keyspace", INFO_KEYSPACE},
+        {"default", INFO_DEFAULT},
+        {"all", INFO_ALL},
         {"everything", INFO_ALL},
     };
     for (size_t i = 0; i < ARRAY_COUNT(sections); i++) {
@@ -276,6 +314,9 @@ static void write_section(const struct node *node, const struct ring *ring, unsi
         break;
     case INFO_COMPACTION:
         write_compaction(node, engine, out);
+        break;
+    case INFO_CHECKPOINT:
+        write_checkpoint(engine, out);
         break;
     case INFO_STATS:
         write_stats(node, totals, engine, out);

@@ -19,13 +19,14 @@ enum info_sections {
     INFO_MEMORY = 4,
     INFO_PERSISTENCE = 8,
     INFO_COMPACTION = 16,
-    INFO_STATS = 32,
-    INFO_REPLICATION = 64,
-    INFO_CPU = 128,
-    INFO_SHARDS = 256,
-    INFO_KEYSPACE = 512,
-    INFO_DEFAULT = 1023 - INFO_SHARDS,
-    INFO_ALL = 1023,
+    INFO_CHECKPOINT = 32,
+    INFO_STATS = 64,
+    INFO_REPLICATION = 128,
+    INFO_CPU = 256,
+    INFO_SHARDS = 512,
+    INFO_KEYSPACE = 1024,
+    INFO_DEFAULT = 2047 - INFO_SHARDS,
+    INFO_ALL = 2047,
 };
 
 /* The section of this name, in any case ("default", "all" and "everything" too); 0 when there is none. */

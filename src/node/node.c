@@ -88,6 +88,7 @@ static enum kvs_err take_directory(struct node *node, char message[NODE_MESSAGE_
         .segment_bytes = config->segment_bytes,
         .relaxed_interval_ms = config->relaxed_interval_ms,
         .disk_bytes_max = config->disk_bytes_max,
+        .backup_dir = config->backup_dir,
     };
     char text[ENGINE_MESSAGE_BYTES] = "";
     enum kvs_err err = engine_prepare(&node->prepared, &options, node->ring, text);

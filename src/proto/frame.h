@@ -21,7 +21,8 @@ enum frame_opcode {
     FRAME_GET = 2,
     FRAME_SET = 3,
     FRAME_REMOVE = 4,
-    FRAME_STATS = 5, /* reply value: the text of INFO; request key: an optional section */
+    FRAME_STATS = 5,  /* reply value: the text of INFO; request key: an optional section */
+    FRAME_BACKUP = 6, /* begins a backup; request key: its name, or empty; reply value: its name */
 };
 
 enum frame_flags {

@@ -219,7 +219,7 @@ def test_restarts_do_not_grow_the_directory(start_node, tmp_path):
         else:
             node.stop()
         sizes.append(segments_on_disk(node))
-    assert max(sizes[10:]) <= max(sizes[:6]) + 2, sizes
+    assert max(sizes[10:]) <= max(sizes[:6]) + 6, sizes # some may be about to be given back
     assert max(sizes) <= bound(book.live_bytes(), 200, 4) + 4, sizes
 
 

@@ -68,7 +68,7 @@ static void let_it_run(uint64_t steps)
 static void test_info__every_section_has_its_name_and_its_place(void **state)
 {
     (void)state;
-    static const char *const sections[] = {"Server", "Clients",     "Memory", "Persistence", "Compaction",
+    static const char *const sections[] = {"Server", "Clients",     "Memory", "Persistence", "Compaction", "Checkpoint",
                                            "Stats",  "Replication", "CPU",    "Shards",      "Keyspace"};
     struct node_fixture fixture;
     struct config config = fixture_config(2);

@@ -16,6 +16,7 @@
 #include "base/crc32c.h"
 #include "engine/manifest_internal.h"
 #include "engine/recovery_scan.h"
+#include "engine/run_file.h"
 #include "engine/superblock.h"
 
 #include <stdio.h>
@@ -23,6 +24,8 @@
 #include <string.h>
 
 #define BATCHES_MAX 200000u
+
+enum { SURVEY_PATH_BYTES = 256 };
 
 struct found_batch {
     uint32_t segment, offset, bytes;
@@ -414,19 +417,40 @@ void survey_free(struct survey *survey)
     *survey = (struct survey){0};
 }
 
+static void find_run(void *context, const char *path)
+{
+    char *found = context;
+    uint64_t sequence;
+    bool unfinished;
+    if (run_name_parse(strrchr(path, '/') + 1, &sequence, &unfinished))
+        snprintf(found, SURVEY_PATH_BYTES, "%s", path);
+}
+
+void survey_remove_runs(void)
+{
+    for (;;) {
+        char path[SURVEY_PATH_BYTES] = "";
+        sim_file_each(find_run, path);
+        if (path[0] == '\0')
+            return;
+        story("without %s", path);
+        sim_file_remove(path);
+    }
+}
+
 /* ---- rotting --------------------------------------------------------------------------------------------------- */
 
 struct chosen_file {
     uint64_t seed;
     unsigned seen;
-    char path[256];
+    char path[SURVEY_PATH_BYTES];
 };
 
 static void choose_file(void *context, const char *path)
 {
     struct chosen_file *chosen = context;
     const char *dot = strrchr(path, '.');
-    bool segment = dot != NULL && strcmp(dot, ".seg") == 0;
+    bool segment = dot != NULL && (strcmp(dot, ".seg") == 0 || strcmp(dot, ".run") == 0);
     if (!segment && strstr(path, SUPERBLOCK_NAME) == NULL && strstr(path, MANIFEST_NAME) == NULL)
         return;
     if (sim_file_size(path) > 0 && draw_next(&chosen->seed) % ++chosen->seen == 0)

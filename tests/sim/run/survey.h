@@ -28,6 +28,9 @@ void survey_take(struct survey *survey, const struct oracle *oracle);
 /* Lists the records of the key that is watched, as part of the story. */
 void survey_tell(const struct oracle *oracle);
 void survey_free(struct survey *survey);
+/* Removes the sorted runs. A start does not read what they cover, so it would not notice damage there: with any damage
+ * about it has to do without them. */
+void survey_remove_runs(void);
 /* Rots `bits` bits at places of the directory that the seed chooses, in pieces of batches and headers as well as beside
  * them. */
 void survey_rot(unsigned bits, uint64_t seed);

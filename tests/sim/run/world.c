@@ -294,7 +294,11 @@ static void boot(struct world *world, unsigned threads, enum oracle_end end)
     if (story_on && getenv("KVS_SIM_KEY") != NULL)
         survey_tell(world->oracle);
     suspend_lies(survey.rotten_places > 0);
-    while (!boot_once(world, threads)) {
+    for (;;) {
+        if (survey.may_refuse)
+            survey_remove_runs();
+        if (boot_once(world, threads))
+            break;
         if (!take_reason_away(world, &survey, &faults))
             broken("P5 honest recovery: the node does not start: %s", world->host.message);
     }

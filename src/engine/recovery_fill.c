@@ -1,0 +1,277 @@
+/*
+ * recovery_fill.c - the newest record of every key into the indexes: for each shard a merge of its part of all runs and
+ * arrays. Shards are filled side by side, each by one worker.
+ *
+ * Entries come in the order of the index's pages (run_order), so that filling it touches memory in order.
+ *
+ * Failure modes: the index has no room: NO_MEMORY. A run turns out to be damaged, or cannot be read: all indexes are
+ * emptied again, the run is dropped, and what it covered has to be loaded first.
+ */
+#include "engine/recovery_internal.h"
+
+#include "base/assert.h"
+#include "base/canary.h"
+#include "engine/run_merge.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+enum {
+    FILL_ENTRIES = 512,   /* taken at once */
+    DRAIN_ENTRIES = 4096, /* after so many, pages that the index has left are freed */
+    /* Of what readers take of memory: each of few runs gets a MiB, many share. */
+    READER_READS = 4,
+    READER_BLOCKS = 4,
+    READER_BLOCKS_OF_MANY = 1,
+    MANY_RUNS = 16,
+};
+
+struct fill {
+    struct recovery_worker *worker;
+    struct store_shard *shard;
+    struct run_source *sources; /* those of runs first, in the order of recovery->runs */
+    unsigned run_count, source_count;
+    struct run_merge *merge;
+    uint64_t keys;
+};
+
+/* ---- sources --------------------------------------------------------------------------------------------------- */
+
+/* Where entries with at least this order begin. */
+static size_t lower_bound(const struct found_segment *found, uint64_t order)
+{
+    size_t low = 0;
+    size_t high = found->entry_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (found->entries[middle].order < order)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static enum kvs_err open_reader(struct fill *fill, const struct found_run *run, struct run_range range)
+{
+    const struct recovery *recovery = fill->worker->recovery;
+    const struct run_reader_options options = {
+        .run = run->run,
+        .ring = fill->worker->ring,
+        .range = range,
+        .reads = READER_READS,
+        .read_blocks = recovery->run_count > MANY_RUNS ? (unsigned)READER_BLOCKS_OF_MANY : (unsigned)READER_BLOCKS};
+    enum kvs_err err = run_reader_open(&fill->sources[fill->source_count].reader, &options);
+    if (err == KVS_ERR_OK)
+        fill->source_count++;
+    return err;
+}
+
+static enum kvs_err open_sources(struct fill *fill)
+{
+    const struct recovery *recovery = fill->worker->recovery;
+    struct run_range range = run_range_of_shard(fill->shard->id, recovery->store->shard_count);
+    fill->sources = calloc(recovery->run_count + recovery->found_count + 1, sizeof *fill->sources);
+    if (fill->sources == NULL)
+        return KVS_ERR_NO_MEMORY;
+    enum kvs_err err = KVS_ERR_OK;
+    for (size_t i = 0; err == KVS_ERR_OK && i < recovery->run_count; i++)
+        err = open_reader(fill, &recovery->runs[i], range);
+    fill->run_count = fill->source_count;
+    for (size_t i = 0; err == KVS_ERR_OK && i < recovery->found_count; i++) {
+        const struct found_segment *found = &recovery->found[i];
+        size_t first = lower_bound(found, range.first);
+        size_t end = range.last == UINT64_MAX ? found->entry_count : lower_bound(found, range.last + 1);
+        if (first < end)
+            fill->sources[fill->source_count++] =
+                (struct run_source){.entries = found->entries + first, .count = end - first};
+    }
+    return err;
+}
+
+/* Waits for what readers have in flight. */
+static void close_sources(struct fill *fill)
+{
+    run_merge_close(fill->merge);
+    for (unsigned i = 0; fill->sources != NULL && i < fill->source_count; i++) {
+        struct run_reader *reader = fill->sources[i].reader;
+        if (reader == NULL)
+            continue;
+        run_reader_stop(reader);
+        while (!run_reader_idle(reader))
+            ring_turn(fill->worker->ring, -1);
+        run_reader_close(reader);
+    }
+    free(fill->sources);
+}
+
+/* What lies in a segment that is gone, or that another run speaks for, does not count. */
+static bool counts(void *context, unsigned source, const struct run_entry *entry)
+{
+    const struct fill *fill = context;
+    if (source >= fill->run_count)
+        return true;
+    const struct recovery *recovery = fill->worker->recovery;
+    uint32_t number = address_segment(run_entry_address(entry), recovery->store->segments.shift);
+    return number < atomic_load_explicit(&recovery->store->segments.next, memory_order_relaxed) &&
+           recovery->runs[source].counts[number] != 0;
+}
+
+/* ---- filling --------------------------------------------------------------------------------------------------- */
+
+static enum kvs_err insert(struct fill *fill, const struct run_entry *from)
+{
+    struct store_shard *shard = fill->shard;
+    struct recovery_worker *worker = fill->worker;
+    unsigned class = record_class(run_entry_record_bytes(from)) & INDEX_CLASS_MAX;
+    struct index_entry entry = {.address = run_entry_address(from), .class = class};
+    enum kvs_err err = index_insert(shard->index, run_order(from->order), &entry);
+    if (err == KVS_ERR_NO_MEMORY) {
+        epoch_drain(&shard->base.thread); /* pages that splits have left */
+        err = index_insert(shard->index, run_order(from->order), &entry);
+    }
+    if (err != KVS_ERR_OK)
+        return err;
+    uint32_t number = address_segment(entry.address, shard->store->segments.shift);
+    worker->live_puts[number]++;
+    worker->live_units[number] += segment_units(class);
+    if (++fill->keys % DRAIN_ENTRIES == 0)
+        epoch_drain(&shard->base.thread);
+    return KVS_ERR_OK;
+}
+
+static enum kvs_err insert_some(struct fill *fill, const struct run_entry *entries, size_t count)
+{
+    struct recovery_worker *worker = fill->worker;
+    for (size_t i = 0; i < count; i++) {
+        if (entries[i].lsn > worker->lsn_max)
+            worker->lsn_max = entries[i].lsn;
+        if (run_entry_is_delete(&entries[i]))
+            continue;
+        enum kvs_err err = insert(fill, &entries[i]);
+        if (err != KVS_ERR_OK) {
+            snprintf(worker->message, ENGINE_MESSAGE_BYTES,
+                     "the index of %" PRIu64 " and more keys does not fit into the memory budget: give more with "
+                     "--memory",
+                     fill->keys);
+            return err;
+        }
+    }
+    return KVS_ERR_OK;
+}
+
+/* AGAIN: a run was bad. */
+static enum kvs_err merge_all(struct fill *fill)
+{
+    struct run_entry *entries = malloc(FILL_ENTRIES * sizeof *entries);
+    enum kvs_err err = entries == NULL ? KVS_ERR_NO_MEMORY : KVS_ERR_OK;
+    while (err == KVS_ERR_OK && !atomic_load(&fill->worker->recovery->failed)) {
+        size_t count;
+        err = run_merge_next(fill->merge, entries, FILL_ENTRIES, &count);
+        if (err == KVS_ERR_OK && count == 0)
+            break;
+        if (err == KVS_ERR_OK) {
+            err = insert_some(fill, entries, count);
+            ring_turn(fill->worker->ring, 0);
+        } else if (err == KVS_ERR_AGAIN) {
+            ring_turn(fill->worker->ring, -1);
+            err = KVS_ERR_OK;
+        } else {
+            atomic_store(&fill->worker->recovery->runs[run_merge_failed_source(fill->merge)].bad, true);
+            err = KVS_ERR_AGAIN;
+        }
+    }
+    free(entries);
+    return err;
+}
+
+static enum kvs_err fill_shard(struct recovery_worker *worker, struct store_shard *shard)
+{
+    struct fill fill = {.worker = worker, .shard = shard};
+    enum kvs_err err = open_sources(&fill);
+    const struct run_merge_options options = {
+        .sources = fill.sources, .source_count = fill.source_count, .context = &fill, .counts = counts};
+    if (err == KVS_ERR_OK && fill.source_count > 0)
+        err = run_merge_open(&fill.merge, &options);
+    if (err == KVS_ERR_OK && fill.source_count > 0)
+        err = merge_all(&fill);
+    close_sources(&fill);
+    epoch_drain(&shard->base.thread);
+    store_count(&shard->keys, (int64_t)fill.keys);
+    worker->keys += fill.keys;
+    return err;
+}
+
+static void fill_some(struct recovery_worker *worker)
+{
+    struct recovery *recovery = worker->recovery;
+    struct store *store = recovery->store;
+    uint32_t numbers = atomic_load(&store->segments.next);
+    free(worker->live_puts);
+    free(worker->live_units);
+    worker->live_puts = calloc(numbers + 1, sizeof *worker->live_puts);
+    worker->live_units = calloc(numbers + 1, sizeof *worker->live_units);
+    worker->keys = 0;
+    if (worker->live_puts == NULL || worker->live_units == NULL) {
+        recovery_worker_fail(worker, 0, KVS_ERR_NO_MEMORY);
+        return;
+    }
+    while (!atomic_load(&recovery->failed)) {
+        size_t id = atomic_fetch_add(&recovery->next, 1);
+        if (id >= store->shard_count)
+            return;
+        enum kvs_err err = fill_shard(worker, store->shards[id]);
+        if (err != KVS_ERR_OK) {
+            recovery_worker_fail(worker, id, err);
+            return;
+        }
+    }
+}
+
+/* ---- all of them ----------------------------------------------------------------------------------------------- */
+
+static enum kvs_err empty_indexes(struct recovery *recovery)
+{
+    struct store *store = recovery->store;
+    for (unsigned i = 0; i < store->shard_count; i++) {
+        enum kvs_err err = store_index_reset(store->shards[i]);
+        if (err != KVS_ERR_OK)
+            return err;
+    }
+    return KVS_ERR_OK;
+}
+
+/* What indexes point at is not dead. */
+static void count_live(struct recovery *recovery)
+{
+    const struct segment_table *table = &recovery->store->segments;
+    uint32_t numbers = atomic_load(&table->next);
+    for (unsigned w = 0; w < recovery->worker_count; w++) {
+        const struct recovery_worker *worker = &recovery->workers[w];
+        for (uint32_t i = 0; i < numbers; i++) {
+            if (worker->live_puts[i] == 0)
+                continue;
+            struct segment *segment = segment_get(table, i);
+            atomic_fetch_sub(&segment->dead_puts, worker->live_puts[i]);
+            atomic_fetch_sub(&segment->dead_units, worker->live_units[i]);
+        }
+    }
+}
+
+enum kvs_err recovery_fill(struct recovery *recovery)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < recovery->run_count; i++)
+        bytes += recovery->runs[i].run->layout.file_bytes;
+    recovery_expect(recovery, bytes);
+    enum kvs_err err = recovery_share(recovery, fill_some);
+    if (err == KVS_ERR_OK) {
+        recovery_progress(recovery, bytes);
+        count_live(recovery);
+    } else if (err == KVS_ERR_AGAIN) {
+        recovery_drop_bad_runs(recovery);
+        enum kvs_err emptied = empty_indexes(recovery);
+        err = emptied == KVS_ERR_OK ? KVS_ERR_AGAIN : emptied;
+    }
+    return err;
+}

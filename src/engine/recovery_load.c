@@ -1,0 +1,479 @@
+/*
+ * recovery_load.c - reading segments, each by one of the workers.
+ *
+ *   covered by a run and sealed   only its header is read; what there is to know is in the manifest and in the run
+ *   not covered                   is read and scanned as a whole; its records become a sorted array of entries
+ *   covered, but not sealed       is read and scanned, for its end has to be found; its records are listed only if that
+ *                                 is not where the run's knowledge ends
+ *   free                          its header, and that of its first batch: a manifest that has lost its last changes
+ *                                 may call a file free that a log had just taken into use
+ *
+ * Failure modes: a segment without a valid header (segments get their final name only when complete), one that ends
+ * before the manifest says it does, damage behind which there is proof of acknowledged data: CORRUPT, with segment and
+ * offset. Nothing is changed on disk.
+ */
+#include "engine/recovery_internal.h"
+
+#include "base/assert.h"
+#include "base/canary.h"
+#include "base/diag.h"
+#include "engine/big_memory.h"
+#include "engine/blocking.h"
+#include "engine/run_collect.h"
+#include "engine/run_sort.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#define worker_say(worker, ...) snprintf((worker)->message, ENGINE_MESSAGE_BYTES, __VA_ARGS__)
+
+static const char *data_dir(const struct recovery_worker *worker)
+{
+    return worker->recovery->store->base.data_dir;
+}
+
+/* ---- reading --------------------------------------------------------------------------------------------------- */
+
+/* Behind a page cache, what is read need not be what the disk holds: a sync that failed in an earlier process has left
+ * its pages looking clean. Everything else is written out, and all of it dropped, so that the disk itself is asked. */
+static enum kvs_err uncache(struct recovery_worker *worker, const struct found_segment *found)
+{
+    struct ring_op op;
+    blocking_init(&op);
+    ring_file_sync(worker->ring, &op, found->segment->fd);
+    ring_await(worker->ring, &op);
+    enum kvs_err err = op.error != KVS_ERR_OK ? op.error : ring_file_uncache(worker->ring, found->segment->fd);
+    if (err != KVS_ERR_OK)
+        worker_say(worker, "cannot sync segment %06u of %s before it is read: %s", found->number, data_dir(worker),
+                   op.error != KVS_ERR_OK ? ring_op_text(&op) : kvs_err_text(err));
+    return err;
+}
+
+static enum kvs_err read_bytes(const struct recovery *recovery, struct ring *ring, const struct found_segment *found,
+                               uint8_t *bytes, uint64_t size, char message[ENGINE_MESSAGE_BYTES])
+{
+    const struct store *store = recovery->store;
+    struct ring_op op;
+    blocking_init(&op);
+    ring_file_read(ring, &op, found->segment->fd, bytes, size, 0);
+    ring_await(ring, &op);
+    if (op.error != KVS_ERR_OK) {
+        snprintf(message, ENGINE_MESSAGE_BYTES, "cannot read segment %06u of %s: %s", found->number,
+                 store->base.data_dir, ring_op_text(&op));
+        return op.error;
+    }
+    if (op.bytes < size) {
+        snprintf(message, ENGINE_MESSAGE_BYTES,
+                 "segment %06u of %s is cut short: %" PRIu64 " bytes of %" PRIu64 "; its records cannot be trusted",
+                 found->number, store->base.data_dir, op.bytes, store->segments.segment_bytes);
+        return KVS_ERR_CORRUPT;
+    }
+    return KVS_ERR_OK;
+}
+
+enum kvs_err recovery_read_segment(const struct recovery *recovery, struct ring *ring,
+                                   const struct found_segment *found, uint8_t *bytes,
+                                   char message[ENGINE_MESSAGE_BYTES])
+{
+    return read_bytes(recovery, ring, found, bytes, recovery->store->segments.segment_bytes, message);
+}
+
+/* ---- batches and records --------------------------------------------------------------------------------------- */
+
+static void take_record(void *context, const struct record_header *record, uint32_t offset)
+{
+    struct recovery_worker *worker = context;
+    if (worker->err != KVS_ERR_OK || (canary_on(CANARY_TOMBSTONES_DROPPED) && record->kind == RECORD_DELETE))
+        return;
+    segment_count_record(worker->current->segment, record->kind == RECORD_PUT,
+                         record_class(record_size(record)) & INDEX_CLASS_MAX, record_size(record), record->lsn, 1);
+    struct run_collector *collector = worker->collector;
+    worker->err = run_collect(collector, record, offset);
+    if (canary_on(CANARY_ORDER_BY_PLACE) && worker->err == KVS_ERR_OK) {
+        struct run_entry *entry = &collector->entries[collector->count - 1];
+        entry->lsn = run_entry_address(entry);
+    }
+}
+
+static void take_claim(struct recovery_worker *worker, const struct batch_header *batch)
+{
+    if (!worker->manifest_claimed || (int32_t)(batch->manifest - worker->manifest_max) > 0)
+        worker->manifest_max = batch->manifest;
+    worker->manifest_claimed = true;
+}
+
+static void take_epoch(struct recovery_worker *worker, uint64_t epoch)
+{
+    if (epoch > worker->epoch_max)
+        worker->epoch_max = epoch;
+}
+
+/* What a batch says of the store, its records apart. */
+static void take_batch(struct recovery_worker *worker, const struct batch_header *batch)
+{
+    struct segment *segment = worker->current->segment;
+    take_epoch(worker, batch->epoch);
+    take_claim(worker, batch);
+    segment->epoch = (uint32_t)batch->epoch;
+    segment->stream = batch->stream;
+    if ((batch->flags & BATCH_RELOCATED) != 0)
+        return;
+    if (batch->record_count > 0 && batch->first_lsn < worker->min_lsn)
+        worker->min_lsn = batch->first_lsn;
+    uint64_t last_lsn = batch->first_lsn + batch->record_count - 1;
+    if (last_lsn > worker->lsn_max)
+        worker->lsn_max = last_lsn;
+    enum kvs_err err = recovery_add_batch(worker->current, batch);
+    if (err != KVS_ERR_OK)
+        worker->err = err;
+}
+
+static void take_batch_records(void *context, const struct batch_header *batch, uint32_t offset)
+{
+    struct recovery_worker *worker = context;
+    if (found_role(worker->current) == FOUND_STRANGER)
+        return;
+    take_batch(worker, batch);
+    if (worker->collector == NULL || (canary_on(CANARY_OLD_STREAMS_IGNORED) && (batch->flags & BATCH_RELOCATED) == 0 &&
+                                      batch->stream >= worker->recovery->store->shard_count))
+        return;
+    struct scan_segment segment = {.bytes = worker->current_bytes};
+    scan_records(&segment, offset, take_record, worker);
+}
+
+/* ---- what must not be ------------------------------------------------------------------------------------------ */
+
+static enum kvs_err refuse(struct recovery_worker *worker, const struct found_segment *found, const char *why)
+{
+    worker_say(worker,
+               "segment %06u of %s cannot be used: %s. Nothing was changed. Restore a backup of this file, or of the "
+               "directory",
+               found->number, data_dir(worker), why);
+    return KVS_ERR_CORRUPT;
+}
+
+/* It does not reach as far as the manifest says. */
+static enum kvs_err refuse_short(struct recovery_worker *worker, const struct found_segment *found)
+{
+    worker_say(worker,
+               "segment %06u of %s is damaged at offset %u: the " MANIFEST_NAME
+               " lists it as whole up to offset %u, and its records from there on (after LSN %" PRIu64
+               ") would be lost. Nothing was changed. Restore a backup of this file",
+               found->number, data_dir(worker), found->scan.end, found->entry.end, found->scan.last_lsn);
+    return KVS_ERR_CORRUPT;
+}
+
+/* What the scan has found, held against what the manifest says. */
+static enum kvs_err judge(struct recovery_worker *worker, const struct found_segment *found)
+{
+    const struct scan_result *scan = &found->scan;
+    if (scan->unknown) {
+        worker_say(worker,
+                   "segment %06u of %s has a record at offset %u of a kind that this program does not know: use the "
+                   "newer program that wrote it",
+                   found->number, data_dir(worker), scan->unknown_offset);
+        return KVS_ERR_VERSION;
+    }
+    const struct manifest_entry *entry = &found->entry;
+    switch (found_role(found)) {
+    case FOUND_STRANGER:
+        if (scan->batches == 0 && !scan->claim && !scan->damaged)
+            return KVS_ERR_OK;
+        return refuse(worker, found,
+                      "it holds records, but the " MANIFEST_NAME " does not list it: that file is older than the "
+                      "segment, or its last changes are lost");
+    case FOUND_SEALED:
+        if ((scan->end == entry->end && scan->last_lsn == entry->last_lsn) || canary_on(CANARY_SEALED_END_IGNORED))
+            return KVS_ERR_OK;
+        return refuse_short(worker, found);
+    default:
+        if (found_role(found) == FOUND_LOG && scan->end < entry->end && !canary_on(CANARY_SEALED_END_IGNORED))
+            return refuse_short(worker, found);
+        return scan->damaged && !canary_on(CANARY_DAMAGE_CUT)
+                   ? recovery_refuse_damage(worker->recovery, found, worker->message)
+                   : KVS_ERR_OK;
+    }
+}
+
+/* Checks the header and begins the segment's life in this process. *stray: it was never part of the store. */
+static enum kvs_err take_header(struct recovery_worker *worker, struct found_segment *found, const uint8_t *bytes,
+                                bool *stray)
+{
+    const struct store *store = worker->recovery->store;
+    const struct segment_header *header = (const void *)bytes;
+    const char *wrong =
+        segment_header_check(header, store->base.superblock.uuid, found->number, store->segments.segment_bytes);
+    if (wrong == NULL && found->known && header->uid != found->entry.uid)
+        wrong = "it is not the one that the " MANIFEST_NAME " lists, but was written before or after it";
+    *stray = wrong != NULL && found_role(found) == FOUND_STRANGER && !segment_header_whole(header);
+    if (*stray) {
+        diag_warn("%s/%06u.seg has no valid header; it was never part of the store, its file will be used again",
+                  store->base.data_dir, found->number);
+        return KVS_ERR_OK;
+    }
+    if (wrong != NULL)
+        return refuse(worker, found, wrong);
+    take_epoch(worker, header->epoch);
+    enum segment_kind kind = found->known ? (enum segment_kind)found->entry.kind : SEGMENT_LOG;
+    segment_begin(found->segment, kind, header->uid, segment_seed(store->base.superblock.uuid, header->uid));
+    return KVS_ERR_OK;
+}
+
+/* ---- what has to be read ---------------------------------------------------------------------------------------- */
+
+/* Nothing had been written to it when the last run ended in order; and no start writes to such a segment before the
+ * manifest lists it as free. */
+static bool never_written(const struct found_segment *found)
+{
+    return found_role(found) == FOUND_LOG && found->covered != NULL && found->covered->end == KVS_BLOCK_BYTES;
+}
+
+static bool read_whole(const struct found_segment *found)
+{
+    bool known = found_role(found) == FOUND_SEALED && found->covered != NULL;
+    return found_role(found) != FOUND_FREE && !known && !never_written(found);
+}
+
+/* ---- one segment ----------------------------------------------------------------------------------------------- */
+
+/* The counters of a segment whose records were not walked. */
+static void restore_counters(struct segment *segment, const struct run_segment *covered, uint64_t min_lsn)
+{
+    segment->puts = covered->puts;
+    segment->deletes = covered->deletes;
+    atomic_store(&segment->record_bytes, covered->record_bytes);
+    atomic_store(&segment->put_units, covered->put_units);
+    segment->record_bytes_max = covered->record_bytes_max;
+    segment->deletes_min_lsn = covered->deletes_min_lsn;
+    segment->deletes_last_lsn = covered->deletes_last_lsn;
+    atomic_store(&segment->min_lsn, min_lsn);
+}
+
+/* Sorts what was collected, and keeps the newest entry of each key. */
+static void keep_newest(struct found_segment *found, struct run_collector *collector)
+{
+    struct run_entry *entries = collector->entries;
+    size_t kept = 0;
+    if (collector->count > 0)
+        run_sort(entries, collector->count);
+    for (size_t i = 0; i < collector->count; i++) {
+        bool newer = kept > 0 && run_entry_key(&entries[kept - 1]) == run_entry_key(&entries[i]);
+        kept -= newer;
+        entries[kept++] = entries[i];
+    }
+    found->entries = entries;
+    found->entry_count = kept;
+}
+
+static void scan(struct recovery_worker *worker, struct found_segment *found, const uint8_t *bytes,
+                 struct run_collector *collector)
+{
+    const struct store *store = worker->recovery->store;
+    struct scan_segment segment = {.bytes = bytes,
+                                   .size = store->segments.segment_bytes,
+                                   .seed = found->segment->seed,
+                                   .epoch = store->base.superblock.epoch};
+    worker->current = found;
+    worker->current_bytes = bytes;
+    worker->collector = collector;
+    worker->min_lsn = UINT64_MAX;
+    found->stretch_count = 0;
+    scan_batches(&segment, &found->scan, take_batch_records, worker);
+}
+
+/* What the records are is known as long as the segment ends where the run has seen its end. */
+static bool covered_whole(struct recovery_worker *worker, struct found_segment *found, const uint8_t *bytes)
+{
+    if (found->covered == NULL)
+        return false;
+    scan(worker, found, bytes, NULL);
+    return found->scan.end == found->covered->end || canary_on(CANARY_RUN_SHORT_OF_TAIL);
+}
+
+static enum kvs_err scan_one(struct recovery_worker *worker, struct found_segment *found, const uint8_t *bytes)
+{
+    const struct store *store = worker->recovery->store;
+    bool stray;
+    enum kvs_err err = take_header(worker, found, bytes, &stray);
+    if (err != KVS_ERR_OK || stray)
+        return err;
+    struct run_collector collector = {
+        .hash_seed = store->base.superblock.hash_seed, .segment = found->number, .shift = store->segments.shift};
+    if (covered_whole(worker, found, bytes)) {
+        restore_counters(found->segment, found->covered, worker->min_lsn);
+    } else {
+        recovery_uncover(worker->recovery, found);
+        scan(worker, found, bytes, &collector);
+        keep_newest(found, &collector);
+    }
+    err = worker->err == KVS_ERR_OK ? judge(worker, found) : worker->err;
+    if (collector.lsn_max > worker->lsn_max)
+        worker->lsn_max = collector.lsn_max;
+    struct segment *segment = found->segment;
+    segment->end = found->scan.end;
+    segment->last_lsn = found->scan.last_lsn;
+    worker->records += found->scan.records;
+    return err;
+}
+
+/* A segment that a run covers, sealed or never written to. */
+static enum kvs_err take_covered(struct recovery_worker *worker, struct found_segment *found, const uint8_t *bytes)
+{
+    bool stray;
+    enum kvs_err err = take_header(worker, found, bytes, &stray);
+    found->scan = (struct scan_result){.end = KVS_BLOCK_BYTES};
+    if (err != KVS_ERR_OK || never_written(found))
+        return err;
+    struct segment *segment = found->segment;
+    const struct manifest_entry *entry = &found->entry;
+    restore_counters(segment, found->covered, entry->min_lsn);
+    segment->end = entry->end;
+    segment->last_lsn = entry->last_lsn;
+    segment->epoch = entry->epoch;
+    segment->stream = entry->stream;
+    found->scan = (struct scan_result){
+        .end = entry->end, .last_lsn = entry->last_lsn, .epoch = entry->epoch, .stream = entry->stream, .batches = 1};
+    take_epoch(worker, entry->epoch);
+    if (entry->kind != SEGMENT_LOG)
+        return KVS_ERR_OK;
+    if (entry->last_lsn > worker->lsn_max)
+        worker->lsn_max = entry->last_lsn;
+    found->stretch_count = 0;
+    return recovery_add_sealed(found);
+}
+
+/* A file that is free by the manifest: its batches, if it has any of ours, know of a later one. */
+static void take_free(struct recovery_worker *worker, const struct found_segment *found, const uint8_t *bytes)
+{
+    const struct store *store = worker->recovery->store;
+    const struct segment_header *header = (const void *)bytes;
+    const struct batch_header *batch = (const void *)(bytes + KVS_BLOCK_BYTES);
+    if (segment_header_check(header, store->base.superblock.uuid, found->number, store->segments.segment_bytes) != NULL)
+        return;
+    uint32_t seed = segment_seed(store->base.superblock.uuid, header->uid);
+    if (batch_header_valid(batch, seed, KVS_BLOCK_BYTES, store->segments.segment_bytes - KVS_BLOCK_BYTES))
+        take_claim(worker, batch);
+}
+
+static enum kvs_err load_one(struct recovery_worker *worker, struct found_segment *found)
+{
+    struct recovery *recovery = worker->recovery;
+    const struct store *store = recovery->store;
+    uint64_t size = read_whole(found) ? store->segments.segment_bytes : 2 * KVS_BLOCK_BYTES;
+    uint8_t *bytes = found->image == NULL ? worker->scratch : found->image;
+    enum kvs_err err = store->direct ? KVS_ERR_OK : uncache(worker, found);
+    if (err == KVS_ERR_OK)
+        err = read_bytes(recovery, worker->ring, found, bytes, size, worker->message);
+    if (found_role(found) == FOUND_FREE) {
+        if (err == KVS_ERR_OK)
+            take_free(worker, found, bytes);
+        worker->message[0] = '\0'; /* nothing in it counts, so it need not be readable either */
+        return KVS_ERR_OK;
+    }
+    if (err != KVS_ERR_OK)
+        return err;
+    worker->bytes += size;
+    err = read_whole(found) ? scan_one(worker, found, bytes) : take_covered(worker, found, bytes);
+    if (err != KVS_ERR_OK)
+        return err;
+    struct segment *segment = found->segment;
+    segment->begun_lsn = found->entry.begun_lsn;
+    /* Dead until the index points at them. */
+    atomic_store(&segment->dead_puts, segment->puts);
+    atomic_store(&segment->dead_units, segment->put_units);
+    if (found_role(found) == FOUND_SEALED)
+        segment_set_state(segment, SEGMENT_SEALED);
+    worker->segments++;
+    recovery_progress(recovery, size);
+    return KVS_ERR_OK;
+}
+
+/* ---- all of them ----------------------------------------------------------------------------------------------- */
+
+/* Arrays that would take too much memory become runs. */
+static void spill_if_many(struct recovery_worker *worker, struct found_segment *found)
+{
+    struct recovery *recovery = worker->recovery;
+    uint64_t bytes = found->entry_count * sizeof *found->entries;
+    uint64_t before = atomic_fetch_add(&recovery->entry_bytes, bytes);
+    if (before + bytes <= recovery->entry_bytes_max || found_role(found) != FOUND_SEALED || found->unspillable)
+        return;
+    recovery_spill(worker, found);
+    if (found->entries == NULL)
+        atomic_fetch_sub(&recovery->entry_bytes, bytes);
+}
+
+static void load_some(struct recovery_worker *worker)
+{
+    struct recovery *recovery = worker->recovery;
+    if (worker->scratch == NULL)
+        worker->scratch = big_memory_alloc(recovery->store->segments.segment_bytes);
+    if (worker->scratch == NULL) {
+        recovery_worker_fail(worker, 0, KVS_ERR_NO_MEMORY);
+        return;
+    }
+    while (!atomic_load(&recovery->failed)) {
+        size_t at = atomic_fetch_add(&recovery->next, 1);
+        if (at >= recovery->found_count)
+            return;
+        struct found_segment *found = &recovery->found[at];
+        if (found->loaded || found->segment == NULL)
+            continue;
+        enum kvs_err err = load_one(worker, found);
+        if (err != KVS_ERR_OK) {
+            recovery_worker_fail(worker, at, err);
+            return;
+        }
+        found->loaded = true;
+        if (found->entries != NULL)
+            spill_if_many(worker, found);
+    }
+}
+
+/* The youngest segments get images. There has to be room for those that are adopted, for spares, and for one on its way
+ * out. */
+enum { KEPT_IMAGES = 3 };
+
+static void give_images(struct recovery *recovery)
+{
+    struct store *store = recovery->store;
+    struct image_pool *pool = &store->keeper.images;
+    uint64_t with_image = pool->count_max - KEPT_IMAGES * store->shard_count;
+    for (size_t i = recovery->found_count; i-- > 0 && recovery->found_count - i <= with_image;) {
+        struct found_segment *found = &recovery->found[i];
+        bool counts = found_role(found) == FOUND_LOG || found_role(found) == FOUND_SEALED;
+        if (!found->loaded && found->segment != NULL && counts && read_whole(found))
+            found->image = image_take_unused(pool);
+    }
+}
+
+static void attach_images(struct recovery *recovery)
+{
+    struct image_pool *pool = &recovery->store->keeper.images;
+    for (size_t i = 0; i < recovery->found_count; i++) {
+        struct found_segment *found = &recovery->found[i];
+        if (found->image != NULL)
+            image_attach(pool, found->segment, found->image);
+        found->image = NULL;
+    }
+}
+
+static void expect(struct recovery *recovery)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < recovery->found_count; i++) {
+        const struct found_segment *found = &recovery->found[i];
+        if (!found->loaded && found->segment != NULL && read_whole(found))
+            bytes += recovery->store->segments.segment_bytes;
+    }
+    recovery_expect(recovery, bytes);
+}
+
+enum kvs_err recovery_load(struct recovery *recovery)
+{
+    expect(recovery);
+    give_images(recovery);
+    enum kvs_err err = recovery_share(recovery, load_some);
+    attach_images(recovery);
+    return err == KVS_ERR_OK ? recovery_adopt_spilled(recovery) : err;
+}
