@@ -64,11 +64,27 @@ static void run_key_request(struct shard *shard, struct net_conn *conn, const st
     dispatch_request_one(shard, conn, &request, &format);
 }
 
+/* What is carried out, or refused as always, before the store is open. Opcodes that nobody knows are, too. */
+static bool may_come_early(uint8_t opcode)
+{
+    switch ((enum frame_opcode)opcode) { /* without a default: the compiler asks about every new one */
+    case FRAME_HELLO:
+    case FRAME_STATS:
+        return true;
+    case FRAME_PING:
+    case FRAME_GET:
+    case FRAME_SET:
+    case FRAME_REMOVE:
+    case FRAME_BACKUP:
+        return false;
+    }
+    return true;
+}
+
 /* True when this has to wait for the store to be opened; it is answered. */
 static bool refuse_while_loading(struct shard *shard, struct net_conn *conn, const struct frame *frame)
 {
-    uint8_t opcode = frame->header.opcode;
-    if (opcode != FRAME_PING && opcode != FRAME_GET && opcode != FRAME_SET && opcode != FRAME_REMOVE)
+    if (may_come_early(frame->header.opcode))
         return false;
     char text[COMMAND_LOADING_BYTES_MAX];
     command_loading_text(text, shard);

@@ -165,7 +165,7 @@ def test_a_start_is_seen_from_its_first_moments(start_node, run_loadgen, tmp_pat
         *["--fill", "--keys", keys, "--value-size", size, "--seconds", 0, "--pipeline", 64, "--quiet"], server=node
     )
     assert fill.returncode == 0, fill.stdout + fill.stderr
-    node.stop()
+    node.kill9()  # so that there is something to read
 
     port = free_port()
     begin = time.monotonic()
@@ -186,7 +186,7 @@ def test_a_start_is_seen_from_its_first_moments(start_node, run_loadgen, tmp_pat
         time.sleep(0.001)
     served = time.monotonic() - begin
     assert told > 0 and connected < served
-    assert loaded == sorted(loaded)
+    assert loaded == sorted(loaded) and loaded[-1] > 0
     assert connection.ask("DBSIZE") == b":%d" % keys
     connection.close()
 
@@ -202,11 +202,13 @@ def test_progress_is_told_to_the_log_and_the_service_manager(filled, start_node,
             manager.bind(path)
             manager.settimeout(START_SECONDS)
             node = start_node("--threads", "2", data_dir=filled, wait=False, environment={"NOTIFY_SOCKET": path})
+            begin = time.monotonic()
             for _ in range(3):
                 told = manager.recv(4096).decode()
                 assert re.fullmatch(r"STATUS=Loading, \d+ %\nEXTEND_TIMEOUT_USEC=\d{7,}", told), told
             line = r"opening the store for \d+ s: \d+ of \d+ bytes read, \d+ %"
             wait_for(lambda: re.search(line, node.log_text()), 5 * SLOW, "a line about how far it is")
+            assert 1.5 < time.monotonic() - begin < 4 * SLOW
             hold.release()
             while told.startswith("STATUS=Loading"):
                 told = manager.recv(4096).decode()
@@ -268,13 +270,13 @@ def test_a_stop_does_not_wait_for_the_store(held, start_node, number):
 
 
 def test_a_stop_at_any_moment_of_a_start(filled, start_node):
-    for i in range(12):
+    for i in range(60):
         node = start_node("--threads", "2", data_dir=filled, wait=False)
-        time.sleep(0.004 * i * SLOW)
+        time.sleep(0.0005 * i * SLOW)
         node.process.send_signal(signal.SIGTERM)
         code = node.wait()
         # Before it takes signals it dies of one.
-        assert code == 0 or (code == -signal.SIGTERM and i < 4), f"{code}\n{node.log_text()}"
+        assert code == 0 or (code == -signal.SIGTERM and "SIGTERM" not in node.log_text()), f"{code}\n{node.log_text()}"
     expect_filled(start_node(data_dir=filled).port)
 
 
