@@ -170,7 +170,8 @@ void ring_close_fd(struct ring *ring, int fd);
 
 /* Opens a directory, making it and its missing parents first (mode 0750), durably. `*dir_fd` to ring_close_fd. */
 enum kvs_err ring_dir_open(struct ring *ring, const char *path, int *dir_fd);
-/* Calls `each` for every entry but "." and "..", in any order. */
+/* Calls `each` for every entry but "." and "..", in any order. Also while others serve, on a thread that does not, with
+ * a directory of a bounded size. */
 enum kvs_err ring_dir_list(struct ring *ring, int dir_fd, void (*each)(void *context, const char *name), void *context);
 /* Takes the exclusive lock file `name` (created if missing) until the returned descriptor is closed or the process
  * ends. LOCKED when another process holds it: after retrying for about a second if that lives, else for ten, for the
