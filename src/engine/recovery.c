@@ -75,19 +75,22 @@ static void take_record(void *context, const struct record_header *record, uint3
     const struct store *store = recovery->store;
     if (recovery->err != KVS_ERR_OK || (canary_on(CANARY_TOMBSTONES_DROPPED) && record->kind == RECORD_DELETE))
         return;
-    struct recovery_entry entry = {
-        .hash = hash_key(record_key(record), store->base.superblock.hash_seed),
-        .lsn = record->lsn,
-        .address = address_make(recovery->current->number, offset, store->segments.shift) & INDEX_ADDRESS_MASK,
-        .class = record_class(record_bytes(record->key_bytes, record->value_bytes)) & INDEX_CLASS_MAX,
-        .put = record->kind == RECORD_PUT,
-        .compare = (record->flags & RECORD_COMPARE) != 0};
+    struct recovery_entry entry = {.hash = hash_key(record_key(record), store->base.superblock.hash_seed),
+                                   .lsn = record->lsn,
+                                   .address = address_make(recovery->current->number, offset, store->segments.shift) &
+                                              INDEX_ADDRESS_MASK,
+                                   .class = record_class(record_size(record)) & INDEX_CLASS_MAX,
+                                   .put = record->kind == RECORD_PUT,
+                                   .compare = (record->flags & RECORD_COMPARE) != 0,
+                                   .expires_ms = record_expires_ms(record)};
     if (canary_on(CANARY_ORDER_BY_PLACE))
         entry.lsn = entry.address;
     if (record->lsn > recovery->lsn_max)
         recovery->lsn_max = record->lsn;
-    segment_count_record(recovery->current->segment, entry.put, entry.class,
-                         record_bytes(record->key_bytes, record->value_bytes), record->lsn, 1);
+    segment_count_record(recovery->current->segment, record, 1);
+    if (canary_on(CANARY_EXPIRED_RECOVERED) && entry.expires_ms != 0 &&
+        entry.expires_ms <= ring_wall_ms(recovery->ring))
+        return;
     recovery->err = recovery_map_add(&recovery->map, &entry);
 }
 
@@ -100,6 +103,8 @@ static void take_batch(struct recovery *recovery, const struct batch_header *bat
     if (!recovery->manifest_claimed || (int32_t)(batch->manifest - recovery->manifest_max) > 0)
         recovery->manifest_max = batch->manifest;
     recovery->manifest_claimed = true;
+    if (batch_time_ms(batch) > recovery->time_ms)
+        recovery->time_ms = batch_time_ms(batch);
     segment->epoch = (uint32_t)batch->epoch;
     segment->stream = batch->stream;
     if ((batch->flags & BATCH_RELOCATED) == 0)
@@ -349,14 +354,21 @@ static enum kvs_err settle_names(struct recovery *recovery)
     return op.error;
 }
 
+/* The time goes on from where the last boot knew it to be. What has expired by now is dead, and hides what is older. */
 static enum kvs_err fill_index(struct recovery *recovery)
 {
     struct store *store = recovery->store;
+    wall_clock_raise(&store->base.clock, recovery->ring, recovery->time_ms);
+    uint64_t now_ms = wall_clock_now(&store->base.clock, recovery->ring);
     for (uint64_t i = 0; i < recovery->map.capacity; i++) {
         const struct recovery_entry *from = &recovery->map.entries[i];
         if (!from->used || !from->put)
             continue;
         struct store_shard *shard = store->shards[hash_shard(from->hash, store->shard_count)];
+        if (from->expires_ms != 0 && from->expires_ms <= now_ms) {
+            store_count(&shard->expiry.expired, 1);
+            continue;
+        }
         struct index_entry entry = {.address = from->address, .class = from->class};
         enum kvs_err err = index_insert(shard->index, from->hash, &entry);
         if (err == KVS_ERR_NO_MEMORY) {
@@ -371,6 +383,10 @@ static enum kvs_err fill_index(struct recovery *recovery)
         segment_count_dead(segment_get(&store->segments, address_segment(from->address, store->segments.shift)),
                            from->class, -1);
         store_count(&shard->keys, 1);
+        if (from->expires_ms != 0) {
+            store_count(&shard->expiry.keys, 1);
+            store_expiry_add(shard, from->hash, from->address, from->expires_ms);
+        }
         if (++store->base.recovery.keys % 4096 == 0)
             epoch_drain(&shard->base.thread);
     }

@@ -70,6 +70,7 @@ struct recovery {
     uint64_t lsn_max;
     bool manifest_claimed; /* a batch says how far the manifest had come … */
     uint32_t manifest_max; /* … at most */
+    uint64_t time_ms;      /* the latest that a batch tells */
     uint64_t
         epoch_max; /* seen in any header: a superblock copy that serves because the other is damaged may be older */
 

@@ -72,15 +72,17 @@ static enum kvs_err supersedes(const struct recovery_map *map, const struct reco
 }
 
 /* Whether the map already holds a record that takes the place of this one. */
-static enum kvs_err is_superseded(const struct recovery_map *map, const struct recovery_entry *record, bool *yes)
+static enum kvs_err is_superseded(struct recovery_map *map, const struct recovery_entry *record, bool *yes)
 {
     *yes = false;
     for (uint64_t at = slot_of(map, record->hash); map->entries[at].used; at = (at + 1) & (map->capacity - 1)) {
-        const struct recovery_entry *entry = &map->entries[at];
+        struct recovery_entry *entry = &map->entries[at];
         if (entry->hash != record->hash || entry->lsn < record->lsn)
             continue;
-        /* A record that compaction has copied: both copies are there until its old segment is given up. */
+        /* A record that compaction has copied: both copies are there until its old segment is given up. One may be a
+         * put that has expired, and the other what it was turned into. */
         if (entry->lsn == record->lsn) {
+            entry->put = entry->put && record->put;
             *yes = true;
             return KVS_ERR_OK;
         }

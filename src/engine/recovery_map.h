@@ -5,7 +5,7 @@
  * told apart by their 64-bit hash. Two keys with the same hash are only ever alive together under records that carry
  * RECORD_COMPARE; for those the map asks its `same_key` function, which reads both records.
  *
- * 24 bytes per key, freed when recovery ends. One thread.
+ * 32 bytes per key, freed when recovery ends. One thread.
  */
 #ifndef KVS_ENGINE_RECOVERY_MAP_H
 #define KVS_ENGINE_RECOVERY_MAP_H
@@ -23,6 +23,7 @@ struct recovery_entry {
     unsigned put : 1; /* else a delete */
     unsigned compare : 1;
     unsigned used : 1;
+    uint64_t expires_ms; /* of a put; 0 = never */
 };
 
 /* Sets *same when the records at both addresses have the same key. */

@@ -33,6 +33,7 @@ enum kvs_err run_collect(struct run_collector *collector, const struct record_he
         .order = run_order(hash_key(key, collector->hash_seed)),
         .check = hash_check(key, collector->hash_seed),
         .lsn = record->lsn,
+        .expires_ms = record_expires_ms(record),
         .place = run_place(address_make(collector->segment, offset, collector->shift), record_size(record), flags)};
     if (record->lsn > collector->lsn_max)
         collector->lsn_max = record->lsn;

@@ -91,9 +91,20 @@ void text_array(struct text *text, size_t count);
 void text_map(struct text *text, size_t pairs, int resp_version);
 void text_null(struct text *text, int resp_version);
 
+/* ---- between handlers ------------------------------------------------------------------------------------------ */
+
+/* True when the keys may be stored; else the request has its answer. */
+bool command_keys_fit(struct call *call, const struct slice *keys, unsigned count);
+/* SET args[1] to `value`, with an expiry or (0) without. */
+void command_put(struct call *call, struct slice value, uint64_t expires_ms);
+/* A time as a command gives it, on the engine's clock; `relative`: from now on. False: the request has its answer. */
+bool command_expiry(struct call *call, struct slice number, bool seconds, bool relative, uint64_t *expires_ms);
+
 /* ---- handlers -------------------------------------------------------------------------------------------------- */
 
 command_fn command_get, command_set, command_del, command_exists, command_mget; /* command_keys.c */
+command_fn command_setex, command_psetex, command_ttl, command_pttl, command_expiretime,
+    command_pexpiretime; /* command_expiry.c */
 command_fn command_auth, command_echo, command_hello, command_ping, command_quit, command_select,
     command_durability;                                       /* command_connection.c */
 command_fn command_info, command_dbsize;                      /* command_server.c */
