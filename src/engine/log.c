@@ -245,18 +245,6 @@ int64_t log_timeout_ns(const struct log *log)
     return now >= log->relaxed_ns ? 0 : (int64_t)(log->relaxed_ns - now);
 }
 
-void log_stamp(struct log *log)
-{
-    if (log->open == NULL || log->failed)
-        return;
-    if (log->records > 0) {
-        log->wanted = true;
-    } else if (log->flags == 0 && log->batch + KVS_BLOCK_BYTES <= log_end_max(log->options.table)) {
-        log->flags = BATCH_TIME;
-        log->wanted = true;
-    }
-}
-
 void log_want(struct log *log, uint64_t lsn)
 {
     if (log->records > 0 && lsn >= log->next_lsn - log->records)
@@ -285,6 +273,22 @@ static enum kvs_err roll(struct log *log)
     batch_begin(log, segment->end);
     seal_closing(log);
     return KVS_ERR_OK;
+}
+
+/* Behind the last batch of a segment there may be no room: then it goes into the next one, if that is there. */
+void log_stamp(struct log *log)
+{
+    if (log->open == NULL || log->failed || log->flags != 0)
+        return;
+    if (log->records > 0) {
+        log->wanted = true;
+        return;
+    }
+    bool full = log->batch + KVS_BLOCK_BYTES > log_end_max(log->options.table);
+    if (full && roll(log) != KVS_ERR_OK)
+        return;
+    log->flags = BATCH_TIME;
+    log->wanted = true;
 }
 
 /* Bytes left for a record of this kind in the open segment. While no segment is ready to follow, the last of it is kept

@@ -333,6 +333,7 @@ static void store_turn(struct engine_shard *base)
         supply_log(shard); /* the spare may have been taken into use: the next one should be on its way */
     }
     if (shard->stopping && !shard->clean_marked && shard->busy_count == 0) {
+        store_expiry_stop(shard);
         log_stop(&shard->log);
         shard->clean_marked = shard->log.failed || shard->log.open == NULL || shard->log.flags == BATCH_CLEAN ||
                               (log_idle(&shard->log) && shard->log.flags == 0);

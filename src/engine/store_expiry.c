@@ -183,6 +183,12 @@ void store_expiry_turn(struct store_shard *shard)
     }
 }
 
+void store_expiry_stop(struct store_shard *shard)
+{
+    if (stamp_wanted(shard))
+        log_stamp(&shard->log);
+}
+
 int64_t store_expiry_timeout_ns(const struct store_shard *shard)
 {
     const struct store_expiry *expiry = &shard->expiry;

@@ -43,6 +43,8 @@ void store_expiry_add(struct store_shard *shard, uint64_t hash, uint64_t address
 void store_expiry_met(struct store_shard *shard, uint64_t hash, uint64_t address);
 /* Once per turn, outside of sections. */
 void store_expiry_turn(struct store_shard *shard);
+/* Before the log is stopped: what was shown as expired is to stay so. */
+void store_expiry_stop(struct store_shard *shard);
 /* Nanoseconds until the turn has something to do by itself; -1 = never. */
 int64_t store_expiry_timeout_ns(const struct store_shard *shard);
 

@@ -1,11 +1,12 @@
 /*
  * wall_clock.c - a wall clock that does not go back.
  *
- * Happy path: the wall clock says what was said last, or a later time, which is noted. Rounding: the pace is rounded
- * down, so that a clock that runs as it should is never overtaken by it.
+ * Happy path: the wall clock says what was said last, or a later time, and how far it is ahead of the monotonic clock
+ * is noted: the pace. Rounding: the pace is rounded down, so that a wall clock that runs as it should is never
+ * overtaken by it.
  *
- * Failure mode: the wall clock says an earlier time than was said last. Then the monotonic clock tells how much time
- * has passed since. A clock that was ahead by mistake and was put right is followed again when it has caught up.
+ * Failure mode: the wall clock says an earlier time than the pace does, so it has stepped back. Then the pace counts. A
+ * clock that was ahead by mistake and was put right is followed again when it has caught up.
  */
 #include "engine/wall_clock.h"
 
@@ -20,17 +21,16 @@ void wall_clock_init(struct wall_clock *clock, struct ring *ring)
     (void)wall_clock_now(clock, ring);
 }
 
-/* It was `time_ms` at this moment or before it. */
-static void note_pace(struct wall_clock *clock, struct ring *ring, uint64_t time_ms)
+/* It was `time_ms` at this moment of the monotonic clock, or before it. */
+static void note_pace(struct wall_clock *clock, uint64_t time_ms, uint64_t mono_ns)
 {
-    int64_t since_ms = (int64_t)((ring_now_ns(ring) + NS_PER_MS - 1) / NS_PER_MS);
-    int64_t pace_ms = (int64_t)time_ms - since_ms;
+    int64_t pace_ms = (int64_t)time_ms - (int64_t)((mono_ns + NS_PER_MS - 1) / NS_PER_MS);
     int64_t known_ms = atomic_load_explicit(&clock->pace_ms, memory_order_relaxed);
     while (pace_ms > known_ms && !atomic_compare_exchange_weak(&clock->pace_ms, &known_ms, pace_ms))
         ;
 }
 
-/* Returns the later one of what is known and this. */
+/* Returns the later one of what was said last and this. */
 static uint64_t note_time(struct wall_clock *clock, uint64_t time_ms)
 {
     uint64_t last_ms = atomic_load(&clock->last_ms);
@@ -44,19 +44,19 @@ void wall_clock_raise(struct wall_clock *clock, struct ring *ring, uint64_t time
     if (time_ms <= atomic_load(&clock->last_ms) || canary_on(CANARY_CLOCK_NOT_RAISED))
         return;
     (void)note_time(clock, time_ms);
-    note_pace(clock, ring, time_ms);
+    note_pace(clock, time_ms, ring_now_ns(ring));
 }
 
 uint64_t wall_clock_now(struct wall_clock *clock, struct ring *ring)
 {
-    uint64_t wall_ms = ring_wall_ms(ring);
-    uint64_t last_ms = atomic_load_explicit(&clock->last_ms, memory_order_acquire);
-    if (wall_ms == last_ms || canary_on(CANARY_CLOCK_STEPS_BACK))
-        return wall_ms;
-    if (wall_ms > last_ms) {
-        note_pace(clock, ring, wall_ms);
-        return note_time(clock, wall_ms);
-    }
-    int64_t now_ms = (int64_t)(ring_now_ns(ring) / NS_PER_MS) + atomic_load(&clock->pace_ms);
-    return note_time(clock, now_ms > 0 ? (uint64_t)now_ms : 0);
+    uint64_t time_ms = ring_wall_ms(ring);
+    if (time_ms == atomic_load_explicit(&clock->last_ms, memory_order_acquire) || canary_on(CANARY_CLOCK_STEPS_BACK))
+        return time_ms;
+    uint64_t mono_ns = ring_now_ns(ring);
+    int64_t paced_ms = (int64_t)(mono_ns / NS_PER_MS) + atomic_load_explicit(&clock->pace_ms, memory_order_relaxed);
+    if (paced_ms > (int64_t)time_ms)
+        time_ms = (uint64_t)paced_ms;
+    else
+        note_pace(clock, time_ms, mono_ns);
+    return note_time(clock, time_ms);
 }

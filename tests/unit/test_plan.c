@@ -56,11 +56,12 @@ static void make_random(struct plan *out, uint64_t state)
         static const uint32_t most_a[PLAN_KIND_COUNT] = {
             [PLAN_WORK] = PLAN_CLIENTS - 1,    [PLAN_CLOSE] = PLAN_CLIENTS - 1, [PLAN_ODDS] = SIM_FAULT_COUNT - 1,
             [PLAN_FAIL] = RING_KIND_COUNT - 1, [PLAN_CRASH] = SIM_KILL,         [PLAN_STOP] = 1,
+            [PLAN_CLOCK] = 1000000000,
         };
         struct plan_step *step = &out->steps[i];
         step->kind = (enum plan_kind)(draw(&state) % PLAN_KIND_COUNT);
         step->a = number(&state, 0, most_a[step->kind] != 0 ? most_a[step->kind] : UINT32_MAX);
-        step->b = number(&state, 0, step->kind == PLAN_ODDS ? 1000000 : step->kind == PLAN_CLOSE ? 1 : UINT32_MAX);
+        step->b = number(&state, 0, step->kind == PLAN_ODDS ? 1000000 : step->kind == PLAN_CLOSE || step->kind == PLAN_CLOCK ? 1 : UINT32_MAX);
         step->c = number(&state, 0, UINT32_MAX);
         step->seed = draw(&state) % 3 == 0 ? UINT64_MAX : draw(&state);
     }
