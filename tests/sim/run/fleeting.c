@@ -271,9 +271,10 @@ static void set_only(struct fleeting_key *state, struct possible what)
     state->tainted = false;
 }
 
-static void found_missing(struct fleeting *fleeting, unsigned key, const char *what)
+/* It holds `what` from now on, and what has expired was shown as such. False: nothing that it may hold has, or is
+ * missing in another way. */
+static bool expire_then(struct fleeting *fleeting, struct fleeting_key *state, struct possible what)
 {
-    struct fleeting_key *state = &fleeting->states[key];
     unsigned shown = state->shown_count;
     bool explained = state->tainted;
     for (unsigned i = 0; i < state->possible_count; i++) {
@@ -284,12 +285,20 @@ static void found_missing(struct fleeting *fleeting, unsigned key, const char *w
         if (one->version != 0 && shown < POSSIBLE_MAX)
             state->shown[shown++] = *one;
     }
-    if (!explained)
-        unexplained(fleeting, key, "P1 durable", what);
     if (shown != state->shown_count)
         state->shown_ns = sim->now_ns;
-    set_only(state, (struct possible){0});
+    set_only(state, what);
     state->shown_count = shown;
+    return explained;
+}
+
+static void found_missing(struct fleeting *fleeting, unsigned key, const char *what)
+{
+    struct fleeting_key before = fleeting->states[key];
+    if (expire_then(fleeting, &fleeting->states[key], (struct possible){0}))
+        return;
+    fleeting->states[key] = before;
+    unexplained(fleeting, key, "P1 durable", what);
 }
 
 static void found_value(struct fleeting *fleeting, unsigned key, struct slice value)
@@ -377,6 +386,8 @@ void fleeting_end(struct fleeting *fleeting, unsigned key, enum fleeting_answer 
         found_missing(fleeting, key, "it is not there");
     else if (get && answer == FLEETING_VALUE)
         found_value(fleeting, key, value);
+    else if (set && answer == FLEETING_OK && state->written.version != 0 && may_be_gone(fleeting, &state->written))
+        (void)expire_then(fleeting, state, state->written); /* it may have been as good as a DEL, which finds nothing */
     else if (set && answer == FLEETING_OK)
         set_only(state, state->written);
     else if (!get && !set && answer == FLEETING_NUMBER)
