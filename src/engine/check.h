@@ -9,7 +9,7 @@
  * Damage ends nothing: behind it, records are looked for that prove themselves by their own checksum, whose seed is of
  * store, segment and place. They count for what can be salvaged, and are told apart as `rescued`.
  *
- * Memory: one segment, and 37 to 73 bytes for each key that the log has a record of (while the table grows, half as
+ * Memory: one segment, and 46 to 91 bytes for each key that the log has a record of (while the table grows, half as
  * much again); for check_salvage also what an engine with these keys takes.
  *
  * Nobody may use the directory meanwhile: the lock is the caller's business, since taking it as a node does writes into
@@ -89,8 +89,10 @@ struct check_report {
     uint64_t files, bytes_read, disk_bytes;
     uint64_t puts, deletes, record_bytes;
     uint64_t keys, live_bytes;
-    uint64_t deleted_keys; /* whose newest record is a delete */
-    uint64_t copies;       /* records met again with the same LSN: moved by compaction, old place not given up yet */
+    uint64_t expiring_keys; /* of the keys, those that expire at some time */
+    uint64_t deleted_keys;  /* whose newest record is a delete */
+    uint64_t expired_keys;  /* whose newest record has expired, by the clock and the latest time in the log */
+    uint64_t copies;        /* records met again with the same LSN: moved by compaction, old place not given up yet */
     uint64_t rescued, torn_bytes;
     uint64_t memory_bytes; /* of the table of keys */
 
@@ -118,6 +120,7 @@ struct check_record {
     bool rescued;
     bool put; /* else a delete */
     uint64_t lsn;
+    uint64_t expires_ms;     /* since 1970; 0 = never */
     struct slice key, value; /* good during the call */
 };
 
@@ -153,7 +156,8 @@ struct check_salvaged {
 
 /*
  * Makes a new store (engine kvs, its own UUID and hash seed, the same segment size) in `out_dir`, which is made or must
- * be empty, and puts in the newest good record of every key; durable when it returns. Once, after check_run without
+ * be empty, and puts in the newest good record of every key that has not expired, with its expiry; durable when it
+ * returns. Once, after check_run without
  * `numbers`. EXISTS: it is not empty. INVALID: there is nothing to salvage from. Otherwise what the engine has
  * answered.
  */

@@ -16,6 +16,7 @@
 #include "base/diag.h"
 #include "engine/blocking.h"
 #include "engine/checkpoint.h"
+#include "engine/run_collect.h"
 #include "engine/run_writer.h"
 
 #include <inttypes.h>
@@ -238,20 +239,6 @@ void recovery_drop_bad_runs(struct recovery *recovery)
 
 /* ---- spilling -------------------------------------------------------------------------------------------------- */
 
-static struct run_segment describe(const struct segment *segment)
-{
-    return (struct run_segment){.uid = segment->uid,
-                                .number = segment->number,
-                                .puts = segment->puts,
-                                .deletes = segment->deletes,
-                                .record_bytes = segment->record_bytes,
-                                .end = segment->end,
-                                .put_units = segment->put_units,
-                                .record_bytes_max = segment->record_bytes_max,
-                                .deletes_min_lsn = segment->deletes_min_lsn,
-                                .deletes_last_lsn = segment->deletes_last_lsn};
-}
-
 /* Turns the ring until the run is there, or cannot be. */
 static enum kvs_err write_run(struct recovery_worker *worker, struct run_writer *writer,
                               const struct found_segment *found)
@@ -263,7 +250,7 @@ static enum kvs_err write_run(struct recovery_worker *worker, struct run_writer 
             ring_turn(worker->ring, -1);
     }
     if (run_writer_state(writer) == KVS_ERR_AGAIN) {
-        struct run_segment segment = describe(found->segment);
+        struct run_segment segment = run_describe(found->segment);
         run_writer_finish(writer, &segment, 1);
     }
     while (run_writer_state(writer) == KVS_ERR_AGAIN)

@@ -19,12 +19,23 @@
 
 /* ---- reading --------------------------------------------------------------------------------------------------- */
 
-void store_result(const struct record_header *record, const struct log *log, const struct engine_request *request,
-                  struct engine_result *result)
+bool store_expired(struct store_shard *reader, const struct record_header *record)
+{
+    uint64_t expires_ms = record_expires_ms(record);
+    if (!engine_expired(&reader->base, expires_ms))
+        return false;
+    if (expires_ms > reader->expiry.shown_ms)
+        reader->expiry.shown_ms = expires_ms;
+    return true;
+}
+
+void store_result(struct store_shard *reader, const struct record_header *record, const struct log *log,
+                  const struct engine_request *request, struct engine_result *result)
 {
     result->error = KVS_ERR_OK;
-    result->found = record->kind == RECORD_PUT;
+    result->found = record->kind == RECORD_PUT && !store_expired(reader, record);
     result->value = result->found ? record_value(record) : slice_make(NULL, 0);
+    result->expires_ms = result->found ? record_expires_ms(record) : 0;
     result->gate = request->relaxed || record->lsn <= log_durable(log) ? 0 : record->lsn;
 }
 
@@ -40,9 +51,9 @@ const struct record_header *store_look(struct store_shard *shard, uint64_t addre
     return read_cache_find(cache, segment_get(table, address_segment(address, table->shift))->uid, address);
 }
 
-/* MUST_WAIT when a cold candidate comes before the answer. `own`: on the owner's thread. */
-static enum engine_answer look_up(struct store_shard *owner, bool own, const struct engine_request *request,
-                                  struct engine_result *result)
+/* MUST_WAIT when a cold candidate comes before the answer. `own`: on the owner's thread, for its own ends. */
+static enum engine_answer look_up(struct store_shard *reader, struct store_shard *owner, bool own,
+                                  const struct engine_request *request, struct engine_result *result)
 {
     struct index_cursor cursor;
     struct index_entry entry;
@@ -53,7 +64,13 @@ static enum engine_answer look_up(struct store_shard *owner, bool own, const str
         if (record == NULL)
             return ENGINE_MUST_WAIT;
         if (record_has_key(record, request->key) || canary_on(CANARY_RESIDENT_KEY_IGNORED)) {
-            store_result(record, &owner->log, request, result);
+            store_result(reader, record, &owner->log, request, result);
+            if (own && !result->found && record->kind == RECORD_PUT)
+                store_expiry_met(owner, request->hash, entry.address);
+            if (!own && record->kind == RECORD_PUT && canary_on(CANARY_FOREIGN_EXPIRY_IGNORED)) {
+                result->found = true;
+                result->value = record_value(record);
+            }
             return ENGINE_DONE;
         }
     }
@@ -64,9 +81,10 @@ static enum engine_answer look_up(struct store_shard *owner, bool own, const str
 enum engine_answer store_try_get(struct engine_shard *reader, unsigned owner_id, const struct engine_request *request,
                                  struct engine_result *result)
 {
-    struct store_shard *owner = store_shard_of(reader)->store->shards[owner_id];
+    struct store_shard *self = store_shard_of(reader);
+    struct store_shard *owner = self->store->shards[owner_id];
     uint64_t settles = atomic_load_explicit(&owner->settles, memory_order_acquire);
-    if (look_up(owner, false, request, result) != ENGINE_DONE)
+    if (look_up(self, owner, false, request, result) != ENGINE_DONE)
         return ENGINE_ASK_OWNER;
     atomic_thread_fence(memory_order_acquire);
     if (canary_on(CANARY_FOREIGN_READ_UNGATED))
@@ -97,7 +115,9 @@ void store_prefetch(struct engine_shard *reader, unsigned owner_id, uint64_t has
 struct survey {
     bool resident_found; /* the cursor stands on the newest resident record of the key */
     bool behind_cold;    /* … but an unsettled cold candidate, which may be newer, comes before it */
-    bool was_put;        /* that record is a put */
+    bool was_put;        /* that record is a put … */
+    bool expiring;       /* … with an expiry … */
+    bool expired;        /* … that has passed */
     bool unsettled;      /* its entry is */
     struct index_entry entry;
     bool cold;    /* there are cold candidates */
@@ -125,6 +145,8 @@ static void survey_take(struct store_shard *shard, const struct engine_request *
             survey->resident_found = true;
             survey->behind_cold = cold_unsettled;
             survey->was_put = record->kind == RECORD_PUT;
+            survey->expiring = record_expires_ms(record) != 0;
+            survey->expired = store_expired(shard, record);
             survey->unsettled = entry.unsettled;
             survey->entry = entry;
             survey->at = cursor;
@@ -137,11 +159,15 @@ static void count_keys(struct store_shard *shard, int64_t by)
     store_count(&shard->keys, by);
 }
 
-/* The index does not point at this put any more. */
-static void count_dead(struct store_shard *shard, const struct index_entry *entry)
+static void count_expiring(struct store_shard *shard, int64_t by)
 {
-    const struct segment_table *table = &shard->store->segments;
-    segment_count_dead(segment_get(table, address_segment(entry->address, table->shift)), entry->class, 1);
+    store_count(&shard->expiry.keys, by);
+}
+
+bool store_removes(struct store_shard *shard, const struct engine_request *request)
+{
+    return request->action == ENGINE_REMOVE ||
+           (request->action == ENGINE_PUT && engine_expired(&shard->base, request->expires_ms));
 }
 
 enum kvs_err store_put(struct store_shard *shard, const struct engine_request *request, struct engine_result *result)
@@ -158,9 +184,13 @@ enum kvs_err store_put(struct store_shard *shard, const struct engine_request *r
     /* The entry must not be seen before its record is there. If the index has no room the record is taken back, for one
      * in the log that the index does not show would come back after a restart. */
     struct log_place place;
-    unsigned flags = survey.compare ? RECORD_COMPARE : 0;
-    enum kvs_err err =
-        log_append(&shard->log, RECORD_PUT, flags, request->relaxed, request->key, request->value, &place);
+    struct log_entry put = {.kind = RECORD_PUT,
+                            .flags = survey.compare ? RECORD_COMPARE : 0,
+                            .relaxed = request->relaxed,
+                            .expires_ms = request->expires_ms,
+                            .key = request->key,
+                            .value = request->value};
+    enum kvs_err err = log_append(&shard->log, &put, &place);
     if (err != KVS_ERR_OK)
         return err;
     struct index_entry entry = {.address = place.address,
@@ -169,7 +199,8 @@ enum kvs_err store_put(struct store_shard *shard, const struct engine_request *r
     if (replace) {
         index_replace(shard->index, &survey.at, &entry);
         if (survey.was_put)
-            count_dead(shard, &survey.entry);
+            store_count_dead(shard, &survey.entry);
+        count_expiring(shard, survey.expiring ? -1 : 0);
     } else {
         err = index_insert(shard->index, request->hash, &entry);
         if (err != KVS_ERR_OK) {
@@ -178,8 +209,12 @@ enum kvs_err store_put(struct store_shard *shard, const struct engine_request *r
         }
     }
     count_keys(shard, replace ? !survey.was_put : !blind);
-    *result =
-        (struct engine_result){.found = replace ? survey.was_put : blind, .gate = request->relaxed ? 0 : place.lsn};
+    if (request->expires_ms != 0) {
+        count_expiring(shard, 1);
+        store_expiry_add(shard, request->hash, place.address, request->expires_ms);
+    }
+    *result = (struct engine_result){.found = replace ? survey.was_put && !survey.expired : blind,
+                                     .gate = request->relaxed ? 0 : place.lsn};
     if (blind) {
         store_count(&shard->counters.blind_overwrites, 1);
         store_settle_later(shard, request->key, request->hash);
@@ -187,17 +222,43 @@ enum kvs_err store_put(struct store_shard *shard, const struct engine_request *r
     return KVS_ERR_OK;
 }
 
-/* Whether an entry's record has the key: by what is known, else by comparing it in RAM. */
-static bool entry_has_key(struct store_shard *shard, const struct engine_request *request,
-                          const struct store_known *known, const struct index_entry *entry, bool *is_put)
+/* What an entry's record is to an operation. */
+struct candidate {
+    bool equal; /* it has the key */
+    bool put, expiring, expired;
+};
+
+/* By what is known, else by a look at the record in RAM. False: it has another key. */
+static bool judge(struct store_shard *shard, const struct engine_request *request, const struct store_known *known,
+                  const struct index_entry *entry, struct candidate *out)
 {
     const struct record_header *record = store_look(shard, entry->address);
-    *is_put = record == NULL || record->kind == RECORD_PUT;
+    *out = (struct candidate){.put = record == NULL || record->kind == RECORD_PUT};
     for (unsigned i = 0; i < known->count; i++) {
-        if (known->addresses[i] == entry->address)
-            return (known->equal >> i & 1) != 0;
+        if (known->addresses[i] != entry->address)
+            continue;
+        out->equal = (known->equal >> i & 1) != 0;
+        out->expiring = (known->expiring >> i & 1) != 0;
+        out->expired = (known->expired >> i & 1) != 0;
+        return out->equal;
     }
-    return record != NULL && record_has_key(record, request->key);
+    out->equal = record != NULL && record_has_key(record, request->key);
+    if (out->equal) {
+        out->expiring = record_expires_ms(record) != 0;
+        out->expired = store_expired(shard, record);
+    }
+    return out->equal;
+}
+
+/* The key is not there: its first entry, if it has one, is of a delete that is not durable, or of what has expired. */
+static void answer_missing(struct store_shard *shard, const struct engine_request *request,
+                           const struct index_entry *entry, struct engine_result *result)
+{
+    const struct record_header *record = entry == NULL ? NULL : store_resident(shard->store, entry->address);
+    *result = (struct engine_result){.error = KVS_ERR_OK};
+    if (record != NULL)
+        store_result(shard, record, &shard->log, request, result);
+    KVS_ASSERT(!result->found);
 }
 
 /*
@@ -209,30 +270,24 @@ enum kvs_err store_remove(struct store_shard *shard, const struct engine_request
 {
     struct index_cursor cursor;
     struct index_entry entry;
-    unsigned found = 0;
-    bool live = false;
-    bool is_put;
+    struct candidate candidate;
+    bool found = false;
     index_find(shard->index, request->hash, &cursor);
-    while (index_next(&cursor, &entry) && found == 0) {
-        if (!entry_has_key(shard, request, known, &entry, &is_put))
-            continue;
-        found = 1;
-        live = is_put;
-        const struct record_header *record = store_resident(shard->store, entry.address); /* a delete, not durable */
-        if (!live)
-            store_result(record, &shard->log, request, result);
-    }
-    if (found == 0 || !live) {
-        if (found == 0)
-            *result = (struct engine_result){.error = KVS_ERR_OK};
+    while (!found && index_next(&cursor, &entry))
+        found = judge(shard, request, known, &entry, &candidate);
+    if (!found || !candidate.put || candidate.expired) {
+        answer_missing(shard, request, found ? &entry : NULL, result);
         return KVS_ERR_OK;
     }
 
     struct survey survey;
     survey_take(shard, request, &survey);
     struct log_place place;
-    enum kvs_err err = log_append(&shard->log, RECORD_DELETE, survey.compare ? RECORD_COMPARE : 0, request->relaxed,
-                                  request->key, slice_make(NULL, 0), &place);
+    struct log_entry delete = {.kind = RECORD_DELETE,
+                               .flags = survey.compare ? RECORD_COMPARE : 0,
+                               .relaxed = request->relaxed,
+                               .key = request->key};
+    enum kvs_err err = log_append(&shard->log, &delete, &place);
     if (err != KVS_ERR_OK)
         return err;
 
@@ -240,11 +295,12 @@ enum kvs_err store_remove(struct store_shard *shard, const struct engine_request
     int64_t keys = -1;
     index_find(shard->index, request->hash, &cursor);
     while (index_next(&cursor, &entry)) {
-        if (!entry_has_key(shard, request, known, &entry, &is_put))
+        if (!judge(shard, request, known, &entry, &candidate))
             continue;
         keys += entry.unsettled;
-        if (is_put)
-            count_dead(shard, &entry);
+        if (candidate.put)
+            store_count_dead(shard, &entry);
+        count_expiring(shard, candidate.expiring ? -1 : 0);
         if (first) {
             struct index_entry tombstone = {.address = place.address, .class = record_class(place.bytes)};
             index_replace(shard->index, &cursor, &tombstone);
@@ -254,7 +310,7 @@ enum kvs_err store_remove(struct store_shard *shard, const struct engine_request
         } else if (!canary_on(CANARY_REMOVE_LEAVES_OLDER)) {
             atomic_fetch_add(&shard->settles, 1);
             index_remove(shard->index, &cursor);
-            keys -= is_put;
+            keys -= candidate.put;
         }
     }
     KVS_ASSERT(!first);
@@ -296,7 +352,7 @@ enum engine_answer store_try(struct engine_shard *owner, const struct engine_req
     if (shard->busy_count > 0 && store_busy(shard, request->hash) && !canary_on(CANARY_OVERTAKES_BUSY_KEY))
         return ENGINE_MUST_WAIT;
     if (request->action == ENGINE_GET) {
-        enum engine_answer answer = look_up(shard, true, request, result);
+        enum engine_answer answer = look_up(shard, shard, true, request, result);
         if (canary_on(CANARY_OWNER_READ_UNGATED) && answer == ENGINE_DONE)
             result->gate = 0;
         if (canary_on(CANARY_FULL_DISK_REFUSES_READS) && answer == ENGINE_DONE)
@@ -307,7 +363,7 @@ enum engine_answer store_try(struct engine_shard *owner, const struct engine_req
     }
     if (!list_empty(&shard->stalled))
         return ENGINE_MUST_WAIT;
-    if (request->action == ENGINE_REMOVE)
+    if (store_removes(shard, request))
         return try_remove(shard, request, result);
     enum kvs_err err = store_put(shard, request, result);
     if (err == KVS_ERR_AGAIN)
@@ -327,12 +383,12 @@ void store_settle(struct store_shard *shard, const struct engine_request *reques
 {
     struct index_cursor cursor, first;
     struct index_entry entry, newest = {0};
+    struct candidate candidate;
     bool found = false;
-    bool is_put;
     int64_t keys = 0;
     index_find(shard->index, request->hash, &cursor);
     while (index_next(&cursor, &entry)) {
-        if (!entry_has_key(shard, request, known, &entry, &is_put))
+        if (!judge(shard, request, known, &entry, &candidate))
             continue;
         if (!found) {
             if (!entry.unsettled)
@@ -343,14 +399,16 @@ void store_settle(struct store_shard *shard, const struct engine_request *reques
         } else {
             atomic_fetch_add(&shard->settles, !canary_on(CANARY_SETTLES_NOT_RAISED));
             index_remove(shard->index, &cursor);
-            if (is_put)
-                count_dead(shard, &entry);
-            keys -= is_put;
+            if (candidate.put)
+                store_count_dead(shard, &entry);
+            count_expiring(shard, candidate.expiring ? -1 : 0);
+            keys -= candidate.put;
         }
         keys += entry.unsettled;
     }
     if (!found)
         return;
+    atomic_fetch_add(&shard->store->settled, 1); /* before it may expire: see still_hides in compactor.c */
     newest.unsettled = false;
     index_replace(shard->index, &first, &newest);
     count_keys(shard, keys);
@@ -376,6 +434,6 @@ void store_deletes_durable(void *context, const struct segment *segment, uint32_
                     index_remove(shard->index, &cursor);
             }
         }
-        at += (uint32_t)record_bytes(record->key_bytes, record->value_bytes);
+        at += (uint32_t)record_size(record);
     }
 }

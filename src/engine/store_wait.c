@@ -43,9 +43,10 @@ struct wait {
     bool moved; /* the record that is being read has another place by now */
     unsigned tries;
 
-    unsigned count, position; /* of the snapshot */
-    uint64_t compared;        /* bit i: whether addresses[i] has the key is known */
-    uint64_t equal;           /* bit i: it has */
+    unsigned count, position;   /* of the snapshot */
+    uint64_t compared;          /* bit i: whether addresses[i] has the key is known */
+    uint64_t equal;             /* bit i: it has */
+    uint64_t expiring, expired; /* bit i, with equal: it has an expiry, which has passed */
     uint64_t addresses[CANDIDATES_MAX];
     uint8_t classes[CANDIDATES_MAX];
 
@@ -213,12 +214,16 @@ static bool execute(struct store_shard *shard, struct engine_op *op)
     struct wait *wait = op->wait;
     struct store_known known = {0};
     if (wait != NULL)
-        known = (struct store_known){.addresses = wait->addresses, .count = wait->count, .equal = wait->equal};
+        known = (struct store_known){.addresses = wait->addresses,
+                                     .count = wait->count,
+                                     .equal = wait->equal,
+                                     .expiring = wait->expiring,
+                                     .expired = wait->expired};
     enum kvs_err err = KVS_ERR_OK;
     engine_section_begin(&shard->base);
     if ((int)op->request.action == ACTION_SETTLE)
         store_settle(shard, &op->request, &known);
-    else if (op->request.action == ENGINE_PUT)
+    else if (!op->removes)
         err = store_put(shard, &op->request, &op->result);
     else
         err = store_remove(shard, &op->request, &known, &op->result);
@@ -249,9 +254,17 @@ static unsigned next_unknown(struct wait *wait)
 static void give_resident(struct wait *wait, const struct record_header *record)
 {
     struct engine_result *result = &wait->op->result;
-    store_result(record, &wait->shard->log, &wait->op->request, result);
+    store_result(wait->shard, record, &wait->shard->log, &wait->op->request, result);
     if (result->gate != 0)
         log_want(&wait->shard->log, result->gate);
+}
+
+/* The record of this candidate has the key. */
+static void note_equal(struct wait *wait, unsigned position, const struct record_header *record)
+{
+    wait->equal |= 1ull << position;
+    wait->expiring |= (uint64_t)(record_expires_ms(record) != 0) << position;
+    wait->expired |= (uint64_t)store_expired(wait->shard, record) << position;
 }
 
 /*
@@ -277,7 +290,7 @@ static bool snapshot(struct wait *wait)
         if (!get && record != NULL)
             wait->compared |= 1ull << wait->count;
         if (!get && equal)
-            wait->equal |= 1ull << wait->count;
+            note_equal(wait, wait->count, record);
         wait->addresses[wait->count] = entry.address;
         wait->classes[wait->count++] = (uint8_t)entry.class;
     }
@@ -309,7 +322,7 @@ static struct wait *wait_new(struct store_shard *shard, struct engine_op *op)
     list_push_back(&shard->waits, &wait->link);
     wait->tries = 0;
     wait->count = wait->position = 0;
-    wait->compared = wait->equal = 0;
+    wait->compared = wait->equal = wait->expiring = wait->expired = 0;
     wait->buffer = NULL;
     wait->buffer_bytes = 0;
     wait->whole = 0;
@@ -320,7 +333,8 @@ static struct wait *wait_new(struct store_shard *shard, struct engine_op *op)
 static bool run(struct store_shard *shard, struct engine_op *op)
 {
     op->state = OP_RUNNING;
-    if (op->request.action == ENGINE_PUT)
+    op->removes = store_removes(shard, &op->request);
+    if (op->request.action == ENGINE_PUT && !op->removes)
         return execute(shard, op);
     struct wait *wait = wait_new(shard, op);
     if (wait == NULL)
@@ -492,10 +506,16 @@ static bool accept_record(struct wait *wait, const struct record_header *record)
     wait->compared |= 1ull << position;
     if (record_has_key(record, op->request.key) || canary_on(CANARY_COLD_KEY_IGNORED)) {
         if (op->request.action == ENGINE_GET) {
-            store_result(record, &wait->shard->log, &op->request, &op->result);
+            store_result(wait->shard, record, &wait->shard->log, &op->request, &op->result);
+            if (!op->result.found && record->kind == RECORD_PUT)
+                store_expiry_met(wait->shard, op->request.hash, wait->addresses[position]);
+            if (canary_on(CANARY_COLD_EXPIRY_IGNORED) && record->kind == RECORD_PUT) {
+                op->result.found = true;
+                op->result.value = record_value(record);
+            }
             return true;
         }
-        wait->equal |= 1ull << position;
+        note_equal(wait, position, record);
     }
     return next_unknown(wait) == wait->count;
 }
@@ -557,8 +577,8 @@ static bool read_was_good(struct wait *wait, const struct segment *segment, cons
     const struct store *store = wait->shard->store;
     uint64_t room = io->bytes > wait->skip ? io->bytes - wait->skip : 0;
     if (io->error == KVS_ERR_OK && room >= sizeof *record && wait->whole == 0) {
-        uint64_t whole = record_bytes(record->key_bytes, record->value_bytes);
-        if (whole > room && whole <= record_bytes(KVS_KEY_BYTES_MAX, KVS_VALUE_BYTES_MAX) &&
+        uint64_t whole = record_size(record);
+        if (whole > room && whole <= record_bytes(RECORD_EXPIRY_BYTES + KVS_KEY_BYTES_MAX, KVS_VALUE_BYTES_MAX) &&
             whole <= log_record_bytes_max(&store->segments)) {
             /* Of the largest class: now its size is known. */
             wait->whole = whole;
