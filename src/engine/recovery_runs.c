@@ -148,6 +148,8 @@ static enum kvs_err open_run(struct recovery *recovery, uint64_t sequence, bool 
         return KVS_ERR_NO_MEMORY;
     }
     recovery->runs[recovery->run_count++] = found;
+    if (found.run->time_ms > recovery->time_ms)
+        recovery->time_ms = found.run->time_ms;
     return KVS_ERR_OK;
 }
 
@@ -269,6 +271,7 @@ void recovery_spill(struct recovery_worker *worker, struct found_segment *found)
                                                .dir_name = store->base.data_dir,
                                                .store_uuid = store->base.superblock.uuid,
                                                .sequence = sequence,
+                                               .time_ms = worker->time_ms,
                                                .direct = store->direct};
     struct run_writer *writer;
     if (run_writer_open(&writer, &options) != KVS_ERR_OK)

@@ -120,8 +120,10 @@ struct run_header {
     uint64_t delete_count; /* how many of them are deletes */
     uint32_t segment_count;
     uint32_t block_bytes;
+    uint64_t time_ms; /* the store's time when it was begun: not before that of any batch it has seen */
+    uint64_t reserved[7];
 };
-static_assert(sizeof(struct run_header) == 64, "run header");
+static_assert(sizeof(struct run_header) == 128, "run header");
 
 enum run_block_kind { RUN_ENTRIES = 1, RUN_SEGMENTS, RUN_INDEX };
 
