@@ -184,45 +184,35 @@ static void test_checkpoint__memory_is_that_of_one_segment(void **state)
     sim_destroy();
 }
 
-/* A run says that a segment is whole: the manifest must say so first. Looked at whenever anything happens on the disk.
- */
-static struct {
-    struct store_fixture *fixture;
-    unsigned covers;
-} looker;
-
-static void look(enum sim_event event, enum ring_kind kind)
-{
-    (void)event;
-    (void)kind;
-    const struct cover *cover = &checkpoint_of(looker.fixture)->cover;
-    if (cover->state == COVER_IDLE)
-        return;
-    const struct segment *segment = segments_at(looker.fixture, cover->items[0].number);
-    assert_true(manifest_durable(segments_keeper(looker.fixture)->manifest, segment->sealed_ticket));
-    looker.covers++;
-}
-
+/* A run says that a segment is whole: the manifest must say so first, however old the segment is. */
 static void test_checkpoint__only_what_the_manifest_has_as_sealed_is_covered(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 12; seed++) {
-        sim_create(seed);
-        struct store_fixture fixture;
-        struct engine_options options = store_options(4);
-        store_boot(&fixture, &options);
-        /* So that as many as may be uncovered are sealed at about one time. */
-        sim_odds(SIM_FAULT_LATE, 100000);
-        looker.fixture = &fixture;
-        looker.covers = 0;
-        sim_watch(look);
-        put_range(&fixture, 0, 20 * PER_SEGMENT, 1);
-        store_quiet();
-        sim_watch(NULL);
-        assert_true(looker.covers > 0);
-        store_crash(&fixture, SIM_DROP_ALL);
-        sim_destroy();
+    sim_create(4);
+    struct store_fixture fixture;
+    struct engine_options options = store_options(1);
+    store_boot(&fixture, &options);
+    unsigned key = 0;
+    while (segments_in_state(&fixture, SEGMENT_SEALED) < UNCOVERED)
+        segments_put(&fixture, key++, 1, BYTES);
+    store_quiet();
+    struct segment *oldest = segments_at(&fixture, segments_of_key(&fixture, 0));
+    assert_true(manifest_durable(segments_keeper(&fixture)->manifest, oldest->sealed_ticket));
+    struct manifest_entry entry = keeper_sealed_entry(oldest);
+    assert_int_equal(manifest_change(segments_keeper(&fixture)->manifest, &entry, &oldest->sealed_ticket), KVS_ERR_OK);
+    oldest->sealed_ticket += 10; /* as if it were entered with one of the next changes */
+    while (checkpoint_figures(&fixture).made < 2) {
+        segments_put(&fixture, key++, 1, BYTES);
+        assert_true(oldest->run == 0 || manifest_durable(segments_keeper(&fixture)->manifest, oldest->sealed_ticket));
+        assert_true(key < 8 * PER_SEGMENT);
     }
+    assert_int_equal(oldest->run, 0);
+    while (oldest->run == 0) {
+        segments_put(&fixture, key++, 1, BYTES);
+        assert_true(key < 20 * PER_SEGMENT);
+    }
+    store_stop(&fixture);
+    sim_destroy();
 }
 
 /* ---- merges ---------------------------------------------------------------------------------------------------- */
@@ -364,6 +354,56 @@ static void test_checkpoint__segment_that_is_read_keeps_its_file(void **state)
         store_quiet();
         expect_rest(&fixture);
         checkpoint_check(&fixture, KEYS);
+        struct superblock superblock = superblock_of(&fixture);
+        store_crash(&fixture, SIM_DROP_ALL);
+        disk_check(&superblock);
+        sim_destroy();
+    }
+    assert_true(met > 0);
+}
+
+static bool makes_a_run(void *context)
+{
+    return checkpoint_of(context)->cover.state == COVER_MAKE;
+}
+
+/* While a run of it is on its way to the disk a segment is given up, and its file used again. */
+static void test_checkpoint__run_is_not_taken_for_that_of_another_life(void **state)
+{
+    (void)state;
+    enum { DEAD = 8 * PER_SEGMENT };
+    unsigned met = 0;
+    for (uint64_t seed = 1; seed <= 10; seed++) {
+        sim_create(seed);
+        struct store_fixture fixture;
+        struct engine_options options = store_options(1);
+        store_boot(&fixture, &options);
+        segments_store(&fixture)->base.options.memory_bytes = UINT64_MAX; /* no run yet */
+        put_range(&fixture, 0, DEAD, 1);
+        put_range(&fixture, 0, DEAD, 2);
+        store_quiet();
+        segments_store(&fixture)->base.options.memory_bytes = options.memory_bytes;
+        checkpoint_of(&fixture)->due = true;
+        engine_background_turn(fixture.background);
+        sim_ring_body(fixture.background_ring, store_turn_background, &fixture);
+        assert_true(sim_run_until(makes_a_run, &fixture, 100000));
+        const struct cover_item item = checkpoint_of(&fixture)->cover.items[0];
+        const uint64_t made = checkpoint_figures(&fixture).made;
+        sim_odds(SIM_FAULT_LATE, 1000000); /* the next step of it takes long */
+        for (unsigned steps = 0; steps < 4; steps++)
+            sim_step();
+        sim_odds_none();
+        for (unsigned i = 0; i < 6; i++)
+            relocation_retire(fixture.background, segments_at(&fixture, item.number + i));
+        engine_background_turn(fixture.background);
+        unsigned key = DEAD;
+        while (checkpoint_figures(&fixture).made == made && key < SEGMENTS_KEYS_MAX) {
+            const struct segment *segment = segments_at(&fixture, item.number);
+            met += segment != NULL && segment->uid != item.uid && segment_state(segment) == SEGMENT_OPEN;
+            segments_put(&fixture, key++, 1, BYTES);
+        }
+        store_quiet();
+        checkpoint_check(&fixture, key);
         struct superblock superblock = superblock_of(&fixture);
         store_crash(&fixture, SIM_DROP_ALL);
         disk_check(&superblock);
@@ -704,6 +744,7 @@ int main(void)
         cmocka_unit_test(test_checkpoint__what_is_gone_leaves_the_runs),
         cmocka_unit_test(test_checkpoint__segments_come_and_go_while_runs_are_made),
         cmocka_unit_test(test_checkpoint__segment_that_is_read_keeps_its_file),
+        cmocka_unit_test(test_checkpoint__run_is_not_taken_for_that_of_another_life),
         cmocka_unit_test(test_checkpoint__of_two_copies_the_one_that_stays_is_listed),
         cmocka_unit_test(test_checkpoint__stop_covers_everything),
         cmocka_unit_test(test_checkpoint__stop_keeps_to_its_memory),
