@@ -3,8 +3,8 @@
  *
  * The keeper makes segments ahead of need and offers one to each log; notes in the manifest which segments are sealed;
  * gives the files of retired ones a new life; hands memory out for images; and keeps the sorted runs (checkpoint.h). It
- * runs on the background thread with the background's ring. A log's owner meets it in two places only: `offered`, where it takes the next segment, and
- * `error`, which says why none comes.
+ * runs on the background thread with the background's ring. A log's owner meets it in two places only: `offered`, where
+ * it takes the next segment, and `error`, which says why none comes.
  *
  *   making ──► offered ──► the log's: OPEN ──► SEALED ──► unsealed list: manifest ──► … ──► retired ──► free list
  *
