@@ -268,6 +268,23 @@ static void test_recovery_map__growth_loses_nothing(void **state)
     recovery_map_deinit(&map);
 }
 
+/* A put that has expired, and the delete that compaction has made of it: whichever is met first, nothing is there. */
+static void test_recovery_map__of_equal_lsns_a_delete_wins(void **state)
+{
+    (void)state;
+    for (unsigned first = 0; first <= 1; first++) {
+        struct recovery_map map;
+        struct recovery_entry entries[2] = {{.hash = 7, .lsn = 5, .address = 1, .put = 1, .expires_ms = 1},
+                                            {.hash = 7, .lsn = 5, .address = 2}};
+        assert_int_equal(recovery_map_init(&map, NULL, NULL), KVS_ERR_OK);
+        assert_int_equal(recovery_map_add(&map, &entries[first]), KVS_ERR_OK);
+        assert_int_equal(recovery_map_add(&map, &entries[1 - first]), KVS_ERR_OK);
+        for (uint64_t i = 0; i < map.capacity; i++)
+            assert_false(map.entries[i].used && map.entries[i].put);
+        recovery_map_deinit(&map);
+    }
+}
+
 static enum kvs_err cannot_read(void *context, uint64_t address_a, uint64_t address_b, bool *same)
 {
     (void)context, (void)address_a, (void)address_b, (void)same;
@@ -299,6 +316,7 @@ int main(void)
         cmocka_unit_test(test_recovery_map__every_order_of_a_short_history_gives_the_same_keys),
         cmocka_unit_test(test_recovery_map__random_orders_of_a_long_history_give_the_same_keys),
         cmocka_unit_test(test_recovery_map__growth_loses_nothing),
+        cmocka_unit_test(test_recovery_map__of_equal_lsns_a_delete_wins),
         cmocka_unit_test(test_recovery_map__failure_to_compare_is_passed_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
