@@ -84,7 +84,7 @@ enum record_kind {
 };
 
 enum record_flags {
-    RECORD_COMPARE = 1, /* another key with the same 64-bit hash may be live: recovery must compare keys */
+    RECORD_NOTHING = 1, /* may be set, and means nothing */
     RECORD_EXPIRES = 2, /* a put: the extra bytes are the time from which on it counts no more, ms since 1970, not 0 */
 };
 

@@ -7,9 +7,6 @@
  *   PUT      does not wait: it goes in front of the cold candidates as an unsettled entry, as long as not too many of
  *            them are being settled;
  *   REMOVE   has to know, because its reply says whether the key was there.
- *
- * The record flag COMPARE tells recovery that this writer could not exclude another live key with the very same 64-bit
- * hash: it has met one, or a cold candidate.
  */
 #include "engine/store.h"
 
@@ -121,7 +118,6 @@ struct survey {
     bool unsettled;      /* its entry is */
     struct index_entry entry;
     bool cold;    /* there are cold candidates */
-    bool compare; /* another key with the same hash may be live */
     struct index_cursor at;
 };
 
@@ -136,12 +132,8 @@ static void survey_take(struct store_shard *shard, const struct engine_request *
         const struct record_header *record = store_look(shard, entry.address);
         if (record == NULL) {
             survey->cold = true;
-            survey->compare = true;
             cold_unsettled = cold_unsettled || entry.unsettled;
-        } else if (!record_has_key(record, request->key)) {
-            survey->compare =
-                survey->compare || hash_key(record_key(record), engine_hash_seed(&shard->store->base)) == request->hash;
-        } else if (!survey->resident_found) {
+        } else if (!survey->resident_found && record_has_key(record, request->key)) {
             survey->resident_found = true;
             survey->behind_cold = cold_unsettled;
             survey->was_put = record->kind == RECORD_PUT;
@@ -185,7 +177,6 @@ enum kvs_err store_put(struct store_shard *shard, const struct engine_request *r
      * in the log that the index does not show would come back after a restart. */
     struct log_place place;
     struct log_entry put = {.kind = RECORD_PUT,
-                            .flags = survey.compare ? RECORD_COMPARE : 0,
                             .relaxed = request->relaxed,
                             .expires_ms = request->expires_ms,
                             .key = request->key,
@@ -284,7 +275,6 @@ enum kvs_err store_remove(struct store_shard *shard, const struct engine_request
     survey_take(shard, request, &survey);
     struct log_place place;
     struct log_entry delete = {.kind = RECORD_DELETE,
-                               .flags = survey.compare ? RECORD_COMPARE : 0,
                                .relaxed = request->relaxed,
                                .key = request->key};
     enum kvs_err err = log_append(&shard->log, &delete, &place);

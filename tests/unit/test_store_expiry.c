@@ -4,7 +4,7 @@
  */
 #include "expiry_fixture.h"
 
-#include "base/canary.h"
+#include "base/crc32c.h"
 
 enum { BYTES = 3000 };
 
@@ -13,6 +13,60 @@ static void boot(struct store_fixture *fixture, uint64_t seed, unsigned shards)
     sim_create(seed);
     struct engine_options options = store_options(shards);
     store_boot(fixture, &options);
+}
+
+/* ---- the record ------------------------------------------------------------------------------------------------ */
+
+static void test_expiry__a_record_tells_its_expiry_or_has_none(void **state)
+{
+    (void)state;
+    _Alignas(16) uint8_t bytes[128];
+    struct record_header fields = {.lsn = 5, .kind = RECORD_PUT, .flags = RECORD_NOTHING | RECORD_EXPIRES};
+    const struct record_header *record = (const void *)bytes;
+    for (unsigned expires = 0; expires <= 1; expires++) {
+        record_encode(bytes, 77, 4096, &fields, expires * 123456789u, slice_text("key"), slice_text("value"));
+        assert_int_equal(record_check(bytes, sizeof bytes, 77, 4096), RECORD_VALID);
+        assert_int_equal(record_expires_ms(record), expires * 123456789u);
+        assert_int_equal(record->flags, RECORD_NOTHING | (expires ? RECORD_EXPIRES : 0));
+        assert_true(slice_equal(record_key(record), slice_text("key")));
+        assert_true(slice_equal(record_value(record), slice_text("value")));
+        assert_int_equal(record_size(record), expires ? 48 : 32);
+        assert_int_equal(record_check(bytes, record_size(record) - 1, 77, 4096), RECORD_INVALID);
+        for (unsigned bit = 32 * 8; bit < (24 + 8 * expires + 8) * 8 && bit < 40 * 8; bit++) {
+            bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+            assert_int_equal(record_check(bytes, sizeof bytes, 77, 4096), RECORD_INVALID);
+            bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        }
+    }
+}
+
+/* A newer program may mean something by it. */
+static void test_expiry__flags_and_extra_bytes_that_do_not_agree_are_not_understood(void **state)
+{
+    (void)state;
+    static const struct {
+        uint8_t kind, flags;
+        uint16_t extra_bytes;
+        uint64_t expires_ms;
+        enum record_state state;
+    } cases[] = {
+        {RECORD_PUT, RECORD_EXPIRES, 8, 1, RECORD_VALID},      {RECORD_PUT, 0, 8, 1, RECORD_UNKNOWN},
+        {RECORD_PUT, RECORD_EXPIRES, 0, 1, RECORD_UNKNOWN},    {RECORD_PUT, RECORD_EXPIRES, 16, 1, RECORD_UNKNOWN},
+        {RECORD_DELETE, RECORD_EXPIRES, 8, 1, RECORD_UNKNOWN}, {RECORD_PUT, RECORD_EXPIRES, 8, 0, RECORD_UNKNOWN},
+        {RECORD_PUT, RECORD_EXPIRES | 4, 8, 1, RECORD_UNKNOWN}};
+    for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
+        _Alignas(16) uint8_t bytes[128] = {0};
+        struct record_header *record = (struct record_header *)(void *)bytes;
+        *record = (struct record_header){.lsn = 1,
+                                         .kind = cases[i].kind,
+                                         .flags = cases[i].flags,
+                                         .extra_bytes = cases[i].extra_bytes,
+                                         .key_bytes = 3};
+        memcpy(bytes + sizeof *record, &cases[i].expires_ms, sizeof cases[i].expires_ms);
+        size_t skip = offsetof(struct record_header, value_bytes);
+        record->crc = crc32c(place_seed(1, 4096), bytes + skip, sizeof *record - skip + record->extra_bytes + 3);
+        assert_int_equal(record_check(bytes, sizeof bytes, 1, 4096), cases[i].state);
+    }
 }
 
 /* ---- reading --------------------------------------------------------------------------------------------------- */
@@ -442,6 +496,8 @@ static void test_expiry__a_restart_does_not_turn_time_back(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_expiry__a_record_tells_its_expiry_or_has_none),
+        cmocka_unit_test(test_expiry__flags_and_extra_bytes_that_do_not_agree_are_not_understood),
         cmocka_unit_test(test_expiry__a_key_is_there_until_its_millisecond),
         cmocka_unit_test(test_expiry__cold_records_expire_to_the_millisecond),
         cmocka_unit_test(test_expiry__keys_leave_the_count_by_themselves_in_small_steps),
