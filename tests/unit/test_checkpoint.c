@@ -415,8 +415,11 @@ static void test_checkpoint__run_is_not_taken_for_that_of_another_life(void **st
         for (unsigned steps = 0; steps < 4; steps++)
             sim_step();
         sim_odds_none();
-        for (unsigned i = 0; i < 6; i++)
-            relocation_retire(fixture.background, segments_at(&fixture, item.number + i));
+        for (unsigned i = 0; i < 6; i++) {
+            struct segment *segment = segments_at(&fixture, item.number + i);
+            if (segment_state(segment) == SEGMENT_SEALED && list_empty(&segment->keeper_link))
+                relocation_retire(fixture.background, segment);
+        }
         engine_background_turn(fixture.background);
         unsigned key = DEAD;
         while (checkpoint_figures(&fixture).made == made && key < SEGMENTS_KEYS_MAX) {
