@@ -161,8 +161,8 @@ static inline void store_count_dead(struct store_shard *shard, const struct inde
 
 /* ---- store.c --------------------------------------------------------------------------------------------------- */
 
-/* At start-up: gives the shard an empty index in place of what it has. */
-enum kvs_err store_index_reset(struct store_shard *shard);
+/* At start-up: gives the shard an empty index, made for so many keys, in place of what it has. */
+enum kvs_err store_index_reset(struct store_shard *shard, uint64_t keys);
 
 /* ---- store_ops.c ----------------------------------------------------------------------------------------------- */
 

@@ -117,7 +117,7 @@ struct survey {
     bool expired;        /* … that has passed */
     bool unsettled;      /* its entry is */
     struct index_entry entry;
-    bool cold;    /* there are cold candidates */
+    bool cold; /* there are cold candidates */
     struct index_cursor at;
 };
 
@@ -274,9 +274,7 @@ enum kvs_err store_remove(struct store_shard *shard, const struct engine_request
     struct survey survey;
     survey_take(shard, request, &survey);
     struct log_place place;
-    struct log_entry delete = {.kind = RECORD_DELETE,
-                               .relaxed = request->relaxed,
-                               .key = request->key};
+    struct log_entry delete = {.kind = RECORD_DELETE, .relaxed = request->relaxed, .key = request->key};
     enum kvs_err err = log_append(&shard->log, &delete, &place);
     if (err != KVS_ERR_OK)
         return err;
