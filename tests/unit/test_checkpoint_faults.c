@@ -470,11 +470,15 @@ static void test_checkpoint__segment_that_is_written_on_is_covered_anew(void **s
         else
             store_stop(&fixture);
         sim_fail_none();
-        static const int covered[LATERS] = {[LATER_STOP] = 2, [LATER_SEALED] = 3}; /* a spare one among them */
+        const bool anew = later == LATER_STOP || later == LATER_SEALED;
         static struct disk disk;
         disk_open(&disk, &superblock);
-        assert_int_equal(disk_covered(&disk), covered[later]);
-        assert_int_equal(disk.scanned > 0, covered[later] == 0);
+        /* The spare one is covered, too; otherwise it alone may be, by the first stop. */
+        if (anew)
+            assert_int_equal(disk_covered(&disk), later == LATER_SEALED ? 3 : 2);
+        else
+            assert_true(disk_covered(&disk) <= 1);
+        assert_int_equal(disk.scanned > 0, !anew);
         disk_close(&disk);
         sim_destroy();
     }
