@@ -35,7 +35,7 @@ int main(int argc, char **argv)
     epoch_init(&epoch);
     epoch_register(&epoch, thread);
     struct index *index;
-    struct index_options options = {.bytes_max = 64ull << 30, .bytes_initial = 4ull << 20};
+    struct index_options options = {.shard_count = 1, .bytes_max = 64ull << 30, .bytes_initial = 4ull << 20};
     if (index_open(&index, &options, thread) != KVS_ERR_OK)
         return 1;
 

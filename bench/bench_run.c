@@ -68,10 +68,8 @@ static void report(const char *what, uint64_t entries, uint64_t begin, uint64_t 
 static void make_entries(struct run_entry *entries, uint64_t count, uint64_t first, uint64_t lsn)
 {
     for (uint64_t i = 0; i < count; i++)
-        entries[i] = (struct run_entry){.order = run_order(mix(first + i)),
-                                        .check = mix(~(first + i)),
-                                        .lsn = lsn + i,
-                                        .place = run_place(lsn + i, 128, 0)};
+        entries[i] = (struct run_entry){
+            .order = mix(first + i), .check = mix(~(first + i)), .lsn = lsn + i, .place = run_place(lsn + i, 128, 0)};
 }
 
 /* ---- writing --------------------------------------------------------------------------------------------------- */

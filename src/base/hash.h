@@ -1,9 +1,9 @@
 /*
  * hash.h - the hash of a key: XXH3-64 with the seed of the data directory, so that crafted keys cannot pile up.
  *
- * Who uses which bits (they must not overlap, or shards and pages would fill unevenly):
- *   bits 48..63   the shard that owns the key (hash_shard)
- *   bits  0..47   the index: bucket, page, fingerprint (engine/index.h)
+ * Who uses which bits. Of n shards, hash * n has the shard in its upper 64 bits (hash_shard): a shard's hashes lie
+ * together. From the top of the lower 64 bits on the index of the shard takes its bits (engine/index.h), but for the
+ * lowest six of the hash itself. So in the order of hashes shards lie together, and pages of an index within them.
  * Pure; any thread.
  */
 #ifndef KVS_BASE_HASH_H
@@ -20,7 +20,7 @@ uint64_t hash_check(struct slice key, uint64_t seed);
 /* The shard, of `shard_count` (1..65535), that owns a key with this hash. */
 static inline unsigned hash_shard(uint64_t hash, unsigned shard_count)
 {
-    return (unsigned)(((hash >> 48) * shard_count) >> 16);
+    return (unsigned)((unsigned __int128)hash * shard_count >> 64);
 }
 
 #endif

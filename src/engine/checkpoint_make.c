@@ -42,7 +42,7 @@ static bool find_live(struct making *making, const struct run_entry *first, cons
                       bool *second_live)
 {
     const struct store *store = making->checkpoint->store;
-    const uint64_t hash = run_order(first->order);
+    const uint64_t hash = first->order;
     struct index_cursor cursor;
     struct index_entry entry;
     bool moving = false;

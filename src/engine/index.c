@@ -11,6 +11,8 @@
  *   slot, bit  63       48   47        46      44   43   40   39      0
  *              fingerprint   unsettled distance     class     address        0 = empty, fingerprint 0 = removed
  *
+ * Inside, hashes are turned round (bits_of): bits 0..5 stay, the highest that tell keys of one shard apart come next.
+ *
  * Look-up: the bucket is bits 0..5 of the hash, the page stands in the directory at the next `depth` bits. An entry
  * lies in its home bucket or, when that was full, in one of the seven behind it (its distance). A walk ends at the
  * first bucket with an empty slot; 85 of 100 end in the first. No bucket before an entry's place has one, and the
@@ -45,7 +47,7 @@ enum {
     PAGE_SLOTS = BUCKETS * SLOTS,
     DISTANCE_MAX = 7,
     FINGERPRINT_BITS = 15,
-    DEPTH_MAX = 27, /* so that every bit used lies below the bits that choose the shard */
+    DEPTH_MAX = 27,
 };
 static_assert(PAGE_SLOTS * sizeof(uint64_t) == PAGE_BYTES, "a page is 64 cache lines");
 static_assert(BUCKET_BITS + DEPTH_MAX + FINGERPRINT_BITS <= 48, "bits of the hash");
@@ -68,6 +70,7 @@ struct directory {
 
 struct index {
     _Atomic(struct directory *) directory;
+    uint64_t shard_count;
     struct epoch_thread *thread;
     struct page_pool pool;
     unsigned depth_min; /* a page cannot be deeper than this plus FINGERPRINT_BITS */
@@ -131,14 +134,24 @@ static unsigned depth_of(uint64_t directory_entry)
     return (unsigned)(directory_entry & DEPTH_MASK);
 }
 
-static inline uint64_t directory_slot(const struct directory *directory, uint64_t hash)
+/* Bits 0..5 as they are; then, from bit 6 on, those below what tells the shard, the highest first. */
+static inline uint64_t bits_of(const struct index *index, uint64_t hash)
 {
-    return (hash >> BUCKET_BITS) & ((1ull << directory->depth) - 1);
+    uint64_t mirrored = __builtin_bswap64(hash * index->shard_count);
+    mirrored = (mirrored >> 4 & 0x0f0f0f0f0f0f0f0full) | (mirrored & 0x0f0f0f0f0f0f0f0full) << 4;
+    mirrored = (mirrored >> 2 & 0x3333333333333333ull) | (mirrored & 0x3333333333333333ull) << 2;
+    mirrored = (mirrored >> 1 & 0x5555555555555555ull) | (mirrored & 0x5555555555555555ull) << 1;
+    return mirrored << BUCKET_BITS | (hash & (BUCKETS - 1));
 }
 
-static inline unsigned window_at(uint64_t hash, unsigned depth)
+static inline uint64_t directory_slot(const struct directory *directory, uint64_t bits)
 {
-    return (unsigned)(hash >> (BUCKET_BITS + depth)) & WINDOW_MASK;
+    return (bits >> BUCKET_BITS) & ((1ull << directory->depth) - 1);
+}
+
+static inline unsigned window_at(uint64_t bits, unsigned depth)
+{
+    return (unsigned)(bits >> (BUCKET_BITS + depth)) & WINDOW_MASK;
 }
 
 static size_t directory_size(unsigned depth)
@@ -148,17 +161,23 @@ static size_t directory_size(unsigned depth)
 
 /* ---- look-up --------------------------------------------------------------------------------------------------- */
 
-void index_find(const struct index *index, uint64_t hash, struct index_cursor *cursor)
+/* `bits`: what bits_of makes of a hash, here as in all that follows. */
+static inline void find(const struct index *index, uint64_t bits, struct index_cursor *cursor)
 {
     const struct directory *directory = atomic_load_explicit(&index->directory, memory_order_acquire);
-    uint64_t entry = atomic_load_explicit(&directory->entries[directory_slot(directory, hash)], memory_order_acquire);
+    uint64_t entry = atomic_load_explicit(&directory->entries[directory_slot(directory, bits)], memory_order_acquire);
     cursor->page = page_of(entry);
-    cursor->window = window_at(hash, depth_of(entry));
-    cursor->home = (uint8_t)(hash & (BUCKETS - 1));
+    cursor->window = window_at(bits, depth_of(entry));
+    cursor->home = (uint8_t)(bits & (BUCKETS - 1));
     cursor->distance = 0;
     cursor->slot = 0;
     cursor->empty = NULL;
     cursor->current = NULL;
+}
+
+void index_find(const struct index *index, uint64_t hash, struct index_cursor *cursor)
+{
+    find(index, bits_of(index, hash), cursor);
 }
 
 bool index_next(struct index_cursor *cursor, struct index_entry *entry)
@@ -192,9 +211,10 @@ bool index_next(struct index_cursor *cursor, struct index_entry *entry)
 
 void index_prefetch(const struct index *index, uint64_t hash)
 {
+    const uint64_t bits = bits_of(index, hash);
     const struct directory *directory = atomic_load_explicit(&index->directory, memory_order_acquire);
-    uint64_t entry = atomic_load_explicit(&directory->entries[directory_slot(directory, hash)], memory_order_relaxed);
-    __builtin_prefetch((char *)page_of(entry) + (hash & (BUCKETS - 1)) * SLOTS * sizeof(uint64_t));
+    uint64_t entry = atomic_load_explicit(&directory->entries[directory_slot(directory, bits)], memory_order_relaxed);
+    __builtin_prefetch((char *)page_of(entry) + (bits & (BUCKETS - 1)) * SLOTS * sizeof(uint64_t));
 }
 
 /* ---- change in place ------------------------------------------------------------------------------------------- */
@@ -349,11 +369,11 @@ static bool page_worn(slot_t *page)
 }
 
 /* Points every directory entry of a page at `pages` instead: one page of the same depth, or two one deeper. */
-static void directory_publish(struct index *index, uint64_t hash, unsigned depth, slot_t *pages[2], bool split)
+static void directory_publish(struct index *index, uint64_t bits, unsigned depth, slot_t *pages[2], bool split)
 {
     struct directory *directory = atomic_load_explicit(&index->directory, memory_order_relaxed);
     KVS_ASSERT(directory->depth >= depth + (split ? 1 : 0));
-    uint64_t first = (hash >> BUCKET_BITS) & ((1ull << depth) - 1);
+    uint64_t first = (bits >> BUCKET_BITS) & ((1ull << depth) - 1);
     for (uint64_t i = first; i < 1ull << directory->depth; i += 1ull << depth) {
         unsigned side = split ? (unsigned)(i >> depth) & 1 : 0;
         uint64_t entry = (uint64_t)(uintptr_t)pages[side] | (depth + (split ? 1 : 0));
@@ -361,11 +381,11 @@ static void directory_publish(struct index *index, uint64_t hash, unsigned depth
     }
 }
 
-/* Makes room on the page of `hash`: by dropping removed slots if that frees enough, else by a split. */
-static enum kvs_err page_grow(struct index *index, uint64_t hash)
+/* Makes room on the page of `bits`: by dropping removed slots if that frees enough, else by a split. */
+static enum kvs_err page_grow(struct index *index, uint64_t bits)
 {
     struct directory *directory = atomic_load_explicit(&index->directory, memory_order_relaxed);
-    uint64_t entry = atomic_load_explicit(&directory->entries[directory_slot(directory, hash)], memory_order_relaxed);
+    uint64_t entry = atomic_load_explicit(&directory->entries[directory_slot(directory, bits)], memory_order_relaxed);
     slot_t *old = page_of(entry);
     unsigned depth = depth_of(entry);
     bool split = !page_worn(old);
@@ -389,7 +409,7 @@ static enum kvs_err page_grow(struct index *index, uint64_t hash)
     if (!page_copy(old, pages, split, count) || (split && (count[0] == 0 || count[1] == 0)))
         goto fail;
 
-    directory_publish(index, hash, depth, pages, split);
+    directory_publish(index, bits, depth, pages, split);
     *retired = (struct retired_page){.index = index, .page = old};
     epoch_defer(index->thread, &retired->entry, free_retired_page);
     atomic_store_explicit(&index->splits, atomic_load_explicit(&index->splits, memory_order_relaxed) + split,
@@ -407,15 +427,16 @@ fail:
 
 enum kvs_err index_insert(struct index *index, uint64_t hash, const struct index_entry *entry)
 {
+    const uint64_t bits = bits_of(index, hash);
     /* A rebuilt page may still lack room just here and then has to split: hence more than one attempt. */
     for (unsigned attempt = 0; attempt < 4; attempt++) {
         struct index_cursor cursor;
-        index_find(index, hash, &cursor);
+        find(index, bits, &cursor);
         if (page_insert(cursor.page, cursor.home, cursor.window | 1u << FINGERPRINT_BITS, entry)) {
             count_entries(index, 1);
             return KVS_ERR_OK;
         }
-        enum kvs_err err = page_grow(index, hash);
+        enum kvs_err err = page_grow(index, bits);
         if (err != KVS_ERR_OK)
             return err;
     }
@@ -451,7 +472,9 @@ enum kvs_err index_open(struct index **out, const struct index_options *options,
         free(directory);
         return KVS_ERR_NO_MEMORY;
     }
+    KVS_ASSERT(options->shard_count > 0);
     index->thread = thread;
+    index->shard_count = options->shard_count;
     index->depth_min = depth;
     page_pool_init(&index->pool, options->bytes_max);
     directory->depth = depth;

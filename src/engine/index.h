@@ -14,8 +14,9 @@
  * RAM: 8 bytes a slot. Pages fill to about 85 % before they split, so the index takes 9.4 to 18.8 bytes a key, 13 on
  * average.
  *
- * Which bits of the hash serve: 0..5 bucket in the page, then the directory, then 15 bits of fingerprint right above
- * it.
+ * Which bits of the hash serve: 0..5 for the bucket in the page; then, from the highest on that does not tell the
+ * shard (base/hash.h), the directory's, and 15 bits of fingerprint right behind them. So hashes that are near each
+ * other lie on one page, and to fill an index in their order touches one page after the other.
  */
 #ifndef KVS_ENGINE_INDEX_H
 #define KVS_ENGINE_INDEX_H
@@ -39,6 +40,7 @@ struct index_entry {
 };
 
 struct index_options {
+    unsigned shard_count;   /* of the store: hashes given to it are those of one shard */
     uint64_t bytes_max;     /* RAM it may take, at least 64 KiB */
     uint64_t bytes_initial; /* at first; may grow 32,768-fold. Rounded to a power of two of pages */
 };

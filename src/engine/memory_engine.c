@@ -292,7 +292,8 @@ static enum kvs_err shard_open(struct memory_engine *engine, unsigned id)
     epoch_register(&engine->base.epoch, &shard->base.thread);
     uint64_t budget = engine->base.options.memory_bytes / engine->base.options.shard_count;
     /* The records' range counts as it is used, the index as it grows; 1 : 3 suits records of some 50 bytes. */
-    struct index_options options = {.bytes_max = budget / 4, .bytes_initial = budget / 1024};
+    struct index_options options = {
+        .shard_count = engine->base.options.shard_count, .bytes_max = budget / 4, .bytes_initial = budget / 1024};
     enum kvs_err err = index_open(&shard->index, &options, &shard->base.thread);
     if (err == KVS_ERR_OK)
         err = memory_slab_init(&shard->slab, align_down(budget - budget / 4 - budget / EXPIRY_SHARE, KVS_BLOCK_BYTES));

@@ -2,9 +2,9 @@
  * recovery_fill.c - the newest record of every key into the indexes: for each shard a merge of its part of all runs and
  * arrays. Shards are filled side by side, each by one worker.
  *
- * Entries come in the order of the index's pages (run_order), so that filling it touches memory in order. And an even
- * share of all hashes lies together: a small part is merged first, only to see how many keys there are, so that the
- * index is made for them and need not grow.
+ * Entries come in the order of hashes, which is that of the index's pages, so that filling it touches memory in order.
+ * And an even share of all hashes lies together: a small part is merged first, only to see how many keys there are, so
+ * that the index is made for them and need not grow.
  *
  * Failure modes: the index has no room: NO_MEMORY. A run turns out to be damaged, or cannot be read: all indexes are
  * emptied again, the run is dropped, and what it covered has to be loaded first.
@@ -27,7 +27,8 @@ enum {
     READER_BLOCKS_OF_MANY = 1,
     MANY_RUNS = 16,
     SAMPLE_SHARE = 64,       /* one in so many keys is looked at first … */
-    SAMPLED_ENTRIES = 50000, /* … when there are so many at least */
+    SAMPLED_ENTRIES = 50000, /* … when there are so many at least. Fewer go in in no order: */
+    SCATTER_STEP = 50021,    /* an index that has to grow needs keys from everywhere. A prime above SAMPLED_ENTRIES */
 };
 
 struct fill {
@@ -37,7 +38,9 @@ struct fill {
     unsigned run_count, source_count;
     struct run_merge *merge;
     struct run_range range;
-    bool sampling; /* only counts keys */
+    bool sampling;             /* only counts keys */
+    struct run_entry *scatter; /* keeps them for later; NULL: into the index at once */
+    size_t kept;
     uint64_t now_ms;
     uint64_t keys;
 };
@@ -142,19 +145,23 @@ static enum kvs_err insert(struct fill *fill, const struct run_entry *from)
     struct recovery_worker *worker = fill->worker;
     unsigned class = record_class(run_entry_record_bytes(from)) & INDEX_CLASS_MAX;
     struct index_entry entry = {.address = run_entry_address(from), .class = class};
-    enum kvs_err err = index_insert(shard->index, run_order(from->order), &entry);
+    enum kvs_err err = index_insert(shard->index, from->order, &entry);
     if (err == KVS_ERR_NO_MEMORY) {
         epoch_drain(&shard->base.thread); /* pages that splits have left */
-        err = index_insert(shard->index, run_order(from->order), &entry);
+        err = index_insert(shard->index, from->order, &entry);
     }
-    if (err != KVS_ERR_OK)
+    if (err != KVS_ERR_OK) {
+        snprintf(worker->message, ENGINE_MESSAGE_BYTES,
+                 "the index of %" PRIu64 " and more keys does not fit into the memory budget: give more with --memory",
+                 fill->keys);
         return err;
+    }
     uint32_t number = address_segment(entry.address, shard->store->segments.shift);
     worker->live_puts[number]++;
     worker->live_units[number] += segment_units(class);
     if (from->expires_ms != 0) {
         store_count(&shard->expiry.keys, 1);
-        store_expiry_add(shard, run_order(from->order), entry.address, from->expires_ms);
+        store_expiry_add(shard, from->order, entry.address, from->expires_ms);
     }
     if (++fill->keys % DRAIN_ENTRIES == 0)
         epoch_drain(&shard->base.thread);
@@ -178,14 +185,23 @@ static enum kvs_err insert_some(struct fill *fill, const struct run_entry *entri
             fill->keys++;
             continue;
         }
-        enum kvs_err err = insert(fill, &entries[i]);
-        if (err != KVS_ERR_OK) {
-            snprintf(worker->message, ENGINE_MESSAGE_BYTES,
-                     "the index of %" PRIu64 " and more keys does not fit into the memory budget: give more with "
-                     "--memory",
-                     fill->keys);
-            return err;
+        if (fill->scatter != NULL) {
+            fill->scatter[fill->kept++] = entries[i];
+            continue;
         }
+        enum kvs_err err = insert(fill, &entries[i]);
+        if (err != KVS_ERR_OK)
+            return err;
+    }
+    return KVS_ERR_OK;
+}
+
+static enum kvs_err insert_scattered(struct fill *fill)
+{
+    for (size_t i = 0; i < fill->kept; i++) {
+        enum kvs_err err = insert(fill, &fill->scatter[i * SCATTER_STEP % fill->kept]);
+        if (err != KVS_ERR_OK)
+            return err;
     }
     return KVS_ERR_OK;
 }
@@ -249,7 +265,11 @@ static enum kvs_err fill_shard(struct recovery_worker *worker, struct store_shar
     struct fill fill = {
         .worker = worker, .shard = shard, .now_ms = wall_clock_now(&shard->store->base.clock, worker->ring)};
     enum kvs_err err = KVS_ERR_OK;
-    if (entries_of(recovery) >= SAMPLED_ENTRIES) {
+    const uint64_t entries = entries_of(recovery);
+    if (entries < SAMPLED_ENTRIES) {
+        fill.scatter = malloc((entries + 1) * sizeof *fill.scatter);
+        err = fill.scatter == NULL ? KVS_ERR_NO_MEMORY : KVS_ERR_OK;
+    } else {
         fill.sampling = true;
         fill.range =
             (struct run_range){.first = range.first, .last = range.first + (range.last - range.first) / SAMPLE_SHARE};
@@ -262,6 +282,9 @@ static enum kvs_err fill_shard(struct recovery_worker *worker, struct store_shar
     fill.range = range;
     if (err == KVS_ERR_OK)
         err = merge_range(&fill);
+    if (err == KVS_ERR_OK && fill.scatter != NULL)
+        err = insert_scattered(&fill);
+    free(fill.scatter);
     epoch_drain(&shard->base.thread);
     store_count(&shard->keys, (int64_t)fill.keys);
     worker->keys += fill.keys;

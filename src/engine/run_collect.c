@@ -30,7 +30,7 @@ enum kvs_err run_collect(struct run_collector *collector, const struct record_he
     const struct slice key = record_key(record);
     const unsigned flags = record->kind == RECORD_DELETE ? RUN_DELETE : 0;
     collector->entries[collector->count++] = (struct run_entry){
-        .order = run_order(hash_key(key, collector->hash_seed)),
+        .order = hash_key(key, collector->hash_seed),
         .check = canary_on(CANARY_EQUAL_HASH_IS_EQUAL_KEY) ? 0 : hash_check(key, collector->hash_seed),
         .lsn = record->lsn,
         .expires_ms = record_expires_ms(record),

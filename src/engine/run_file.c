@@ -19,10 +19,11 @@ struct run_range run_range_of_shard(unsigned shard, unsigned shard_count)
 {
     KVS_ASSERT(shard_count > 0 && shard_count <= UINT16_MAX);
     KVS_ASSERT(shard < shard_count);
-    /* The first t with t * count >> 16 == shard, and the first for which it is more. */
-    const uint64_t first = (((uint64_t)shard << 16) + shard_count - 1) / shard_count;
-    const uint64_t next = (((uint64_t)(shard + 1) << 16) + shard_count - 1) / shard_count;
-    return (struct run_range){.first = first << 48, .last = (next << 48) - 1};
+    /* The first hash with hash * count >> 64 == shard, and the last. */
+    const unsigned __int128 whole = (unsigned __int128)1 << 64;
+    const unsigned __int128 first = (whole * shard + shard_count - 1) / shard_count;
+    const unsigned __int128 next = (whole * (shard + 1) + shard_count - 1) / shard_count;
+    return (struct run_range){.first = (uint64_t)first, .last = (uint64_t)(next - 1)};
 }
 
 /* ---- layout ---------------------------------------------------------------------------------------------------- */

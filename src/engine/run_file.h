@@ -2,8 +2,9 @@
  * run_file.h - sorted runs: the index of sealed segments on disk, so that a start need not read their records.
  *
  * A run lists the newest record of every key among the segments it covers: for one segment a summary, for many a
- * checkpoint. Entries are sorted by run_order, then by check, so that runs are merged by streaming (run_merge.h), a
- * shard's keys lie together, and an index is filled page by page. Keys are told apart by 128 bits (hash and check).
+ * checkpoint. Entries are sorted by the hash of their key, then by check, so that runs are merged by streaming
+ * (run_merge.h), a shard's keys lie together, and an index is filled page by page. Keys are told apart by 128 bits
+ * (hash and check).
  *
  * Runs are derived data: all of them is checksummed, a bad or missing run is thrown away, and the records of the
  * segments it covered are read instead.
@@ -42,7 +43,7 @@
 /* ---- entries --------------------------------------------------------------------------------------------------- */
 
 struct run_entry {
-    uint64_t order;      /* run_order(hash_key(key)) */
+    uint64_t order;      /* hash_key(key) */
     uint64_t check;      /* a second hash of the key: with `order` it stands for the key */
     uint64_t lsn;        /* of the record */
     uint64_t expires_ms; /* since 1970; 0 = never */
@@ -77,22 +78,6 @@ static inline uint64_t run_entry_record_bytes(const struct run_entry *entry)
 static inline bool run_entry_is_delete(const struct run_entry *entry)
 {
     return (entry->place >> RUN_FLAGS_SHIFT & RUN_DELETE) != 0;
-}
-
-/*
- * The order of entries, as a number: bits 48..63 of the hash, so that the hashes of a shard lie together for any number
- * of shards; then bits 6..47 in reverse, so that what falls on one page of an index (bits 6, 7, 8 … of the hash) lies
- * together at every depth of its directory; then bits 0..5, the bucket. Its own inverse: the hash of an entry is
- * run_order(entry->order).
- */
-static inline uint64_t run_order(uint64_t hash)
-{
-    const uint64_t middle = (1ull << 48) - (1ull << 6);
-    uint64_t mirrored = __builtin_bswap64(hash);
-    mirrored = (mirrored >> 4 & 0x0f0f0f0f0f0f0f0full) | (mirrored & 0x0f0f0f0f0f0f0f0full) << 4;
-    mirrored = (mirrored >> 2 & 0x3333333333333333ull) | (mirrored & 0x3333333333333333ull) << 2;
-    mirrored = (mirrored >> 1 & 0x5555555555555555ull) | (mirrored & 0x5555555555555555ull) << 1;
-    return (hash & ~middle) | (mirrored >> 10 & middle);
 }
 
 /* The orders of shard `shard` of `shard_count` (1..65535), both ends included. */

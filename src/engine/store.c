@@ -117,7 +117,8 @@ enum kvs_err store_index_reset(struct store_shard *shard, uint64_t keys)
     atomic_store(&shard->expiry.keys, 0);
     atomic_store(&shard->expiry.expired, 0);
     uint64_t budget = store->base.options.memory_bytes / store->shard_count;
-    struct index_options index = {.bytes_max = budget / 4, .bytes_initial = budget / 1024};
+    struct index_options index = {
+        .shard_count = store->shard_count, .bytes_max = budget / 4, .bytes_initial = budget / 1024};
     if (index.bytes_initial < index_bytes_for(keys) && index_bytes_for(keys) <= index.bytes_max)
         index.bytes_initial = index_bytes_for(keys);
     return index_open(&shard->index, &index, &shard->base.thread);

@@ -51,7 +51,7 @@ static inline uint64_t run_mix(uint64_t x)
 /* The entry of key number `key`, written with this LSN. */
 static inline struct run_entry entry_make(uint64_t key, uint64_t lsn)
 {
-    return (struct run_entry){.order = run_order(run_mix(key)),
+    return (struct run_entry){.order = run_mix(key),
                               .check = run_mix(~key),
                               .lsn = lsn,
                               .expires_ms = key % 3 == 0 ? lsn * 1000 : 0,

@@ -138,6 +138,18 @@ static inline uint32_t segments_of_key(const struct store_fixture *fixture, unsi
     return address_segment(places[0], segments_store(fixture)->segments.shift);
 }
 
+/* True when the key's newest record may be in this segment: a candidate of it is. */
+static inline bool segments_may_hold(const struct store_fixture *fixture, uint32_t number, unsigned i)
+{
+    uint64_t places[8];
+    unsigned count = segments_places(fixture, i, places);
+    while (count > 0) {
+        if (address_segment(places[--count], segments_store(fixture)->segments.shift) == number)
+            return true;
+    }
+    return false;
+}
+
 /*
  * Holds what each segment has counted as dead against the index: of its puts those are dead that no entry of the keys
  * 0..keys-1 points at. When nothing is under way.

@@ -33,7 +33,7 @@ static void fixture_open(struct fixture *fixture, uint64_t bytes_max)
 {
     epoch_init(&fixture->epoch);
     fixture->writer = thread_new(&fixture->epoch);
-    struct index_options options = {.bytes_max = bytes_max, .bytes_initial = 64 * 1024};
+    struct index_options options = {.shard_count = 1, .bytes_max = bytes_max, .bytes_initial = 64 * 1024};
     assert_int_equal(index_open(&fixture->index, &options, fixture->writer), KVS_ERR_OK);
 }
 
@@ -147,6 +147,12 @@ static void test_index__agrees_with_a_model_under_churn(void **state)
     fixture_close(&fixture);
 }
 
+/* Of the bucket six bits, of the page two. */
+static uint64_t eight_bits(uint64_t i)
+{
+    return mix(i) & 0xc00000000000003full;
+}
+
 static void test_index__hash_of_eight_bits_keeps_all_keys(void **state)
 {
     (void)state;
@@ -155,14 +161,14 @@ static void test_index__hash_of_eight_bits_keeps_all_keys(void **state)
     enum { KEYS = 1000 };
     for (uint64_t i = 0; i < KEYS; i++) {
         struct index_entry entry = {.address = i};
-        assert_int_equal(index_insert(fixture.index, mix(i) & 0xff, &entry), KVS_ERR_OK);
+        assert_int_equal(index_insert(fixture.index, eight_bits(i), &entry), KVS_ERR_OK);
     }
     for (uint64_t i = 0; i < KEYS; i++)
-        assert_true(has(fixture.index, mix(i) & 0xff, i));
+        assert_true(has(fixture.index, eight_bits(i), i));
     for (uint64_t i = 0; i < KEYS; i += 2)
-        assert_true(take_away(fixture.index, mix(i) & 0xff, i));
+        assert_true(take_away(fixture.index, eight_bits(i), i));
     for (uint64_t i = 0; i < KEYS; i++)
-        assert_int_equal(has(fixture.index, mix(i) & 0xff, i), i % 2);
+        assert_int_equal(has(fixture.index, eight_bits(i), i), i % 2);
     fixture_close(&fixture);
 }
 
@@ -273,6 +279,11 @@ static void test_index__stops_at_its_budget(void **state)
 /* Keys 0..STABLE-1 are always there; the writer moves their entries about by inserting and removing others. */
 enum { STABLE = 2000, READERS = 2 };
 
+static uint64_t nine_bits(uint64_t i)
+{
+    return mix(i) & 0xe00000000000003full;
+}
+
 struct reading {
     struct fixture *fixture;
     struct epoch_thread *thread;
@@ -290,7 +301,7 @@ static void *read_stable(void *argument)
             random = mix(random + 1);
             uint64_t key = random % STABLE;
             reading->looks++;
-            reading->misses += !has(reading->fixture->index, mix(key) % 512, key);
+            reading->misses += !has(reading->fixture->index, nine_bits(key), key);
         }
         epoch_end(reading->thread);
     }
@@ -305,7 +316,7 @@ static void test_index__readers_never_miss_an_entry_that_is_there(void **state)
     /* Few distinct hashes: walks are long, and every insert of an equal hash shifts those before it. */
     for (uint64_t key = 0; key < STABLE; key++) {
         struct index_entry entry = {.address = key};
-        assert_int_equal(index_insert(fixture.index, mix(key) % 512, &entry), KVS_ERR_OK);
+        assert_int_equal(index_insert(fixture.index, nine_bits(key), &entry), KVS_ERR_OK);
     }
     _Atomic bool stop = false;
     struct reading readings[READERS];
@@ -315,7 +326,7 @@ static void test_index__readers_never_miss_an_entry_that_is_there(void **state)
         assert_int_equal(pthread_create(&threads[i], NULL, read_stable, &readings[i]), 0);
     }
     for (uint64_t step = 0; step < 200000; step++) {
-        uint64_t hash = mix(step) % 512;
+        uint64_t hash = nine_bits(step);
         struct index_entry entry = {.address = STABLE + step};
         assert_int_equal(index_insert(fixture.index, hash, &entry), KVS_ERR_OK);
         /* A few thousand of its own keep pages splitting. */
@@ -335,9 +346,40 @@ static void test_index__readers_never_miss_an_entry_that_is_there(void **state)
         free(readings[i].thread);
 }
 
+/* An index that is made for its keys needs no splits, or few, and hashes in their order come to one page after the
+ * other: from one to the next few candidates' lines are far apart. */
+static void test_index__filled_in_the_order_of_hashes_goes_page_by_page(void **state)
+{
+    (void)state;
+    enum { KEYS = 40000, SHARDS = 3, SHARD = 1 };
+    struct fixture fixture;
+    fixture_open(&fixture, 1ull << 30);
+    index_close(fixture.index);
+    const struct index_options options = {
+        .shard_count = SHARDS, .bytes_max = 1ull << 30, .bytes_initial = index_bytes_for(KEYS)};
+    assert_int_equal(index_open(&fixture.index, &options, fixture.writer), KVS_ERR_OK);
+    unsigned changes = 0;
+    uintptr_t before = 0;
+    for (uint64_t i = 0; i < KEYS; i++) {
+        uint64_t hash = UINT64_MAX / SHARDS * SHARD + UINT64_MAX / SHARDS / KEYS * i + 99 + (i * 7919 & 63);
+        struct index_entry entry = {.address = i};
+        assert_int_equal(index_insert(fixture.index, hash, &entry), KVS_ERR_OK);
+        struct index_cursor cursor;
+        index_find(fixture.index, hash, &cursor);
+        changes += (uintptr_t)cursor.page != before;
+        before = (uintptr_t)cursor.page;
+    }
+    struct index_stats stats;
+    index_stats(fixture.index, &stats);
+    assert_true(stats.splits < 8);
+    assert_true(changes <= 2 * index_bytes_for(KEYS) / 4096);
+    fixture_close(&fixture);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_index__filled_in_the_order_of_hashes_goes_page_by_page),
         cmocka_unit_test(test_index__every_entry_is_found_while_it_grows),
         cmocka_unit_test(test_index__agrees_with_a_model_under_churn),
         cmocka_unit_test(test_index__hash_of_eight_bits_keeps_all_keys),

@@ -16,31 +16,19 @@ static int compare_numbers(const void *a, const void *b)
     return left < right ? -1 : left > right;
 }
 
-static void test_run_order__is_its_own_inverse(void **state)
-{
-    (void)state;
-    for (unsigned bit = 0; bit < 64; bit++) {
-        const uint64_t hash = 1ull << bit;
-        const unsigned place = bit >= 6 && bit < 48 ? 53 - bit : bit;
-        assert_int_equal(run_order(hash), 1ull << place);
-        assert_int_equal(run_order(run_order(run_mix(bit))), run_mix(bit));
-    }
-    assert_int_equal(run_order(UINT64_MAX), UINT64_MAX);
-}
-
 static void test_run_order__keeps_the_shards_of_any_number_together(void **state)
 {
     (void)state;
     uint64_t *orders = calloc(HASHES, sizeof *orders);
     for (unsigned i = 0; i < HASHES; i++)
-        orders[i] = run_order(run_mix(i));
-    orders[0] = run_order(0);
-    orders[1] = run_order(UINT64_MAX);
+        orders[i] = run_mix(i);
+    orders[0] = 0;
+    orders[1] = UINT64_MAX;
     qsort(orders, HASHES, sizeof *orders, compare_numbers);
     for (unsigned shards = 1; shards <= 65535; shards += shards < 70 ? 1 : 3001) {
         unsigned before = 0;
         for (unsigned i = 0; i < HASHES; i++) {
-            const unsigned shard = hash_shard(run_order(orders[i]), shards);
+            const unsigned shard = hash_shard(orders[i], shards);
             assert_true(shard >= before);
             before = shard;
             const struct run_range range = run_range_of_shard(shard, shards);
@@ -52,26 +40,6 @@ static void test_run_order__keeps_the_shards_of_any_number_together(void **state
             assert_true(run_range_of_shard(shard - 1, shards).last + 1 == run_range_of_shard(shard, shards).first);
     }
     free(orders);
-}
-
-static void test_run_order__keeps_the_pages_of_an_index_together(void **state)
-{
-    (void)state;
-    static uint64_t orders[HASHES];
-    static uint8_t seen[1 << 20];
-    for (unsigned i = 0; i < HASHES; i++)
-        orders[i] = run_order(run_mix(i) >> 16 | 0xabcdull << 48);
-    qsort(orders, HASHES, sizeof *orders, compare_numbers);
-    for (unsigned depth = 0; depth <= 20; depth++) {
-        memset(seen, 0, sizeof seen);
-        uint64_t before = UINT64_MAX;
-        for (unsigned i = 0; i < HASHES; i++) {
-            const uint64_t page = run_order(orders[i]) >> 6 & ((1ull << depth) - 1);
-            assert_true(page == before || !seen[page]);
-            seen[page] = 1;
-            before = page;
-        }
-    }
 }
 
 static void test_run_place__holds_the_largest_of_everything(void **state)
@@ -285,9 +253,7 @@ static void test_run_block__entries_must_rise_and_have_known_flags(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_run_order__is_its_own_inverse),
         cmocka_unit_test(test_run_order__keeps_the_shards_of_any_number_together),
-        cmocka_unit_test(test_run_order__keeps_the_pages_of_an_index_together),
         cmocka_unit_test(test_run_place__holds_the_largest_of_everything),
         cmocka_unit_test(test_run_name__only_its_own_names_are_parsed),
         cmocka_unit_test(test_run_layout__blocks_lie_one_behind_the_other),

@@ -6,6 +6,8 @@
 #include "engine/store.h"
 #include "store_fixture.h"
 
+#include <inttypes.h>
+
 #include <errno.h>
 
 enum {
@@ -21,7 +23,7 @@ enum {
 uint64_t __real_hash_key(struct slice key, uint64_t seed);
 uint64_t __wrap_hash_key(struct slice key, uint64_t seed);
 
-/* The hash of "#1f:name" is 0x1f. The lowest six bits choose the bucket, those from 48 up the shard. */
+/* The hash of "#1f:name" is 0x1f. The lowest six bits choose the bucket, the highest the shard and the page. */
 uint64_t __wrap_hash_key(struct slice key, uint64_t seed)
 {
     char text[32] = "";
@@ -82,10 +84,13 @@ static void put_now(struct store_fixture *fixture, const char *key, size_t value
     assert_int_equal(result.error, KVS_ERR_OK);
 }
 
+static unsigned shards; /* of the store */
+
 /* Keys of no interest, of shard 0 and in the upper half of the buckets. */
 static void name_filler(char key[32], unsigned i)
 {
-    snprintf(key, 32, "#%x:", (i + 1) << 6 | (32 + i % 32));
+    uint64_t spread = (i + 1) * 0x9E3779B97F4A7C15ull / shards & ~63ull;
+    snprintf(key, 32, "#%" PRIx64 ":", spread | (32 + i % 32));
 }
 
 static enum engine_answer try_filler(struct store_fixture *fixture, enum engine_action action, unsigned i,
@@ -113,6 +118,7 @@ static void put_filler(struct store_fixture *fixture, unsigned *next, size_t val
 static struct engine_options scarce_memory(unsigned shard_count)
 {
     struct engine_options options = store_options(shard_count);
+    shards = shard_count;
     options.memory_bytes = (uint64_t)shard_count * 6 * SEGMENT_BYTES;
     return options;
 }
@@ -430,6 +436,7 @@ static void test_store__foreign_reader_finds_a_key_that_leaves_ram_while_it_look
         sim_create(5);
         struct store_fixture fixture;
         struct engine_options options = store_options(2);
+        shards = 2;
         store_boot(&fixture, &options);
         store_quiet();
         assert_int_equal(store_put_text(&fixture, KEY, "there"), KVS_ERR_OK);

@@ -382,7 +382,7 @@ static void crash(void)
 
 static void run_seed(uint64_t seed)
 {
-    static const uint64_t masks[] = {0x80000000000000f7ull, 0xc000000000ffffffull, UINT64_MAX};
+    static const uint64_t masks[] = {0xe000000000000037ull, 0xffffff000000003full, UINT64_MAX};
     sim_create(seed);
     hash_mask = masks[seed % ARRAY_COUNT(masks)];
     versions = 0;

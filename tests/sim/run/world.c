@@ -636,9 +636,13 @@ static void do_step(struct world *world, const struct plan_step *what)
 
 /* ---- a whole run ----------------------------------------------------------------------------------------------- */
 
+/* Of the bits that are left the lowest six choose the bucket in an index, the highest the shard and the page. */
 static uint64_t mask_of(unsigned bits)
 {
-    return bits >= 48 ? UINT64_MAX : UINT64_MAX << 60 | ((1ull << bits) - 1);
+    if (bits >= 48)
+        return UINT64_MAX;
+    unsigned low = bits < 6 ? bits : 6;
+    return UINT64_MAX << (60 - (bits - low)) | ((1ull << low) - 1);
 }
 
 static void begin(struct world *world)
