@@ -12,6 +12,7 @@
 
 struct engine_interface {
     const char *kind;
+    bool large_values; /* it keeps values in files of their own */
     const char *(*durability_method)(const struct engine *engine);
     void (*close)(struct engine *engine, struct ring *ring);
     enum kvs_err (*shard_start)(struct engine *engine, unsigned id, struct ring *ring, struct engine_shard **out);

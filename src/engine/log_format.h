@@ -73,7 +73,10 @@ enum record_kind {
 enum record_flags {
     RECORD_COMPARE = 1, /* another key with the same 64-bit hash may be live: recovery must compare keys */
     RECORD_EXPIRES = 2, /* reserved: the extra bytes begin with an absolute expiry time, 8 bytes, ms since 1970 */
+    RECORD_LARGE = 4,   /* of a put: the value is a struct value_descriptor (value_format.h), which names the file that
+                           has the real one */
 };
+enum { RECORD_DESCRIPTOR_BYTES = 24 };
 
 struct record_header {
     uint32_t crc; /* of the bytes behind it: rest of the header, key, value; with the seed of the record's place */

@@ -119,6 +119,7 @@ static enum engine_answer memory_try_get(struct engine_shard *reader, unsigned o
     *result = (struct engine_result){.found = record != NULL};
     if (record != NULL)
         result->value = memory_value(record);
+    result->value_bytes = result->value.size;
     return ENGINE_DONE;
 }
 
@@ -149,6 +150,7 @@ static enum engine_answer memory_try(struct engine_shard *base, const struct eng
         result->found = record != NULL;
         if (record != NULL)
             result->value = memory_value(record);
+        result->value_bytes = result->value.size;
         break;
     }
     case ENGINE_PUT:

@@ -133,6 +133,7 @@ static enum kvs_err shard_open(struct store *store, unsigned id)
     list_init(&shard->stalled);
     list_init(&shard->waits);
     list_init(&shard->settlings);
+    shard_values_init(&shard->values);
     epoch_register(&store->base.epoch, &shard->base.thread);
     return store_index_reset(shard);
 }
@@ -155,6 +156,7 @@ static void store_free(struct store *store, struct ring *ring)
             continue;
         epoch_drain(&shard->base.thread);
         store_wait_deinit(shard);
+        shard_values_deinit(&shard->values, ring);
         if (shard->cache != NULL)
             read_cache_close(shard->cache);
         index_close(shard->index);
@@ -164,6 +166,7 @@ static void store_free(struct store *store, struct ring *ring)
         keeper_close(&store->keeper, ring);
     }
     close_segments(store, ring);
+    store_values_close(store, ring);
     segment_table_deinit(&store->segments);
     /* Only now: an epoch record is in use as long as others may look at it. */
     for (unsigned i = 0; i < store->shard_count; i++)
@@ -192,11 +195,16 @@ static enum kvs_err check_memory(const struct store *store, char message[ENGINE_
 
 /* Each log has a segment it writes in, one that is prepared, and one that it has left and that must stay because it is
  * its newest. Compaction has a reserve, a segment to copy into and one to copy from. */
+uint32_t store_segments_min(const struct store *store)
+{
+    return 3 * store->shard_count + KEEPER_RESERVE_FILES + 2;
+}
+
 static enum kvs_err check_disk_limit(const struct store *store, char message[ENGINE_MESSAGE_BYTES])
 {
     uint64_t limit = store->base.options.disk_bytes_max;
     uint64_t segment_bytes = store->segments.segment_bytes;
-    uint64_t need = (3ull * store->shard_count + KEEPER_RESERVE_FILES + 2) * segment_bytes;
+    uint64_t need = store_segments_min(store) * segment_bytes;
     if (limit == 0 || limit >= need)
         return KVS_ERR_OK;
     snprintf(message, ENGINE_MESSAGE_BYTES,
@@ -231,6 +239,8 @@ enum kvs_err kvs_engine_open(struct engine **out, const struct engine *base, str
         err = keeper_open(&store->keeper, store, images_max(store));
     for (unsigned i = 0; err == KVS_ERR_OK && i < shard_count; i++)
         err = shard_open(store, i);
+    if (err == KVS_ERR_OK)
+        err = store_values_open(store, ring, message);
     if (err == KVS_ERR_OK)
         err = store_recover(store, ring, message);
     if (err != KVS_ERR_OK) {
@@ -328,6 +338,7 @@ static void store_turn(struct engine_shard *base)
         supply_log(shard);
     relocation_shard_turn(shard);
     supply_cache(shard);
+    store_values_turn(shard);
     if (!list_empty(&shard->stalled)) {
         store_resume_stalled(shard);
         supply_log(shard); /* the spare may have been taken into use: the next one should be on its way */
@@ -348,7 +359,11 @@ static void store_turn(struct engine_shard *base)
 static int64_t store_timeout_ns(const struct engine_shard *base)
 {
     const struct store_shard *shard = container_of(base, struct store_shard, base);
-    return relocation_shard_busy(shard) ? 0 : log_timeout_ns(&shard->log);
+    int64_t log = log_timeout_ns(&shard->log);
+    int64_t values = store_values_timeout_ns(shard);
+    if (relocation_shard_busy(shard))
+        return 0;
+    return log < 0 || (values >= 0 && values < log) ? values : log;
 }
 
 static void store_shard_stop(struct engine_shard *base)
@@ -360,7 +375,8 @@ static void store_shard_stop(struct engine_shard *base)
 static bool store_shard_stopped(const struct engine_shard *base)
 {
     const struct store_shard *shard = container_of(base, struct store_shard, base);
-    return shard->stopping && shard->clean_marked && log_idle(&shard->log) && shard->reads_in_flight == 0;
+    return shard->stopping && shard->clean_marked && log_idle(&shard->log) && shard->reads_in_flight == 0 &&
+           store_values_idle(shard);
 }
 
 /* ---- state ----------------------------------------------------------------------------------------------------- */
@@ -447,7 +463,9 @@ static void store_stats(const struct engine *engine, struct engine_stats *out)
     out->image_bytes =
         atomic_load_explicit(&store->keeper.images.count, memory_order_relaxed) * store->segments.segment_bytes;
     out->segments = atomic_load_explicit(&store->segments.count, memory_order_relaxed);
-    out->disk_bytes = out->segments * store->segments.segment_bytes;
+    out->large_values = counter(&store->values.files);
+    out->large_value_bytes = counter(&store->values.bytes);
+    out->disk_bytes = out->segments * store->segments.segment_bytes + out->large_value_bytes;
     out->segments_free = atomic_load_explicit(&store->keeper.figures.free_count, memory_order_relaxed);
     out->segments_sealed = atomic_load_explicit(&store->keeper.figures.sealed_count, memory_order_relaxed);
     out->live_bytes = counter(&store->keeper.figures.live_bytes);
@@ -493,6 +511,7 @@ static bool store_background_stopped(const struct engine_background *background)
 
 static const struct engine_interface store_interface = {
     .kind = "kvs",
+    .large_values = true,
     .durability_method = store_durability_method,
     .close = store_close,
     .shard_start = store_shard_start,

@@ -20,6 +20,7 @@
 #include "engine/read_cache.h"
 #include "engine/relocation.h"
 #include "engine/segment.h"
+#include "engine/store_values.h"
 
 struct store;
 
@@ -78,6 +79,8 @@ struct store_shard {
     void *read_buffers; /* free ones, listed through their first word */
     unsigned read_buffer_count;
 
+    struct shard_values values;
+
     /* Raised before an older entry of a key goes because a newer one is in front of it: a reader's walk may have passed
      * the place of the newer before it came and find the older gone. */
     _Atomic uint64_t settles;
@@ -92,6 +95,7 @@ struct store {
     bool sync_after_write; /* else a write with RWF_DSYNC is durable when complete */
     unsigned shard_count;
     struct keeper keeper;
+    struct store_values values;
     _Atomic uint64_t retire_serial; /* retirements begun */
     _Atomic bool space_promised;    /* compaction is at work on freeing space */
     struct store_shard *shards[KVS_SHARDS_MAX];
@@ -139,12 +143,16 @@ static inline bool record_has_key(const struct record_header *record, struct sli
 
 /* ---- store.c --------------------------------------------------------------------------------------------------- */
 
+/* Segments that logs and compaction need at the least: large values leave them the space. */
+uint32_t store_segments_min(const struct store *store);
+
 /* At start-up: gives the shard an empty index in place of what it has. */
 enum kvs_err store_index_reset(struct store_shard *shard);
 
 /* ---- store_ops.c ----------------------------------------------------------------------------------------------- */
 
-/* Turns a resident record of the key into a result. `log`: the owner's, whose durability decides on the gate. */
+/* Turns a resident record of the key into a result. `log`: the owner's, whose durability decides on the gate. A large
+ * value is not in it: see result->large_id. */
 void store_result(const struct record_header *record, const struct log *log, const struct engine_request *request,
                   struct engine_result *result);
 
@@ -165,13 +173,21 @@ struct store_known {
     const uint64_t *addresses;
     unsigned count;
     uint64_t equal; /* bit i: the record at addresses[i] has the key */
+    /* Of those that have the key and are large, as far as there is room: */
+    unsigned large_count;
+    const struct store_known_large {
+        unsigned position; /* in addresses */
+        struct value_descriptor descriptor;
+    } *large;
 };
+enum { STORE_KNOWN_LARGE_MAX = 3 };
 
 /* What to answer when the log has no room: AGAIN while room will come; NO_SPACE when none is in sight. */
 enum kvs_err store_no_room(const struct store_shard *shard);
 
-/* Carries out a PUT, or a REMOVE whose cold candidates are all known. AGAIN: no room in the log, nothing was done. */
-enum kvs_err store_put(struct store_shard *shard, const struct engine_request *request, struct engine_result *result);
+/* Carries out a PUT (of a large value: its file is there, and has this descriptor; else NULL), or a REMOVE whose cold candidates are all known. AGAIN: no room in the log, nothing was done. */
+enum kvs_err store_put(struct store_shard *shard, const struct engine_request *request,
+                       const struct value_descriptor *descriptor, struct engine_result *result);
 enum kvs_err store_remove(struct store_shard *shard, const struct engine_request *request,
                           const struct store_known *known, struct engine_result *result);
 /* Ends the uncertainty of an unsettled entry whose key is request->key. */

@@ -25,6 +25,15 @@ void store_result(const struct record_header *record, const struct log *log, con
     result->error = KVS_ERR_OK;
     result->found = record->kind == RECORD_PUT;
     result->value = result->found ? record_value(record) : slice_make(NULL, 0);
+    result->value_bytes = result->value.size;
+    result->memory = NULL;
+    result->large_id = 0;
+    if (record_is_large(record)) {
+        const struct value_descriptor descriptor = record_descriptor(record);
+        result->value = slice_make(NULL, 0);
+        result->value_bytes = descriptor.value_bytes;
+        result->large_id = descriptor.id;
+    }
     result->gate = request->relaxed || record->lsn <= log_durable(log) ? 0 : record->lsn;
 }
 
@@ -40,7 +49,7 @@ const struct record_header *store_look(struct store_shard *shard, uint64_t addre
     return read_cache_find(cache, segment_get(table, address_segment(address, table->shift))->uid, address);
 }
 
-/* MUST_WAIT when a cold candidate comes before the answer. `own`: on the owner's thread. */
+/* MUST_WAIT when a cold candidate comes before the answer, or that is a large value. `own`: on the owner's thread. */
 static enum engine_answer look_up(struct store_shard *owner, bool own, const struct engine_request *request,
                                   struct engine_result *result)
 {
@@ -54,7 +63,7 @@ static enum engine_answer look_up(struct store_shard *owner, bool own, const str
             return ENGINE_MUST_WAIT;
         if (record_has_key(record, request->key) || canary_on(CANARY_RESIDENT_KEY_IGNORED)) {
             store_result(record, &owner->log, request, result);
-            return ENGINE_DONE;
+            return result->large_id != 0 && !request->head ? ENGINE_MUST_WAIT : ENGINE_DONE;
         }
     }
     *result = (struct engine_result){.error = KVS_ERR_OK};
@@ -100,6 +109,8 @@ struct survey {
     bool was_put;        /* that record is a put */
     bool unsettled;      /* its entry is */
     struct index_entry entry;
+    bool large; /* … and its value in a file: */
+    struct value_descriptor descriptor;
     bool cold;    /* there are cold candidates */
     bool compare; /* another key with the same hash may be live */
     struct index_cursor at;
@@ -128,6 +139,9 @@ static void survey_take(struct store_shard *shard, const struct engine_request *
             survey->unsettled = entry.unsettled;
             survey->entry = entry;
             survey->at = cursor;
+            survey->large = record_is_large(record);
+            if (survey->large)
+                survey->descriptor = record_descriptor(record);
         }
     }
 }
@@ -144,7 +158,8 @@ static void count_dead(struct store_shard *shard, const struct index_entry *entr
     segment_count_dead(segment_get(table, address_segment(entry->address, table->shift)), entry->class, 1);
 }
 
-enum kvs_err store_put(struct store_shard *shard, const struct engine_request *request, struct engine_result *result)
+enum kvs_err store_put(struct store_shard *shard, const struct engine_request *request,
+                       const struct value_descriptor *descriptor, struct engine_result *result)
 {
     struct survey survey;
     survey_take(shard, request, &survey);
@@ -159,8 +174,12 @@ enum kvs_err store_put(struct store_shard *shard, const struct engine_request *r
      * in the log that the index does not show would come back after a restart. */
     struct log_place place;
     unsigned flags = survey.compare ? RECORD_COMPARE : 0;
-    enum kvs_err err =
-        log_append(&shard->log, RECORD_PUT, flags, request->relaxed, request->key, request->value, &place);
+    struct slice value = request->value;
+    if (descriptor != NULL) {
+        flags |= RECORD_LARGE;
+        value = slice_make(descriptor, sizeof *descriptor);
+    }
+    enum kvs_err err = log_append(&shard->log, RECORD_PUT, flags, request->relaxed, request->key, value, &place);
     if (err != KVS_ERR_OK)
         return err;
     struct index_entry entry = {.address = place.address,
@@ -170,6 +189,8 @@ enum kvs_err store_put(struct store_shard *shard, const struct engine_request *r
         index_replace(shard->index, &survey.at, &entry);
         if (survey.was_put)
             count_dead(shard, &survey.entry);
+        if (survey.large)
+            store_value_died(shard, &survey.descriptor, request->key.size);
     } else {
         err = index_insert(shard->index, request->hash, &entry);
         if (err != KVS_ERR_OK) {
@@ -185,6 +206,21 @@ enum kvs_err store_put(struct store_shard *shard, const struct engine_request *r
         store_settle_later(shard, request->key, request->hash);
     }
     return KVS_ERR_OK;
+}
+
+/* An entry of the key goes: if its value lies in a file, that goes, too. */
+static void let_value_die(struct store_shard *shard, const struct engine_request *request,
+                          const struct store_known *known, const struct index_entry *entry)
+{
+    const struct record_header *record = store_look(shard, entry->address);
+    if (record != NULL && record_is_large(record)) {
+        const struct value_descriptor descriptor = record_descriptor(record);
+        store_value_died(shard, &descriptor, request->key.size);
+    }
+    for (unsigned i = 0; record == NULL && i < known->large_count; i++) {
+        if (known->addresses[known->large[i].position] == entry->address)
+            store_value_died(shard, &known->large[i].descriptor, request->key.size);
+    }
 }
 
 /* Whether an entry's record has the key: by what is known, else by comparing it in RAM. */
@@ -243,8 +279,10 @@ enum kvs_err store_remove(struct store_shard *shard, const struct engine_request
         if (!entry_has_key(shard, request, known, &entry, &is_put))
             continue;
         keys += entry.unsettled;
-        if (is_put)
+        if (is_put) {
             count_dead(shard, &entry);
+            let_value_die(shard, request, known, &entry);
+        }
         if (first) {
             struct index_entry tombstone = {.address = place.address, .class = record_class(place.bytes)};
             index_replace(shard->index, &cursor, &tombstone);
@@ -309,7 +347,9 @@ enum engine_answer store_try(struct engine_shard *owner, const struct engine_req
         return ENGINE_MUST_WAIT;
     if (request->action == ENGINE_REMOVE)
         return try_remove(shard, request, result);
-    enum kvs_err err = store_put(shard, request, result);
+    if (store_value_is_large(shard, request))
+        return ENGINE_MUST_WAIT;
+    enum kvs_err err = store_put(shard, request, NULL, result);
     if (err == KVS_ERR_AGAIN)
         err = store_no_room(shard);
     if (err == KVS_ERR_AGAIN)
@@ -343,8 +383,10 @@ void store_settle(struct store_shard *shard, const struct engine_request *reques
         } else {
             atomic_fetch_add(&shard->settles, !canary_on(CANARY_SETTLES_NOT_RAISED));
             index_remove(shard->index, &cursor);
-            if (is_put)
+            if (is_put) {
                 count_dead(shard, &entry);
+                let_value_die(shard, request, known, &entry);
+            }
             keys -= is_put;
         }
         keys += entry.unsettled;

@@ -9,6 +9,9 @@
  * one after another, each in one piece of the size its class tells, and verified: place, checksum, key. A GET ends at
  * the first record that has the key; REMOVE and settling compare all of them and then act on the index in one step.
  *
+ * Large values: the value of a PUT becomes a file before the record is appended, and those who want the key wait
+ * meanwhile. A GET reads the file when it has found the record. (store_values.h)
+ *
  * Failure: a record that does not verify is read once more, then reported as damage (P3): the operation ends with
  * CORRUPT, and nothing else is taken for the answer. A write that finds no room waits on the stalled list until the log
  * has a new segment, or ends with the error that keeps segments from being made.
@@ -40,6 +43,10 @@ struct wait {
     bool queued;  /* the operation is on the owner's queue */
     bool reading; /* it counts in shard->reading[generation]: segments that it may read from stay */
     uint8_t generation;
+    struct value_reader_mark mark; /* of a GET: files that die stay until it has ended */
+    bool large;                    /* … and has found a large value: */
+    struct value_descriptor descriptor;
+    uint64_t gate;
     bool moved; /* the record that is being read has another place by now */
     unsigned tries;
 
@@ -48,6 +55,8 @@ struct wait {
     uint64_t equal;           /* bit i: it has */
     uint64_t addresses[CANDIDATES_MAX];
     uint8_t classes[CANDIDATES_MAX];
+    unsigned known_large_count;
+    struct store_known_large known_large[STORE_KNOWN_LARGE_MAX];
 
     uint8_t *buffer;
     size_t buffer_bytes;
@@ -93,6 +102,9 @@ static void wait_drop_buffer(struct wait *wait)
 
 void store_op_release(struct engine_op *op)
 {
+    if (op->result.memory != NULL)
+        large_trash_add(&store_shard_of(op->shard)->values.trash, op->result.memory);
+    op->result.memory = NULL;
     struct wait *wait = op->wait;
     if (wait == NULL)
         return;
@@ -198,11 +210,47 @@ void store_wait_moved(struct store_shard *owner, uint64_t hash, uint64_t from, u
 /* Ends an operation that has its result and is on no queue. */
 static void complete(struct store_shard *shard, struct engine_op *op)
 {
-    if (op->wait != NULL)
-        reading_end(op->wait);
+    struct wait *wait = op->wait;
+    if (wait != NULL) {
+        reading_end(wait);
+        store_value_mark_end(&wait->mark);
+    }
+    if (op->put != NULL)
+        store_value_put_end(shard, op, op->result.error == KVS_ERR_OK);
     engine_section_begin(&shard->base);
     op->done(op);
     engine_section_end(&shard->base);
+}
+
+/* A GET that is on no queue and has found what it looked for: a large value is still to be read. What comes of its
+ * segment does not matter any more. */
+static void finish_get(struct store_shard *shard, struct engine_op *op)
+{
+    struct wait *wait = op->wait;
+    if (wait == NULL || !wait->large || op->result.error != KVS_ERR_OK) {
+        complete(shard, op);
+        return;
+    }
+    reading_end(wait);
+    wait_drop_buffer(wait);
+    store_value_get(shard, op, &wait->descriptor);
+}
+
+void store_value_got(struct store_shard *shard, struct engine_op *op, const char *damage)
+{
+    struct engine_result *result = &op->result;
+    const struct wait *wait = op->wait;
+    if (result->error == KVS_ERR_OK) {
+        result->found = true;
+        result->value_bytes = result->value.size;
+        result->large_id = wait->descriptor.id;
+        result->gate = wait->gate > log_durable(&shard->log) ? wait->gate : 0;
+    } else if (result->error == KVS_ERR_CORRUPT || result->error == KVS_ERR_IO) {
+        store_count(&shard->counters.damaged_reads, 1);
+        snprintf(shard->damage, sizeof shard->damage, "%s", damage);
+        diag_error("damaged value: %s", shard->damage);
+    }
+    complete(shard, op);
 }
 
 /* ---- carrying out ---------------------------------------------------------------------------------------------- */
@@ -213,13 +261,17 @@ static bool execute(struct store_shard *shard, struct engine_op *op)
     struct wait *wait = op->wait;
     struct store_known known = {0};
     if (wait != NULL)
-        known = (struct store_known){.addresses = wait->addresses, .count = wait->count, .equal = wait->equal};
+        known = (struct store_known){.addresses = wait->addresses,
+                                     .count = wait->count,
+                                     .equal = wait->equal,
+                                     .large_count = wait->known_large_count,
+                                     .large = wait->known_large};
     enum kvs_err err = KVS_ERR_OK;
     engine_section_begin(&shard->base);
     if ((int)op->request.action == ACTION_SETTLE)
         store_settle(shard, &op->request, &known);
     else if (op->request.action == ENGINE_PUT)
-        err = store_put(shard, &op->request, &op->result);
+        err = store_put(shard, &op->request, op->put == NULL ? NULL : &op->put->writer.descriptor, &op->result);
     else
         err = store_remove(shard, &op->request, &known, &op->result);
     engine_section_end(&shard->base);
@@ -245,6 +297,15 @@ static unsigned next_unknown(struct wait *wait)
     return wait->position;
 }
 
+/* A GET has its record: if the value lies in a file that comes next. */
+static void note_large(struct wait *wait, const struct record_header *record)
+{
+    wait->gate = wait->op->result.gate;
+    wait->large = record_is_large(record) && !wait->op->request.head;
+    if (wait->large)
+        wait->descriptor = record_descriptor(record);
+}
+
 /* A GET's result from a record in RAM: gated, if it is not durable yet. */
 static void give_resident(struct wait *wait, const struct record_header *record)
 {
@@ -252,6 +313,16 @@ static void give_resident(struct wait *wait, const struct record_header *record)
     store_result(record, &wait->shard->log, &wait->op->request, result);
     if (result->gate != 0)
         log_want(&wait->shard->log, result->gate);
+    note_large(wait, record);
+}
+
+/* The candidate at `position` has the key: REMOVE and settling may have to let its value die. */
+static void note_equal(struct wait *wait, unsigned position, const struct record_header *record)
+{
+    wait->equal |= 1ull << position;
+    if (record_is_large(record) && wait->known_large_count < STORE_KNOWN_LARGE_MAX)
+        wait->known_large[wait->known_large_count++] =
+            (struct store_known_large){.position = position, .descriptor = record_descriptor(record)};
 }
 
 /*
@@ -277,7 +348,7 @@ static bool snapshot(struct wait *wait)
         if (!get && record != NULL)
             wait->compared |= 1ull << wait->count;
         if (!get && equal)
-            wait->equal |= 1ull << wait->count;
+            note_equal(wait, wait->count, record);
         wait->addresses[wait->count] = entry.address;
         wait->classes[wait->count++] = (uint8_t)entry.class;
     }
@@ -304,8 +375,14 @@ static struct wait *wait_new(struct store_shard *shard, struct engine_op *op)
     wait->queued = false;
     wait->reading = false;
     wait->moved = false;
-    if (op->request.action == ENGINE_GET)
+    wait->large = false;
+    wait->gate = 0;
+    wait->known_large_count = 0;
+    list_init(&wait->mark.link);
+    if (op->request.action == ENGINE_GET) {
         reading_begin(wait);
+        store_value_mark_begin(shard, &wait->mark);
+    }
     list_push_back(&shard->waits, &wait->link);
     wait->tries = 0;
     wait->count = wait->position = 0;
@@ -320,6 +397,12 @@ static struct wait *wait_new(struct store_shard *shard, struct engine_op *op)
 static bool run(struct store_shard *shard, struct engine_op *op)
 {
     op->state = OP_RUNNING;
+    if (store_value_is_large(shard, &op->request)) {
+        enum kvs_err err = store_value_put(shard, op);
+        if (err != KVS_ERR_OK)
+            op->result = (struct engine_result){.error = err};
+        return err != KVS_ERR_OK;
+    }
     if (op->request.action == ENGINE_PUT)
         return execute(shard, op);
     struct wait *wait = wait_new(shard, op);
@@ -333,7 +416,7 @@ static bool run(struct store_shard *shard, struct engine_op *op)
         if (!advance(wait))
             return false;
         if (get) {
-            complete(shard, op);
+            finish_get(shard, op);
             return false;
         }
     }
@@ -349,7 +432,7 @@ static void serve_key(struct store_shard *shard, uint64_t hash)
         bool get = op->request.action == ENGINE_GET;
         if (run(shard, op)) {
             leave_queue(shard, op);
-            complete(shard, op);
+            finish_get(shard, op); /* as any other, if it is none */
         } else if (!get) {
             break; /* a GET that waits has left the queue */
         }
@@ -362,6 +445,7 @@ void store_submit(struct engine_shard *owner, struct engine_op *op)
     struct store_shard *shard = store_shard_of(owner);
     op->shard = owner;
     op->wait = NULL;
+    op->put = NULL;
     op->state = OP_QUEUED;
     op->result = (struct engine_result){.error = KVS_ERR_OK};
     list_init(&op->stall_link);
@@ -392,6 +476,18 @@ void store_resume_stalled(struct store_shard *shard)
     }
 }
 
+void store_value_written(struct store_shard *shard, struct engine_op *op, enum kvs_err error)
+{
+    if (error != KVS_ERR_OK)
+        op->result = (struct engine_result){.error = error};
+    else if (!execute(shard, op))
+        return; /* it waits for room */
+    uint64_t hash = op->request.hash;
+    leave_queue(shard, op);
+    complete(shard, op);
+    serve_key(shard, hash);
+}
+
 /* ---- cold reads ------------------------------------------------------------------------------------------------ */
 
 /* All that had to be compared has been: ends a GET, carries out a write. */
@@ -401,7 +497,7 @@ static void wait_finish(struct wait *wait)
     struct store_shard *shard = wait->shard;
     uint64_t hash = op->request.hash;
     if (!wait->queued) {
-        complete(shard, op);
+        finish_get(shard, op);
         return;
     }
     wait_drop_buffer(wait);
@@ -493,9 +589,10 @@ static bool accept_record(struct wait *wait, const struct record_header *record)
     if (record_has_key(record, op->request.key) || canary_on(CANARY_COLD_KEY_IGNORED)) {
         if (op->request.action == ENGINE_GET) {
             store_result(record, &wait->shard->log, &op->request, &op->result);
+            note_large(wait, record);
             return true;
         }
-        wait->equal |= 1ull << position;
+        note_equal(wait, position, record);
     }
     return next_unknown(wait) == wait->count;
 }
@@ -558,8 +655,7 @@ static bool read_was_good(struct wait *wait, const struct segment *segment, cons
     uint64_t room = io->bytes > wait->skip ? io->bytes - wait->skip : 0;
     if (io->error == KVS_ERR_OK && room >= sizeof *record && wait->whole == 0) {
         uint64_t whole = record_bytes(record->key_bytes, record->value_bytes);
-        if (whole > room && whole <= record_bytes(KVS_KEY_BYTES_MAX, KVS_VALUE_BYTES_MAX) &&
-            whole <= log_record_bytes_max(&store->segments)) {
+        if (whole > room && whole <= log_record_bytes_max(&store->segments)) {
             /* Of the largest class: now its size is known. */
             wait->whole = whole;
             read_again(wait);
