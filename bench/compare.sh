@@ -52,7 +52,7 @@ measure() { # name port pid
 }
 
 for port in "$kvs_port" "$redis_port"; do
-    until redis-cli -p "$port" ping >/dev/null 2>&1; do sleep 0.1; done
+    until [ "$(redis-cli -p "$port" ping 2>/dev/null)" = PONG ]; do sleep 0.1; done
     benchmark "$port" set 3000000 64 >/dev/null # a million keys are there before anything is measured
 done
 for _ in $(seq "$pairs"); do

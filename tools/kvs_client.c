@@ -8,6 +8,7 @@
  */
 #include "base/limits.h"
 #include "client/kvs.h"
+#include "ring/ring.h"
 #include "tool_cli.h"
 
 #include <getopt.h>
@@ -147,6 +148,90 @@ static int run_stats(struct kvs *store, const struct arguments *arguments)
     return TOOL_EXIT_OK;
 }
 
+/* ---- backup ---------------------------------------------------------------------------------------------------- */
+
+enum { POLL_MS = 100, NS_PER_MS = 1000000, FIELD_BYTES = 1024 };
+
+/* What a line "name:value" of the statistics says; "" when there is none. */
+static void field(const char *text, const char *name, char out[FIELD_BYTES])
+{
+    size_t length = strlen(name);
+    out[0] = 0;
+    for (const char *line = text; line != NULL; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        if (strncmp(line, name, length) == 0 && line[length] == ':') {
+            snprintf(out, FIELD_BYTES, "%.*s", (int)strcspn(line + length + 1, "\r\n"), line + length + 1);
+            return;
+        }
+    }
+}
+
+/* How many backups have come to an end by now. False: the server does not say. */
+static bool ended(struct kvs *store, uint64_t *count, const char **text)
+{
+    char value[FIELD_BYTES];
+    if (kvs_stats(store, "persistence", text) != KVS_ERR_OK)
+        return false;
+    field(*text, "backups_ended", value);
+    return tool_parse_u64(value, 0, UINT64_MAX, count);
+}
+
+/* Waits for the end of one, and says how it was. */
+static int await_backup(struct kvs *store, struct ring *ring, const char *called, uint64_t before)
+{
+    const char *text;
+    uint64_t count;
+    char name[FIELD_BYTES], error[FIELD_BYTES];
+    do {
+        ring_turn(ring, (int64_t)POLL_MS * NS_PER_MS);
+        if (!ended(store, &count, &text))
+            return failed(store, "backup");
+    } while (count == before);
+    field(text, "last_backup_name", name);
+    field(text, "last_backup_error", error);
+    if (strcmp(name, called) != 0) {
+        fprintf(stderr, PROGRAM ": backup: '%s' has ended and another one since: see stats persistence\n", called);
+        return TOOL_EXIT_FAILED;
+    }
+    if (error[0] != 0) {
+        fprintf(stderr, PROGRAM ": backup: '%s' has failed: %s\n", called, error);
+        return TOOL_EXIT_FAILED;
+    }
+    char path[FIELD_BYTES], bytes[FIELD_BYTES], copied[FIELD_BYTES], seconds[FIELD_BYTES];
+    field(text, "last_backup_path", path);
+    field(text, "last_backup_bytes", bytes);
+    field(text, "last_backup_copied_bytes", copied);
+    field(text, "last_backup_seconds", seconds);
+    printf("%s\n%s bytes, %s of them its own, the others shared with the store; %s s\n", path, bytes, copied, seconds);
+    return TOOL_EXIT_OK;
+}
+
+static int run_backup(struct kvs *store, const struct arguments *arguments)
+{
+    char message[RING_MESSAGE_BYTES];
+    const struct ring_options ring_options = {.entries = 8};
+    struct ring *ring; /* for its clock */
+    if (ring_open(&ring, &ring_options, message) != KVS_ERR_OK) {
+        fprintf(stderr, PROGRAM ": backup: %s\n", message);
+        return TOOL_EXIT_FAILED;
+    }
+    const char *called, *text;
+    char name[FIELD_BYTES];
+    uint64_t before;
+    int exit_code = TOOL_EXIT_FAILED;
+    if (!ended(store, &before, &text) ||
+        kvs_backup(store, arguments->word_count > 0 ? arguments->words[0] : "", &called) != KVS_ERR_OK) {
+        (void)failed(store, "backup");
+    } else {
+        snprintf(name, sizeof name, "%s", called);
+        exit_code = await_backup(store, ring, name, before);
+    }
+    ring_close(ring);
+    return exit_code;
+}
+
+/* ---- the commands ---------------------------------------------------------------------------------------------- */
+
 static const struct command commands[] = {
     {"get", "get KEY", "Prints the value of KEY and a newline, or \"Key not found\" (also exit 0).", 1, 1, run_get},
     {"set", "set KEY VALUE | set KEY --stdin",
@@ -158,6 +243,13 @@ static const struct command commands[] = {
      run_remove},
     {"ping", "ping", "Prints PONG when the server answers.", 0, 0, run_ping},
     {"stats", "stats [SECTION]", "Prints the server's statistics, all or one section of them.", 0, 1, run_stats},
+    {"backup", "backup [NAME]",
+     "Has the server make a copy of its data, as of this moment, in its directory of backups, while it goes on "
+     "serving.\n"
+     "Waits until the copy is whole and on stable storage, then prints its path and its size. Without NAME it is "
+     "called\n"
+     "by the time. A node started on the copy (--data-dir) serves the data.",
+     0, 1, run_backup},
 };
 
 /* ---- help ------------------------------------------------------------------------------------------------------ */
@@ -314,9 +406,9 @@ static int parse_and_run(int argc, char **argv)
     }
     if (command == NULL) {
         if (name == NULL)
-            fprintf(stderr, PROGRAM ": no command; one of get, set, rm, ping, stats is wanted\n");
+            fprintf(stderr, PROGRAM ": no command; one of get, set, rm, ping, stats, backup is wanted\n");
         else
-            fprintf(stderr, PROGRAM ": unknown command '%s'; there are get, set, rm, ping, stats\n", name);
+            fprintf(stderr, PROGRAM ": unknown command '%s'; there are get, set, rm, ping, stats, backup\n", name);
         return usage_error();
     }
     arguments.words = argv + optind + 1;

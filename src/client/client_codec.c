@@ -112,7 +112,7 @@ static size_t encode_resp(const struct client_request *request, uint8_t *out)
 {
     static const char *const commands[] = {
         [CLIENT_GET] = "GET",   [CLIENT_SET] = "SET",    [CLIENT_REMOVE] = "DEL",
-        [CLIENT_PING] = "PING", [CLIENT_STATS] = "INFO",
+        [CLIENT_PING] = "PING", [CLIENT_STATS] = "INFO", [CLIENT_BACKUP] = "BGSAVE",
     };
     struct slice args[3] = {slice_text(commands[request->op]), request->key, request->value};
     switch (request->op) {
@@ -124,6 +124,7 @@ static size_t encode_resp(const struct client_request *request, uint8_t *out)
     case CLIENT_PING:
         return resp_write_request(out, args, 1);
     case CLIENT_STATS:
+    case CLIENT_BACKUP:
         break;
     }
     return resp_write_request(out, args, request->key.size > 0 ? 2 : 1);
@@ -131,7 +132,7 @@ static size_t encode_resp(const struct client_request *request, uint8_t *out)
 
 static const uint8_t frame_opcodes[] = {
     [CLIENT_GET] = FRAME_GET,   [CLIENT_SET] = FRAME_SET,     [CLIENT_REMOVE] = FRAME_REMOVE,
-    [CLIENT_PING] = FRAME_PING, [CLIENT_STATS] = FRAME_STATS,
+    [CLIENT_PING] = FRAME_PING, [CLIENT_STATS] = FRAME_STATS, [CLIENT_BACKUP] = FRAME_BACKUP,
 };
 
 static size_t encode_binary(const struct client_request *request, uint64_t id, uint8_t *out)
@@ -184,6 +185,7 @@ static bool judge_resp(enum client_op op, const struct resp_reply *reply, struct
         return reply->type == RESP_REPLY_BULK;
     case CLIENT_SET:
     case CLIENT_PING:
+    case CLIENT_BACKUP:
         return reply->type == RESP_REPLY_SIMPLE;
     case CLIENT_REMOVE:
         if (reply->integer == 0)
@@ -244,6 +246,7 @@ static enum kvs_err status_error(uint8_t status)
     case FRAME_VERSION_UNKNOWN:
         return KVS_ERR_VERSION;
     case FRAME_BUSY:
+    case FRAME_LOADING:
         return KVS_ERR_AGAIN;
     }
     return KVS_ERR_REMOTE;

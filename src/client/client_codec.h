@@ -16,12 +16,13 @@
 
 enum client_protocol { CLIENT_BINARY, CLIENT_RESP };
 
-enum client_op { CLIENT_GET, CLIENT_SET, CLIENT_REMOVE, CLIENT_PING, CLIENT_STATS };
+enum client_op { CLIENT_GET, CLIENT_SET, CLIENT_REMOVE, CLIENT_PING, CLIENT_STATS, CLIENT_BACKUP };
 
 struct client_request {
     enum client_op op;
     bool relaxed;       /* SET and REMOVE, binary protocol only: may be acknowledged before it is durable */
-    struct slice key;   /* GET, SET, REMOVE; STATS: the section wanted, or empty for all */
+    struct slice key;   /* GET, SET, REMOVE; STATS: the section wanted, or empty for all;
+                           BACKUP: its name, or empty */
     struct slice value; /* SET */
     uint64_t tag;       /* the caller's; comes back with the reply */
 };
@@ -33,9 +34,9 @@ struct client_reply {
      */
     enum kvs_err error;
     enum client_op op;
-    struct slice
-        value; /* GET: the value; STATS: the text; with an error: the server's message. Good during the callback. */
-    uint64_t seen_ns; /* ring_now_ns when the bytes that completed this reply were taken from the ring */
+    struct slice value; /* GET: the value; STATS: the text; BACKUP: its name; with an error: the server's message. Good
+                           during the callback. */
+    uint64_t seen_ns;   /* ring_now_ns when the bytes that completed this reply were taken from the ring */
 };
 
 struct client_pending {

@@ -275,6 +275,15 @@ enum kvs_err kvs_stats(struct kvs *store, const char *section, const char **text
     return err;
 }
 
+enum kvs_err kvs_backup(struct kvs *store, const char *name, const char **called)
+{
+    const struct client_request request = {.op = CLIENT_BACKUP, .key = slice_text(name)};
+    enum kvs_err err = call(store, &request);
+    if (err == KVS_ERR_OK)
+        *called = (const char *)store->value;
+    return err;
+}
+
 const char *kvs_error_text(const struct kvs *store)
 {
     return store->error == KVS_ERR_OK ? kvs_err_text(KVS_ERR_OK) : store->message;

@@ -78,6 +78,13 @@ enum kvs_err kvs_ping(struct kvs *store);
  */
 enum kvs_err kvs_stats(struct kvs *store, const char *section, const char **text);
 
+/*
+ * Begins a backup of this name on the server, or with "" of the time. *called is its name then, zero-terminated, the
+ * handle's, good until its next call. How it ends is in the statistics "persistence". AGAIN: another one is under way.
+ * INVALID: the name; the connection has ended.
+ */
+enum kvs_err kvs_backup(struct kvs *store, const char *name, const char **called);
+
 /* Why the latest call on this handle failed, in words, with the server's own where it gave any. Good until the next
  * call. */
 const char *kvs_error_text(const struct kvs *store);

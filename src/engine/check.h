@@ -32,7 +32,7 @@ enum { CHECK_MESSAGE_BYTES = 512, CHECK_FILE_BYTES = 32, CHECK_DAMAGES_MAX = 100
 
 enum check_severity {
     CHECK_REFUSED,  /* a start refuses the store because of it */
-    CHECK_UNSEEN,   /* a start does not notice it, and acknowledged records may be missing */
+    CHECK_UNSEEN,   /* a start does not read it, for a run spares it that: reads of what lies there will fail */
     CHECK_HARMLESS, /* not what was written, but nothing needs it; a power loss at the wrong moment may leave it so */
 };
 

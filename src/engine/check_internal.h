@@ -5,6 +5,7 @@
  *   check_identity.c  superblock and manifest, and what stands in for them when they are damaged
  *   check_segment.c   one segment file: read, scanned, judged
  *   check_rescue.c    what proves itself behind damage
+ *   check_runs.c      the sorted runs
  *   check_streams.c   all segments together
  *   check_map.c       the newest record of every key
  *   check_salvage.c   a new store from it
@@ -23,6 +24,7 @@ struct check_file {
     struct found_segment found; /* `segment` in it is not used */
     uint64_t uid;
     uint32_t seed; /* of its checksums; when out->read */
+    bool covered;  /* by a sound run: a start does not read its records */
     struct check_segment out;
 };
 
@@ -107,6 +109,10 @@ static inline uint64_t check_record_bytes(const struct record_header *record)
 /* Damage from `from` on: takes all that proves itself up to `to`, and fills in what is lost. */
 void check_rescue(struct check *check, struct check_file *file, uint32_t from, uint32_t to,
                   struct check_damage *damage);
+
+/* ---- check_runs.c ---------------------------------------------------------------------------------------------- */
+
+enum kvs_err check_runs(struct check *check);
 
 /* ---- check_streams.c ------------------------------------------------------------------------------------------- */
 

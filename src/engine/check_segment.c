@@ -17,9 +17,6 @@
 
 enum { READ_CHUNK_BYTES = 8 * 1024 * 1024 };
 
-/* Another seed, so that two keys are only taken for one when both hashes agree. */
-#define SECOND_HASH 0x9E3779B97F4A7C15ull
-
 /* ---- padding --------------------------------------------------------------------------------------------------- */
 
 /* Padding is written as zeros. No checksum covers it: it may have been torn by a power loss, or changed by the disk. */
@@ -58,7 +55,7 @@ static void count_key(struct check *check, const struct record_header *record, u
     uint64_t seed = check->superblock.hash_seed;
     const struct check_key entry = {
         .hash = hash_key(key, seed),
-        .check = hash_key(key, seed ^ SECOND_HASH),
+        .check = hash_check(key, seed),
         .lsn = record->lsn,
         .address = address_make(segment->number, offset, check->shift) & INDEX_ADDRESS_MASK,
         .units = (bytes / RECORD_ALIGN) & ((1u << 21) - 1),
@@ -138,7 +135,9 @@ static uint64_t read_piecewise(struct check *check, int fd, uint64_t at, uint64_
 static void unreadable(struct check *check, struct check_file *file, const char *name, uint64_t offset, uint64_t blocks)
 {
     file->out.damaged = true;
-    struct check_damage *damage = check_damage(check, CHECK_REFUSED, name, offset);
+    /* Of a covered segment a start reads the header, and the block behind it. */
+    bool unseen = file->covered && offset >= 2 * KVS_BLOCK_BYTES;
+    struct check_damage *damage = check_damage(check, unseen ? CHECK_UNSEEN : CHECK_REFUSED, name, offset);
     snprintf(damage->what, sizeof damage->what, "the disk does not give %" PRIu64 " blocks of 4 KiB, this is the first",
              blocks);
     snprintf(damage->means, sizeof damage->means, "they are taken for zeros; what was in them is lost");
@@ -269,7 +268,7 @@ static void damaged(struct check *check, struct check_file *file, const char *na
     file->out.torn_bytes = 0;
     uint32_t offset = diagnose(check, file, what, sizeof what);
     file->out.damaged = true;
-    struct check_damage *damage = check_damage(check, CHECK_REFUSED, name, offset);
+    struct check_damage *damage = check_damage(check, file->covered ? CHECK_UNSEEN : CHECK_REFUSED, name, offset);
     uint32_t to = sealed ? entry->end : (uint32_t)check->superblock.segment_bytes;
     if (sealed && scan->end >= entry->end)
         snprintf(damage->what, sizeof damage->what,

@@ -64,7 +64,7 @@ static bool is_explained(const struct check *check, uint64_t epoch, uint32_t str
 {
     for (size_t i = 0; i < check->report.damage_count; i++) {
         const struct check_damage *damage = &check->damages[i];
-        bool segment = damage->file[0] >= '0' && damage->file[0] <= '9' && damage->severity == CHECK_REFUSED;
+        bool segment = damage->file[0] >= '0' && damage->file[0] <= '9' && damage->severity != CHECK_HARMLESS;
         if (segment && (damage->epoch == 0 || (damage->epoch == epoch && damage->stream == stream)))
             return true;
     }

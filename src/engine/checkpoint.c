@@ -131,7 +131,9 @@ struct segment *checkpoint_segment(const struct checkpoint *checkpoint, uint32_t
     if (segment == NULL || (segment->uid != uid && !canary_on(CANARY_RUN_OF_ANOTHER_LIFE)))
         return NULL;
     const enum segment_state state = segment_state(segment);
-    return state == SEGMENT_SEALED || state == SEGMENT_OPEN ? segment : NULL;
+    /* A spare one may be covered by a stop, to say that it is empty. */
+    const bool counts = state == SEGMENT_SEALED || state == SEGMENT_OPEN || state == SEGMENT_SPARE;
+    return counts ? segment : NULL;
 }
 
 struct segment *checkpoint_covered(const struct checkpoint *checkpoint, const struct run *run,
@@ -191,9 +193,14 @@ void checkpoint_made(struct checkpoint *checkpoint, const struct making *making)
 void checkpoint_trouble(struct checkpoint *checkpoint, const char *text)
 {
     add(&checkpoint->figures.failed, 1);
-    checkpoint->stop_failed = checkpoint->stop >= STOP_COVER;
     if (checkpoint->pause_ns == 0)
         diag_warn("cannot make a run, without which the next start takes longer: %s; it is tried again", text);
+    checkpoint_postpone(checkpoint);
+}
+
+void checkpoint_postpone(struct checkpoint *checkpoint)
+{
+    checkpoint->stop_failed = checkpoint->stop >= STOP_COVER;
     checkpoint->pause_ns = checkpoint->pause_ns == 0                 ? PAUSE_FIRST_NS
                            : checkpoint->pause_ns > PAUSE_MAX_NS / 2 ? PAUSE_MAX_NS
                                                                      : 2 * checkpoint->pause_ns;

@@ -237,6 +237,15 @@ static uint32_t covers(void *context, struct run_segment *out)
     return count;
 }
 
+static const struct segment *segment_of(const void *context, uint32_t number)
+{
+    const struct checkpoint *checkpoint = context;
+    const struct cover_item key = {.number = number};
+    const struct cover_item *item =
+        bsearch(&key, checkpoint->cover.items, checkpoint->cover.item_count, sizeof key, by_number);
+    return item == NULL || item->dropped ? NULL : checkpoint_segment(checkpoint, number, item->uid);
+}
+
 static void make(struct checkpoint *checkpoint)
 {
     struct cover *cover = &checkpoint->cover;
@@ -251,8 +260,11 @@ static void make(struct checkpoint *checkpoint)
     }
     if (sources != NULL) {
         const struct run_merge_options merge = {.sources = sources, .source_count = chunks};
-        const struct making_options options = {
-            .merge = &merge, .segments_max = cover->item_count, .covers = covers, .context = checkpoint};
+        const struct making_options options = {.merge = &merge,
+                                               .segments_max = cover->item_count,
+                                               .covers = covers,
+                                               .segment_of = segment_of,
+                                               .context = checkpoint};
         err = making_begin(&cover->making, checkpoint, &options);
     }
     free(sources);
@@ -355,7 +367,9 @@ static void made(struct checkpoint *checkpoint)
         take(checkpoint);
     else if (making->state == MAKING_OPEN)
         checkpoint_add(checkpoint, NULL, making->sequence);
-    if (err != KVS_ERR_OK && err != KVS_ERR_CANCELLED)
+    if (making->unsure)
+        checkpoint_postpone(checkpoint);
+    else if (err != KVS_ERR_OK && err != KVS_ERR_CANCELLED)
         checkpoint_trouble(checkpoint, making->failure);
     end(checkpoint);
 }

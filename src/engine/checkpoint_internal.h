@@ -31,6 +31,8 @@ enum making_state { MAKING_IDLE, MAKING_WRITE, MAKING_FINISH, MAKING_OPEN };
 /* Fills in the segments that the run covers, by rising number, when all entries are in it; returns how many. 0: the run
  * has become useless. */
 typedef uint32_t making_covers_fn(void *context, struct run_segment *out);
+/* The segment of this number, if the entries that go into the merge still stand for what it holds; else NULL. */
+typedef const struct segment *making_segment_fn(const void *context, uint32_t number);
 
 struct making {
     struct checkpoint *checkpoint;
@@ -42,10 +44,12 @@ struct making {
     struct run_writer *writer;
     uint64_t sequence;
     making_covers_fn *covers;
+    making_segment_fn *segment_of;
     void *context;
     struct run_segment *segments; /* that it covers, once all entries are in */
     uint32_t segment_count;
     bool merged; /* that is so */
+    bool unsure; /* of which copy of a record counts */
     struct run *run;
     enum kvs_err error; /* why it was given up */
     bool merge_failed;  /* it was a source's failure */
@@ -53,17 +57,18 @@ struct making {
 };
 
 struct making_options {
-    const struct run_merge_options *merge;
-    uint32_t segments_max; /* that `covers` may fill in */
+    const struct run_merge_options *merge; /* the context of its functions will be the making */
+    uint32_t segments_max;                 /* that `covers` may fill in */
     making_covers_fn *covers;
-    void *context;
+    making_segment_fn *segment_of;
+    void *context; /* of both */
 };
 
 /* NO_MEMORY: nothing was begun. */
 enum kvs_err making_begin(struct making *making, struct checkpoint *checkpoint, const struct making_options *options);
 /* Goes on. AGAIN: not done yet. OK: making->run is there, durably, and has been opened; the caller takes it. CANCELLED:
- * it was given up, or covers nothing. Else what has failed (making->failure says where); nothing is left but maybe the
- * whole file making->sequence, when that could not be opened (making->merged and MAKING_OPEN). */
+ * it was given up, is unsure, or covers nothing. Else what has failed (making->failure says where); nothing is left but
+ * maybe the whole file making->sequence, when that could not be opened (making->merged and MAKING_OPEN). */
 enum kvs_err making_turn(struct making *making);
 /* To be turned until it is no longer AGAIN. A run that is whole by then is not given up. */
 void making_give_up(struct making *making);
@@ -209,6 +214,8 @@ void checkpoint_drop(struct checkpoint *checkpoint, struct held_run *held);
 /* A run was made, or could not be made. */
 void checkpoint_made(struct checkpoint *checkpoint, const struct making *making);
 void checkpoint_trouble(struct checkpoint *checkpoint, const char *text);
+/* The next is begun after a pause. */
+void checkpoint_postpone(struct checkpoint *checkpoint);
 
 /* The segment of this number and uid, if it is sealed or open still; else NULL. */
 struct segment *checkpoint_segment(const struct checkpoint *checkpoint, uint32_t number, uint64_t uid);

@@ -10,6 +10,8 @@
  * sequence that is there already (an earlier start has left it): another sequence.
  */
 #include "base/assert.h"
+#include "base/canary.h"
+#include "base/hash.h"
 #include "engine/checkpoint_internal.h"
 
 #include <stdio.h>
@@ -32,15 +34,71 @@ static enum kvs_err writer_begin(struct making *making)
     return run_writer_open(&making->writer, &options);
 }
 
+/* ---- copies ---------------------------------------------------------------------------------------------------- */
+
+/* What the index says of two copies of a put; false when it points at neither. */
+static bool find_live(struct making *making, const struct run_entry *first, const struct run_entry *second,
+                      bool *second_live)
+{
+    const struct store *store = making->checkpoint->store;
+    const uint64_t hash = run_order(first->order);
+    struct index_cursor cursor;
+    struct index_entry entry;
+    bool moving = false;
+    index_find(store->shards[hash_shard(hash, store->shard_count)]->index, hash, &cursor);
+    while (index_next(&cursor, &entry)) {
+        *second_live = entry.address == run_entry_address(second);
+        if (*second_live || entry.address == run_entry_address(first))
+            return true;
+        const struct segment *segment =
+            segment_get(&store->segments, address_segment(entry.address, store->segments.shift));
+        moving = moving || (segment->kind == SEGMENT_RELOCATED && segment_state(segment) == SEGMENT_OPEN);
+    }
+    making->unsure = making->unsure || moving;
+    return false;
+}
+
+/*
+ * Two copies of one record, in segments that are both there. Once the run lists one of them and covers the segments of
+ * both, the listed one has to be that which stays, or another copy must be made when its segment is given up.
+ *
+ * Of a put that is the one that the index points at. When it points at neither, there is a newer record, and either
+ * will do; unless compaction has copied one of them again, into a segment that is not sealed: then nothing can be said
+ * yet. Of a delete it is the later copy: the earlier one's segment may be about to be given up because of it.
+ */
+static bool second_wins(void *context, const struct run_entry *first, const struct run_entry *second)
+{
+    struct making *making = context;
+    const unsigned shift = making->checkpoint->store->segments.shift;
+    const struct segment *a = making->segment_of(making->context, address_segment(run_entry_address(first), shift));
+    const struct segment *b = making->segment_of(making->context, address_segment(run_entry_address(second), shift));
+    if (a == NULL || b == NULL || canary_on(CANARY_RUN_OF_EITHER_COPY))
+        return a == NULL;
+    struct epoch_thread *thread = &making->checkpoint->store->keeper.base.thread;
+    bool second_live = false;
+    epoch_begin(thread);
+    const bool known = !run_entry_is_delete(first) && find_live(making, first, second, &second_live);
+    epoch_end(thread);
+    return known ? second_live : b->uid > a->uid;
+}
+
+/* ---- the making ------------------------------------------------------------------------------------------------ */
+
 enum kvs_err making_begin(struct making *making, struct checkpoint *checkpoint, const struct making_options *options)
 {
     KVS_ASSERT(making->state == MAKING_IDLE);
-    *making = (struct making){.checkpoint = checkpoint, .covers = options->covers, .context = options->context};
+    *making = (struct making){.checkpoint = checkpoint,
+                              .covers = options->covers,
+                              .segment_of = options->segment_of,
+                              .context = options->context};
+    struct run_merge_options merge = *options->merge;
+    merge.second_wins = second_wins;
+    merge.context = making;
     making->entries = malloc(BATCH_ENTRIES * sizeof *making->entries);
     making->segments = malloc((options->segments_max + 1u) * sizeof *making->segments);
     enum kvs_err err = making->entries == NULL || making->segments == NULL ? KVS_ERR_NO_MEMORY : KVS_ERR_OK;
     if (err == KVS_ERR_OK)
-        err = run_merge_open(&making->merge, options->merge);
+        err = run_merge_open(&making->merge, &merge);
     if (err == KVS_ERR_OK)
         err = writer_begin(making);
     if (err == KVS_ERR_OK)
@@ -88,6 +146,10 @@ static bool next_batch(struct making *making)
 {
     making->at = making->count = 0;
     enum kvs_err err = run_merge_next(making->merge, making->entries, BATCH_ENTRIES, &making->count);
+    if (making->unsure) {
+        making_give_up(making);
+        return false;
+    }
     if (err == KVS_ERR_OK && making->count > 0)
         return true;
     if (err == KVS_ERR_OK) {

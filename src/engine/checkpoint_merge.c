@@ -7,9 +7,10 @@
  * of others do not count. At the end the new run covers what the sources cover by then, and those are dropped, their
  * files removed.
  *
- * A segment that goes meanwhile leaves entries in the new run. They do no harm: the run does not list the segment. That
- * an older entry of the key has lost to such a one does none either: a segment is given up only when its live records
- * have been copied and what it hides has gone, or is hidden by another copy.
+ * A segment that goes, meanwhile or later, leaves entries in the new run. They do no harm: they do not count. That an
+ * older entry of the key has lost to such a one does none either: a segment is given up only when its live records have
+ * been copied, and its deletes, too, while there is anything they hide. Of two copies of one record, though, a run has
+ * to list the right one: see checkpoint_make.c.
  *
  * Failure: a source that is damaged is tried once more, and then dropped, so that its segments will be read again. Any
  * other error ends the merge, and the sources stay.
@@ -23,7 +24,7 @@ enum { READS = 2, READ_BLOCKS = 1 }; /* of each source: a MiB for all */
 
 static bool counts(void *context, unsigned source, const struct run_entry *entry)
 {
-    const struct merging *merging = context;
+    const struct merging *merging = &((const struct making *)context)->checkpoint->merging;
     const struct merge_source *from = &merging->sources[source];
     const uint32_t number = address_segment(run_entry_address(entry), merging->shift);
     if (number < from->first || number > from->last)
@@ -74,6 +75,19 @@ static uint32_t covers(void *context, struct run_segment *out)
     return count;
 }
 
+static const struct segment *segment_of(const void *context, uint32_t number)
+{
+    const struct merging *merging = context;
+    for (unsigned i = 0; i < merging->source_count; i++) {
+        const struct run *run = merging->sources[i].run;
+        const struct run_segment *covered = run_segment_find(run, number);
+        const struct segment *segment = covered == NULL ? NULL : checkpoint_covered(merging->checkpoint, run, covered);
+        if (segment != NULL)
+            return segment;
+    }
+    return NULL;
+}
+
 static enum kvs_err begin(struct checkpoint *checkpoint)
 {
     struct merging *merging = &checkpoint->merging;
@@ -87,9 +101,9 @@ static enum kvs_err begin(struct checkpoint *checkpoint)
         segments += merging->sources[i].run->segment_count;
     }
     const struct run_merge_options merge = {
-        .sources = sources, .source_count = merging->source_count, .context = merging, .counts = counts};
+        .sources = sources, .source_count = merging->source_count, .counts = counts};
     const struct making_options options = {
-        .merge = &merge, .segments_max = segments, .covers = covers, .context = merging};
+        .merge = &merge, .segments_max = segments, .covers = covers, .segment_of = segment_of, .context = merging};
     return making_begin(&merging->making, checkpoint, &options);
 }
 
@@ -191,6 +205,8 @@ static void made(struct checkpoint *checkpoint)
         const struct merge_source *source = &merging->sources[run_merge_failed_source(making->merge)];
         checkpoint_trouble(checkpoint, run_reader_failure_text(source->reader));
         source_failed(checkpoint, source, err);
+    } else if (making->unsure) {
+        checkpoint_postpone(checkpoint);
     } else if (err != KVS_ERR_CANCELLED) {
         checkpoint_trouble(checkpoint, making->failure);
     }

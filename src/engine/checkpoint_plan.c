@@ -58,7 +58,7 @@ static bool entered(const struct checkpoint *checkpoint, const struct segment *s
 static void count_covered(struct checkpoint *checkpoint, const struct segment *segment)
 {
     const enum segment_state state = segment_state(segment);
-    if (segment->run == 0 || (state != SEGMENT_SEALED && state != SEGMENT_OPEN))
+    if (segment->run == 0 || (state != SEGMENT_SEALED && state != SEGMENT_OPEN && state != SEGMENT_SPARE))
         return;
     struct held_run *held = checkpoint_find(checkpoint, segment->run);
     KVS_ASSERT(held != NULL && held->run != NULL);
@@ -224,7 +224,7 @@ static void rest_add(struct rest *rest, const struct segment *segment)
 {
     const uint64_t bytes = cover_bytes(segment);
     const uint64_t segment_bytes = rest->checkpoint->store->segments.segment_bytes;
-    const bool open = segment_state(segment) == SEGMENT_OPEN;
+    const bool open = segment_state(segment) != SEGMENT_SEALED;
     if ((bytes > rest->memory && rest->count > 0) || (!open && rest->checkpoint->stop_budget < segment_bytes))
         return;
     if (rest->count == rest->capacity) {
@@ -242,7 +242,7 @@ static void rest_add(struct rest *rest, const struct segment *segment)
     rest->checkpoint->stop_budget -= open ? 0 : segment_bytes;
 }
 
-/* What the logs were writing in, then what is sealed. */
+/* What the logs were writing in, or would have next, then what is sealed. */
 bool plan_rest(struct checkpoint *checkpoint)
 {
     const struct store *store = checkpoint->store;
@@ -251,6 +251,9 @@ bool plan_rest(struct checkpoint *checkpoint)
         const struct log *log = &store->shards[i]->log;
         if (log->open != NULL && !log->failed && log->open->run == 0 && !log->open->uncoverable)
             rest_add(&rest, log->open);
+        const struct segment *spare = atomic_load(&store->shards[i]->offered);
+        if (spare != NULL && segment_state(spare) == SEGMENT_SPARE && spare->run == 0)
+            rest_add(&rest, spare);
     }
     const uint32_t end = atomic_load(&store->segments.next);
     for (uint32_t number = 0; number < end; number++) {

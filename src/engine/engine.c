@@ -1,10 +1,12 @@
 /*
  * engine.c - opening a data directory for the right engine, and passing calls on to it.
  *
- * Opening: make the directory if need be, take its lock, read its superblock. A directory that one engine wrote is
+ * Preparing: make the directory if need be, take its lock, read its superblock. A directory that one engine wrote is
  * refused to another; so is a directory that holds strange files and no superblock, for it is hardly meant to be a data
  * directory. A new directory gets its superblock here: engine, UUID, hash seed and segment size are settled for its
- * life.
+ * life. Loading is the engine's own affair.
+ *
+ * Failure: the directory is given back, with its lock. A new superblock stays; what it says holds for the next start.
  */
 #include "engine/engine.h"
 
@@ -162,39 +164,97 @@ static enum kvs_err take_directory(struct engine *base, struct ring *ring, char 
     return err;
 }
 
-enum kvs_err engine_open(struct engine **out, const struct engine_options *options, struct ring *ring,
-                         char message[ENGINE_MESSAGE_BYTES])
+/* A directory that is taken and known, and what has been settled for the engine that will have it. */
+struct engine_prepared {
+    struct engine base;
+    size_t kind; /* in engines[] */
+};
+
+static enum kvs_err choose_kind(struct engine_prepared *prepared, char message[ENGINE_MESSAGE_BYTES])
+{
+    const char *kind = prepared->base.options.kind;
+    while (prepared->kind < ARRAY_COUNT(engines) && strcmp(engines[prepared->kind].kind, kind) != 0)
+        prepared->kind++;
+    if (prepared->kind < ARRAY_COUNT(engines)) {
+        prepared->base.options.kind = engines[prepared->kind].kind;
+        return KVS_ERR_OK;
+    }
+    snprintf(message, ENGINE_MESSAGE_BYTES, "unknown engine '%s': there are kvs and memory", kind);
+    return KVS_ERR_INVALID;
+}
+
+/* No failure without a message. */
+static void complete_message(const struct engine *base, enum kvs_err err, char message[ENGINE_MESSAGE_BYTES])
+{
+    if (err != KVS_ERR_OK && message[0] == '\0')
+        snprintf(message, ENGINE_MESSAGE_BYTES, "cannot open data directory %s: %s", base->data_dir, kvs_err_text(err));
+}
+
+enum kvs_err engine_prepare(struct engine_prepared **out, const struct engine_options *options, struct ring *ring,
+                            char message[ENGINE_MESSAGE_BYTES])
 {
     message[0] = '\0';
     enum kvs_err err = check_options(options, message);
     if (err != KVS_ERR_OK)
         return err;
-    struct engine base = {.options = *options, .dir_fd = -1, .lock_fd = -1};
-    base.data_dir = strdup(options->data_dir);
-    if (base.data_dir == NULL)
+    struct engine_prepared *prepared = calloc(1, sizeof *prepared);
+    char *data_dir = strdup(options->data_dir);
+    if (prepared == NULL || data_dir == NULL) {
+        free(prepared);
+        free(data_dir);
         return KVS_ERR_NO_MEMORY;
-    base.options.data_dir = base.data_dir;
-
-    size_t kind = 0;
-    while (kind < ARRAY_COUNT(engines) && strcmp(engines[kind].kind, options->kind) != 0)
-        kind++;
-    if (kind == ARRAY_COUNT(engines)) {
-        snprintf(message, ENGINE_MESSAGE_BYTES, "unknown engine '%s': there are kvs and memory", options->kind);
-        err = KVS_ERR_INVALID;
-        goto fail;
     }
-    err = take_directory(&base, ring, message);
+    struct engine *base = &prepared->base;
+    *base = (struct engine){.options = *options, .data_dir = data_dir, .dir_fd = -1, .lock_fd = -1};
+    base->options.data_dir = data_dir;
+    err = choose_kind(prepared, message);
     if (err == KVS_ERR_OK)
-        err = identify(&base, ring, message);
+        err = take_directory(base, ring, message);
     if (err == KVS_ERR_OK)
-        err = engines[kind].open(out, &base, ring, message);
-    if (err == KVS_ERR_OK)
-        return KVS_ERR_OK;
-fail:
-    if (message[0] == '\0')
-        snprintf(message, ENGINE_MESSAGE_BYTES, "cannot open data directory %s: %s", base.data_dir, kvs_err_text(err));
-    release_directory(&base, ring);
-    return err;
+        err = identify(base, ring, message);
+    if (err != KVS_ERR_OK) {
+        complete_message(base, err, message);
+        engine_unprepare(prepared, ring);
+        return err;
+    }
+    *out = prepared;
+    return KVS_ERR_OK;
+}
+
+void engine_unprepare(struct engine_prepared *prepared, struct ring *ring)
+{
+    release_directory(&prepared->base, ring);
+    free(prepared);
+}
+
+enum kvs_err engine_load(struct engine **out, struct engine_prepared *prepared, const struct engine_workers *workers,
+                         struct engine_progress *progress, struct ring *ring, char message[ENGINE_MESSAGE_BYTES])
+{
+    struct engine *base = &prepared->base;
+    KVS_ASSERT(workers == NULL || workers->count >= 1);
+    message[0] = '\0';
+    base->options.workers = workers;
+    base->options.progress = progress;
+    enum kvs_err err = engines[prepared->kind].open(out, base, ring, message);
+    if (err != KVS_ERR_OK) {
+        complete_message(base, err, message);
+        engine_unprepare(prepared, ring);
+        return err;
+    }
+    (*out)->options.workers = NULL;
+    (*out)->options.progress = NULL;
+    free(prepared); /* what was in it is the engine's now */
+    return KVS_ERR_OK;
+}
+
+enum kvs_err engine_open(struct engine **out, const struct engine_options *options, struct ring *ring,
+                         char message[ENGINE_MESSAGE_BYTES])
+{
+    struct engine_prepared *prepared;
+    enum kvs_err err = engine_prepare(&prepared, options, ring, message);
+    if (err != KVS_ERR_OK)
+        return err;
+    return engine_load(out, prepared, options->workers, options->progress, ring, message);
 }
 
 void engine_close(struct engine *engine, struct ring *ring)
@@ -215,24 +275,35 @@ uint64_t engine_hash_seed(const struct engine *engine)
 }
 
 /* What the log itself can hold. */
-static uint64_t record_value_bytes_max(const struct engine *engine)
+static uint64_t record_value_bytes_max(const struct superblock *superblock)
 {
-    uint64_t segment_bytes = engine->superblock.segment_bytes;
+    uint64_t segment_bytes = superblock->segment_bytes;
     /* In the small segments of tests the largest keys do not fit at all. */
     uint64_t key_bytes = segment_bytes / 8 < KVS_KEY_BYTES_MAX ? segment_bytes / 8 : KVS_KEY_BYTES_MAX;
     uint64_t most = segment_bytes - 2 * KVS_BLOCK_BYTES - sizeof(struct batch_header) - record_bytes(key_bytes, 0);
     return most < KVS_RECORD_VALUE_BYTES_MAX ? most : KVS_RECORD_VALUE_BYTES_MAX;
 }
 
-uint64_t engine_value_bytes_max(const struct engine *engine)
+static uint64_t value_bytes_max(const struct engine *base)
 {
-    const struct engine_options *options = &engine->options;
+    const struct engine_options *options = &base->options;
     uint64_t chosen = options->value_bytes_max;
     if (chosen == 0)
         chosen = options->memory_bytes / 6 < VALUE_BYTES_DEFAULT ? options->memory_bytes / 6 : VALUE_BYTES_DEFAULT;
-    uint64_t whole = record_value_bytes_max(engine);
-    bool files = engine->interface->large_values && options->large_bytes_min <= whole;
+    uint64_t whole = record_value_bytes_max(&base->superblock);
+    /* The engine `memory` copies values in one piece: longer ones would hold its thread up. */
+    bool files = strcmp(options->kind, "kvs") == 0 && options->large_bytes_min <= whole;
     return files || chosen < whole ? chosen : whole;
+}
+
+uint64_t engine_value_bytes_max(const struct engine *engine)
+{
+    return value_bytes_max(engine);
+}
+
+uint64_t engine_prepared_value_bytes_max(const struct engine_prepared *prepared)
+{
+    return value_bytes_max(&prepared->base);
 }
 
 const char *engine_kind(const struct engine *engine)
@@ -358,6 +429,20 @@ void engine_background_section_begin(struct engine_background *background)
 void engine_background_section_end(struct engine_background *background)
 {
     epoch_end(&background->thread);
+}
+
+enum kvs_err engine_backup_begin(struct engine *engine, const char *name, struct ring *ring)
+{
+    if (engine->interface->backup_begin == NULL)
+        return KVS_ERR_UNSUPPORTED;
+    return engine->interface->backup_begin(engine, name, ring);
+}
+
+void engine_backup_state(const struct engine *engine, struct engine_backup_state *out)
+{
+    *out = (struct engine_backup_state){0};
+    if (engine->interface->backup_state != NULL)
+        engine->interface->backup_state(engine, out);
 }
 
 uint64_t engine_durable(const struct engine_shard *shard)

@@ -61,14 +61,16 @@ struct engine_options {
     uint64_t
         segment_bytes; /* of a new store, a power of two; 0 = chosen from the budget. An existing store keeps its own */
     uint32_t relaxed_interval_ms; /* at most this long until a relaxed write is on disk */
-    uint64_t disk_bytes_max; /* of all segments and value files together; 0 = as much as the file system has */
-    uint64_t value_bytes_max; /* largest value; 0 = chosen from the budget. What the engine offers may be less:
-                                 engine_value_bytes_max */
+    uint64_t disk_bytes_max;      /* of all segments and value files together; 0 = as much as the file system has */
+    uint64_t value_bytes_max;     /* largest value; 0 = chosen from the budget. What the engine offers may be less:
+                                     engine_value_bytes_max */
     uint64_t large_bytes_min; /* a value of so many bytes gets a file of its own; 0 = chosen from the segment size */
     struct large_pool *value_memory; /* large values that are read come in memory of this pool, which outlives the
                                         engine; NULL: one of the engine's own, of a sixth of the budget */
+    const char *backup_dir;          /* where backups go, an absolute path; NULL: `backups` in the data directory */
 
-    /* For the opening alone; NULL: the calling thread does it by itself, and tells nobody. */
+    /* For the opening alone, and not looked at after it; NULL: the calling thread does it by itself, and tells nobody.
+     */
     const struct engine_workers *workers;
     struct engine_progress *progress;
 };
@@ -91,9 +93,27 @@ struct engine_recovery {
  */
 enum kvs_err engine_open(struct engine **out, const struct engine_options *options, struct ring *ring,
                          char message[ENGINE_MESSAGE_BYTES]);
+
+/*
+ * The same in two steps, for those who have something to do in between. engine_prepare takes milliseconds: it makes
+ * the directory if need be, takes its lock, reads or makes its superblock. engine_load does the rest, which takes as
+ * long as there is much to read, on any thread and with any ring; workers and progress are given here, and those of the
+ * options do not count. It uses `prepared` up, whatever comes of it; engine_unprepare gives a directory back that is
+ * not to be loaded. Errors and messages are those of engine_open. `options` and the strings in them are copied.
+ */
+struct engine_prepared;
+enum kvs_err engine_prepare(struct engine_prepared **out, const struct engine_options *options, struct ring *ring,
+                            char message[ENGINE_MESSAGE_BYTES]);
+void engine_unprepare(struct engine_prepared *prepared, struct ring *ring);
+/* What engine_value_bytes_max will be. */
+uint64_t engine_prepared_value_bytes_max(const struct engine_prepared *prepared);
+enum kvs_err engine_load(struct engine **out, struct engine_prepared *prepared, const struct engine_workers *workers,
+                         struct engine_progress *progress, struct ring *ring, char message[ENGINE_MESSAGE_BYTES]);
+
 void engine_recovered(const struct engine *engine, struct engine_recovery *out);
 
-/* Frees everything, after every shard was stopped (or abandoned: a simulated crash). `ring` as in engine_open. */
+/* Frees everything, after every shard was stopped, was never started, or was abandoned (a simulated crash). `ring`:
+ * any, of the calling thread. */
 void engine_close(struct engine *engine, struct ring *ring);
 
 /* The largest value that this store takes with a key of KVS_KEY_BYTES_MAX bytes; at most KVS_VALUE_BYTES_MAX. */
@@ -132,6 +152,40 @@ bool engine_background_stopped(const struct engine_background *background);
 void engine_background_section_begin(struct engine_background *background);
 void engine_background_section_end(struct engine_background *background);
 
+/* ---- backup ------------------------------------------------------------------------------------------------------ */
+
+enum { ENGINE_BACKUP_NAME_BYTES = 65, ENGINE_BACKUP_PATH_BYTES = 512 };
+
+/* 1 to 64 letters, digits, dots, dashes and underscores of ASCII; not a dot at first. */
+bool engine_backup_name_valid(const char *name);
+
+/*
+ * Asks the background for a backup: a copy of the store as of one moment from now on, whole and durable, under this
+ * name in the directory of backups. A store is opened on the copy like on any other. On any thread, with its ring. What
+ * becomes of it is to be read in engine_backup_state. AGAIN: one is under way. INVALID: the name. UNSUPPORTED: the
+ * engine keeps nothing.
+ */
+enum kvs_err engine_backup_begin(struct engine *engine, const char *name, struct ring *ring);
+
+/* Since the start. */
+struct engine_backup_state {
+    bool running;   /* one is asked for, or under way */
+    uint64_t ended; /* how many have come to an end */
+    /* The latest of them. */
+    enum kvs_err error;
+    char name[ENGINE_BACKUP_NAME_BYTES];
+    char text[ENGINE_MESSAGE_BYTES]; /* with an error: what has gone wrong, and where */
+    /* The latest good one; good_moment_ms 0: none. */
+    uint64_t good_moment_ms; /* what was acknowledged by then is in it */
+    uint64_t good_took_ns;
+    uint64_t good_bytes;        /* of its files */
+    uint64_t good_copied_bytes; /* of them those that are not shared with the store */
+    char good_path[ENGINE_BACKUP_PATH_BYTES];
+};
+
+/* Any shard's thread, inside a section. */
+void engine_backup_state(const struct engine *engine, struct engine_backup_state *out);
+
 /* ---- requests -------------------------------------------------------------------------------------------------- */
 
 enum engine_action { ENGINE_GET, ENGINE_PUT, ENGINE_REMOVE };
@@ -149,12 +203,12 @@ struct engine_result {
     enum kvs_err error; /* OK, NO_SPACE, NO_MEMORY, TOO_LARGE, FAILED, CORRUPT (see engine_damage_text), IO */
     bool found; /* GET: there is a value; PUT: the key was there before (a guess while its old record is on disk);
                    REMOVE: the key was there */
-    struct slice value; /* GET; empty if only the head was asked for */
+    struct slice value;          /* GET; empty if only the head was asked for */
     uint64_t value_bytes;        /* GET: how long the value is */
     struct large_memory *memory; /* GET of a large value, from engine_submit only: `value` lies at its beginning. Take
                                     it, and set this to NULL, or engine_op_release gives it back */
     uint64_t large_id;           /* private to src/engine: the file that has the value; 0 = none */
-    uint64_t gate;      /* 0, or the LSN of the owner that must be durable first */
+    uint64_t gate;               /* 0, or the LSN of the owner that must be durable first */
 };
 
 enum engine_answer {
@@ -234,12 +288,12 @@ struct engine_stats {
     uint64_t disk_reads;
     uint64_t reads_joined; /* that waited for another one's read of the same record */
     uint64_t disk_read_bytes;
-    uint64_t segments;        /* files, free ones included */
-    uint64_t disk_bytes;      /* of all segment and value files */
-    uint64_t large_values;    /* value files: also those that have died, until they are removed */
+    uint64_t segments;          /* files, free ones included */
+    uint64_t disk_bytes;        /* of all segment and value files */
+    uint64_t large_values;      /* value files: also those that have died, until they are removed */
     uint64_t large_value_bytes; /* what they take on disk */
-    uint64_t segments_free;   /* files that hold nothing */
-    uint64_t segments_sealed; /* full, and entered in the manifest */
+    uint64_t segments_free;     /* files that hold nothing */
+    uint64_t segments_sealed;   /* full, and entered in the manifest */
     uint64_t live_bytes; /* of records that count, estimated; as of the latest plan of compaction, or the start: logs
                             have appended less than a segment since */
     uint64_t damaged_reads;

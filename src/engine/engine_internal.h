@@ -12,7 +12,6 @@
 
 struct engine_interface {
     const char *kind;
-    bool large_values; /* it keeps values in files of their own */
     const char *(*durability_method)(const struct engine *engine);
     void (*close)(struct engine *engine, struct ring *ring);
     enum kvs_err (*shard_start)(struct engine *engine, unsigned id, struct ring *ring, struct engine_shard **out);
@@ -40,6 +39,9 @@ struct engine_interface {
     int64_t (*background_timeout_ns)(const struct engine_background *background);
     void (*background_stop)(struct engine_background *background);
     bool (*background_stopped)(const struct engine_background *background);
+    /* NULL: the engine keeps nothing. */
+    enum kvs_err (*backup_begin)(struct engine *engine, const char *name, struct ring *ring);
+    void (*backup_state)(const struct engine *engine, struct engine_backup_state *out);
 };
 
 struct engine {

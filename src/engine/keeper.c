@@ -25,6 +25,8 @@ enum kvs_err keeper_open(struct keeper *keeper, struct store *store, uint32_t im
 {
     keeper->store = store;
     list_init(&keeper->free);
+    list_init(&keeper->held);
+    list_init(&keeper->given_up);
     list_init(&keeper->unsealed);
     list_init(&keeper->retiring);
     warmup_init(&keeper->warmup);
@@ -33,7 +35,9 @@ enum kvs_err keeper_open(struct keeper *keeper, struct store *store, uint32_t im
     uint64_t disk_bytes_max = store->base.options.disk_bytes_max;
     keeper->files_max = disk_bytes_max / store->segments.segment_bytes;
     keeper->images_min = KEEPER_IMAGES_PER_LOG * store->shard_count;
-    enum kvs_err err = relocation_open(keeper);
+    enum kvs_err err = backup_open(&keeper->backup, keeper);
+    if (err == KVS_ERR_OK)
+        err = relocation_open(keeper);
     if (err == KVS_ERR_OK)
         err = checkpoint_open(&keeper->checkpoint, store);
     return err != KVS_ERR_OK
@@ -87,6 +91,7 @@ void keeper_close(struct keeper *keeper, struct ring *ring)
         for (unsigned i = 0; i < keeper->store->shard_count; i++)
             segment_maker_deinit(&keeper->makers[i], ring);
     }
+    backup_close(keeper->backup, ring);
     if (keeper->manifest != NULL)
         manifest_close(keeper->manifest, ring);
     checkpoint_close(keeper->checkpoint, ring);
@@ -141,6 +146,52 @@ uint32_t keeper_reserved(const struct keeper *keeper)
     return reserve(keeper) < keeper->free_count ? reserve(keeper) : keeper->free_count;
 }
 
+bool keeper_shared(struct ring *ring, const struct segment *segment)
+{
+    struct ring_file_info info;
+    if (canary_on(CANARY_LINKS_IGNORED))
+        return false;
+    return ring_file_info(ring, segment->fd, &info) != KVS_ERR_OK || info.links != 1;
+}
+
+void keeper_take_back(struct keeper *keeper, struct segment *segment)
+{
+    KVS_ASSERT(segment_state(segment) == SEGMENT_FREE && image_gone(segment));
+    if (backup_holds(keeper->backup, segment->number))
+        list_push_back(&keeper->held, &segment->keeper_link);
+    else if (keeper_shared(keeper->ring, segment))
+        list_push_back(&keeper->given_up, &segment->keeper_link);
+    else
+        keeper_add_free(keeper, segment);
+}
+
+/* What the backup has got by now. */
+static void release_held(struct keeper *keeper)
+{
+    for (struct list *node = keeper->held.next, *next; node != &keeper->held; node = next) {
+        next = node->next;
+        struct segment *segment = container_of(node, struct segment, keeper_link);
+        if (backup_holds(keeper->backup, segment->number))
+            continue;
+        list_remove(&segment->keeper_link);
+        keeper_take_back(keeper, segment);
+    }
+}
+
+/* A free segment, to be used again or removed; NULL when there is none. The last look at its file: it may have been
+ * shared before the start, or by others. */
+static struct segment *take_free(struct keeper *keeper)
+{
+    for (struct list *node; (node = list_pop_front(&keeper->free)) != NULL;) {
+        keeper->free_count--;
+        struct segment *segment = container_of(node, struct segment, keeper_link);
+        if (!keeper_shared(keeper->ring, segment))
+            return segment;
+        list_push_back(&keeper->given_up, &segment->keeper_link);
+    }
+    return NULL;
+}
+
 /* Files that others are being made into right now count as if they were there. */
 static uint32_t in_the_making(const struct keeper *keeper)
 {
@@ -158,9 +209,9 @@ static void begin_making(struct keeper *keeper, struct segment_maker *maker, enu
         return;
     }
     uint32_t kept = purpose == MAKE_FOR_LOG ? reserve(keeper) : 0;
-    if (purpose != MAKE_FREE && keeper->free_count > kept) {
-        keeper->free_count--;
-        segment_maker_begin(maker, purpose, container_of(list_pop_front(&keeper->free), struct segment, keeper_link));
+    struct segment *segment = purpose != MAKE_FREE && keeper->free_count > kept ? take_free(keeper) : NULL;
+    if (segment != NULL) {
+        segment_maker_begin(maker, purpose, segment);
         return;
     }
     uint64_t lacking = kept > keeper->free_count ? kept - keeper->free_count : 0;
@@ -310,6 +361,15 @@ static void trim_done(struct ring_op *op)
     }
 }
 
+/* The next one that has to go. */
+static struct segment *next_unwanted(struct keeper *keeper, uint32_t enough)
+{
+    struct list *node = list_pop_front(&keeper->given_up);
+    if (node != NULL)
+        return container_of(node, struct segment, keeper_link);
+    return keeper->free_count > enough ? take_free(keeper) : NULL;
+}
+
 /* Enough: twice as many as all logs and compaction can ask for at once, and an eighth of all. When the manifest needs a
  * new file and the disk has no room for it, a free segment has to make room: without the manifest nothing goes on. */
 static void trim(struct keeper *keeper)
@@ -317,10 +377,11 @@ static void trim(struct keeper *keeper)
     uint32_t enough = 2 * (keeper->store->shard_count + KEEPER_RESERVE_FILES) + files(keeper) / 8;
     if (manifest_lacks_space(keeper->manifest))
         enough = 0;
-    if (keeper->trim != TRIM_IDLE || keeper->stopping || keeper->free_count <= enough)
+    if (keeper->trim != TRIM_IDLE || keeper->stopping)
         return;
-    keeper->free_count--;
-    keeper->trimmed = container_of(list_pop_front(&keeper->free), struct segment, keeper_link);
+    keeper->trimmed = next_unwanted(keeper, enough);
+    if (keeper->trimmed == NULL)
+        return;
     segment_name(keeper->trimmed_name, keeper->trimmed->number, "");
     keeper->trim = TRIM_UNLINK;
     ring_op_init(&keeper->trim_io, trim_done);
@@ -365,7 +426,9 @@ void keeper_turn(struct keeper *keeper)
     epoch_poll(&keeper->base.thread);
     publish(keeper); /* first: who learns from a maker that the manifest has failed finds its text */
     enter_sealed(keeper);
+    backup_turn(keeper->backup);
     relocation_turn(keeper);
+    release_held(keeper);
     if (!keeper->stopping) {
         share_memory(keeper);
         supply_all(keeper);
@@ -392,7 +455,8 @@ int64_t keeper_timeout_ns(const struct keeper *keeper)
     int64_t timeout = manifest_timeout_ns(keeper->manifest);
     if (waits_for_image(keeper) && (timeout < 0 || timeout > IMAGE_WAIT_NS))
         timeout = IMAGE_WAIT_NS;
-    if (warmup_busy(&keeper->warmup) || (value_sweep_busy(&keeper->sweep) && !keeper->stopping))
+    bool sweeps = value_sweep_busy(&keeper->sweep) && !keeper->stopping;
+    if (warmup_busy(&keeper->warmup) || sweeps || backup_timeout_ns(keeper->backup) == 0)
         return 0;
     int64_t checkpoint = checkpoint_timeout_ns(keeper->checkpoint);
     return checkpoint >= 0 && (timeout < 0 || checkpoint < timeout) ? checkpoint : timeout;
@@ -401,6 +465,7 @@ int64_t keeper_timeout_ns(const struct keeper *keeper)
 void keeper_stop(struct keeper *keeper)
 {
     keeper->stopping = true;
+    backup_stop(keeper->backup);
     checkpoint_stop(keeper->checkpoint);
     segment_maker_stop(&keeper->relocation_maker);
     for (unsigned i = 0; i < keeper->store->shard_count; i++)
@@ -410,8 +475,8 @@ void keeper_stop(struct keeper *keeper)
 bool keeper_stopped(const struct keeper *keeper)
 {
     /* What is queued for a manifest that finds no room is lost: it says nothing that a start would not find out. */
-    bool idle = keeper->stopping && checkpoint_stopped(keeper->checkpoint) && warmup_idle(&keeper->warmup) &&
-                value_sweep_idle(&keeper->sweep) &&
+    bool idle = keeper->stopping && backup_stopped(keeper->backup) && checkpoint_stopped(keeper->checkpoint) &&
+                warmup_idle(&keeper->warmup) && value_sweep_idle(&keeper->sweep) &&
                 segment_maker_idle(&keeper->relocation_maker) && keeper->trim == TRIM_IDLE &&
                 (manifest_idle(keeper->manifest) || manifest_stuck(keeper->manifest));
     for (unsigned i = 0; i < keeper->store->shard_count; i++)

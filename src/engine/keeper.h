@@ -3,10 +3,12 @@
  *
  * The keeper makes segments ahead of need and offers one to each log; notes in the manifest which segments are sealed;
  * gives the files of retired ones a new life; hands memory out for images; and keeps the sorted runs (checkpoint.h). It
- * runs on the background thread with the background's ring. A log's owner meets it in two places only: `offered`, where it takes the next segment, and
- * `error`, which says why none comes.
+ * runs on the background thread with the background's ring. A log's owner meets it in two places only: `offered`, where
+ * it takes the next segment, and `error`, which says why none comes.
  *
  *   making ──► offered ──► the log's: OPEN ──► SEALED ──► unsealed list: manifest ──► … ──► retired ──► free list
+ *
+ * A file that has a second name belongs to a backup as well (backup.h): it is not used again but given up, and removed.
  *
  * Space. There may be a limit on the number of files. Two files are kept in reserve for compaction, which could not
  * free space on a full disk without space; logs get what is beyond them.
@@ -14,6 +16,7 @@
 #ifndef KVS_ENGINE_KEEPER_H
 #define KVS_ENGINE_KEEPER_H
 
+#include "engine/backup.h"
 #include "engine/engine_internal.h"
 #include "engine/manifest.h"
 #include "engine/segment.h"
@@ -57,6 +60,9 @@ struct keeper {
     struct segment_maker relocation_maker;
     struct list free; /* FREE segments */
     uint32_t free_count;
+    struct list held;     /* those that a backup still wants */
+    struct list given_up; /* those that are to be removed, for they are not the store's alone */
+    struct backup *backup;
     struct list unsealed; /* segments that logs have, or that are sealed but not in the manifest as such, in order */
     uint32_t sealed_count;
     uint64_t seals, ends; /* segments that were sealed, and given up, since the start */
@@ -92,9 +98,14 @@ static inline struct keeper *keeper_of(struct engine_background *background)
 /* At start-up: an empty keeper, and what recovery has found. */
 enum kvs_err keeper_open(struct keeper *keeper, struct store *store, uint32_t images_max);
 void keeper_add_free(struct keeper *keeper, struct segment *segment);
+/* Its file has other names than that in the data directory, or not even that one: it must not be written in. */
+bool keeper_shared(struct ring *ring, const struct segment *segment);
 void keeper_watch(struct keeper *keeper, struct segment *segment);
 /* After its thread has ended. */
 void keeper_close(struct keeper *keeper, struct ring *ring);
+
+/* While running: a segment is free now, or its file will be removed. */
+void keeper_take_back(struct keeper *keeper, struct segment *segment);
 
 enum kvs_err keeper_start(struct keeper *keeper, struct ring *ring);
 void keeper_turn(struct keeper *keeper);

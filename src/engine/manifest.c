@@ -32,6 +32,8 @@ static struct manifest *create(const struct manifest_options *options)
         return NULL;
     manifest->options = *options;
     manifest->ring = options->ring;
+    if (manifest->options.first_sequence == 0)
+        manifest->options.first_sequence = 1;
     manifest->seed = crc32c(0, options->store_uuid, 16);
     manifest->file.fd = manifest->rewrite.file.fd = -1;
     manifest->first_ticket = 1;
@@ -136,19 +138,34 @@ enum kvs_err manifest_set(struct manifest *manifest, const struct manifest_entry
 
 enum kvs_err manifest_write(struct manifest *manifest, char message[ENGINE_MESSAGE_BYTES])
 {
-    struct manifest_rewrite *rewrite = &manifest->rewrite;
+    manifest_write_begin(manifest);
+    ring_await(manifest->ring, &manifest->rewrite.io);
+    KVS_ASSERT(!manifest_writing(manifest));
+    manifest->rewrite.blocking = false;
+    return manifest_written(manifest, message);
+}
+
+void manifest_write_begin(struct manifest *manifest)
+{
     KVS_ASSERT(manifest_idle(manifest) && !manifest->failed);
     KVS_ASSERT(!manifest->options.read_only);
-    rewrite->blocking = true;
+    manifest->rewrite.blocking = true;
     manifest_rewrite_start(manifest);
-    ring_await(manifest->ring, &rewrite->io);
-    KVS_ASSERT(rewrite->state == REWRITE_IDLE);
-    rewrite->blocking = false;
-    enum kvs_err err = rewrite->error;
-    if (err != KVS_ERR_OK)
+}
+
+bool manifest_writing(const struct manifest *manifest)
+{
+    return manifest->rewrite.state != REWRITE_IDLE;
+}
+
+enum kvs_err manifest_written(const struct manifest *manifest, char message[ENGINE_MESSAGE_BYTES])
+{
+    KVS_ASSERT(!manifest_writing(manifest));
+    const struct manifest_rewrite *rewrite = &manifest->rewrite;
+    if (rewrite->error != KVS_ERR_OK)
         snprintf(message, ENGINE_MESSAGE_BYTES, "cannot write %s/" MANIFEST_NAME ": %s", manifest->options.dir_name,
                  rewrite->text);
-    return err;
+    return rewrite->error;
 }
 
 /* ---- the queue ------------------------------------------------------------------------------------------------- */
@@ -214,6 +231,11 @@ bool manifest_durable(const struct manifest *manifest, uint64_t ticket)
     return ticket <= manifest->durable;
 }
 
+uint64_t manifest_latest(const struct manifest *manifest)
+{
+    return manifest->last_ticket;
+}
+
 /* ---- writing --------------------------------------------------------------------------------------------------- */
 
 void manifest_fail(struct manifest *manifest, const char *what, const char *text)
@@ -223,6 +245,8 @@ void manifest_fail(struct manifest *manifest, const char *what, const char *text
     manifest->failed = true;
     snprintf(manifest->failure, sizeof manifest->failure, "cannot %s %s/" MANIFEST_NAME ": %s", what,
              manifest->options.dir_name, text);
+    if (manifest->rewrite.blocking)
+        return; /* whoever waits for it will say so */
     diag_error("%s; until a restart no segment is entered there and none given up", manifest->failure);
 }
 
@@ -349,6 +373,11 @@ const char *manifest_failure_text(const struct manifest *manifest)
 uint64_t manifest_sequence(const struct manifest *manifest)
 {
     return atomic_load(&manifest->sequence);
+}
+
+uint64_t manifest_sequence_end(const struct manifest *manifest)
+{
+    return manifest->file.first_sequence + manifest->file.file_blocks;
 }
 
 uint64_t manifest_bytes(const struct manifest *manifest)

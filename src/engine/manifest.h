@@ -97,6 +97,7 @@ struct manifest_options {
     /* Shared by all who sync the directory, as segment_table's: a failure is told to one of them and may have cost the
      * others' names. The caller's, for as long as the manifest is open. NULL: nobody else syncs it. */
     _Atomic uint32_t *name_syncs_failed;
+    uint64_t first_sequence; /* of a new manifest's first file; 0: 1, as a new store's */
 };
 
 /*
@@ -125,6 +126,11 @@ enum kvs_err manifest_set(struct manifest *manifest, const struct manifest_entry
  * After an error the old file stands, or after one of the directory's sync one of both; the manifest is to be closed.
  */
 enum kvs_err manifest_write(struct manifest *manifest, char message[ENGINE_MESSAGE_BYTES]);
+/* The same on the ring of its options, without waiting: begins it; nothing else is asked of the manifest until it is
+ * not `writing` any more. manifest_written tells then what has become of it. */
+void manifest_write_begin(struct manifest *manifest);
+bool manifest_writing(const struct manifest *manifest);
+enum kvs_err manifest_written(const struct manifest *manifest, char message[ENGINE_MESSAGE_BYTES]);
 
 /* ---- running: on the background thread ------------------------------------------------------------------------- */
 
@@ -134,6 +140,8 @@ void manifest_attach(struct manifest *manifest, struct ring *ring);
  * tickets rise. NO_MEMORY or FAILED: nothing was changed. */
 enum kvs_err manifest_change(struct manifest *manifest, const struct manifest_entry *entry, uint64_t *ticket);
 bool manifest_durable(const struct manifest *manifest, uint64_t ticket);
+/* The ticket of the latest change; 0: there was none. */
+uint64_t manifest_latest(const struct manifest *manifest);
 
 /* Starts the write of what is queued, one at a time; what is queued meanwhile goes together with the next. Also starts
  * the making of a new file when it is time. To be called after changes and after each ring_turn. */
@@ -158,6 +166,8 @@ const char *manifest_failure_text(const struct manifest *manifest);
 
 /* The sequence of the latest durable block: batches carry it, so that the loss of a later block would be noticed. */
 uint64_t manifest_sequence(const struct manifest *manifest);
+/* Above the sequence of every block that the file has or has room for: what another file may begin with. */
+uint64_t manifest_sequence_end(const struct manifest *manifest);
 /* Bytes of the file, snapshot and room for changes included. */
 uint64_t manifest_bytes(const struct manifest *manifest);
 

@@ -79,7 +79,7 @@ struct manifest_rewrite {
     enum manifest_rewriting state;
     enum manifest_rewriting failed_in;
     enum kvs_err error; /* of the latest failure; OK when the latest attempt went well */
-    bool blocking;      /* manifest_write waits for it */
+    bool blocking;      /* somebody waits for it, and will say what has gone wrong */
     uint64_t retry_ns;  /* not before */
     struct ring_op io;
     struct manifest_file file;

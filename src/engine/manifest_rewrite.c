@@ -143,7 +143,7 @@ static void begin_snapshot(struct manifest *manifest)
     uint64_t room = blocks > MANIFEST_ROOM_MIN ? blocks : MANIFEST_ROOM_MIN;
     if (room < rewrite->room_min)
         room = rewrite->room_min;
-    rewrite->file.first_sequence = old->fd < 0 ? 1 : old->first_sequence + old->file_blocks;
+    rewrite->file.first_sequence = old->fd < 0 ? manifest->options.first_sequence : manifest_sequence_end(manifest);
     rewrite->file.snapshot_blocks = blocks;
     rewrite->file.file_blocks = (uint32_t)(blocks + room);
     rewrite->file.next = blocks;

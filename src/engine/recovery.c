@@ -150,7 +150,8 @@ static enum kvs_err choose_segments(struct recovery *recovery)
         } else if (found->scan.batches == 0) {
             set_free(recovery, segment);
         } else if (adopted < store->shard_count &&
-                   store->segments.segment_bytes - found->scan.end >= store->segments.segment_bytes / ADOPT_SHARE) {
+                   store->segments.segment_bytes - found->scan.end >= store->segments.segment_bytes / ADOPT_SHARE &&
+                   !keeper_shared(recovery->ring, segment)) {
             enum kvs_err err = adopt(recovery, store->shards[adopted++], found);
             if (err != KVS_ERR_OK)
                 return err;

@@ -13,6 +13,7 @@
 #include "base/diag.h"
 #include "engine/blocking.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 
 static void list_entry(void *context, const char *name)
@@ -154,6 +155,12 @@ static enum kvs_err open_file(struct recovery *recovery, struct found_segment *f
     if (found->segment == NULL) {
         ring_close_fd(recovery->ring, op.fd);
         return KVS_ERR_NO_MEMORY;
+    }
+    if (ring_file_info(recovery->ring, op.fd, &info) == KVS_ERR_OK && info.size < store->segments.segment_bytes) {
+        say(recovery,
+            "segment %06u of %s is cut short: %" PRIu64 " bytes of %" PRIu64 "; its records cannot be trusted",
+            found->number, store->base.data_dir, info.size, store->segments.segment_bytes);
+        return KVS_ERR_CORRUPT;
     }
     return KVS_ERR_OK;
 }

@@ -77,6 +77,13 @@ static inline enum found_role found_role(const struct found_segment *found)
     return in_use ? FOUND_LOG : FOUND_FREE;
 }
 
+/* Whether what a run says of a sealed segment is of the very life that the manifest lists. */
+static inline bool recovery_run_counts(const struct run_segment *covered, const struct manifest_entry *entry)
+{
+    return covered->uid == entry->uid && covered->puts == entry->puts && covered->deletes == entry->deletes &&
+           covered->record_bytes == entry->record_bytes && covered->end == entry->end;
+}
+
 /* An open run. */
 struct found_run {
     struct run *run;

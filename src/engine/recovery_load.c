@@ -219,6 +219,21 @@ static enum kvs_err take_header(struct recovery_worker *worker, struct found_seg
     return KVS_ERR_OK;
 }
 
+/* ---- what has to be read ---------------------------------------------------------------------------------------- */
+
+/* Nothing had been written to it when the last run ended in order; and no start writes to such a segment before the
+ * manifest lists it as free. */
+static bool never_written(const struct found_segment *found)
+{
+    return found_role(found) == FOUND_LOG && found->covered != NULL && found->covered->end == KVS_BLOCK_BYTES;
+}
+
+static bool read_whole(const struct found_segment *found)
+{
+    bool known = found_role(found) == FOUND_SEALED && found->covered != NULL;
+    return found_role(found) != FOUND_FREE && !known && !never_written(found);
+}
+
 /* ---- one segment ----------------------------------------------------------------------------------------------- */
 
 /* The counters of a segment whose records were not walked. */
@@ -301,12 +316,13 @@ static enum kvs_err scan_one(struct recovery_worker *worker, struct found_segmen
     return err;
 }
 
-/* A sealed segment that a run covers. */
+/* A segment that a run covers, sealed or never written to. */
 static enum kvs_err take_covered(struct recovery_worker *worker, struct found_segment *found, const uint8_t *bytes)
 {
     bool stray;
     enum kvs_err err = take_header(worker, found, bytes, &stray);
-    if (err != KVS_ERR_OK)
+    found->scan = (struct scan_result){.end = KVS_BLOCK_BYTES};
+    if (err != KVS_ERR_OK || never_written(found))
         return err;
     struct segment *segment = found->segment;
     const struct manifest_entry *entry = &found->entry;
@@ -337,11 +353,6 @@ static void take_free(struct recovery_worker *worker, const struct found_segment
     uint32_t seed = segment_seed(store->base.superblock.uuid, header->uid);
     if (batch_header_valid(batch, seed, KVS_BLOCK_BYTES, store->segments.segment_bytes - KVS_BLOCK_BYTES))
         take_claim(worker, batch);
-}
-
-static bool read_whole(const struct found_segment *found)
-{
-    return found_role(found) != FOUND_FREE && !(found_role(found) == FOUND_SEALED && found->covered != NULL);
 }
 
 static enum kvs_err load_one(struct recovery_worker *worker, struct found_segment *found)

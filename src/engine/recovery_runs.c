@@ -83,12 +83,10 @@ static size_t *index_found(const struct recovery *recovery, uint32_t *count)
 
 static bool counts_for(const struct run_segment *covered, const struct found_segment *found)
 {
-    const struct manifest_entry *entry = &found->entry;
-    if (!found->known || found->segment == NULL || covered->uid != entry->uid)
+    if (!found->known || found->segment == NULL || covered->uid != found->entry.uid)
         return canary_on(CANARY_RUN_OF_EARLIER_LIFE) && found->known && found_role(found) == FOUND_SEALED;
     if (found_role(found) == FOUND_SEALED)
-        return covered->puts == entry->puts && covered->deletes == entry->deletes &&
-               covered->record_bytes == entry->record_bytes && covered->end == entry->end;
+        return recovery_run_counts(covered, &found->entry);
     return found_role(found) == FOUND_LOG;
 }
 

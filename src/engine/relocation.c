@@ -406,7 +406,7 @@ static bool retirement_turn(struct keeper *keeper)
         checkpoint_reads(keeper->checkpoint, retirement->segment))
         return false;
     segment_set_state(retirement->segment, SEGMENT_FREE);
-    keeper_add_free(keeper, retirement->segment);
+    keeper_take_back(keeper, retirement->segment);
     retirement->segment = NULL;
     return true;
 }

@@ -207,8 +207,11 @@ static void decide(const struct run_merge *merge, struct run_entry *candidate, u
 {
     const struct run_entry *entries[2] = {candidate, source->at};
     const unsigned ordinals[2] = {*candidate_source, source->ordinal};
-    const unsigned wins = (unsigned)(entries[1]->lsn > entries[0]->lsn) |
-                          ((unsigned)(entries[1]->lsn == entries[0]->lsn) & (unsigned)(ordinals[1] >= ordinals[0]));
+    unsigned wins = (unsigned)(entries[1]->lsn > entries[0]->lsn);
+    if (entries[1]->lsn == entries[0]->lsn)
+        wins = merge->options.second_wins == NULL
+                   ? (unsigned)(ordinals[1] >= ordinals[0])
+                   : (unsigned)merge->options.second_wins(merge->options.context, entries[0], entries[1]);
     const struct run_entry winner = *entries[wins];
     if (merge->options.lost != NULL)
         merge->options.lost(merge->options.context, ordinals[!wins], entries[!wins]);

@@ -3,7 +3,8 @@
  * order.
  *
  * Among entries of one key (equal order and check) that with the highest LSN wins; of equal LSNs (a record that
- * compaction has copied, both copies listed) that of the source given last, within a source the last.
+ * compaction has copied, both copies listed) `second_wins` tells which; without it, that of the source given last,
+ * within a source the last.
  *
  * Entries come in batches, copied, so that the caller can fetch ahead what they will touch. Nothing here waits, and
  * nothing reads but the readers given.
@@ -30,6 +31,8 @@ struct run_merge_options {
     void *context;                    /* for what follows; each may be NULL */
     /* Whether an entry counts at all: its segment may be gone. One that does not is as if it were not there. */
     bool (*counts)(void *context, unsigned source, const struct run_entry *entry);
+    /* Of two entries of one key with equal LSNs, whether the second wins. */
+    bool (*second_wins)(void *context, const struct run_entry *first, const struct run_entry *second);
     /* Called once for every entry that counts and has lost to another. */
     void (*lost)(void *context, unsigned source, const struct run_entry *entry);
 };

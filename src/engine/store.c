@@ -509,9 +509,22 @@ static bool store_background_stopped(const struct engine_background *background)
     return keeper_stopped(container_of(background, struct keeper, base));
 }
 
+static enum kvs_err store_backup_begin(struct engine *engine, const char *name, struct ring *ring)
+{
+    const struct keeper *keeper = &store_of(engine)->keeper;
+    enum kvs_err err = backup_ask(keeper->backup, name);
+    if (err == KVS_ERR_OK)
+        keeper_wake(keeper, ring);
+    return err;
+}
+
+static void store_backup_state(const struct engine *engine, struct engine_backup_state *out)
+{
+    backup_state(store_of(engine)->keeper.backup, out);
+}
+
 static const struct engine_interface store_interface = {
     .kind = "kvs",
-    .large_values = true,
     .durability_method = store_durability_method,
     .close = store_close,
     .shard_start = store_shard_start,
@@ -537,4 +550,6 @@ static const struct engine_interface store_interface = {
     .background_timeout_ns = store_background_timeout_ns,
     .background_stop = store_background_stop,
     .background_stopped = store_background_stopped,
+    .backup_begin = store_backup_begin,
+    .backup_state = store_backup_state,
 };

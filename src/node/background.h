@@ -12,11 +12,11 @@
 struct background {
     struct node *node;
     struct ring *ring;
-    struct engine_background *engine;
-    struct compactor *compactor; /* NULL with engines that have nothing to compact */
-    bool busy;                   /* the latest turn did something */
+    struct engine_background *engine; /* NULL before SHARD_PREPARE, and if it stops before that */
+    struct compactor *compactor;      /* NULL with engines that have nothing to compact */
+    bool busy;                        /* the latest turn did something */
     _Atomic enum shard_state state;
-    char message[SHARD_MESSAGE_BYTES]; /* with SHARD_BROKEN */
+    char message[SHARD_MESSAGE_BYTES]; /* empty, or why the node cannot start; settled before SHARD_READY */
 };
 
 /* Opens it on the calling thread; on failure its state is SHARD_BROKEN and there is nothing to close. */

@@ -3,11 +3,13 @@
  *
  * Happy path: the name is looked up (three letters, GET and SET and DEL, by one comparison; others by binary search),
  * the number of arguments is held against the table, the handler runs. Failures: unknown command, unknown subcommand,
- * wrong number of arguments; the texts are Redis's, because clients match on them.
+ * wrong number of arguments, store not open yet, in this order, which is Redis's; so are the texts, because clients
+ * match on them (on the code alone for LOADING).
  */
 #include "node/command.h"
 
 #include "base/assert.h"
+#include "base/canary.h"
 #include "node/node_internal.h"
 
 #include <stdarg.h>
@@ -152,6 +154,13 @@ void text_null(struct text *text, int resp_version)
         text_advance(text, resp_write_null(room, resp_version));
 }
 
+void command_loading_text(char text[COMMAND_LOADING_BYTES_MAX], const struct shard *shard)
+{
+    struct loading loading = node_loading(shard->node, shard->ring);
+    snprintf(text, COMMAND_LOADING_BYTES_MAX, "LOADING kvs-node is loading its data, %.0f %% done; try again later",
+             loading.percent);
+}
+
 /* ---- refusals -------------------------------------------------------------------------------------------------- */
 
 /* Length of an argument as C text of at most `max` bytes: Redis prints these with %s. */
@@ -206,6 +215,21 @@ static void subcommand_help(struct call *call)
     call_text(call, &text);
 }
 
+static void run(struct call *call, unsigned flags, command_fn *handler)
+{
+    if (__builtin_expect(call->shard->serving, 1) || (flags & COMMAND_LOADING) != 0) {
+        handler(call);
+        return;
+    }
+    if (canary_on(CANARY_EMPTY_WHILE_LOADING)) {
+        call_null(call);
+        return;
+    }
+    char text[COMMAND_LOADING_BYTES_MAX];
+    command_loading_text(text, call->shard);
+    call_error(call, "%s", text);
+}
+
 static void run_subcommand(struct call *call)
 {
     const struct command *command = call->command;
@@ -214,7 +238,7 @@ static void run_subcommand(struct call *call)
         if (!command_word_is(call->args[1], sub->name))
             continue;
         if (command_arity_fits(sub->arity, call->count))
-            sub->run(call);
+            run(call, sub->flags, sub->run);
         else
             call_error(call, "ERR wrong number of arguments for '%s|%s' command", command->name, sub->name);
         return;
@@ -249,7 +273,7 @@ void command_resp(void *context, struct net_conn *conn, const struct slice *args
     }
     /* The two that matter most, without a search. ORing 0x20 makes capitals small, and turns nothing else into these.
      */
-    if (args[0].size == 3 && (args[0].data[1] | 0x20) == 'e' && (args[0].data[2] | 0x20) == 't') {
+    if (args[0].size == 3 && shard->serving && (args[0].data[1] | 0x20) == 'e' && (args[0].data[2] | 0x20) == 't') {
         uint8_t first = args[0].data[0] | 0x20;
         if (first == 'g' && count == 2) {
             command_get(&call);
@@ -268,5 +292,5 @@ void command_resp(void *context, struct net_conn *conn, const struct slice *args
     else if (call.command->subcommands != NULL && count >= 2)
         run_subcommand(&call);
     else
-        call.command->run(&call);
+        run(&call, call.command->flags, call.command->run);
 }

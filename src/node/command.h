@@ -3,6 +3,9 @@
  *
  * Handlers run on the thread of the connection's shard, inside an engine section, and answer the connection's current
  * request exactly once: through call_…, gather_…, or dispatch_request_one.
+ *
+ * Until the shard serves, only commands with COMMAND_LOADING are carried out, and there may be no engine; all others
+ * are answered with LOADING.
  */
 #ifndef KVS_NODE_COMMAND_H
 #define KVS_NODE_COMMAND_H
@@ -31,16 +34,18 @@ enum command_flags {
     COMMAND_DENYOOM = 4,
     COMMAND_ADMIN = 8,
     COMMAND_NOSCRIPT = 16,
-    COMMAND_LOADING = 32,
+    COMMAND_LOADING = 32, /* carried out while the store is being opened, too. Its handler can do without an engine */
     COMMAND_STALE = 64,
     COMMAND_FAST = 128,
     COMMAND_NO_AUTH = 256,
     COMMAND_ALLOW_BUSY = 512,
+    COMMAND_NO_ASYNC_LOADING = 1024,
 };
 
 struct subcommand {
     const char *name;  /* lower case */
     int arity;         /* with command and subcommand; negative: at least that many */
+    unsigned flags;    /* enum command_flags: those the node looks at */
     const char *usage; /* for HELP: the arguments */
     const char *help;  /* for HELP: what it does */
     command_fn *run;
@@ -91,12 +96,26 @@ void text_array(struct text *text, size_t count);
 void text_map(struct text *text, size_t pairs, int resp_version);
 void text_null(struct text *text, int resp_version);
 
+/* What clients are told until the store is open. */
+#define COMMAND_LOADING_BYTES_MAX 128u
+void command_loading_text(char text[COMMAND_LOADING_BYTES_MAX], const struct shard *shard);
+/* ---- backups (command_backup.c) -------------------------------------------------------------------------------- */
+
+/* Begins one of this name, or with an empty one of the time; `called` is its name then. Else what engine_backup_begin
+ * says. */
+enum kvs_err command_backup_begin(struct shard *shard, struct slice name, char called[ENGINE_BACKUP_NAME_BYTES]);
+/* Why it could not begin. */
+const char *command_backup_error(enum kvs_err error);
+/* Seconds since 1970 of the latest good one, or of the node's start. */
+uint64_t command_last_save_s(const struct node *node, const struct ring *ring, const struct engine_backup_state *state);
+
 /* ---- handlers -------------------------------------------------------------------------------------------------- */
 
 command_fn command_get, command_set, command_del, command_exists, command_mget; /* command_keys.c */
 command_fn command_auth, command_echo, command_hello, command_ping, command_quit, command_select,
     command_durability;                                       /* command_connection.c */
 command_fn command_info, command_dbsize;                      /* command_server.c */
+command_fn command_bgsave, command_lastsave;                  /* command_backup.c */
 command_fn command_command;                                   /* command_docs.c */
 extern const struct subcommand command_client_subcommands[];  /* command_client.c */
 extern const struct subcommand command_config_subcommands[];  /* command_server.c */

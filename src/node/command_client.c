@@ -67,9 +67,10 @@ static void run_setinfo(struct call *call)
 }
 
 const struct subcommand command_client_subcommands[] = {
-    {"getname", 2, "", "Return the name of the current connection.", run_getname},
-    {"id", 2, "", "Return the ID of the current connection.", run_id},
-    {"setinfo", 4, "<option> <value>", "Tell the name or the version of the client library.", run_setinfo},
-    {"setname", 3, "<name>", "Assign the name <name> to the current connection.", run_setname},
-    {NULL, 0, NULL, NULL, NULL},
+    {"getname", 2, COMMAND_LOADING, "", "Return the name of the current connection.", run_getname},
+    {"id", 2, COMMAND_LOADING, "", "Return the ID of the current connection.", run_id},
+    {"setinfo", 4, COMMAND_LOADING, "<option> <value>", "Tell the name or the version of the client library.",
+     run_setinfo},
+    {"setname", 3, COMMAND_LOADING, "<name>", "Assign the name <name> to the current connection.", run_setname},
+    {NULL, 0, 0, NULL, NULL, NULL},
 };

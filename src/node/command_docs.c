@@ -10,10 +10,17 @@ static const struct {
     unsigned flag;
     const char *name;
 } flag_names[] = {
-    {COMMAND_WRITE, "write"},           {COMMAND_READONLY, "readonly"}, {COMMAND_DENYOOM, "denyoom"},
-    {COMMAND_ADMIN, "admin"},           {COMMAND_NOSCRIPT, "noscript"}, {COMMAND_LOADING, "loading"},
-    {COMMAND_STALE, "stale"},           {COMMAND_FAST, "fast"},         {COMMAND_NO_AUTH, "no_auth"},
+    {COMMAND_WRITE, "write"},
+    {COMMAND_READONLY, "readonly"},
+    {COMMAND_DENYOOM, "denyoom"},
+    {COMMAND_ADMIN, "admin"},
+    {COMMAND_NOSCRIPT, "noscript"},
+    {COMMAND_LOADING, "loading"},
+    {COMMAND_STALE, "stale"},
+    {COMMAND_FAST, "fast"},
+    {COMMAND_NO_AUTH, "no_auth"},
     {COMMAND_ALLOW_BUSY, "allow_busy"},
+    {COMMAND_NO_ASYNC_LOADING, "no_async_loading"},
 };
 
 /* A set in RESP3, an array in RESP2. */
@@ -139,9 +146,10 @@ static void run_docs(struct call *call)
 }
 
 const struct subcommand command_command_subcommands[] = {
-    {"count", 2, "", "Return the total number of commands in this server.", run_count},
-    {"docs", -2, "[<command-name> ...]", "Return documentation details about multiple commands.", run_docs},
-    {"info", -2, "[<command-name> ...]", "Return details about multiple commands.", run_info},
-    {"list", -2, "", "Return a list of all commands in this server.", run_list},
-    {NULL, 0, NULL, NULL, NULL},
+    {"count", 2, COMMAND_LOADING, "", "Return the total number of commands in this server.", run_count},
+    {"docs", -2, COMMAND_LOADING, "[<command-name> ...]", "Return documentation details about multiple commands.",
+     run_docs},
+    {"info", -2, COMMAND_LOADING, "[<command-name> ...]", "Return details about multiple commands.", run_info},
+    {"list", -2, COMMAND_LOADING, "", "Return a list of all commands in this server.", run_list},
+    {NULL, 0, 0, NULL, NULL, NULL},
 };

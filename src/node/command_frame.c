@@ -1,8 +1,9 @@
 /*
  * command_frame.c - requests of the binary protocol.
  *
- * Happy path: the opcode says what to do; the reply carries the request's id and may overtake others. Failure: an
- * opcode that is not known is answered with BAD_REQUEST and ends the connection, as docs/PROTOCOL.md says.
+ * Happy path: the opcode says what to do; the reply carries the request's id and may overtake others. Failures: an
+ * opcode that is not known is answered with BAD_REQUEST and ends the connection, as docs/PROTOCOL.md says; until the
+ * store is open, everything but STATS is answered with LOADING.
  */
 #include "node/command.h"
 #include "node/dispatch.h"
@@ -37,6 +38,20 @@ static void reply_stats(struct shard *shard, struct net_conn *conn, const struct
     text_deinit(&text);
 }
 
+static void begin_backup(struct shard *shard, struct net_conn *conn, const struct frame *frame)
+{
+    char called[ENGINE_BACKUP_NAME_BYTES];
+    enum kvs_err err = command_backup_begin(shard, frame->key, called);
+    if (err == KVS_ERR_OK) {
+        reply_frame(conn, frame, FRAME_OK, slice_text(called));
+        return;
+    }
+    bool busy = err == KVS_ERR_AGAIN;
+    reply_frame(conn, frame, busy ? FRAME_BUSY : FRAME_BAD_REQUEST, slice_text(command_backup_error(err)));
+    if (!busy)
+        net_conn_finish(conn);
+}
+
 static void run_key_request(struct shard *shard, struct net_conn *conn, const struct frame *frame,
                             enum engine_action action)
 {
@@ -49,6 +64,35 @@ static void run_key_request(struct shard *shard, struct net_conn *conn, const st
     dispatch_request_one(shard, conn, &request, &format);
 }
 
+/* What is carried out, or refused as always, before the store is open. Opcodes that nobody knows are, too. */
+static bool may_come_early(uint8_t opcode)
+{
+    switch ((enum frame_opcode)opcode) { /* without a default: the compiler asks about every new one */
+    case FRAME_HELLO:
+    case FRAME_STATS:
+        return true;
+    case FRAME_PING:
+    case FRAME_GET:
+    case FRAME_SET:
+    case FRAME_REMOVE:
+    case FRAME_BACKUP:
+        return false;
+    }
+    return true;
+}
+
+/* True when this has to wait for the store to be opened; it is answered. */
+static bool refuse_while_loading(struct shard *shard, struct net_conn *conn, const struct frame *frame)
+{
+    if (may_come_early(frame->header.opcode))
+        return false;
+    char text[COMMAND_LOADING_BYTES_MAX];
+    command_loading_text(text, shard);
+    shard_count(&shard->counters.errors);
+    reply_frame(conn, frame, FRAME_LOADING, slice_text(text + strlen("LOADING ")));
+    return true;
+}
+
 void command_frame(void *context, struct net_conn *conn, const struct frame *frame)
 {
     struct shard *shard = context;
@@ -58,6 +102,8 @@ void command_frame(void *context, struct net_conn *conn, const struct frame *fra
         net_conn_finish(conn);
         return;
     }
+    if (__builtin_expect(!shard->serving, 0) && refuse_while_loading(shard, conn, frame))
+        return;
     switch ((enum frame_opcode)frame->header.opcode) {
     case FRAME_PING:
         reply_frame(conn, frame, FRAME_OK, frame->value);
@@ -73,6 +119,9 @@ void command_frame(void *context, struct net_conn *conn, const struct frame *fra
         return;
     case FRAME_STATS:
         reply_stats(shard, conn, frame);
+        return;
+    case FRAME_BACKUP:
+        begin_backup(shard, conn, frame);
         return;
     case FRAME_HELLO: /* net's; a second one is out of place */
         break;

@@ -113,7 +113,9 @@ static void run_config_set(struct call *call)
 }
 
 const struct subcommand command_config_subcommands[] = {
-    {"get", -3, "<pattern>", "Return parameters matching the glob-like <pattern> and their values.", run_config_get},
-    {"set", -4, "<directive> <value>", "Not offered: options are given on the command line.", run_config_set},
-    {NULL, 0, NULL, NULL, NULL},
+    {"get", -3, COMMAND_LOADING, "<pattern>", "Return parameters matching the glob-like <pattern> and their values.",
+     run_config_get},
+    {"set", -4, COMMAND_LOADING, "<directive> <value>", "Not offered: options are given on the command line.",
+     run_config_set},
+    {NULL, 0, 0, NULL, NULL, NULL},
 };

@@ -19,6 +19,7 @@ enum option_id {
     OPTION_ADDR = 256,
     OPTION_UNIX,
     OPTION_DATA_DIR,
+    OPTION_BACKUP_DIR,
     OPTION_THREADS,
     OPTION_MEMORY,
     OPTION_SEGMENT_SIZE,
@@ -37,6 +38,7 @@ static const struct option long_options[] = {
     {"addr", required_argument, NULL, OPTION_ADDR},
     {"unix", required_argument, NULL, OPTION_UNIX},
     {"data-dir", required_argument, NULL, OPTION_DATA_DIR},
+    {"backup-dir", required_argument, NULL, OPTION_BACKUP_DIR},
     {"threads", required_argument, NULL, OPTION_THREADS},
     {"memory", required_argument, NULL, OPTION_MEMORY},
     {"segment-size", required_argument, NULL, OPTION_SEGMENT_SIZE},
@@ -132,6 +134,17 @@ static bool set_unix(struct parse *parse, const char *value)
     return true;
 }
 
+static bool set_backup_dir(struct parse *parse, const char *value)
+{
+    enum { PATH_BYTES_MAX = 400 };
+    if (*value != '/' || strlen(value) > PATH_BYTES_MAX || value[strlen(value) - 1] == '/')
+        return complain(parse, "backup-dir", value,
+                        "expected the absolute path of a directory, of at most 400 bytes and without a slash at the "
+                        "end");
+    parse->config->backup_dir = value;
+    return true;
+}
+
 static bool set_memory(struct parse *parse, const char *value)
 {
     if (!config_parse_size(value, &parse->config->memory_bytes))
@@ -204,6 +217,8 @@ static bool set_option(struct parse *parse, int option, const char *value)
             return complain(parse, "data-dir", "''", "expected the path of a directory");
         config->data_dir = value;
         return true;
+    case OPTION_BACKUP_DIR:
+        return set_backup_dir(parse, value);
     case OPTION_THREADS:
         return set_number(parse, "threads", value, 1, KVS_SHARDS_MAX, &config->threads);
     case OPTION_MEMORY:
@@ -330,6 +345,8 @@ void config_print_help(FILE *out)
           "  --addr IP:PORT         listen here; up to 3 times; 'none' for no TCP   (127.0.0.1:4000)\n"
           "  --unix PATH            listen on a Unix socket as well\n"
           "  --data-dir DIR         where the data lives; made when missing         (./kvs-data)\n"
+          "  --backup-dir DIR       where backups go, an absolute path, of this node alone\n"
+          "                                                                (DATA-DIR/backups)\n"
           "  --threads N            threads, one shard each, 1 to 64                (CPUs it may use)\n"
           "  --memory SIZE          RAM for index, data and buffers, at least 64M   (half of the RAM)\n"
           "  --segment-size SIZE    log file size of a new store, 1M to 1G          (chosen from --memory)\n"

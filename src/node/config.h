@@ -29,6 +29,7 @@ struct config {
     const char *unix_path;  /* NULL = no Unix socket */
     struct ring_addr unix_addr;
     const char *data_dir;
+    const char *backup_dir; /* absolute; NULL: in the data directory */
     unsigned threads;
     uint64_t memory_bytes;   /* 0 until config_set_memory, if it was not given */
     uint64_t segment_bytes;  /* 0 = the engine chooses */

@@ -56,6 +56,8 @@ void dispatch_ahead(void *context, const struct slice *keys, unsigned count)
     struct shard *shard = context;
     uint64_t hashes[NET_AHEAD_MAX];
     KVS_ASSERT(count <= NET_AHEAD_MAX);
+    if (!shard->serving)
+        return;
     for (unsigned i = 0; i < count; i++) {
         hashes[i] = hash_key(keys[i], shard->hash_seed);
         engine_prefetch(shard->engine, hash_shard(hashes[i], shard->count), hashes[i], ENGINE_PREFETCH_INDEX);

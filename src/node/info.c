@@ -2,6 +2,9 @@
  * info.c - the sections of INFO.
  *
  * Memory is what the allocator says plus the engine's own mappings: exact enough to size a node, and needs no file.
+ *
+ * While the store is being opened there is nothing to tell of it: its figures are 0, and those of the opening are
+ * there.
  */
 #include "node/info.h"
 
@@ -18,11 +21,20 @@ struct totals {
     struct shard_counters shards;
 };
 
+/* The first clients may ask before all shards have been opened. */
+static bool is_there(const struct shard *shard)
+{
+    enum shard_state state = atomic_load(&shard->state);
+    return state != SHARD_OPENING && state != SHARD_BROKEN;
+}
+
 static void sum_shards(const struct node *node, struct totals *out)
 {
     *out = (struct totals){0};
     for (unsigned i = 0; i < node->shard_count; i++) {
         const struct shard *shard = &node->shards[i];
+        if (!is_there(shard))
+            continue;
         struct net_stats net;
         net_stats(shard->net, &net);
         out->net.connections += net.connections;
@@ -64,11 +76,11 @@ static void write_server(const struct node *node, const struct ring *ring, struc
     unsigned port = node->listener_count > 0 ? ring_addr_port(&node->addresses[0]) : 0;
     text_printf(out, "# Server\r\nredis_version:%s\r\nredis_mode:standalone\r\nkvs_version:%s\r\n",
                 COMMAND_REDIS_VERSION, KVS_VERSION);
-    text_printf(out, "engine:%s\r\narch_bits:64\r\nprocess_id:%d\r\nrun_id:%s\r\n", engine_kind(node->engine),
-                (int)getpid(), node->run_id);
+    text_printf(out, "engine:%s\r\narch_bits:64\r\nprocess_id:%d\r\nrun_id:%s\r\n", node->config.engine, (int)getpid(),
+                node->run_id);
     text_printf(out, "tcp_port:%u\r\nuptime_in_seconds:%llu\r\nuptime_in_days:%llu\r\n", port, ull(seconds),
                 ull(seconds / 86400));
-    text_printf(out, "threads:%u\r\nring:%s\r\nconfig_file:\r\n", node->shard_count, node->ring_text);
+    text_printf(out, "threads:%u\r\nring:%s\r\nconfig_file:\r\n", node->shard_count, ring_describe(ring));
 }
 
 static void write_clients(const struct node *node, const struct totals *totals, struct text *out)
@@ -97,12 +109,49 @@ static void write_memory(const struct node *node, const struct totals *totals, c
                 ull(node->config.memory_bytes), max_text);
 }
 
-static void write_persistence(const struct node *node, const struct engine_stats *engine, struct text *out)
+static void write_backup(const struct node *node, const struct ring *ring, struct text *out)
 {
-    struct engine_recovery recovery;
-    engine_recovered(node->engine, &recovery);
-    text_printf(out, "# Persistence\r\nloading:0\r\ndurability:%s\r\ndurability_method:%s\r\n",
-                node->config.relaxed ? "relaxed" : "durable", engine_durability_method(node->engine));
+    struct engine_backup_state state;
+    engine_backup_state(node->engine, &state);
+    bool good = state.good_moment_ms != 0;
+    text_printf(out, "rdb_bgsave_in_progress:%d\r\nrdb_last_save_time:%llu\r\nrdb_last_bgsave_status:%s\r\n",
+                state.running, ull(command_last_save_s(node, ring, &state)), state.error == KVS_ERR_OK ? "ok" : "err");
+    text_printf(out, "rdb_last_bgsave_time_sec:%lld\r\nbackups_ended:%llu\r\n",
+                good ? (long long)(state.good_took_ns / 1000000000) : -1ll, ull(state.ended));
+    if (state.ended > 0)
+        text_printf(out, "last_backup_name:%s\r\n", state.name);
+    if (state.error != KVS_ERR_OK)
+        text_printf(out, "last_backup_error:%s\r\n", state.text);
+    if (good)
+        text_printf(out,
+                    "last_backup_path:%s\r\nlast_backup_bytes:%llu\r\nlast_backup_copied_bytes:%llu\r\n"
+                    "last_backup_seconds:%.3f\r\n",
+                    state.good_path, ull(state.good_bytes), ull(state.good_copied_bytes),
+                    (double)state.good_took_ns / 1e9);
+}
+
+/* Names, units and order are Redis's. */
+static void write_loading(const struct node *node, const struct ring *ring, struct text *out)
+{
+    struct loading loading = node_loading(node, ring);
+    text_printf(out, "loading_start_time:%llu\r\nloading_total_bytes:%llu\r\nloading_loaded_bytes:%llu\r\n",
+                ull(node->started_wall_ms / 1000), ull(loading.bytes_total), ull(loading.bytes_done));
+    text_printf(out, "loading_loaded_perc:%.2f\r\nloading_eta_seconds:%llu\r\n", loading.percent,
+                ull(loading.seconds_left));
+}
+
+static void write_persistence(const struct node *node, const struct ring *ring, const struct engine_stats *engine,
+                              struct text *out)
+{
+    bool open = node_is_open(node);
+    struct engine_recovery recovery = {0};
+    if (open)
+        engine_recovered(node->engine, &recovery);
+    text_printf(out, "# Persistence\r\nloading:%d\r\n", !open);
+    if (!open)
+        write_loading(node, ring, out);
+    text_printf(out, "durability:%s\r\ndurability_method:%s\r\n", node->config.relaxed ? "relaxed" : "durable",
+                open ? engine_durability_method(node->engine) : "");
     text_printf(out, "relaxed_interval_ms:%u\r\nfailed_shards:%llu\r\ndamaged_reads:%llu\r\n",
                 node->config.relaxed_interval_ms, ull(engine->failed_shards), ull(engine->damaged_reads));
     text_printf(out, "background_failed:%llu\r\nsegments:%llu\r\ndisk_limit:%llu\r\ndisk_bytes:%llu\r\n",
@@ -112,6 +161,8 @@ static void write_persistence(const struct node *node, const struct engine_stats
                 ull(engine->segments_free), ull(engine->segments_sealed), ull(engine->live_bytes));
     text_printf(out, "recovered_keys:%llu\r\nrecovered_records:%llu\r\nrecovery_cut_bytes:%llu\r\nrecovery_ms:%llu\r\n",
                 ull(recovery.keys), ull(recovery.records), ull(recovery.cut_bytes), ull(recovery.elapsed_ns / 1000000));
+    if (open)
+        write_backup(node, ring, out);
 }
 
 /* How many times what it was divided by; 0 as long as that is nothing. */
@@ -124,7 +175,7 @@ static void write_compaction(const struct node *node, const struct engine_stats 
 {
     struct compact_stats compact = {0};
     const char *trouble = "";
-    if (node->background.compactor != NULL) {
+    if (node_is_open(node) && node->background.compactor != NULL) {
         compact_stats(node->background.compactor, &compact);
         trouble = compact_trouble(node->background.compactor);
     }
@@ -191,16 +242,19 @@ static void write_cpu(struct text *out)
 
 static void write_shards(const struct node *node, struct text *out)
 {
+    bool open = node_is_open(node);
     text_printf(out, "# Shards\r\n");
     for (unsigned i = 0; i < node->shard_count; i++) {
         const struct shard *shard = &node->shards[i];
+        if (!is_there(shard))
+            continue;
         struct net_stats net;
         net_stats(shard->net, &net);
         text_printf(out,
                     "shard%u:connections=%llu,requests=%llu,sent=%llu,received=%llu,durable_lsn=%llu,failed=%d\r\n", i,
                     ull(net.connections), ull(net.requests), ull(shard_counter(&shard->counters.sent)),
-                    ull(shard_counter(&shard->counters.received)), ull(engine_durable(shard->engine)),
-                    engine_failed(shard->engine));
+                    ull(shard_counter(&shard->counters.received)), ull(open ? engine_durable(shard->engine) : 0),
+                    open && engine_failed(shard->engine));
     }
 }
 
@@ -256,7 +310,7 @@ static void write_section(const struct node *node, const struct ring *ring, unsi
         write_memory(node, totals, engine, out);
         break;
     case INFO_PERSISTENCE:
-        write_persistence(node, engine, out);
+        write_persistence(node, ring, engine, out);
         break;
     case INFO_COMPACTION:
         write_compaction(node, engine, out);
@@ -288,9 +342,10 @@ static void write_section(const struct node *node, const struct ring *ring, unsi
 void info_write(struct node *node, const struct ring *ring, unsigned sections, struct text *out)
 {
     struct totals totals;
-    struct engine_stats engine;
+    struct engine_stats engine = {0};
     sum_shards(node, &totals);
-    engine_stats(node->engine, &engine);
+    if (node_is_open(node))
+        engine_stats(node->engine, &engine);
     for (unsigned section = 1; section < INFO_ALL; section <<= 1) {
         if ((sections & section) != 0)
             write_section(node, ring, section, &totals, &engine, out);

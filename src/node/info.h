@@ -31,7 +31,7 @@ enum info_sections {
 
 /* The section of this name, in any case ("default", "all" and "everything" too); 0 when there is none. */
 unsigned info_section(struct slice name);
-/* `ring` is the calling thread's. While serving: the background is looked at, too. */
+/* `ring` is the calling thread's. While loading or serving. */
 void info_write(struct node *node, const struct ring *ring, unsigned sections, struct text *out);
 
 #endif

@@ -1,14 +1,19 @@
 /*
  * main.c - kvs-node, the program: options, signals, threads.
  *
- * Happy path: the main thread opens the store, starts one thread per shard, waits until they serve, says so, and then
- * sleeps until a signal comes. SIGTERM and SIGINT stop in order, a second one at once; both end with exit status 0,
- * because what was acknowledged is durable either way. Failures: bad options end with 2, everything that prevents the
- * start with 1.
+ * Happy path: the main thread takes the data directory and the addresses, starts one thread per shard, has a loader
+ * open the store (loader.h), waits until the shards serve, says so, and then sleeps until a signal comes. SIGTERM and
+ * SIGINT stop in order, a second one at once; both end with exit status 0, because what was acknowledged is durable
+ * either way. Failures: bad options end with 2, everything that prevents the start with 1.
+ *
+ * A stop while the store is being opened does not wait for that: the shards end in order, and the process ends under
+ * the loader's feet. Nothing has been acknowledged since the start, and an opening may be cut off anywhere: that is
+ * what a crash in the middle of it does.
  */
 #include "base/assert.h"
 #include "base/diag.h"
 #include "node/config.h"
+#include "node/loader.h"
 #include "node/machine.h"
 #include "node/node.h"
 #include "ring/ring.h"
@@ -40,6 +45,7 @@ struct program {
     struct ring *ring;
     struct node *node;
     struct node_thread *threads;
+    struct loader loader;
     pthread_barrier_t leaving;
     int signal_fd;
     struct ring_op signal_op;
@@ -164,12 +170,31 @@ static void check_stuck(const struct program *program)
     _Exit(1);
 }
 
+/* How long to wait for news at most; -1: for ever. */
+static int64_t patience_ns(enum node_status status)
+{
+    switch (status) {
+    case NODE_SERVING:
+        return -1;
+    case NODE_LOADING:
+        return LOADER_TELL_NS;
+    default:
+        return SUPERVISE_NS;
+    }
+}
+
 /* Supervises until the node has ended; returns the exit status. */
 static int supervise(struct program *program)
 {
-    bool said = false;
+    bool loading = false, said = false;
     for (;;) {
         enum node_status status = node_supervise(program->node);
+        if (status == NODE_LOADING && !loading) {
+            loading = true;
+            loader_start(&program->loader, program->node, program->ring);
+        }
+        if (status == NODE_LOADING)
+            loader_tell(&program->loader, program->ring);
         if (status == NODE_STOPPED)
             return 0;
         if (status == NODE_BROKEN) {
@@ -182,7 +207,7 @@ static int supervise(struct program *program)
         }
         if (status == NODE_STOPPING)
             check_stuck(program);
-        (void)ring_turn(program->ring, status == NODE_SERVING ? -1 : SUPERVISE_NS);
+        (void)ring_turn(program->ring, patience_ns(status));
     }
 }
 
@@ -207,9 +232,13 @@ static int run(struct program *program)
 
     int status = supervise(program);
     join_threads(program);
-    node_destroy(program->node);
+    bool alone = loader_end(&program->loader);
+    if (alone)
+        node_destroy(program->node);
     if (status == 0)
         diag_info("stopped in %.3f s", (double)(ring_now_ns(program->ring) - program->stop_since_ns) / 1e9);
+    if (!alone)
+        _Exit(status);
     return status;
 }
 

@@ -2,14 +2,17 @@
  * node.c - the life of a node.
  *
  *   phase of the node     state every thread reaches     next
- *   PREPARE               READY: can acknowledge writes  listen
+ *   LOAD                  LOADING: tells clients to wait when node_load has ended
+ *   PREPARE               READY: can acknowledge writes
  *   SERVE                 SERVING                        until node_stop
  *   DRAIN, or ABORT       DRAINED: no connection left    (shards still answer each other)
  *   STOP                  STOPPED: all is durable
  *   EXIT                  its loop ends
  *
  * Only node_supervise moves the phase, when every thread has come far enough. Failures while starting lead the same way
- * down; the message stays. Connections that do not end within NODE_DRAIN_NS are dropped.
+ * down; the message stays. Connections that do not end within NODE_DRAIN_NS are dropped; at once, if the node never
+ * served: they have been told nothing that anybody could miss. Threads that were never attached to an engine take the
+ * steps of its stop without it.
  */
 #include "node/node.h"
 
@@ -50,7 +53,7 @@ static void set_limits(struct node *node)
         .send_timeout_ms = SEND_TIMEOUT_MS,
         /* Arguments somewhat over the limit are let in, to be refused by a command that can say why. */
         .resp = {.args_max = ARGS_MAX, .arg_bytes_max = 2 * KVS_VALUE_BYTES_MAX, .inline_bytes_max = INLINE_BYTES_MAX},
-        .frame = {.key_bytes_max = KVS_KEY_BYTES_MAX}, /* the store's limit for values: open_engine */
+        .frame = {.key_bytes_max = KVS_KEY_BYTES_MAX}, /* the store's limit for values: take_directory */
         .hello = {.version_min = FRAME_VERSION,
                   .version_max = FRAME_VERSION,
                   .key_bytes_max = KVS_KEY_BYTES_MAX,
@@ -68,7 +71,13 @@ static void make_run_id(struct node *node)
         snprintf(node->run_id + 2 * i, 3, "%02x", bytes[i]);
 }
 
-static enum kvs_err open_engine(struct node *node, char message[NODE_MESSAGE_BYTES])
+static void explain_store(const struct node *node, enum kvs_err err, const char *why, char message[NODE_MESSAGE_BYTES])
+{
+    snprintf(message, NODE_MESSAGE_BYTES, "cannot open the store in %s: %s", node->config.data_dir,
+             *why != 0 ? why : kvs_err_text(err));
+}
+
+static enum kvs_err take_directory(struct node *node, char message[NODE_MESSAGE_BYTES])
 {
     const struct config *config = &node->config;
     struct engine_options options = {
@@ -79,15 +88,15 @@ static enum kvs_err open_engine(struct node *node, char message[NODE_MESSAGE_BYT
         .segment_bytes = config->segment_bytes,
         .relaxed_interval_ms = config->relaxed_interval_ms,
         .disk_bytes_max = config->disk_bytes_max,
+        .backup_dir = config->backup_dir,
     };
     char text[ENGINE_MESSAGE_BYTES] = "";
-    enum kvs_err err = engine_open(&node->engine, &options, node->ring, text);
-    if (err != KVS_ERR_OK)
-        snprintf(message, NODE_MESSAGE_BYTES, "cannot open the store in %s: %s", config->data_dir,
-                 *text != 0 ? text : kvs_err_text(err));
-    if (err != KVS_ERR_OK)
+    enum kvs_err err = engine_prepare(&node->prepared, &options, node->ring, text);
+    if (err != KVS_ERR_OK) {
+        explain_store(node, err, text, message);
         return err;
-    node->value_bytes_max = (uint32_t)engine_value_bytes_max(node->engine);
+    }
+    node->value_bytes_max = (uint32_t)engine_prepared_value_bytes_max(node->prepared);
     node->net_options.frame.value_bytes_max = node->value_bytes_max;
     node->net_options.hello.value_bytes_max = node->value_bytes_max;
     return KVS_ERR_OK;
@@ -109,9 +118,7 @@ static enum kvs_err make_shards(struct node *node)
         shard->count = node->shard_count;
         shard->node = node;
         list_init(&shard->gathers);
-        shard->store = node->engine;
         shard->mailbox = mailroom_box(node->mailroom, i);
-        shard->hash_seed = engine_hash_seed(node->engine);
     }
     return KVS_ERR_OK;
 }
@@ -120,6 +127,7 @@ enum kvs_err node_create(struct node **out, const struct config *config, struct 
                          char message[NODE_MESSAGE_BYTES])
 {
     KVS_ASSERT(config->threads >= 1 && config->threads <= KVS_SHARDS_MAX);
+    message[0] = '\0';
     struct node *node = calloc(1, sizeof(*node));
     enum kvs_err err = KVS_ERR_NO_MEMORY;
     if (node == NULL)
@@ -128,32 +136,73 @@ enum kvs_err node_create(struct node **out, const struct config *config, struct 
     node->ring = ring;
     node->shard_count = config->threads;
     node->started_ns = ring_now_ns(ring);
+    node->started_wall_ms = ring_wall_ms(ring);
+    node->background.node = node;
     make_run_id(node);
     set_limits(node);
-    err = open_engine(node, message);
-    if (err != KVS_ERR_OK) {
-        free(node);
+    err = take_directory(node, message);
+    if (err == KVS_ERR_OK)
+        err = make_shards(node);
+    if (err == KVS_ERR_OK) {
+        err = node_listen(node);
+        snprintf(message, NODE_MESSAGE_BYTES, "%s", node->message);
+    }
+    if (err == KVS_ERR_OK) {
+        *out = node;
         return err;
     }
-    node->background.node = node;
-    err = make_shards(node);
+    node_destroy(node);
 out:
-    if (err != KVS_ERR_OK) {
+    if (message[0] == '\0')
         snprintf(message, NODE_MESSAGE_BYTES, "cannot start: %s", kvs_err_text(err));
-        if (node != NULL)
-            node_destroy(node);
-        return err;
-    }
-    *out = node;
-    return KVS_ERR_OK;
+    return err;
 }
 
 void node_destroy(struct node *node)
 {
-    engine_close(node->engine, node->ring);
+    KVS_ASSERT(atomic_load(&node->load) != LOAD_RUNNING);
+    if (node->engine != NULL)
+        engine_close(node->engine, node->ring);
+    if (node->prepared != NULL)
+        engine_unprepare(node->prepared, node->ring);
     mailroom_destroy(node->mailroom);
     free(node->shards);
     free(node);
+}
+
+/* ---- loading --------------------------------------------------------------------------------------------------- */
+
+static void end_load(struct node *node, enum load_state state)
+{
+    atomic_store_explicit(&node->load, state, memory_order_release);
+}
+
+void node_load(struct node *node, struct ring *ring, const struct engine_workers *workers)
+{
+    KVS_ASSERT(node->prepared != NULL && atomic_load(&node->load) == LOAD_NOT_BEGUN);
+    atomic_store_explicit(&node->load, LOAD_RUNNING, memory_order_relaxed);
+    char text[ENGINE_MESSAGE_BYTES] = "";
+    struct engine_prepared *prepared = node->prepared;
+    node->prepared = NULL;
+    node->load_error = engine_load(&node->engine, prepared, workers, &node->progress, ring, text);
+    if (node->load_error != KVS_ERR_OK)
+        explain_store(node, node->load_error, text, node->load_message);
+    end_load(node, node->load_error == KVS_ERR_OK ? LOAD_DONE : LOAD_FAILED);
+    if (ring != node->ring)
+        ring_wake(ring, node->ring);
+}
+
+void node_load_refused(struct node *node, enum kvs_err err, const char *why)
+{
+    KVS_ASSERT(err != KVS_ERR_OK && atomic_load(&node->load) == LOAD_NOT_BEGUN);
+    node->load_error = err;
+    explain_store(node, err, why, node->load_message);
+    end_load(node, LOAD_FAILED);
+}
+
+struct loading node_loading(const struct node *node, const struct ring *ring)
+{
+    return loading_look(&node->progress, ring_now_ns(ring) - node->started_ns);
 }
 
 /* ---- shards ---------------------------------------------------------------------------------------------------- */
@@ -212,8 +261,7 @@ void node_thread_abandon(struct node *node, unsigned id)
 
 static enum shard_state state_of(const struct node *node, unsigned id)
 {
-    const _Atomic enum shard_state *state = id < node->shard_count ? &node->shards[id].state : &node->background.state;
-    return atomic_load_explicit(state, memory_order_acquire);
+    return atomic_load(id < node->shard_count ? &node->shards[id].state : &node->background.state);
 }
 
 /* True when every thread has come at least so far; a broken one counts as being at the end. */
@@ -231,28 +279,14 @@ static bool all_at(const struct node *node, enum shard_state state)
 static void set_phase(struct node *node, enum shard_phase phase)
 {
     KVS_ASSERT(phase >= node_phase(node));
-    atomic_store_explicit(&node->phase, phase, memory_order_release);
+    atomic_store(&node->phase, phase);
     if (phase == SHARD_EXIT)
         return; /* they look for it by themselves; a ring that is about to be closed must not be woken */
     for (unsigned i = 0; i < node_thread_count(node); i++) {
         enum shard_state state = state_of(node, i);
-        if (state >= SHARD_READY && state != SHARD_BROKEN)
+        if (state >= SHARD_LOADING && state != SHARD_BROKEN)
             ring_wake(node->ring, node_thread_ring(node, i));
     }
-}
-
-/* Notes the first message of a thread that could not do its part. */
-static bool any_trouble(struct node *node, bool serving)
-{
-    for (unsigned i = 0; i < node_thread_count(node); i++) {
-        const char *message = i < node->shard_count ? node->shards[i].message : node->background.message;
-        bool trouble = state_of(node, i) == SHARD_BROKEN || (serving && message[0] != 0);
-        if (!trouble)
-            continue;
-        snprintf(node->message, sizeof(node->message), "%s", message);
-        return true;
-    }
-    return false;
 }
 
 static void begin_stop(struct node *node, enum shard_phase phase)
@@ -263,32 +297,61 @@ static void begin_stop(struct node *node, enum shard_phase phase)
         set_phase(node, phase);
 }
 
-static void fail_start(struct node *node)
+static void fail_start(struct node *node, enum kvs_err err, const char *message)
 {
     node->start_failed = true;
-    begin_stop(node, SHARD_DRAIN);
+    node->error = err;
+    snprintf(node->message, sizeof(node->message), "%s", message);
+    begin_stop(node, SHARD_ABORT);
+}
+
+/* The first message of a thread that could not do its part; NULL when there is none. */
+static const char *find_trouble(const struct node *node)
+{
+    for (unsigned i = 0; i < node_thread_count(node); i++) {
+        const char *message = i < node->shard_count ? node->shards[i].message : node->background.message;
+        if (state_of(node, i) >= SHARD_READY && message[0] != 0)
+            return message;
+    }
+    return NULL;
+}
+
+static void supervise_load(struct node *node)
+{
+    if (node->status == NODE_STARTING && all_at(node, SHARD_LOADING))
+        node->status = NODE_LOADING;
+    enum load_state load = atomic_load_explicit(&node->load, memory_order_acquire);
+    if (load == LOAD_FAILED) {
+        fail_start(node, node->load_error, node->load_message);
+    } else if (load == LOAD_DONE && node->status == NODE_LOADING) {
+        node->attach = true;
+        set_phase(node, SHARD_PREPARE);
+    }
 }
 
 static void supervise_start(struct node *node)
 {
-    if (node_phase(node) == SHARD_PREPARE) {
-        if (any_trouble(node, false)) {
-            fail_start(node);
-        } else if (all_at(node, SHARD_READY)) {
-            snprintf(node->ring_text, sizeof(node->ring_text), "%s", ring_describe(node->shards[0].ring));
-            if (node_listen(node) == KVS_ERR_OK)
-                set_phase(node, SHARD_SERVE);
-            else
-                fail_start(node);
-        }
+    const char *trouble = find_trouble(node);
+    if (trouble != NULL) {
+        fail_start(node, KVS_ERR_FAILED, trouble);
         return;
     }
-    if (!all_at(node, SHARD_SERVING))
-        return;
-    if (any_trouble(node, true))
-        fail_start(node);
-    else
-        node->status = NODE_SERVING;
+    switch (node_phase(node)) {
+    case SHARD_LOAD:
+        supervise_load(node);
+        break;
+    case SHARD_PREPARE:
+        if (!all_at(node, SHARD_READY))
+            break;
+        snprintf(node->ring_text, sizeof(node->ring_text), "%s", ring_describe(node->shards[0].ring));
+        atomic_store_explicit(&node->open, true, memory_order_release);
+        set_phase(node, SHARD_SERVE);
+        break;
+    default:
+        if (all_at(node, SHARD_SERVING))
+            node->status = NODE_SERVING;
+        break;
+    }
 }
 
 static void supervise_stop(struct node *node)
@@ -310,7 +373,7 @@ static void supervise_stop(struct node *node)
 
 enum node_status node_supervise(struct node *node)
 {
-    if (node->status == NODE_STARTING)
+    if (node->status < NODE_SERVING)
         supervise_start(node);
     if (node->status == NODE_STOPPING)
         supervise_stop(node);
@@ -321,7 +384,8 @@ void node_stop(struct node *node, bool at_once)
 {
     if (node->status == NODE_STOPPED || node->status == NODE_BROKEN)
         return;
-    enum shard_phase phase = at_once ? SHARD_ABORT : SHARD_DRAIN;
+    /* Who waits for the store to be opened is told so by the end of the connection soon enough. */
+    enum shard_phase phase = at_once || node->status < NODE_SERVING ? SHARD_ABORT : SHARD_DRAIN;
     if (node->status != NODE_STOPPING)
         begin_stop(node, phase);
     else if (phase > node_phase(node))
@@ -333,6 +397,11 @@ void node_stop(struct node *node, bool at_once)
 const char *node_message(const struct node *node)
 {
     return node->message;
+}
+
+enum kvs_err node_error(const struct node *node)
+{
+    return node->error;
 }
 
 struct engine *node_engine(const struct node *node)

@@ -4,17 +4,22 @@
  * The composition root, without threads of its own: a program runs each shard on a thread and supervises from another;
  * a simulator does both on one thread, in turn.
  *
- *   node_create                                        supervisor: opens and recovers the store
+ *   node_create                                        supervisor: takes the data directory and the addresses
  *   node_thread_open, node_thread_turn…                each thread: one for each shard, and a background thread
- *   node_supervise… until NODE_SERVING                 supervisor: waits for the shards, then listens
+ *   node_supervise… until NODE_LOADING                 supervisor: clients are answered from now on
+ *   node_load                                          any one thread: opens and recovers the store, however long it
+ *                                                      takes; a program goes on with node_supervise meanwhile
+ *   node_supervise… until NODE_SERVING                 supervisor: waits for the store, then for the shards
  *   node_stop, node_supervise… until NODE_STOPPED      supervisor; node_thread_turn returns false to each thread
  *   node_thread_close                                  each thread
- *   node_destroy                                       supervisor, after the threads have ended
+ *   node_destroy                                       supervisor, after the threads and node_load have ended
  *
  * All threads go through the same phases; node_supervise begins the next when every one has come far enough:
  *
- *   prepare   each shard waits for a segment to write in, which the background makes, and for its first batch
- *   serve     shards take connections
+ *   load      shards take connections, and tell them that the store is still being opened. There is no engine yet
+ *   prepare   threads attach themselves to the engine; each shard waits for a segment to write in, which the background
+ *             makes, and for its first batch. Connections are answered as before
+ *   serve     shards carry out requests
  *   drain     connections end (abort: are dropped), shards go on answering each other. The background has none: it is
  *             drained from the beginning, and goes on supplying segments
  *   stop      shards make everything durable. Compaction ends what it is in the middle of and begins nothing more, then
@@ -26,6 +31,7 @@
 
 #include "engine/engine.h"
 #include "node/config.h"
+#include "node/loading.h"
 
 #define NODE_MESSAGE_BYTES 1024
 
@@ -33,6 +39,7 @@ struct node;
 
 enum node_status {
     NODE_STARTING,
+    NODE_LOADING, /* clients are answered, but not served: node_load is due, under way, or being concluded */
     NODE_SERVING,
     NODE_STOPPING,
     NODE_STOPPED,
@@ -43,11 +50,23 @@ enum node_status {
  * given up. */
 #define NODE_DRAIN_NS (10ull * 1000000000)
 
-/* Opens the store. `ring` is the supervisor's; it and `config`'s strings live as long as the node. */
+/* Locks the data directory, reads or makes its superblock, and binds the addresses: connections wait there from now on.
+ * `ring` is the supervisor's; it and `config`'s strings live as long as the node. */
 enum kvs_err node_create(struct node **out, const struct config *config, struct ring *ring,
                          char message[NODE_MESSAGE_BYTES]);
 /* Closes the store. After a simulated crash too. */
 void node_destroy(struct node *node);
+
+/*
+ * Opens the store, blocking, on the calling thread, whose ring this is; with `workers`, if it is not NULL. Once, when
+ * the status is NODE_LOADING; node_stop may be called meanwhile, but does not end it. Success and failure show in
+ * node_supervise.
+ */
+void node_load(struct node *node, struct ring *ring, const struct engine_workers *workers);
+/* In place of node_load, when there is no thread or ring to do it with. */
+void node_load_refused(struct node *node, enum kvs_err err, const char *why);
+/* How far it has come. Any thread, whose ring this is. */
+struct loading node_loading(const struct node *node, const struct ring *ring);
 
 unsigned node_shard_count(const struct node *node);
 /* Threads to run, numbered from 0: the shards', then the background's. */
@@ -70,7 +89,10 @@ enum node_status node_supervise(struct node *node);
 /* Begins the orderly end; with `at_once` (or called so later) connections are dropped. Nothing acknowledged is lost. */
 void node_stop(struct node *node, bool at_once);
 
+/* Why it is NODE_BROKEN. */
 const char *node_message(const struct node *node);
+enum kvs_err node_error(const struct node *node);
+/* The store. While serving, and after that until node_destroy. */
 struct engine *node_engine(const struct node *node);
 /* The set-up that shard 0's ring got. While serving. */
 const char *node_ring_text(const struct node *node);

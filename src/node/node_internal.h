@@ -7,10 +7,24 @@
 #include "node/node.h"
 #include "node/shard.h"
 
+enum load_state { LOAD_NOT_BEGUN, LOAD_RUNNING, LOAD_DONE, LOAD_FAILED };
+
 struct node {
     struct config config;
     struct ring *ring; /* of the thread that supervises */
-    struct engine *engine;
+
+    /* The store. These belong to whoever node_load runs on while `load` is LOAD_RUNNING, else to the supervisor; the
+     * engine is everybody's once `open` is set. */
+    struct engine_prepared *prepared; /* until it is loaded */
+    struct engine *engine;            /* NULL until it is */
+    enum kvs_err load_error;
+    char load_message[NODE_MESSAGE_BYTES];
+    _Atomic enum load_state load;
+    struct engine_progress progress;
+    bool attach;       /* every thread is to attach itself to the engine. Settled before the phase leaves SHARD_LOAD:
+                          all do, or none */
+    _Atomic bool open; /* all have. Never cleared */
+
     struct mailroom *mailroom;
     struct op_budget budget;
     struct shard *shards;
@@ -32,9 +46,10 @@ struct node {
     bool unix_bound;
 
     enum node_status status;
-    bool stop_asked;
     bool start_failed;
+    enum kvs_err error; /* with start_failed */
     uint64_t started_ns;
+    uint64_t started_wall_ms;
     uint64_t drain_since_ns;
     char run_id[41];
     char ring_text[256]; /* the set-up shard 0's ring got */
@@ -49,9 +64,20 @@ void node_unlisten(struct node *node);
 /* The ring of one of its threads; NULL when that is not open. */
 struct ring *node_thread_ring(const struct node *node, unsigned id);
 
+/*
+ * Phases and states are written and read in one order that all agree on: either the supervisor sees that a thread has
+ * come to a state in which it sleeps until it is woken, and wakes it for the new phase, or the thread, which looks at
+ * the phase after each step, sees the phase.
+ */
 static inline enum shard_phase node_phase(const struct node *node)
 {
-    return atomic_load_explicit(&node->phase, memory_order_acquire);
+    return atomic_load(&node->phase);
+}
+
+/* True when the engine may be asked by any thread. */
+static inline bool node_is_open(const struct node *node)
+{
+    return atomic_load_explicit(&node->open, memory_order_acquire);
 }
 
 #endif

@@ -3,12 +3,18 @@
  *
  * Happy path: for each TCP address one socket per shard, all on one port (the kernel spreads connections over them);
  * for the Unix socket one descriptor that all shards accept from. With port 0 the first shard's socket finds a port,
- * the others take it. Failure: node->message names the address and the remedy; what was opened is closed again.
+ * the others take it. An address in use is tried again for two seconds: the kernel ends the rings of a process that has
+ * died, and with them its sockets, later than the process, and maybe later than its lock on the data directory.
+ *
+ * Failure: node->message names the address and the remedy; what was opened is closed again.
  */
 #include "node/node_internal.h"
 
 #include <fcntl.h>
 #include <stdio.h>
+
+#define RETRY_NS  10000000
+#define RETRY_MAX 200u
 
 static void on_done(struct ring_op *op)
 {
@@ -31,6 +37,19 @@ static const char *remedy(enum kvs_err err)
     }
 }
 
+static enum kvs_err listen_patiently(struct node *node, const struct ring_addr *addr, int *fd)
+{
+    enum kvs_err err = ring_listen(node->ring, addr, fd);
+    for (unsigned i = 0; err == KVS_ERR_ADDRESS_IN_USE && i < RETRY_MAX; i++) {
+        struct ring_op op;
+        ring_op_init(&op, on_done);
+        ring_timer(node->ring, &op, RETRY_NS);
+        ring_await(node->ring, &op);
+        err = ring_listen(node->ring, addr, fd);
+    }
+    return err;
+}
+
 static enum kvs_err refused(struct node *node, const struct ring_addr *addr, enum kvs_err err)
 {
     char text[RING_ADDR_TEXT_BYTES];
@@ -45,7 +64,7 @@ static enum kvs_err listen_tcp(struct node *node, const struct ring_addr *wanted
     struct ring_addr addr = *wanted;
     for (unsigned i = 0; i < node->shard_count; i++) {
         int fd;
-        enum kvs_err err = ring_listen(node->ring, &addr, &fd);
+        enum kvs_err err = listen_patiently(node, &addr, &fd);
         if (err != KVS_ERR_OK)
             return refused(node, &addr, err);
         node->listeners[i][at] = fd;
@@ -64,7 +83,7 @@ static enum kvs_err listen_unix(struct node *node)
 {
     unsigned at = node->listener_count;
     int fd;
-    enum kvs_err err = ring_listen(node->ring, &node->config.unix_addr, &fd);
+    enum kvs_err err = listen_patiently(node, &node->config.unix_addr, &fd);
     if (err != KVS_ERR_OK)
         return refused(node, &node->config.unix_addr, err);
     node->unix_bound = true;

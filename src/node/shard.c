@@ -12,8 +12,12 @@
  * the phase. Between two turns a shard counts as asleep, so that a simulator, where nothing else runs during ring_turn,
  * wakes it too.
  *
- * Failures. A shard that cannot be opened says why in its message and is SHARD_BROKEN. One whose engine fails goes on
- * serving reads; gates that will never be reached become errors, here and on other shards.
+ * Before the store is open there is no engine, and the loop does without: requests are answered by command.c, which
+ * looks at `serving`. The engine comes and goes between two turns only, never while requests are handled.
+ *
+ * Failures. A shard that cannot be opened says why in its message and is SHARD_BROKEN; one that cannot attach itself to
+ * the engine says why and stops with the others. One whose engine fails goes on serving reads; gates that will never be
+ * reached become errors, here and on other shards.
  */
 #include "node/shard.h"
 
@@ -34,9 +38,9 @@
 
 static void set_state(struct shard *shard, enum shard_state state)
 {
-    atomic_store_explicit(&shard->state, state, memory_order_release);
+    atomic_store(&shard->state, state);
     /* The supervisor waits in its ring for news. */
-    if (shard->ring != NULL && (state == SHARD_READY || state == SHARD_SERVING || state >= SHARD_DRAINED))
+    if (shard->ring != NULL && state != SHARD_PREPARING && state != SHARD_DRAINING && state != SHARD_STOPPING)
         ring_wake(shard->ring, shard->node->ring);
 }
 
@@ -48,13 +52,15 @@ static enum shard_state get_state(const struct shard *shard)
 static void on_batch_begin(void *context)
 {
     struct shard *shard = context;
-    engine_section_begin(shard->engine);
+    if (shard->engine != NULL)
+        engine_section_begin(shard->engine);
 }
 
 static void on_batch_end(void *context)
 {
     struct shard *shard = context;
-    engine_section_end(shard->engine);
+    if (shard->engine != NULL)
+        engine_section_end(shard->engine);
 }
 
 static void on_opened(void *context, struct net_conn *conn)
@@ -115,10 +121,12 @@ static bool open_parts(struct shard *shard)
         broken(shard, "connections", kvs_err_text(err));
         return false;
     }
-    err = engine_shard_start(shard->store, shard->id, shard->ring, &shard->engine);
-    if (err != KVS_ERR_OK) {
-        broken(shard, "engine", kvs_err_text(err));
-        return false;
+    for (unsigned i = 0; i < node->listener_count; i++) {
+        err = net_accept(shard->net, node->listeners[shard->id][i]);
+        if (err != KVS_ERR_OK) {
+            broken(shard, "accepting connections", kvs_err_text(err));
+            return false;
+        }
     }
     return true;
 }
@@ -127,7 +135,7 @@ void shard_open(struct shard *shard)
 {
     op_pool_init(&shard->pool, shard, &shard->node->budget, shard->node->ops_max);
     if (open_parts(shard)) {
-        shard->durable = engine_durable(shard->engine);
+        set_state(shard, SHARD_LOADING);
         return;
     }
     set_state(shard, SHARD_BROKEN);
@@ -163,16 +171,24 @@ void shard_abandon(struct shard *shard)
 
 /* ---- phases ---------------------------------------------------------------------------------------------------- */
 
+static void attach(struct shard *shard)
+{
+    shard->store = shard->node->engine;
+    shard->hash_seed = engine_hash_seed(shard->store);
+    enum kvs_err err = engine_shard_start(shard->store, shard->id, shard->ring, &shard->engine);
+    if (err != KVS_ERR_OK) {
+        shard->engine = NULL;
+        broken(shard, "engine", kvs_err_text(err)); /* node_supervise finds it */
+        set_state(shard, SHARD_READY);
+        return;
+    }
+    shard->durable = engine_durable(shard->engine);
+    set_state(shard, SHARD_PREPARING);
+}
+
 static void start_serving(struct shard *shard)
 {
-    struct node *node = shard->node;
-    for (unsigned i = 0; i < node->listener_count; i++) {
-        enum kvs_err err = net_accept(shard->net, node->listeners[shard->id][i]);
-        if (err != KVS_ERR_OK) {
-            broken(shard, "accepting connections", kvs_err_text(err)); /* node_supervise finds it */
-            break;
-        }
-    }
+    shard->serving = true;
     set_state(shard, SHARD_SERVING);
 }
 
@@ -182,12 +198,29 @@ static void start_draining(struct shard *shard)
     set_state(shard, SHARD_DRAINING);
 }
 
-/* Takes the steps that the node's phase asks for; false at the end. */
-static bool follow_phase(struct shard *shard)
+static void start_stopping(struct shard *shard)
+{
+    if (shard->engine != NULL)
+        engine_shard_stop(shard->engine);
+    set_state(shard, SHARD_STOPPING);
+}
+
+/* Takes one of the steps that the node's phase asks for, if there is one to take; false at the end. */
+static bool take_step(struct shard *shard)
 {
     enum shard_phase phase = node_phase(shard->node);
     switch (get_state(shard)) {
     case SHARD_OPENING:
+        break;
+    case SHARD_LOADING:
+        if (phase == SHARD_LOAD)
+            break;
+        if (shard->node->attach)
+            attach(shard);
+        else
+            start_draining(shard);
+        break;
+    case SHARD_PREPARING:
         if (phase >= SHARD_DRAIN)
             start_draining(shard);
         else if (engine_shard_ready(shard->engine))
@@ -212,13 +245,11 @@ static bool follow_phase(struct shard *shard)
             set_state(shard, SHARD_DRAINED);
         break;
     case SHARD_DRAINED:
-        if (phase >= SHARD_STOP) {
-            engine_shard_stop(shard->engine);
-            set_state(shard, SHARD_STOPPING);
-        }
+        if (phase >= SHARD_STOP)
+            start_stopping(shard);
         break;
     case SHARD_STOPPING:
-        if (engine_shard_stopped(shard->engine))
+        if (shard->engine == NULL || engine_shard_stopped(shard->engine))
             set_state(shard, SHARD_STOPPED);
         break;
     case SHARD_STOPPED:
@@ -227,6 +258,18 @@ static bool follow_phase(struct shard *shard)
         return false;
     }
     return true;
+}
+
+/* Looks at the phase once more after each step: who changes it wakes those who have come to a state in which they
+ * sleep, and no others (node_phase). False at the end. */
+static bool follow_phase(struct shard *shard)
+{
+    for (;;) {
+        enum shard_state before = get_state(shard);
+        bool goes_on = take_step(shard);
+        if (!goes_on || get_state(shard) == before)
+            return goes_on;
+    }
 }
 
 /* ---- the loop -------------------------------------------------------------------------------------------------- */
@@ -260,19 +303,30 @@ static void release(struct shard *shard)
 
 static bool in_transition(enum shard_state state)
 {
-    return state == SHARD_OPENING || state == SHARD_DRAINING || state == SHARD_STOPPING || state == SHARD_STOPPED;
+    return state == SHARD_PREPARING || state == SHARD_DRAINING || state == SHARD_STOPPING || state == SHARD_STOPPED;
 }
 
 /* How long the ring may wait for a completion: 0 when there is work, -1 when only completions and mail can bring some.
  */
 static int64_t wait_ns(const struct shard *shard)
 {
-    int64_t wait = engine_timeout_ns(shard->engine);
+    int64_t wait = shard->engine != NULL ? engine_timeout_ns(shard->engine) : -1;
     if (mailbox_backlog(shard->mailbox))
         wait = shard_sooner(wait, BACKLOG_WAIT_NS);
     if (in_transition(get_state(shard)))
         wait = shard_sooner(wait, SHARD_TRANSITION_WAIT_NS);
     return wait;
+}
+
+/* Returns how much mail there was. */
+static unsigned turn_engine(struct shard *shard)
+{
+    engine_section_begin(shard->engine);
+    unsigned mails = mailbox_collect(shard->mailbox, dispatch_deliver, shard);
+    engine_section_end(shard->engine);
+    engine_turn(shard->engine);
+    release(shard);
+    return mails;
 }
 
 bool shard_turn(struct shard *shard, bool may_sleep)
@@ -284,12 +338,8 @@ bool shard_turn(struct shard *shard, bool may_sleep)
     unsigned events = ring_turn(shard->ring, may_sleep && shard->asleep ? wait : 0);
     mailbox_awake(shard->mailbox);
 
-    engine_section_begin(shard->engine);
-    events += mailbox_collect(shard->mailbox, dispatch_deliver, shard);
-    engine_section_end(shard->engine);
-
-    engine_turn(shard->engine);
-    release(shard);
+    if (shard->engine != NULL)
+        events += turn_engine(shard);
     bool goes_on = follow_phase(shard);
     mailbox_send(shard->mailbox);
     net_flush(shard->net);

@@ -21,8 +21,9 @@ struct node;
 
 /* What the node wants of all its shards; only ever rises. */
 enum shard_phase {
-    SHARD_PREPARE, /* become ready to write */
-    SHARD_SERVE,   /* accept connections */
+    SHARD_LOAD,    /* accept connections, and tell them to wait */
+    SHARD_PREPARE, /* the engine is there: become ready to write */
+    SHARD_SERVE,   /* carry out requests */
     SHARD_DRAIN,   /* let the connections end */
     SHARD_ABORT,   /* end the connections */
     SHARD_STOP,    /* make everything durable */
@@ -32,13 +33,15 @@ enum shard_phase {
 /* How far a shard has come; only ever rises. */
 enum shard_state {
     SHARD_OPENING,
-    SHARD_READY,
+    SHARD_LOADING, /* ring and connections are there, the engine is not */
+    SHARD_PREPARING,
+    SHARD_READY, /* or could not become it: shard->message says why */
     SHARD_SERVING,
     SHARD_DRAINING,
     SHARD_DRAINED, /* no connection left; still works for other shards */
     SHARD_STOPPING,
     SHARD_STOPPED,
-    SHARD_BROKEN, /* could not be opened or started to listen; shard->message says why */
+    SHARD_BROKEN, /* could not be opened; shard->message says why */
 };
 
 /* On the way from one state to the next, a look now and then. */
@@ -62,12 +65,15 @@ struct shard {
     unsigned id;
     unsigned count; /* shards of the node */
     struct node *node;
-    struct engine *store;
     struct ring *ring;
     struct net *net;
-    struct engine_shard *engine;
     struct mailbox *mailbox;
+
+    /* From SHARD_PREPARING on; NULL in a shard that stops before. */
+    struct engine *store;
+    struct engine_shard *engine;
     uint64_t hash_seed;
+    bool serving; /* requests may be carried out; set once */
 
     uint64_t durable;        /* as of the latest turn */
     struct mail *gated_head; /* ops executed for other shards, waiting for their gates, in order of gates */
@@ -82,7 +88,7 @@ struct shard {
     struct engine_result *scratch; /* SHARD_SCRATCH_RESULTS */
 
     _Atomic enum shard_state state;
-    char message[SHARD_MESSAGE_BYTES]; /* with SHARD_BROKEN */
+    char message[SHARD_MESSAGE_BYTES]; /* empty, or why the node cannot start; settled before SHARD_READY */
 };
 
 /* The sooner of two times to wait; -1 = for ever. */
@@ -91,7 +97,8 @@ static inline int64_t shard_sooner(int64_t a, int64_t b)
     return a < 0 || (b >= 0 && a > b) ? b : a;
 }
 
-/* Opens the shard on the calling thread; on failure its state is SHARD_BROKEN and there is nothing to close. */
+/* Opens the shard on the calling thread and accepts connections; on failure its state is SHARD_BROKEN and there is
+ * nothing to close. */
 void shard_open(struct shard *shard);
 /* One turn of the loop; waits for something to happen when it may sleep. False when the shard has reached SHARD_EXIT.
  */

@@ -65,6 +65,7 @@ const char *frame_status_text(uint8_t status)
         [FRAME_CORRUPT] = "record damaged",
         [FRAME_VERSION_UNKNOWN] = "unknown protocol version",
         [FRAME_BUSY] = "busy",
+        [FRAME_LOADING] = "loading",
     };
     return status < ARRAY_COUNT(texts) ? texts[status] : "unknown status";
 }

@@ -21,7 +21,8 @@ enum frame_opcode {
     FRAME_GET = 2,
     FRAME_SET = 3,
     FRAME_REMOVE = 4,
-    FRAME_STATS = 5, /* reply value: the text of INFO; request key: an optional section */
+    FRAME_STATS = 5,  /* reply value: the text of INFO; request key: an optional section */
+    FRAME_BACKUP = 6, /* begins a backup; request key: its name, or empty; reply value: its name */
 };
 
 enum frame_flags {
@@ -38,7 +39,8 @@ enum frame_status {
     FRAME_FAILED = 5,      /* storage has failed; the message says more */
     FRAME_CORRUPT = 6,     /* the stored record is damaged; the message names segment and offset */
     FRAME_VERSION_UNKNOWN = 7,
-    FRAME_BUSY = 8, /* too many connections or requests */
+    FRAME_BUSY = 8,    /* too many connections or requests */
+    FRAME_LOADING = 9, /* the server is still opening its store: try again later */
 };
 
 /* Little-endian on the wire, exactly these bytes. */

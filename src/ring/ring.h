@@ -138,6 +138,7 @@ enum ring_open_flags {
     RING_OPEN_CREATE = 4,    /* make it when it is not there (mode 0640) */
     RING_OPEN_EXCLUSIVE = 8, /* with CREATE: fail with EXISTS when it is there */
     RING_OPEN_DIRECT = 16, /* O_DIRECT: aligned buffers, offsets and sizes; UNSUPPORTED where the file system cannot */
+    RING_OPEN_DIRECTORY = 32, /* with READ, alone: a directory, as ring_dir_open gives it; NOT_A_DIRECTORY */
 };
 
 enum ring_write_flags {
@@ -156,6 +157,11 @@ void ring_file_sync(struct ring *ring, struct ring_op *op, int fd);
 void ring_file_allocate(struct ring *ring, struct ring_op *op, int fd, uint64_t size);
 void ring_file_rename(struct ring *ring, struct ring_op *op, int dir_fd, const char *from, const char *to);
 void ring_file_unlink(struct ring *ring, struct ring_op *op, int dir_fd, const char *path);
+/* Gives the file `from` in from_dir a second name, `to` in to_dir: both are the same file from then on. UNSUPPORTED
+ * where that cannot be: on another file system, on one without links, beyond its bound, or by its rules. */
+void ring_file_link(struct ring *ring, struct ring_op *op, int from_dir, const char *from, int to_dir, const char *to);
+/* Makes a directory (mode 0750). Its name is durable when dir_fd was synced. ring_file_rename moves it. */
+void ring_dir_make(struct ring *ring, struct ring_op *op, int dir_fd, const char *path);
 
 /* Closes any descriptor without waiting: with the next ring_turn or ring_close. Nothing may be in flight on it. */
 void ring_close_fd(struct ring *ring, int fd);
@@ -164,15 +170,18 @@ void ring_close_fd(struct ring *ring, int fd);
 
 /* Opens a directory, making it and its missing parents first (mode 0750), durably. `*dir_fd` to ring_close_fd. */
 enum kvs_err ring_dir_open(struct ring *ring, const char *path, int *dir_fd);
-/* Calls `each` for every entry but "." and "..", in any order. */
+/* Calls `each` for every entry but "." and "..", in any order. Also while others serve, on a thread that does not, with
+ * a directory of a bounded size. */
 enum kvs_err ring_dir_list(struct ring *ring, int dir_fd, void (*each)(void *context, const char *name), void *context);
 /* Takes the exclusive lock file `name` (created if missing) until the returned descriptor is closed or the process
  * ends. LOCKED when another process holds it: after retrying for about a second if that lives, else for ten, for the
  * kernel ends a dead process's rings, and with them its locks, later than the process. The file names its holder. */
 enum kvs_err ring_dir_lock(struct ring *ring, int dir_fd, const char *name, int *lock_fd);
 
+/* Also while serving: it looks at what the kernel knows of an open file, and does not wait for the disk. */
 struct ring_file_info {
     uint64_t size;
+    uint32_t links;               /* names of the file */
     uint32_t direct_memory_align; /* O_DIRECT alignment of buffers; 0 = O_DIRECT not supported */
     uint32_t direct_offset_align; /* of offsets and sizes */
 };

@@ -16,6 +16,8 @@
  *   ALLOCATE  file        size
  *   RENAME    directory                                           from         to
  *   UNLINK    directory                                           path
+ *   LINK      directory   the other directory                     from         to
+ *   MAKE_DIR  directory                                           path
  *   ACCEPT    listener
  *   CONNECT   (socket)                                            address
  *   RECV      socket
@@ -44,6 +46,8 @@ enum ring_kind {
     RING_KIND_SEND,
     RING_KIND_TIMER,
     RING_KIND_SIGNAL,
+    RING_KIND_LINK,
+    RING_KIND_MAKE_DIR,
     RING_KIND_COUNT
 };
 

@@ -112,6 +112,8 @@ static enum kvs_err error_of(const struct ring_op *op, int sys_errno)
 {
     if (op->kind == RING_KIND_OPEN && sys_errno == EINVAL && (op->rw_flags & RING_OPEN_DIRECT))
         return KVS_ERR_UNSUPPORTED;
+    if (op->kind == RING_KIND_LINK && (sys_errno == EXDEV || sys_errno == EPERM || sys_errno == EMLINK))
+        return KVS_ERR_UNSUPPORTED;
     if (op->kind == RING_KIND_RECV && sys_errno == ENOBUFS)
         return KVS_ERR_NO_BUFFERS;
     if ((op->state & RING_STATE_CANCEL) && sys_errno == EINTR)
@@ -134,11 +136,14 @@ const char *ring_op_text(const struct ring_op *op)
 const char *ring_kind_name(enum ring_kind kind)
 {
     static const char *const names[RING_KIND_COUNT] = {
-        [RING_KIND_NONE] = "none",       [RING_KIND_OPEN] = "open",     [RING_KIND_READ] = "read",
-        [RING_KIND_WRITE] = "write",     [RING_KIND_SYNC] = "sync",     [RING_KIND_ALLOCATE] = "allocate",
-        [RING_KIND_RENAME] = "rename",   [RING_KIND_UNLINK] = "unlink", [RING_KIND_ACCEPT] = "accept",
-        [RING_KIND_CONNECT] = "connect", [RING_KIND_RECV] = "recv",     [RING_KIND_SEND] = "send",
-        [RING_KIND_TIMER] = "timer",     [RING_KIND_SIGNAL] = "signal",
+        [RING_KIND_NONE] = "none",     [RING_KIND_OPEN] = "open",
+        [RING_KIND_READ] = "read",     [RING_KIND_WRITE] = "write",
+        [RING_KIND_SYNC] = "sync",     [RING_KIND_ALLOCATE] = "allocate",
+        [RING_KIND_RENAME] = "rename", [RING_KIND_UNLINK] = "unlink",
+        [RING_KIND_ACCEPT] = "accept", [RING_KIND_CONNECT] = "connect",
+        [RING_KIND_RECV] = "recv",     [RING_KIND_SEND] = "send",
+        [RING_KIND_LINK] = "link",     [RING_KIND_MAKE_DIR] = "make directory",
+        [RING_KIND_TIMER] = "timer",   [RING_KIND_SIGNAL] = "signal",
     };
     KVS_ASSERT(kind < RING_KIND_COUNT);
     return names[kind];
@@ -180,7 +185,8 @@ void ring_timer(struct ring *ring, struct ring_op *op, uint64_t delay_ns)
 void ring_file_open(struct ring *ring, struct ring_op *op, int dir_fd, const char *path, unsigned open_flags)
 {
     KVS_ASSERT((open_flags & (RING_OPEN_READ | RING_OPEN_WRITE)) != 0);
-    KVS_ASSERT(path != NULL && open_flags < 2 * RING_OPEN_DIRECT);
+    KVS_ASSERT(path != NULL && open_flags < 2 * RING_OPEN_DIRECTORY);
+    KVS_ASSERT((open_flags & RING_OPEN_DIRECTORY) == 0 || open_flags == (RING_OPEN_DIRECTORY | RING_OPEN_READ));
     op_begin(ring, op, RING_KIND_OPEN, dir_fd);
     op->rw_flags = (uint8_t)open_flags;
     op->backend[0] = (void *)(uintptr_t)path;
@@ -239,6 +245,24 @@ void ring_file_unlink(struct ring *ring, struct ring_op *op, int dir_fd, const c
 {
     KVS_ASSERT(path != NULL);
     op_begin(ring, op, RING_KIND_UNLINK, dir_fd);
+    op->backend[0] = (void *)(uintptr_t)path;
+    ring_backend_issue(ring, op);
+}
+
+void ring_file_link(struct ring *ring, struct ring_op *op, int from_dir, const char *from, int to_dir, const char *to)
+{
+    KVS_ASSERT(from != NULL && to != NULL && to_dir >= 0);
+    op_begin(ring, op, RING_KIND_LINK, from_dir);
+    op->offset = (uint64_t)to_dir;
+    op->backend[0] = (void *)(uintptr_t)from;
+    op->backend[1] = (void *)(uintptr_t)to;
+    ring_backend_issue(ring, op);
+}
+
+void ring_dir_make(struct ring *ring, struct ring_op *op, int dir_fd, const char *path)
+{
+    KVS_ASSERT(path != NULL);
+    op_begin(ring, op, RING_KIND_MAKE_DIR, dir_fd);
     op->backend[0] = (void *)(uintptr_t)path;
     ring_backend_issue(ring, op);
 }

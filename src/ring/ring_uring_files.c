@@ -217,9 +217,9 @@ enum kvs_err ring_file_info(struct ring *ring, int fd, struct ring_file_info *in
 {
     KVS_ASSERT(ring != NULL && info != NULL);
     struct statx status;
-    if (statx(fd, "", AT_EMPTY_PATH, STATX_SIZE | STATX_DIOALIGN, &status) != 0)
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_SIZE | STATX_NLINK | STATX_DIOALIGN, &status) != 0)
         return ring_error_from_errno(errno);
-    *info = (struct ring_file_info){.size = status.stx_size};
+    *info = (struct ring_file_info){.size = status.stx_size, .links = status.stx_nlink};
     if (status.stx_mask & STATX_DIOALIGN) {
         info->direct_memory_align = status.stx_dio_mem_align;
         info->direct_offset_align = status.stx_dio_offset_align;

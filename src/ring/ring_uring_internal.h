@@ -105,7 +105,7 @@ struct uring_opcode {
     uint8_t code;
     const char *name;
 };
-#define URING_OPCODE_COUNT 14
+#define URING_OPCODE_COUNT 16
 extern const struct uring_opcode uring_opcodes[URING_OPCODE_COUNT];
 /* Fills `missing` with the opcodes that this kernel does not have; their number, or a negative errno. */
 int uring_missing_opcodes(struct io_uring *uring, const char *missing[URING_OPCODE_COUNT]);

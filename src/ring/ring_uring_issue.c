@@ -36,6 +36,8 @@ static void issue_open(struct io_uring_sqe *sqe, const struct ring_op *op)
         flags |= O_EXCL;
     if (wanted & RING_OPEN_DIRECT)
         flags |= O_DIRECT;
+    if (wanted & RING_OPEN_DIRECTORY)
+        flags |= O_DIRECTORY;
     io_uring_prep_openat(sqe, op->file, op->backend[0], flags, 0640);
 }
 
@@ -114,6 +116,12 @@ static void prepare(struct ring *ring, struct io_uring_sqe *sqe, const struct ri
         break;
     case RING_KIND_UNLINK:
         io_uring_prep_unlinkat(sqe, op->file, op->backend[0], 0);
+        break;
+    case RING_KIND_LINK:
+        io_uring_prep_linkat(sqe, op->file, op->backend[0], (int)op->offset, op->backend[1], 0);
+        break;
+    case RING_KIND_MAKE_DIR:
+        io_uring_prep_mkdirat(sqe, op->file, op->backend[0], 0750);
         break;
     case RING_KIND_ACCEPT:
         io_uring_prep_multishot_accept(sqe, op->file, NULL, NULL, SOCK_CLOEXEC);

@@ -35,6 +35,7 @@ const struct uring_opcode uring_opcodes[URING_OPCODE_COUNT] = {
     {IORING_OP_ACCEPT, "accept"},       {IORING_OP_ASYNC_CANCEL, "async_cancel"},
     {IORING_OP_CLOSE, "close"},         {IORING_OP_CONNECT, "connect"},
     {IORING_OP_FALLOCATE, "fallocate"}, {IORING_OP_FSYNC, "fsync"},
+    {IORING_OP_LINKAT, "linkat"},       {IORING_OP_MKDIRAT, "mkdirat"},
     {IORING_OP_MSG_RING, "msg_ring"},   {IORING_OP_OPENAT, "openat"},
     {IORING_OP_RECV, "recv"},           {IORING_OP_RENAMEAT, "renameat"},
     {IORING_OP_SENDMSG, "sendmsg"},     {IORING_OP_TIMEOUT, "timeout"},

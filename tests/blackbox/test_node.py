@@ -245,7 +245,10 @@ def test_readiness_is_told_to_the_service_manager(start_node, tmp_path):
         manager.bind(path)
         manager.settimeout(START_SECONDS)
         node = start_node(environment={"NOTIFY_SOCKET": path})
-        assert b"READY=1" in manager.recv(4096)
+        told = manager.recv(4096)
+        while b"READY=1" not in told:
+            assert told.startswith(b"STATUS=Loading")
+            told = manager.recv(4096)
         node.stop()
         assert b"STOPPING=1" in manager.recv(4096)
 

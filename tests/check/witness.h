@@ -7,9 +7,14 @@
  *     run R                      a run of the witness begins; R is part of its values
  *     open S T durable|relaxed   session S: a connection was there at T
  *     close S T                  it has ended
- *     ask N S K w|r|d|e V T      operation N of session S on key K: write of value V, read, delete, exists; asked after
- * T answer N T ok              before T: written answer N T value V         read answer N T there|absent    found, or
- * not: read, delete, exists answer N T error TEXT      refused answer N T wrong TEXT      bytes that nobody wrote
+ *     ask N S K w|r|d|e V T      operation N of session S on key K: write of value V, read, delete, exists;
+ *                                asked after T
+ *     answer N T ok              before T: written
+ *     answer N T value V         read
+ *     answer N T there|absent    found, or not: read, delete, exists
+ *     answer N T loading         not done: the node was still opening its store
+ *     answer N T error TEXT      refused
+ *     answer N T wrong TEXT      bytes that nobody wrote
  *     node-down T                written by whoever ends the node: at T it was gone, and not yet started again
  *
  * Sessions ask in the order of their lines. A value is a number: the run, the connection, a count. Its bytes follow
@@ -69,7 +74,7 @@ size_t wire_greeting(enum witness_protocol protocol, bool relaxed, uint8_t *out)
 size_t wire_request(enum witness_protocol protocol, enum witness_kind kind, bool relaxed, uint64_t id, uint32_t key,
                     uint64_t number, uint8_t *out);
 
-enum wire_answer { WIRE_OK, WIRE_VALUE, WIRE_THERE, WIRE_ABSENT, WIRE_ERROR, WIRE_MORE, WIRE_BROKEN };
+enum wire_answer { WIRE_OK, WIRE_VALUE, WIRE_THERE, WIRE_ABSENT, WIRE_LOADING, WIRE_ERROR, WIRE_MORE, WIRE_BROKEN };
 
 struct wire_reply {
     enum wire_answer answer;

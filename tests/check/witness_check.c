@@ -26,7 +26,7 @@
 #define WORK_MAX   4000000u
 #define FILE_LINES UINT64_C(1000000000) /* names of operations in the second file begin here */
 
-enum outcome { UNANSWERED, WRITTEN, READ_VALUE, THERE, ABSENT, REFUSED };
+enum outcome { UNANSWERED, WRITTEN, READ_VALUE, THERE, ABSENT, REFUSED, NOT_DONE };
 
 struct asked {
     uint64_t number, value, asked, answered, line;
@@ -177,6 +177,8 @@ static bool read_answer(struct record *record, const char *line)
         asked->outcome = THERE;
     } else if (strcmp(word, "absent") == 0 && asked->kind != WITNESS_WRITE) {
         asked->outcome = ABSENT;
+    } else if (strcmp(word, "loading") == 0) {
+        asked->outcome = NOT_DONE;
     } else if (strcmp(word, "error") == 0 || strcmp(word, "wrong") == 0) {
         asked->outcome = REFUSED;
         bool wrong = word[0] == 'w';
@@ -264,6 +266,9 @@ static bool make_op(const struct record *record, const struct asked *asked, uint
     const struct met *session = &record->sessions[asked->session];
     bool changes = asked->kind == WITNESS_WRITE || asked->kind == WITNESS_DELETE;
     bool open = asked->outcome == UNANSWERED || asked->outcome == REFUSED;
+    /* It must not have been: its value, if anybody read it, has come from nowhere. */
+    if (asked->outcome == NOT_DONE)
+        return false;
     /* What was asked of a node that was gone was never heard. */
     if (open && (!changes || asked->asked > session->deadline))
         return false;
@@ -327,7 +332,7 @@ static void remember_values(struct judge *judge, uint32_t life)
     const struct record *record = judge->record;
     for (size_t i = 0; i < judge->of_key_count; i++) {
         const struct asked *asked = &record->asked[judge->of_key[i]];
-        if (record->sessions[asked->session].life == life && asked->kind == WITNESS_WRITE)
+        if (record->sessions[asked->session].life == life && asked->kind == WITNESS_WRITE && asked->outcome != NOT_DONE)
             judge->had[judge->had_count++] = asked->value;
     }
 }

@@ -163,7 +163,8 @@ static void ask_some(struct session *session)
 static void note_answer(struct session *session, const struct question *question, const struct wire_reply *reply)
 {
     struct witness_client *client = session->client;
-    static const char *const words[] = {[WIRE_OK] = "ok", [WIRE_THERE] = "there", [WIRE_ABSENT] = "absent"};
+    static const char *const words[] = {
+        [WIRE_OK] = "ok", [WIRE_THERE] = "there", [WIRE_ABSENT] = "absent", [WIRE_LOADING] = "loading"};
     uint64_t now = witness_now(), value;
     switch (reply->answer) {
     case WIRE_VALUE:
@@ -188,7 +189,7 @@ static void note_answer(struct session *session, const struct question *question
 /* Whether this can be the answer to that question. */
 static bool fits(const struct question *question, enum wire_answer answer)
 {
-    if (answer == WIRE_ERROR)
+    if (answer == WIRE_ERROR || answer == WIRE_LOADING)
         return question->key != GREETING_ANSWER;
     if (question->key == GREETING_ANSWER || question->kind == WITNESS_WRITE)
         return answer == WIRE_OK;

@@ -101,6 +101,8 @@ static struct wire_reply decode_resp(struct slice data)
     case '-':
         reply.answer = WIRE_ERROR;
         reply.bytes = slice_make(data.data + 1, reply.size - 3);
+        if (reply.bytes.size > 8 && memcmp(reply.bytes.data, "LOADING ", 8) == 0)
+            reply.answer = WIRE_LOADING;
         break;
     case '$':
         return decode_bulk(data, reply.size, number);
@@ -130,6 +132,8 @@ static struct wire_reply decode_frame(struct slice data)
     reply.size = frame.size;
     if (frame.header.status == FRAME_NOT_FOUND)
         reply.answer = WIRE_ABSENT;
+    else if (frame.header.status == FRAME_LOADING)
+        reply.answer = WIRE_LOADING;
     else if (frame.header.status != FRAME_OK)
         reply.answer = WIRE_ERROR;
     else if (frame.header.opcode == FRAME_GET)

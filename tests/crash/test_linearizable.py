@@ -63,8 +63,9 @@ class Node:
                 return False
             self.port = int(found.group(1))
         try:
-            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-            return True
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(64) == b"+PONG\r\n"  # else it is loading still
         except OSError:
             return False
 

@@ -96,7 +96,8 @@ static void world_boot(void)
     }
     sim_ring_body(fixture->main_ring, fixture_main_body, fixture);
     sim_ring_body(fixture->peer_ring, fixture_peer_body, fixture);
-    FUZZ_CHECK(sim_run_until(fixture_started, fixture, NODE_STEPS_MAX));
+    FUZZ_CHECK(sim_run_until(fixture_answers, fixture, NODE_STEPS_MAX));
+    fixture_load(fixture);
     FUZZ_CHECK(fixture->status == NODE_SERVING);
     world.inputs = 0;
     world.exists = true;

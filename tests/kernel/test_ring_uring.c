@@ -204,6 +204,47 @@ static void test_ring_uring__names_are_made_moved_and_removed(void **state)
     assert_int_equal(await_open(f, &op, "b", RING_OPEN_READ), KVS_ERR_NOT_FOUND);
 }
 
+static void test_ring_uring__files_get_second_names_and_directories_are_made(void **state)
+{
+    struct fixture *f = *state;
+    struct ring_op op;
+    struct ring_file_info info;
+    ring_op_init(&op, nothing_done);
+    ring_dir_make(f->ring, &op, f->dir, "sub");
+    ring_await(f->ring, &op);
+    assert_int_equal(op.error, KVS_ERR_OK);
+    ring_dir_make(f->ring, &op, f->dir, "sub");
+    ring_await(f->ring, &op);
+    assert_int_equal(op.error, KVS_ERR_EXISTS);
+    assert_int_equal(await_open(f, &op, "sub", RING_OPEN_READ | RING_OPEN_DIRECTORY), KVS_ERR_OK);
+    int sub = op.fd;
+    assert_int_equal(await_sync(f, sub), KVS_ERR_OK);
+    assert_int_equal(await_open(f, &op, "f", RW | RING_OPEN_CREATE), KVS_ERR_OK);
+    int fd = op.fd;
+    assert_int_equal(await_open(f, &op, "f", RING_OPEN_READ | RING_OPEN_DIRECTORY), KVS_ERR_NOT_A_DIRECTORY);
+    assert_int_equal(ring_file_info(f->ring, fd, &info), KVS_ERR_OK);
+    assert_int_equal(info.links, 1);
+    ring_op_init(&op, nothing_done);
+    ring_file_link(f->ring, &op, f->dir, "f", sub, "g");
+    ring_await(f->ring, &op);
+    assert_int_equal(op.error, KVS_ERR_OK);
+    assert_int_equal(ring_file_info(f->ring, fd, &info), KVS_ERR_OK);
+    assert_int_equal(info.links, 2);
+    ring_file_link(f->ring, &op, f->dir, "f", sub, "g");
+    ring_await(f->ring, &op);
+    assert_int_equal(op.error, KVS_ERR_EXISTS);
+    ring_file_link(f->ring, &op, f->dir, "sub", f->dir, "other"); /* directories have one name */
+    ring_await(f->ring, &op);
+    assert_int_equal(op.error, KVS_ERR_UNSUPPORTED);
+    ring_close_fd(f->ring, sub);
+    ring_file_rename(f->ring, &op, f->dir, "sub", "new");
+    ring_await(f->ring, &op);
+    assert_int_equal(op.error, KVS_ERR_OK);
+    assert_int_equal(await_open(f, &op, "new/g", RING_OPEN_READ), KVS_ERR_OK);
+    ring_close_fd(f->ring, op.fd);
+    ring_close_fd(f->ring, fd);
+}
+
 static void test_ring_uring__open_errors_are_told_apart(void **state)
 {
     struct fixture *f = *state;
@@ -604,6 +645,7 @@ int main(void)
         RING_TEST(test_ring_uring__files_keep_what_is_written),
         RING_TEST(test_ring_uring__read_ends_short_at_the_end_of_the_file),
         RING_TEST(test_ring_uring__names_are_made_moved_and_removed),
+        RING_TEST(test_ring_uring__files_get_second_names_and_directories_are_made),
         RING_TEST(test_ring_uring__open_errors_are_told_apart),
         RING_TEST(test_ring_uring__directories_are_made_and_listed),
         RING_TEST(test_ring_uring__lock_of_a_dead_process_is_waited_for),

@@ -344,6 +344,7 @@ enum kvs_err ring_file_info(struct ring *ring, int fd, struct ring_file_info *in
     KVS_ASSERT(ring != NULL && info != NULL);
     *info = (struct ring_file_info){
         .size = sim_disk_size(fd),
+        .links = sim_disk_links(fd),
         .direct_memory_align = sim_disk_align(),
         .direct_offset_align = sim_disk_align(),
     };

@@ -98,6 +98,8 @@ void sim_set_disk_size(uint64_t bytes);
 uint64_t sim_disk_used(void);
 /* O_DIRECT alignment, 4096 at first; 0: opening with RING_OPEN_DIRECT is UNSUPPORTED. Violations fail an assertion. */
 void sim_set_direct_align(uint32_t align);
+/* Whether a file can have a second name (it can, at first); else a link is EXDEV. */
+void sim_set_links(bool possible);
 /* How many bytes a socket takes in before its peer reads; 0 (at first): the seed decides for each socket. */
 void sim_set_socket_bytes(size_t bytes);
 
@@ -113,7 +115,7 @@ enum sim_fault_kind {
     SIM_FAULT_WRITE_ERROR,  /* EIO; leaves nothing, some or all of itself, unsynced */
     SIM_FAULT_SYNC_ERROR,   /* EIO; what it was to make durable stays readable, or is gone at once (seed's choice), and
                                no later sync covers it */
-    SIM_FAULT_NAME_ERROR,   /* EIO, EMFILE or ENOSPC on open, allocate, rename, unlink */
+    SIM_FAULT_NAME_ERROR,   /* EIO, EMFILE or ENOSPC on open, allocate, rename, unlink, link, make */
     SIM_FAULT_NO_SPACE,     /* ENOSPC on a write or allocate, maybe after a part */
     SIM_FAULT_SHORT,        /* less than asked, read, written or sent */
     SIM_FAULT_INTERRUPTED,  /* EINTR or EAGAIN */

@@ -59,7 +59,32 @@ uint32_t sim_disk_align(void)
     return sim->disk->align;
 }
 
+void sim_set_links(bool possible)
+{
+    sim->disk->no_links = !possible;
+}
+
 /* ---- system calls ----------------------------------------------------------------------------------------------- */
+
+/* The directory of this name in `parent`; "." is the parent itself, as is "" behind the slash of the root. NULL: there
+ * is none. */
+static struct sim_dir *child_dir(struct sim_dir *parent, const char *name, char path[4096])
+{
+    if (strcmp(name, ".") == 0 || *name == '\0')
+        return parent;
+    int length = snprintf(path, 4096, "%s/%s", parent->path, name);
+    KVS_ASSERT(length > 0 && length < 4096);
+    return sim_dir_find(path, (size_t)length);
+}
+
+static int open_dir(struct sim_dir *parent, const char *name)
+{
+    char path[4096];
+    struct sim_dir *dir = child_dir(parent, name, path);
+    if (dir == NULL)
+        return sim_name_find(&parent->now, name) != NULL ? -ENOTDIR : -ENOENT;
+    return sim_fd_open(SIM_FD_DIR, dir, 0);
+}
 
 int sim_disk_open(int dir_fd, const char *path, unsigned open_flags)
 {
@@ -67,6 +92,8 @@ int sim_disk_open(int dir_fd, const char *path, unsigned open_flags)
     struct sim_dir *dir = sim_dir_of(dir_fd, path, &name);
     if (dir == NULL)
         return -ENOENT;
+    if (open_flags & RING_OPEN_DIRECTORY)
+        return open_dir(dir, name);
     const struct sim_name *entry = sim_name_find(&dir->now, name);
     if (entry == NULL && !(open_flags & RING_OPEN_CREATE))
         return -ENOENT;
@@ -84,12 +111,28 @@ int sim_disk_open(int dir_fd, const char *path, unsigned open_flags)
     return sim_fd_open(SIM_FD_FILE, file, open_flags);
 }
 
+/* An empty directory would be replaced by the renaming; nobody needs that. */
+static int rename_dir(struct sim_dir *dir, struct sim_dir *target, const char *name)
+{
+    char path[4096];
+    if (sim_name_find(&target->now, name) != NULL)
+        return -ENOTDIR;
+    if (child_dir(target, name, path) != NULL)
+        return -ENOTEMPTY;
+    sim_dir_move(dir, path);
+    return 0;
+}
+
 int sim_disk_rename(int dir_fd, const char *from, const char *to)
 {
     const char *old, *name;
+    char path[4096];
     struct sim_dir *dir = sim_dir_of(dir_fd, from, &old);
-    const struct sim_dir *target = sim_dir_of(dir_fd, to, &name);
+    struct sim_dir *target = sim_dir_of(dir_fd, to, &name);
     const struct sim_name *entry = dir != NULL ? sim_name_find(&dir->now, old) : NULL;
+    struct sim_dir *moved = dir != NULL && entry == NULL && dir == target ? child_dir(dir, old, path) : NULL;
+    if (moved != NULL)
+        return rename_dir(moved, target, name);
     if (entry == NULL || target == NULL)
         return -ENOENT;
     if (target != dir)
@@ -110,6 +153,49 @@ int sim_disk_unlink(int dir_fd, const char *path)
     sim_name_set(&dir->now, name, NULL);
     sim_dir_change(dir, SIM_UNLINK, name, NULL, NULL);
     return 0;
+}
+
+int sim_disk_link(int from_dir, const char *from, int to_dir, const char *to)
+{
+    const char *old, *name;
+    const struct sim_dir *source = sim_dir_of(from_dir, from, &old);
+    struct sim_dir *target = sim_dir_of(to_dir, to, &name);
+    const struct sim_name *entry = source != NULL ? sim_name_find(&source->now, old) : NULL;
+    if (entry == NULL || target == NULL)
+        return -ENOENT;
+    if (sim->disk->no_links)
+        return -EXDEV;
+    if (sim_name_find(&target->now, name) != NULL)
+        return -EEXIST;
+    struct sim_file *file = entry->file;
+    sim_name_set(&target->now, name, file);
+    sim_dir_change(target, SIM_LINK, name, NULL, file);
+    return 0;
+}
+
+int sim_disk_make_dir(int dir_fd, const char *path)
+{
+    const char *name;
+    char full[4096];
+    struct sim_dir *parent = sim_dir_of(dir_fd, path, &name);
+    if (parent == NULL)
+        return -ENOENT;
+    if (sim_name_find(&parent->now, name) != NULL || child_dir(parent, name, full) != NULL)
+        return -EEXIST;
+    (void)sim_dir_create(full, strlen(full));
+    return 0;
+}
+
+uint32_t sim_disk_links(int fd)
+{
+    const struct sim_file *file = sim_fd_object(fd, SIM_FD_FILE);
+    uint32_t links = 0;
+    for (struct list *node = sim->disk->dirs.next; file != NULL && node != &sim->disk->dirs; node = node->next) {
+        const struct sim_dir *dir = container_of(node, struct sim_dir, link);
+        for (const struct list *item = dir->now.next; item != &dir->now; item = item->next)
+            links += container_of(item, struct sim_name, link)->file == file;
+    }
+    return links;
 }
 
 int sim_disk_sync(int fd, uint64_t sequence, enum sim_sync_outcome outcome)

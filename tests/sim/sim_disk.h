@@ -32,12 +32,16 @@ int sim_disk_sync(int fd, uint64_t sequence, enum sim_sync_outcome outcome);
 int sim_disk_allocate(int fd, uint64_t size);
 int sim_disk_rename(int dir_fd, const char *from, const char *to);
 int sim_disk_unlink(int dir_fd, const char *path);
+int sim_disk_link(int from_dir, const char *from, int to_dir, const char *to);
+int sim_disk_make_dir(int dir_fd, const char *path);
 
 /* A descriptor of the directory, which is made durably if it is not there. */
 int sim_disk_dir(const char *path);
 void sim_disk_list(int dir_fd, void (*each)(void *context, const char *name), void *context);
 int sim_disk_lock(int dir_fd, const char *name);
 uint64_t sim_disk_size(int fd);
+/* Names of the file, as of now. */
+uint32_t sim_disk_links(int fd);
 /* What a failed sync has left readable is gone. */
 void sim_disk_uncache(int fd);
 uint64_t sim_disk_space(void);

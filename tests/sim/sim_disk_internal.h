@@ -63,6 +63,12 @@ struct sim_change {
 struct sim_dir {
     struct list link; /* all directories, oldest first */
     char *path;       /* absolute, without a slash at the end; "" is the root */
+    struct {
+        char *from; /* a renaming that a crash may undo: the old path; NULL: there is none */
+        uint64_t sequence;
+        bool orphan; /* as above */
+        bool keep;   /* as above */
+    } moved;
     struct list now;
     struct list durable;
     struct list unsynced;
@@ -74,6 +80,7 @@ struct sim_disk {
     uint64_t size;
     uint32_t align;
     bool keep_new; /* what becomes pending now is to survive the crash that is under way */
+    bool no_links; /* a link is EXDEV: as if every directory were a file system of its own */
 };
 
 /* One thing that a crash with a chosen outcome may keep. */
@@ -119,6 +126,8 @@ struct sim_name *sim_name_find(const struct list *names, const char *name);
 void sim_name_set(struct list *names, const char *name, struct sim_file *file); /* NULL: removes it */
 void sim_dir_change(struct sim_dir *dir, enum sim_change_kind kind, const char *name, const char *old,
                     struct sim_file *file);
+/* Renames a directory without directories in it. Like other names, the new one is durable when its parent is synced. */
+void sim_dir_move(struct sim_dir *dir, const char *to);
 void sim_dir_sync(struct sim_dir *dir, uint64_t sequence, bool failing);
 void sim_dir_crash(struct sim_dir *dir, enum sim_crash_mode mode);
 /* Makes what is unsynced of one name durable. */

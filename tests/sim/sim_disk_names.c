@@ -2,7 +2,9 @@
  * sim_disk_names.c - the directories of the simulated disk.
  *
  * As with content, each directory has the names of now, the durable names, and between them the list of changes that
- * are not durable yet. Directories themselves are always durable: ring_dir_open syncs what it makes.
+ * are not durable yet. A directory itself is durable once it is made (ring_dir_open syncs what it makes, and what was
+ * begun under a name that a crash takes back would be gone as a whole, as if nothing had been begun); its renaming is a
+ * change of names like others.
  *
  * Failure modes: a crash keeps or drops each change on its own, in any combination: a file system promises nothing
  * about their order. A rename happens as a whole or not at all.
@@ -158,8 +160,50 @@ static void forget_older(struct sim_dir *dir, const struct sim_change *durable)
     }
 }
 
+/* ---- moving directories ----------------------------------------------------------------------------------------- */
+
+static bool is_parent(const struct sim_dir *dir, const struct sim_dir *child)
+{
+    size_t length = strlen(dir->path);
+    return strncmp(child->path, dir->path, length) == 0 && child->path[length] == '/' &&
+           strchr(child->path + length + 1, '/') == NULL;
+}
+
+static void settle_move(struct sim_dir *dir)
+{
+    free(dir->moved.from);
+    dir->moved.from = NULL;
+}
+
+static void sync_moves(const struct sim_dir *parent, uint64_t sequence, bool failing)
+{
+    for (struct list *node = sim->disk->dirs.next; node != &sim->disk->dirs; node = node->next) {
+        struct sim_dir *dir = container_of(node, struct sim_dir, link);
+        if (dir->moved.from == NULL || dir->moved.sequence > sequence || dir->moved.orphan || !is_parent(parent, dir))
+            continue;
+        dir->moved.orphan = failing;
+        if (!failing)
+            settle_move(dir);
+    }
+}
+
+void sim_dir_move(struct sim_dir *dir, const char *to)
+{
+    char *path = strdup(to);
+    KVS_ASSERT(path != NULL);
+    for (struct list *node = sim->disk->dirs.next; node != &sim->disk->dirs; node = node->next)
+        KVS_ASSERT(!is_parent(dir, container_of(node, struct sim_dir, link)));
+    KVS_ASSERT(dir->moved.from == NULL); /* once is enough for everybody */
+    dir->moved.from = dir->path;
+    dir->moved.sequence = ++sim->sequence;
+    dir->moved.orphan = false;
+    dir->moved.keep = sim->disk->keep_new;
+    dir->path = path;
+}
+
 void sim_dir_sync(struct sim_dir *dir, uint64_t sequence, bool failing)
 {
+    sync_moves(dir, sequence, failing);
     struct list *node = dir->unsynced.next;
     while (node != &dir->unsynced) {
         struct sim_change *change = container_of(node, struct sim_change, link);
@@ -206,12 +250,14 @@ void sim_dir_pending(struct sim_dir *dir, struct sim_pendings *pendings)
         struct sim_change *change = container_of(node, struct sim_change, link);
         sim_pendings_add(pendings, change->sequence, &change->keep);
     }
+    if (dir->moved.from != NULL)
+        sim_pendings_add(pendings, dir->moved.sequence, &dir->moved.keep);
 }
 
-static bool survives(const struct sim_change *change, enum sim_crash_mode mode)
+static bool survives(bool keep, enum sim_crash_mode mode)
 {
     if (mode == SIM_CHOSEN)
-        return change->keep;
+        return keep;
     return mode == SIM_KEEP_ALL || (mode == SIM_RANDOM && sim_chance(50));
 }
 
@@ -222,10 +268,16 @@ void sim_dir_crash(struct sim_dir *dir, enum sim_crash_mode mode)
     for (struct list *node = dir->unsynced.next, *next; node != &dir->unsynced; node = next) {
         struct sim_change *change = container_of(node, struct sim_change, link);
         next = node->next;
-        if (survives(change, mode))
+        if (survives(change->keep, mode))
             change_apply(dir, change);
         change_free(change);
     }
+    if (dir->moved.from != NULL && !survives(dir->moved.keep, mode)) {
+        free(dir->path);
+        dir->path = dir->moved.from;
+        dir->moved.from = NULL;
+    }
+    settle_move(dir);
     clear(&dir->now);
     for (struct list *node = dir->durable.next; node != &dir->durable; node = node->next) {
         const struct sim_name *entry = container_of(node, struct sim_name, link);
@@ -242,6 +294,7 @@ void sim_dir_free(struct sim_dir *dir)
     clear(&dir->now);
     clear(&dir->durable);
     list_remove(&dir->link);
+    settle_move(dir);
     free(dir->path);
     free(dir);
 }

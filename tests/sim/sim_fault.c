@@ -13,9 +13,9 @@
 
 #define OPS(kind) (1u << RING_KIND_##kind)
 
-static const unsigned names_ops = OPS(OPEN) | OPS(ALLOCATE) | OPS(RENAME) | OPS(UNLINK);
-static const unsigned disk_ops =
-    OPS(OPEN) | OPS(ALLOCATE) | OPS(RENAME) | OPS(UNLINK) | OPS(READ) | OPS(WRITE) | OPS(SYNC);
+static const unsigned names_ops = OPS(OPEN) | OPS(ALLOCATE) | OPS(RENAME) | OPS(UNLINK) | OPS(LINK) | OPS(MAKE_DIR);
+static const unsigned disk_ops = OPS(OPEN) | OPS(ALLOCATE) | OPS(RENAME) | OPS(UNLINK) | OPS(LINK) | OPS(MAKE_DIR) |
+                                 OPS(READ) | OPS(WRITE) | OPS(SYNC);
 
 static const char *const names[SIM_FAULT_COUNT] = {
     [SIM_FAULT_READ_ERROR] = "read-error",

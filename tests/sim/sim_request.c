@@ -21,7 +21,7 @@
 
 static bool on_disk(enum ring_kind kind)
 {
-    return kind >= RING_KIND_OPEN && kind <= RING_KIND_UNLINK;
+    return (kind >= RING_KIND_OPEN && kind <= RING_KIND_UNLINK) || kind == RING_KIND_LINK || kind == RING_KIND_MAKE_DIR;
 }
 
 void sim_request_tell(enum sim_event event, enum ring_kind kind)
@@ -239,6 +239,10 @@ static int do_other(struct sim_request *request)
         return sim_disk_rename(op->file, op->backend[0], op->backend[1]);
     case RING_KIND_UNLINK:
         return sim_disk_unlink(op->file, op->backend[0]);
+    case RING_KIND_LINK:
+        return sim_disk_link(op->file, op->backend[0], (int)op->offset, op->backend[1]);
+    case RING_KIND_MAKE_DIR:
+        return sim_disk_make_dir(op->file, op->backend[0]);
     case RING_KIND_CONNECT: {
         int fd = sim_net_connect(op->backend[0]);
         op->file = request->file = fd >= 0 ? fd : -1;
@@ -333,6 +337,10 @@ static void finish_alone(struct sim_request *request)
         (void)sim_disk_rename(op->file, op->backend[0], op->backend[1]);
     } else if (op->kind == RING_KIND_UNLINK) {
         (void)sim_disk_unlink(op->file, op->backend[0]);
+    } else if (op->kind == RING_KIND_LINK) {
+        (void)sim_disk_link(op->file, op->backend[0], (int)op->offset, op->backend[1]);
+    } else if (op->kind == RING_KIND_MAKE_DIR) {
+        (void)sim_disk_make_dir(op->file, op->backend[0]);
     } else if (op->kind == RING_KIND_ALLOCATE) {
         (void)sim_disk_allocate(op->file, op->offset);
     }

@@ -100,10 +100,17 @@ static inline void fixture_peer_body(void *context)
     ring_turn(fixture->peer_ring, -1);
 }
 
-static inline bool fixture_started(void *context)
+/* As far as it gets without a store. */
+static inline bool fixture_answers(void *context)
 {
     const struct node_fixture *fixture = context;
     return fixture->status != NODE_STARTING && fixture->status != NODE_STOPPING;
+}
+
+static inline bool fixture_started(void *context)
+{
+    const struct node_fixture *fixture = context;
+    return fixture_answers(context) && fixture->status != NODE_LOADING;
 }
 
 static inline struct config fixture_config(unsigned threads)
@@ -123,8 +130,8 @@ static inline struct config fixture_config(unsigned threads)
     return config;
 }
 
-/* Opens the rings and the store, and lets the shards get as far as they will. */
-static inline void fixture_boot(struct node_fixture *fixture, const struct config *config)
+/* Opens the rings, and lets the shards get as far as they will without a store: to NODE_LOADING, or NODE_BROKEN. */
+static inline void fixture_open(struct node_fixture *fixture, const struct config *config)
 {
     char message[RING_MESSAGE_BYTES];
     struct ring_options main_options = {.entries = 64};
@@ -143,7 +150,23 @@ static inline void fixture_boot(struct node_fixture *fixture, const struct confi
     }
     sim_ring_body(fixture->main_ring, fixture_main_body, fixture);
     sim_ring_body(fixture->peer_ring, fixture_peer_body, fixture);
+    assert_true(sim_run_until(fixture_answers, fixture, NODE_STEPS_MAX));
+}
+
+/* Opens the store, between two steps of the machine, and lets the shards get as far as they will. */
+static inline void fixture_load(struct node_fixture *fixture)
+{
+    if (fixture->status == NODE_LOADING) {
+        node_load(fixture->node, fixture->main_ring, NULL);
+        sim_ring_body(fixture->main_ring, fixture_main_body, fixture); /* the load has turned its ring */
+    }
     assert_true(sim_run_until(fixture_started, fixture, NODE_STEPS_MAX));
+}
+
+static inline void fixture_boot(struct node_fixture *fixture, const struct config *config)
+{
+    fixture_open(fixture, config);
+    fixture_load(fixture);
 }
 
 static inline void fixture_start(struct node_fixture *fixture, const struct config *config)
@@ -329,6 +352,50 @@ static inline void peer_expect_prefix(struct peer *peer, const char *text)
     struct slice reply = peer_reply(peer);
     if (reply.size < strlen(text) || memcmp(reply.data, text, strlen(text)) != 0)
         fail_msg("expected %s…, got %.*s", text, (int)reply.size, (const char *)reply.data);
+}
+
+/* Of the binary protocol. */
+static inline void peer_say_frame(struct peer *peer, uint8_t opcode, uint64_t id, const char *key, const void *value,
+                                  size_t size)
+{
+    struct frame_header header = {.magic = FRAME_MAGIC,
+                                  .opcode = opcode,
+                                  .key_bytes = (uint16_t)strlen(key),
+                                  .value_bytes = (uint32_t)size,
+                                  .id = id};
+    uint8_t *room = peer_room(peer, frame_bytes(strlen(key), size));
+    peer->out_size += frame_write(room, &header, slice_text(key), slice_make(value, size));
+    peer_push(peer);
+}
+
+static inline bool peer_has_frame(void *context)
+{
+    const struct peer *peer = context;
+    struct frame_limits limits = {.key_bytes_max = KVS_KEY_BYTES_MAX, .value_bytes_max = KVS_VALUE_BYTES_MAX};
+    struct frame frame;
+    return frame_parse(peer->in + peer->in_read, peer->in_size - peer->in_read, &limits, &frame) == FRAME_WHOLE;
+}
+
+static inline struct frame peer_next_frame(struct peer *peer)
+{
+    struct frame_limits limits = {.key_bytes_max = KVS_KEY_BYTES_MAX, .value_bytes_max = KVS_VALUE_BYTES_MAX};
+    struct frame frame;
+    assert_true(sim_run_until(peer_has_frame, peer, NODE_STEPS_MAX));
+    assert_int_equal(frame_parse(peer->in + peer->in_read, peer->in_size - peer->in_read, &limits, &frame),
+                     FRAME_WHOLE);
+    peer->in_read += frame.size;
+    assert_int_equal(frame.header.flags, FRAME_REPLY);
+    return frame;
+}
+
+static inline struct frame peer_ask_frame(struct peer *peer, uint8_t opcode, const char *key, const char *value)
+{
+    static uint64_t id = 100;
+    peer_say_frame(peer, opcode, ++id, key, value, strlen(value));
+    struct frame frame = peer_next_frame(peer);
+    assert_int_equal(frame.header.id, id);
+    assert_int_equal(frame.header.opcode, opcode);
+    return frame;
 }
 
 static inline bool peer_has_ended(void *context)

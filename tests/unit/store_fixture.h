@@ -333,6 +333,25 @@ static inline void store_expect(struct store_fixture *fixture, const char *key, 
     free(got);
 }
 
+static inline void store_find_run(void *context, const char *path)
+{
+    const char *dot = strrchr(path, '.');
+    if (dot != NULL && strcmp(dot, ".run") == 0)
+        snprintf(context, 256, "%s", path);
+}
+
+/* Of a machine that is down: the next start has to read every segment. Returns how many there were. */
+static inline unsigned store_forget_runs(void)
+{
+    for (unsigned count = 0;; count++) {
+        char path[256] = "";
+        sim_file_each(store_find_run, path);
+        if (path[0] == '\0')
+            return count;
+        sim_file_remove(path);
+    }
+}
+
 static inline uint64_t store_keys(const struct store_fixture *fixture)
 {
     struct engine_stats stats;

@@ -37,6 +37,7 @@ static void test_config__defaults(void **state)
     assert_string_equal(ring_addr_format(&config.addresses[0], text), "127.0.0.1:4000");
     assert_null(config.unix_path);
     assert_string_equal(config.data_dir, "./kvs-data");
+    assert_null(config.backup_dir);
     assert_int_equal(config.threads, 3);
     assert_string_equal(config.engine, "kvs");
     assert_false(config.relaxed);
@@ -64,11 +65,12 @@ static void test_config__takes_what_is_given(void **state)
                       S("/d"), S("--threads"), S("64"), S("--memory"), S("1G"), S("--segment-size"), S("1GiB"),
                       S("--engine"), S("memory"), S("--durability"), S("relaxed"), S("--relaxed-interval"), S("1"),
                       S("--max-clients"), S("7"), S("--log-level"), S("debug"), S("--disk-limit"), S("3T"),
-                      S("--space-percent"), S("1000")));
+                      S("--space-percent"), S("1000"), S("--backup-dir"), S("/b")));
     assert_int_equal(config.address_count, 2);
     assert_int_equal(ring_addr_port(&config.addresses[1]), 2);
     assert_string_equal(config.unix_path, "/tmp/s");
     assert_string_equal(config.data_dir, "/d");
+    assert_string_equal(config.backup_dir, "/b");
     assert_int_equal(config.threads, 64);
     assert_int_equal(config.memory_bytes, 1u << 30);
     assert_int_equal(config.segment_bytes, 1u << 30);
@@ -127,7 +129,8 @@ static void test_config__refusals_name_option_and_value(void **state)
         {"--max-clients", "0"},     {"--log-level", "trace"},    {"--disk-limit", ""},
         {"--disk-limit", "all"},    {"--disk-limit", "-1"},      {"--disk-limit", "16777216T"},
         {"--space-percent", "119"}, {"--space-percent", "1001"}, {"--space-percent", "100%"},
-        {"--space-percent", ""},    {"--space-percent", "1.5"},
+        {"--space-percent", ""},    {"--space-percent", "1.5"},  {"--backup-dir", "backups"},
+        {"--backup-dir", ""},       {"--backup-dir", "/b/"},     {"--backup-dir", "./b"},
     };
     for (size_t i = 0; i < ARRAY_COUNT(bad); i++) {
         assert_false(PARSE(S(bad[i][0]), S(bad[i][1])));

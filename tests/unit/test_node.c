@@ -133,48 +133,6 @@ static void test_node__pipelines_agree_with_a_model(void **state)
 
 /* ---- the binary protocol --------------------------------------------------------------------------------------- */
 
-static void say_frame(struct peer *peer, uint8_t opcode, uint64_t id, const char *key, const void *value, size_t size)
-{
-    struct frame_header header = {.magic = FRAME_MAGIC,
-                                  .opcode = opcode,
-                                  .key_bytes = (uint16_t)strlen(key),
-                                  .value_bytes = (uint32_t)size,
-                                  .id = id};
-    uint8_t *room = peer_room(peer, frame_bytes(strlen(key), size));
-    peer->out_size += frame_write(room, &header, slice_text(key), slice_make(value, size));
-    peer_push(peer);
-}
-
-static bool peer_has_frame(void *context)
-{
-    const struct peer *peer = context;
-    struct frame_limits limits = {.key_bytes_max = KVS_KEY_BYTES_MAX, .value_bytes_max = KVS_VALUE_BYTES_MAX};
-    struct frame frame;
-    return frame_parse(peer->in + peer->in_read, peer->in_size - peer->in_read, &limits, &frame) == FRAME_WHOLE;
-}
-
-static struct frame next_frame(struct peer *peer)
-{
-    struct frame_limits limits = {.key_bytes_max = KVS_KEY_BYTES_MAX, .value_bytes_max = KVS_VALUE_BYTES_MAX};
-    struct frame frame;
-    assert_true(sim_run_until(peer_has_frame, peer, NODE_STEPS_MAX));
-    assert_int_equal(frame_parse(peer->in + peer->in_read, peer->in_size - peer->in_read, &limits, &frame),
-                     FRAME_WHOLE);
-    peer->in_read += frame.size;
-    assert_int_equal(frame.header.flags, FRAME_REPLY);
-    return frame;
-}
-
-static struct frame ask_frame(struct peer *peer, uint8_t opcode, const char *key, const char *value)
-{
-    static uint64_t id = 100;
-    say_frame(peer, opcode, ++id, key, value, strlen(value));
-    struct frame frame = next_frame(peer);
-    assert_int_equal(frame.header.id, id);
-    assert_int_equal(frame.header.opcode, opcode);
-    return frame;
-}
-
 static void test_node__speaks_frames(void **state)
 {
     (void)state;
@@ -185,30 +143,30 @@ static void test_node__speaks_frames(void **state)
         fixture_start(&fixture, &config);
         struct peer *peer = peer_open(&fixture);
         struct frame_hello hello = {.version_min = FRAME_VERSION, .version_max = FRAME_VERSION};
-        say_frame(peer, FRAME_HELLO, 1, "", &hello, sizeof(hello));
-        struct frame frame = next_frame(peer);
+        peer_say_frame(peer, FRAME_HELLO, 1, "", &hello, sizeof(hello));
+        struct frame frame = peer_next_frame(peer);
         assert_int_equal(frame.header.status, FRAME_OK);
         memcpy(&hello, frame.value.data, sizeof(hello));
         assert_int_equal(hello.shard_count, threads);
         for (unsigned i = 0; i < 20; i++) {
             char key[16];
             snprintf(key, sizeof(key), "key%u", i);
-            assert_int_equal(ask_frame(peer, FRAME_GET, key, "").header.status, FRAME_NOT_FOUND);
-            assert_int_equal(ask_frame(peer, FRAME_REMOVE, key, "").header.status, FRAME_NOT_FOUND);
-            frame = ask_frame(peer, FRAME_SET, key, "value");
+            assert_int_equal(peer_ask_frame(peer, FRAME_GET, key, "").header.status, FRAME_NOT_FOUND);
+            assert_int_equal(peer_ask_frame(peer, FRAME_REMOVE, key, "").header.status, FRAME_NOT_FOUND);
+            frame = peer_ask_frame(peer, FRAME_SET, key, "value");
             assert_int_equal(frame.header.status, FRAME_OK);
             assert_int_equal(frame.value.size, 0);
-            frame = ask_frame(peer, FRAME_GET, key, "");
+            frame = peer_ask_frame(peer, FRAME_GET, key, "");
             assert_int_equal(frame.header.status, FRAME_OK);
             assert_true(slice_equal(frame.value, slice_text("value")));
-            assert_int_equal(ask_frame(peer, FRAME_REMOVE, key, "").header.status, FRAME_OK);
+            assert_int_equal(peer_ask_frame(peer, FRAME_REMOVE, key, "").header.status, FRAME_OK);
         }
-        assert_true(slice_equal(ask_frame(peer, FRAME_PING, "", "hello").value, slice_text("hello")));
-        frame = ask_frame(peer, FRAME_STATS, "", "");
+        assert_true(slice_equal(peer_ask_frame(peer, FRAME_PING, "", "hello").value, slice_text("hello")));
+        frame = peer_ask_frame(peer, FRAME_STATS, "", "");
         assert_non_null(memmem(frame.value.data, frame.value.size, "keyspace_misses:20", 18));
-        frame = ask_frame(peer, FRAME_STATS, "keyspace", "");
+        frame = peer_ask_frame(peer, FRAME_STATS, "keyspace", "");
         assert_true(slice_equal(frame.value, slice_text("# Keyspace\r\n")));
-        assert_int_equal(ask_frame(peer, 77, "", "").header.status, FRAME_BAD_REQUEST);
+        assert_int_equal(peer_ask_frame(peer, 77, "", "").header.status, FRAME_BAD_REQUEST);
         assert_true(sim_run_until(peer_has_ended, peer, NODE_STEPS_MAX));
         peer_close(peer);
         fixture_stop(&fixture, false);
@@ -431,14 +389,15 @@ static void test_node__an_address_in_use_ends_the_start(void **state)
     assert_int_equal(ring_addr_unix(config.unix_path, &config.unix_addr), KVS_ERR_OK);
     assert_int_equal(ring_open(&other, &(struct ring_options){.entries = 8}, message), KVS_ERR_OK);
     assert_int_equal(ring_listen(other, &config.unix_addr, &fd), KVS_ERR_OK);
-    fixture_boot(&fixture, &config);
-    assert_int_equal(fixture.status, NODE_BROKEN);
+    memset(&fixture, 0, sizeof(fixture));
+    assert_int_equal(ring_open(&fixture.main_ring, &(struct ring_options){.entries = 64}, message), KVS_ERR_OK);
+    assert_int_equal(node_create(&fixture.node, &config, fixture.main_ring, fixture.message), KVS_ERR_ADDRESS_IN_USE);
     assert_string_equal(
-        node_message(fixture.node),
+        fixture.message,
         "cannot listen on unix:/run/kvs.sock: address already in use; another server listens there: stop it, "
         "or choose another address with --addr or --unix");
-    assert_true(sim_run_until(fixture_ended, &fixture, NODE_STEPS_MAX));
-    fixture_free(&fixture);
+    ring_close(fixture.main_ring);
+    ring_close(other);
     fixture_machine_end();
 }
 

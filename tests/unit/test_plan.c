@@ -54,8 +54,14 @@ static void make_random(struct plan *out, uint64_t state)
     out->step_count = number(&state, 0, PLAN_STEPS_MAX);
     for (uint32_t i = 0; i < out->step_count; i++) {
         static const uint32_t most_a[PLAN_KIND_COUNT] = {
-            [PLAN_WORK] = PLAN_CLIENTS - 1,    [PLAN_CLOSE] = PLAN_CLIENTS - 1, [PLAN_ODDS] = SIM_FAULT_COUNT - 1,
-            [PLAN_FAIL] = RING_KIND_COUNT - 1, [PLAN_CRASH] = SIM_KILL,         [PLAN_STOP] = 1,
+            [PLAN_WORK] = PLAN_CLIENTS - 1,
+            [PLAN_CLOSE] = PLAN_CLIENTS - 1,
+            [PLAN_ODDS] = SIM_FAULT_COUNT - 1,
+            [PLAN_FAIL] = RING_KIND_COUNT - 1,
+            [PLAN_CRASH] = SIM_KILL,
+            [PLAN_STOP] = 1,
+            [PLAN_BACKUP] = 1,
+            [PLAN_RESTORE] = 1,
         };
         struct plan_step *step = &out->steps[i];
         step->kind = (enum plan_kind)(draw(&state) % PLAN_KIND_COUNT);

@@ -1,8 +1,9 @@
 /*
  * host.c - one process's life on the simulated machine.
  *
- * Happy path: rings, store, shards; each ring gets a loop body that turns its shard as the real thread's loop does; the
- * machine steps until the supervisor says that the node serves.
+ * Happy path: rings, shards; each ring gets a loop body that turns its shard as the real thread's loop does; the
+ * machine steps until the supervisor says that clients are answered, the store is opened in one piece between two
+ * steps, and the machine steps on until the node serves.
  *
  * Failure modes: a store that cannot be opened, or shards that cannot start, end the boot; whatever was opened is
  * closed in the order of a real process's end.
@@ -98,20 +99,35 @@ static bool open_node(struct host *host)
     return true;
 }
 
+/* Steps until the node has left `status`, or has given up. */
+static void leave(struct host *host, enum node_status status, uint64_t steps_max)
+{
+    for (uint64_t step = 0; host->status <= status && !host_stopped(host); step++) {
+        if (step == steps_max || !sim_step())
+            broken("liveness: the node neither serves nor gives up (status %d)", (int)host->status);
+    }
+}
+
 bool host_boot(struct host *host, const struct host_setting *setting, uint64_t steps_max)
 {
     *host = (struct host){.config = config_of(setting), .status = NODE_STARTING};
     diag_set_level(host->config.log_level);
     if (!open_node(host))
         return false;
-    for (uint64_t step = 0; host->status != NODE_SERVING && !host_stopped(host); step++) {
-        if (step == steps_max || !sim_step())
-            broken("liveness: the node neither serves nor gives up (status %d)", (int)host->status);
+    leave(host, NODE_STARTING, steps_max);
+    if (host->status == NODE_LOADING) {
+        node_load(host->node, host->ring, NULL);
+        sim_ring_body(host->ring, supervisor_body, host); /* the load has turned its ring: it looks at once */
     }
+    leave(host, NODE_LOADING, steps_max);
     if (host->status == NODE_SERVING)
         return true;
+    for (uint64_t step = 0; !host_stopped(host); step++) {
+        if (step == steps_max || !sim_step())
+            broken("liveness: a node that cannot start does not come to its end");
+    }
     snprintf(host->message, sizeof(host->message), "%s", node_message(host->node));
-    host->error = KVS_ERR_FAILED;
+    host->error = node_error(host->node);
     host_free(host);
     return false;
 }

@@ -54,6 +54,8 @@ static const struct kind {
     [PLAN_CHECK] = {"check", UINT32_MAX, UINT32_MAX, UINT32_MAX},
     [PLAN_CRASH] = {"crash", SIM_KILL, UINT32_MAX, UINT32_MAX},
     [PLAN_STOP] = {"stop", 1, UINT32_MAX, UINT32_MAX},
+    [PLAN_BACKUP] = {"backup", 1, UINT32_MAX, UINT32_MAX},
+    [PLAN_RESTORE] = {"restore", 1, UINT32_MAX, UINT32_MAX},
 };
 static_assert(ARRAY_COUNT(kinds) == PLAN_KIND_COUNT, "a kind without a name");
 

@@ -31,6 +31,9 @@ enum plan_kind {
     PLAN_CHECK,      /* faults off; all keys are read and counted and held against the oracle */
     PLAN_CRASH,      /* power loss in mode a (enum sim_crash_mode), then b bits rot, then a boot with c shards */
     PLAN_STOP,       /* an orderly stop (a = 1: at once), then b bits rot, then a boot with c shards */
+    PLAN_BACKUP,     /* the node is asked for a backup; a = 0: files cannot be linked */
+    PLAN_RESTORE, /* with nothing under way a backup is made, a as above; then a crash, and a boot on it with c shards
+                   */
     PLAN_KIND_COUNT
 };
 

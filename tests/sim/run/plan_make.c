@@ -20,6 +20,7 @@
 struct maker {
     struct plan *plan;
     uint64_t state;
+    uint64_t backup_state; /* choices of their own, so that the rest of a seed's plan is the same with and without */
 };
 
 static uint64_t draw(struct maker *maker, uint64_t below)
@@ -154,6 +155,14 @@ static void make_end(struct maker *maker)
     add(maker, PLAN_CRASH, one_of(maker, modes, ARRAY_COUNT(modes)), rot, threads);
 }
 
+static void make_backup(struct maker *maker, enum plan_kind kind, unsigned one_in)
+{
+    struct maker own = {.plan = maker->plan, .state = maker->backup_state};
+    if (draw(&own, one_in) == 0)
+        add(&own, kind, draw(&own, 3) > 0, 0, between(&own, 1, 4));
+    maker->backup_state = own.state;
+}
+
 static void make_boot(struct maker *maker)
 {
     bool faulty = draw(maker, 2) == 0;
@@ -164,6 +173,7 @@ static void make_boot(struct maker *maker)
         make_work(maker);
     for (uint64_t families = faulty ? 1 + draw(maker, 2) : 0; families > 0; families--)
         make_faults(maker);
+    make_backup(maker, PLAN_BACKUP, 3);
     make_work(maker);
     if (small_disk && draw(maker, 2) == 0)
         add(maker, PLAN_DISK_SIZE, 0, 0, 0);
@@ -171,6 +181,8 @@ static void make_boot(struct maker *maker)
         add(maker, PLAN_CHECK, 0, 0, 0);
     if (faulty && draw(maker, 3) > 0) /* else the faults go on into the next boot */
         add(maker, PLAN_FAULTS_OFF, 0, 0, 0);
+    make_backup(maker, PLAN_RESTORE, 6);
+    make_backup(maker, PLAN_BACKUP, 3);
     if (draw(maker, 3) == 0)
         make_work(maker);
     make_end(maker);
@@ -178,7 +190,7 @@ static void make_boot(struct maker *maker)
 
 void plan_make(struct plan *plan, uint64_t seed)
 {
-    struct maker maker = {.plan = plan, .state = seed * 0x9e3779b97f4a7c15u + 0x1234567};
+    struct maker maker = {.plan = plan, .state = seed * 0x9e3779b97f4a7c15u + 0x1234567, .backup_state = ~seed};
     *plan = (struct plan){.seed = seed};
     make_settings(&maker);
     uint32_t boots = between(&maker, 1, 5);

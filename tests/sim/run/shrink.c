@@ -245,6 +245,7 @@ static const struct amounts {
     [PLAN_TIME] = {.a = true, .least_a = 1},
     [PLAN_CRASH] = {.b = true, .c = true, .least_c = 1},
     [PLAN_STOP] = {.a = true, .b = true, .c = true, .least_c = 1},
+    [PLAN_RESTORE] = {.c = true, .least_c = 1},
 };
 
 static bool simplify_steps(struct shrinker *shrinker)

@@ -21,6 +21,8 @@ static const struct counter {
     {"boots", "boots", offsetof(struct tally, boots)},
     {"rotten_boots", "  over damage", offsetof(struct tally, rotten_boots)},
     {"refusals", "  refused for damage", offsetof(struct tally, refusals)},
+    {"restores", "  on a backup", offsetof(struct tally, restores)},
+    {"backups", "backups", offsetof(struct tally, backups)},
     {"crashes", "power losses", offsetof(struct tally, crashes)},
     {"kills", "kills", offsetof(struct tally, kills)},
     {"stops", "orderly stops", offsetof(struct tally, stops)},

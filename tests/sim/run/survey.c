@@ -71,6 +71,13 @@ static void heal_bytes(void *context, const char *path, uint64_t offset, const u
     memcpy(surveyor->bytes + offset, truth, size);
 }
 
+/* Of backups nothing is read by a boot; what they share with the store is found there. */
+static bool is_of_the_store(const char *path)
+{
+    static const char dir[] = "/data/";
+    return strncmp(path, dir, strlen(dir)) == 0 && strchr(path + strlen(dir), '/') == NULL;
+}
+
 static void load(struct surveyor *surveyor, const char *path)
 {
     snprintf(surveyor->path, sizeof(surveyor->path), "%s", path);
@@ -113,7 +120,7 @@ static void set_entry(struct surveyor *surveyor, const struct manifest_entry *en
 static void read_manifest(void *context, const char *path)
 {
     struct surveyor *surveyor = context;
-    if (strcmp(strrchr(path, '/') + 1, MANIFEST_NAME) != 0)
+    if (!is_of_the_store(path) || strcmp(strrchr(path, '/') + 1, MANIFEST_NAME) != 0)
         return;
     load(surveyor, path);
     uint32_t seed = crc32c(0, surveyor->uuid, sizeof(surveyor->uuid));
@@ -205,7 +212,7 @@ static bool load_segment(struct surveyor *surveyor, const char *path)
     unsigned number;
     int length = 0;
     const char *name = strrchr(path, '/') + 1;
-    if (sscanf(name, "%u.seg%n", &number, &length) != 1 || name[length] != '\0')
+    if (!is_of_the_store(path) || sscanf(name, "%u.seg%n", &number, &length) != 1 || name[length] != '\0')
         return false;
     surveyor->entry = entry_of(surveyor, number);
     if (surveyor->entry == NULL)
@@ -242,7 +249,7 @@ static void read_superblock(void *context, const char *path)
 {
     struct surveyor *surveyor = context;
     struct superblock copy;
-    if (strcmp(strrchr(path, '/') + 1, SUPERBLOCK_NAME) != 0)
+    if (!is_of_the_store(path) || strcmp(strrchr(path, '/') + 1, SUPERBLOCK_NAME) != 0)
         return;
     load(surveyor, path);
     for (uint64_t at = 0; at + sizeof(copy) <= surveyor->size; at += KVS_BLOCK_BYTES) {
@@ -383,6 +390,8 @@ static void count_place(void *context, const char *path, uint64_t offset, const 
 {
     struct survey *survey = context;
     (void)truth;
+    if (!is_of_the_store(path))
+        return;
     survey->rotten_places++;
     story("rot in %s at %llu, %zu bytes", path, (unsigned long long)offset, size);
 }
@@ -449,6 +458,8 @@ struct chosen_file {
 static void choose_file(void *context, const char *path)
 {
     struct chosen_file *chosen = context;
+    if (!is_of_the_store(path))
+        return;
     const char *dot = strrchr(path, '.');
     bool segment = dot != NULL && (strcmp(dot, ".seg") == 0 || strcmp(dot, ".run") == 0);
     if (!segment && strstr(path, SUPERBLOCK_NAME) == NULL && strstr(path, MANIFEST_NAME) == NULL)

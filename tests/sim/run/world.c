@@ -12,6 +12,7 @@
 
 #include "host.h"
 #include "oracle.h"
+#include "sim_backups.h"
 #include "sim_client.h"
 #include "sim_core.h"
 #include "survey.h"
@@ -28,6 +29,7 @@
 
 #define LIVENESS_STEPS      3000000u
 #define CALM_AGAIN_NS       3000000000u /* space is back: writes must be taken again by then */
+#define RELAXED_NS          200000000u  /* relaxed writes are on disk by then */
 #define CLIENT_BUFFERS      64u
 #define CLIENT_BUFFER_BYTES 4096u
 
@@ -43,6 +45,8 @@ struct world {
     struct ring *client_ring;
     struct client *clients[PLAN_CLIENTS];
     struct circumstances circumstances;
+    struct sim_backups backups;
+    bool rotted; /* bits were made to rot: what backups share with the store rots, too */
     unsigned odds[SIM_FAULT_COUNT];
     bool single_fault; /* PLAN_FAIL has set one since the boot */
     bool disk_limited;
@@ -305,6 +309,7 @@ static void boot(struct world *world, unsigned threads, enum oracle_end end)
     accept_rot(world, &survey);
     survey_free(&survey);
     oracle_judge(world->oracle, end, calm_before);
+    sim_backups_reboot(&world->backups);
     note_owners(world);
     reset_circumstances(world);
     resume_faults(world);
@@ -383,10 +388,29 @@ static void check(struct world *world)
 
 /* ---- the steps of a plan --------------------------------------------------------------------------------------- */
 
-static void rot(unsigned bits, uint64_t seed)
+static void rot(struct world *world, unsigned bits, uint64_t seed)
 {
+    world->rotted = world->rotted || bits > 0;
     if (bits > 0)
         survey_rot(bits, seed);
+}
+
+/* A disk that lies or rots changes more than it was asked to. */
+static bool disk_is_honest(const struct world *world)
+{
+    return !world->rotted && sim_fault_count(SIM_FAULT_WRITE_LOST) == 0 &&
+           sim_fault_count(SIM_FAULT_WRITE_ASTRAY) == 0 && sim_fault_count(SIM_FAULT_WRITE_FLIP) == 0;
+}
+
+static void look_at_backups(struct world *world)
+{
+    world->tally->backups += sim_backups_look(&world->backups, world->host.node->engine);
+}
+
+static void check_backups(const struct world *world)
+{
+    if (disk_is_honest(world))
+        sim_backups_check(&world->backups);
 }
 
 static void do_crash(struct world *world, const struct plan_step *what)
@@ -398,7 +422,8 @@ static void do_crash(struct world *world, const struct plan_step *what)
     sim_crash((enum sim_crash_mode)what->a);
     clients_end(world);
     host_abandon(&world->host);
-    rot(what->b, what->seed);
+    check_backups(world);
+    rot(world, what->b, what->seed);
     boot(world, what->c, ORACLE_CRASHED);
     if (what->seed % 3 > 0)
         check(world);
@@ -426,8 +451,70 @@ static void do_stop(struct world *world, const struct plan_step *what)
     host_free(&world->host);
     if (what->seed % 2 == 0 || what->b > 0)
         sim_crash(SIM_DROP_ALL); /* after a stop, power loss takes nothing */
-    rot(what->b, what->seed);
+    check_backups(world);
+    rot(world, what->b, what->seed);
     boot(world, what->c, end);
+    if (what->seed % 3 > 0)
+        check(world);
+}
+
+static bool ask_for_backup(struct world *world, bool links)
+{
+    sim_set_links(links);
+    struct ring *ring = node_thread_ring(world->host.node, 0);
+    if (!sim_backups_ask(&world->backups, world->host.node->engine, ring))
+        return false;
+    (void)sim_ring_turn_now(ring, 0); /* the wake-up leaves */
+    return true;
+}
+
+static bool backup_runs(const struct world *world)
+{
+    struct engine_backup_state state;
+    engine_backup_state(world->host.node->engine, &state);
+    return state.running;
+}
+
+static void await_backup(struct world *world)
+{
+    for (uint64_t i = 0; backup_runs(world); i++) {
+        if (i == LIVENESS_STEPS || !step(world))
+            broken("liveness: a backup does not come to its end");
+    }
+    look_at_backups(world);
+}
+
+/* What was acknowledged, relaxed writes included, is on disk when the backup is asked for; so the copy owes the same as
+ * the store. */
+static void do_restore(struct world *world, const struct plan_step *what)
+{
+    settle(world);
+    suspend_faults();
+    await_backup(world);
+    for (uint64_t until = sim->now_ns + RELAXED_NS; sim->now_ns < until && step(world);) {
+    }
+    unsigned before = world->backups.count;
+    if (!ask_for_backup(world, what->a != 0))
+        broken("no backup can be asked for though none is under way");
+    await_backup(world);
+    if (world->backups.count == before) {
+        const struct circumstances *why = &world->circumstances;
+        if (!why->writes_may_fail && !why->space_may_lack && !why->damage_may_show && disk_is_honest(world))
+            broken("a backup fails without a reason");
+        resume_faults(world);
+        return;
+    }
+    if (!disk_is_honest(world)) { /* the copy may be as bad as the original, and nobody knows where */
+        resume_faults(world);
+        return;
+    }
+    world->tally->restores++;
+    sim_crash(SIM_DROP_ALL);
+    clients_end(world);
+    host_abandon(&world->host);
+    sim_backups_restore(&world->backups);
+    resume_faults(world);
+    boot(world, what->c, ORACLE_CRASHED);
     if (what->seed % 3 > 0)
         check(world);
 }
@@ -510,9 +597,16 @@ static void do_step(struct world *world, const struct plan_step *what)
     case PLAN_STOP:
         do_stop(world, what);
         break;
+    case PLAN_BACKUP:
+        ask_for_backup(world, what->a != 0);
+        break;
+    case PLAN_RESTORE:
+        do_restore(world, what);
+        break;
     case PLAN_KIND_COUNT:
         break;
     }
+    look_at_backups(world);
 }
 
 /* ---- a whole run ----------------------------------------------------------------------------------------------- */
@@ -547,6 +641,7 @@ static void end(struct world *world)
     check(world);
     end_orderly(world, true);
     host_free(&world->host);
+    check_backups(world);
     oracle_judge(world->oracle, ORACLE_STOPPED, true);
 }
 

@@ -24,6 +24,7 @@ struct tally {
     uint64_t unanswered;                             /* lost with their connection or the node */
     uint64_t boots, crashes, kills, stops, refusals; /* refusals: boots refused because of damage, rightly */
     uint64_t rotten_boots;                           /* boots over damage that need not be noticed */
+    uint64_t backups, restores;                      /* made whole; boots on one */
     uint64_t checks;                                 /* full comparisons of all keys with the oracle */
     uint64_t steps;                                  /* of the machine */
     uint64_t simulated_ns;

@@ -1,0 +1,164 @@
+/*
+ * backup_internal.h - what the parts of a backup share.
+ *
+ *   backup.c          being asked, being told of; from one stage to the next
+ *   backup_place.c    directories: making, looking, clearing, naming
+ *   backup_set.c      the moment and the set, and the way of each segment into the copy
+ *   backup_copy.c     measuring a log's segment; moving bytes from one file to another
+ */
+#ifndef KVS_ENGINE_BACKUP_INTERNAL_H
+#define KVS_ENGINE_BACKUP_INTERNAL_H
+
+#include "base/limits.h"
+#include "engine/backup.h"
+#include "engine/keeper.h"
+#include "engine/store.h"
+
+#define BACKUP_PLACE_NAME   "backups"  /* in the data directory, when no other place is configured */
+#define BACKUP_PARTIAL_NAME ".partial" /* no backup can have this name */
+
+enum { BACKUP_COPY_SLOTS = 2, BACKUP_CHUNK_BYTES = 256 * 1024, BACKUP_NAMES_MAX = 256 };
+
+enum backup_request {
+    REQUEST_NONE,
+    REQUEST_COMING, /* somebody writes the name */
+    REQUEST_MADE,   /* asked for, or under way */
+};
+
+/* In order. After each but the first the next one begins when `io` has completed, or when backup_turn finds it done. */
+enum backup_stage {
+    BACKUP_IDLE,
+    BACKUP_MAKE_PLACE,
+    BACKUP_OPEN_PARENT,
+    BACKUP_SYNC_PARENT,
+    BACKUP_OPEN_PLACE,
+    BACKUP_LOOK, /* is the name taken? */
+    BACKUP_MAKE_DIR,
+    BACKUP_OPEN_DIR,
+    BACKUP_CLEAR,
+    BACKUP_MOMENT, /* backup_turn looks for it */
+    BACKUP_ENTER,  /* backup_turn waits until the manifest has it durably */
+    BACKUP_LINK,
+    BACKUP_MEASURE,
+    BACKUP_CREATE,
+    BACKUP_ALLOCATE,
+    BACKUP_COPY, /* the slots are at work, `io` is not */
+    BACKUP_SYNC,
+    BACKUP_MANIFEST, /* backup_turn waits for it */
+    BACKUP_OPEN_SUPERBLOCK,
+    BACKUP_WRITE_SUPERBLOCK,
+    BACKUP_SYNC_SUPERBLOCK,
+    BACKUP_SYNC_DIR,
+    BACKUP_RENAME,
+    BACKUP_SYNC_PLACE,
+    BACKUP_UNDO, /* removing what a failed one has made */
+};
+
+/* What others are told of; replaced as a whole. */
+struct backup_outcome {
+    struct epoch_entry retired; /* first */
+    struct engine_backup_state state;
+};
+
+struct backup_slot {
+    struct ring_op io;
+    struct backup *backup;
+    uint8_t *buffer;
+    uint64_t offset;
+    uint32_t size;
+    bool writing;
+};
+
+struct backup {
+    struct keeper *keeper;
+    _Atomic(enum backup_request) request;
+    char name[ENGINE_BACKUP_NAME_BYTES];
+    _Atomic(struct backup_outcome *) outcome; /* NULL: none has ended yet */
+
+    /* The one under way. */
+    enum backup_stage stage;
+    bool stopping;
+    struct ring *ring;
+    struct ring_op io;
+    struct backup_outcome *ending; /* memory for what will be told of it */
+    uint64_t begun_ns, moment_ms;
+    enum kvs_err error;
+    char text[ENGINE_MESSAGE_BYTES]; /* with `error` */
+
+    const char *place; /* the directory of all backups, relative to the data directory if it is not absolute */
+    char place_text[ENGINE_BACKUP_PATH_BYTES], partial_text[ENGINE_BACKUP_PATH_BYTES]; /* for people */
+    char parent[ENGINE_BACKUP_PATH_BYTES];
+    int parent_fd, place_fd, dir_fd; /* -1: not open */
+    bool place_made, renamed;
+    char (*names)[256]; /* to be removed */
+    unsigned name_count;
+
+    uint64_t durable[KVS_SHARDS_MAX]; /* the moment: of each log */
+    uint64_t sealed[KVS_SHARDS_MAX];  /* LSN up to which sealed segments have each log of this boot */
+    uint64_t covered[KVS_SHARDS_MAX]; /* records behind that found in the others */
+    struct manifest *manifest;        /* of the copy */
+    uint64_t ticket;                  /* of this store's manifest */
+    uint32_t next, numbers_end;       /* the segment that is being taken care of, and where numbers end */
+    char segment_file[SEGMENT_NAME_BYTES];
+    uint64_t segments, linked; /* in the copy by now; of them, as links */
+    uint64_t other_bytes;      /* manifest and superblock */
+
+    struct backup_slot slots[BACKUP_COPY_SLOTS];
+    unsigned slots_busy;
+    int target_fd;
+    bool target_buffered; /* O_DIRECT does not work there */
+    uint64_t copy_end, copy_next;
+    uint64_t measured; /* how far the segment is measured */
+    uint64_t last_lsn, last_epoch;
+};
+
+static inline struct store *backup_store(const struct backup *backup)
+{
+    return backup->keeper->store;
+}
+
+/* backup.c */
+void backup_step_done(struct ring_op *op);
+static inline void backup_begin(struct backup *backup, enum backup_stage stage)
+{
+    backup->stage = stage;
+    ring_op_init(&backup->io, backup_step_done);
+}
+/* Ends it with an error, whose text is printf's; nothing else of it may be in flight. */
+void backup_fail(struct backup *backup, enum kvs_err error, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Notes the error alone, while more of it is in flight. */
+void backup_note_error(struct backup *backup, enum kvs_err error, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* When the node stops: ends it, as far as it has come. */
+bool backup_given_up(struct backup *backup);
+/* It has come to its end, in one way or the other. */
+void backup_end(struct backup *backup);
+
+/* backup_place.c */
+void backup_place_begin(struct backup *backup);
+/* `io` has completed in a stage of these, or in BACKUP_UNDO. */
+void backup_place_step(struct backup *backup);
+/* The files of the copy are all there: the superblock, and the name. */
+void backup_finish(struct backup *backup);
+/* Removes what there is in the copy's directory. */
+void backup_undo(struct backup *backup);
+void backup_place_close(struct backup *backup, struct ring *ring);
+
+/* backup_set.c */
+void backup_moment(struct backup *backup);
+void backup_entered(struct backup *backup);
+void backup_set_step(struct backup *backup);
+/* The segment at backup->next is in the copy. */
+void backup_next(struct backup *backup);
+/* The manifest of the copy is written, or could not be. */
+void backup_listed(struct backup *backup);
+
+/* backup_copy.c */
+/* Finds how far the log's segment belongs to the copy. */
+void backup_measure(struct backup *backup);
+/* Copies backup->copy_end bytes of the segment, and zeros up to its size. */
+void backup_copy(struct backup *backup);
+void backup_copy_step(struct backup *backup);
+
+#endif
