@@ -194,6 +194,7 @@ struct engine_request {
     enum engine_action action;
     bool relaxed;       /* a write need not be durable when acknowledged; a read may show what is not durable */
     bool head;          /* GET: whether there is a value, and how long it is, will do: a large one is not read */
+    bool eager;         /* GET: end with AGAIN rather than wait for memory for a large value */
     uint64_t hash;      /* hash_key(key, engine_hash_seed) */
     struct slice key;   /* 1..KVS_KEY_BYTES_MAX bytes; an empty key is allowed too */
     struct slice value; /* PUT */
@@ -289,7 +290,7 @@ struct engine_stats {
     uint64_t reads_joined; /* that waited for another one's read of the same record */
     uint64_t disk_read_bytes;
     uint64_t segments;          /* files, free ones included */
-    uint64_t disk_bytes;        /* of all segment and value files */
+    uint64_t disk_bytes;        /* of all segment files */
     uint64_t large_values;      /* value files: also those that have died, until they are removed */
     uint64_t large_value_bytes; /* what they take on disk */
     uint64_t segments_free;     /* files that hold nothing */

@@ -465,7 +465,7 @@ static void store_stats(const struct engine *engine, struct engine_stats *out)
     out->segments = atomic_load_explicit(&store->segments.count, memory_order_relaxed);
     out->large_values = counter(&store->values.files);
     out->large_value_bytes = counter(&store->values.bytes);
-    out->disk_bytes = out->segments * store->segments.segment_bytes + out->large_value_bytes;
+    out->disk_bytes = out->segments * store->segments.segment_bytes;
     out->segments_free = atomic_load_explicit(&store->keeper.figures.free_count, memory_order_relaxed);
     out->segments_sealed = atomic_load_explicit(&store->keeper.figures.sealed_count, memory_order_relaxed);
     out->live_bytes = counter(&store->keeper.figures.live_bytes);

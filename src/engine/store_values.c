@@ -11,7 +11,8 @@
  *   - The PUT fails later, for lack of room in the log or because that has failed: the file goes again.
  *   - A file is missing or damaged: the GET ends with CORRUPT and the file's name.
  *   - No memory in the pool: gets wait for it, in order, and look again every millisecond: those who give memory back
- *     may be on any thread.
+ *     may be on any thread. After ten seconds they end with AGAIN: the memory may be held by replies that cannot leave
+ *     before theirs does.
  *   - A file cannot be removed: a warning; the sweep after the next start tries again.
  */
 #include "engine/store_values.h"
@@ -25,10 +26,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define MEMORY_WAIT_NS 1000000
-#define PATH_BYTES     4352
-#define LARGE_MIN_MAX  (1024ull * 1024)
-#define LARGE_SHARE    8 /* of a segment */
+#define MEMORY_WAIT_NS  1000000
+#define MEMORY_LIMIT_NS 10000000000ull
+#define PATH_BYTES      4352
+#define LARGE_MIN_MAX   (1024ull * 1024)
+#define LARGE_SHARE     8 /* of a segment */
 
 /* The GET of a large value. */
 struct value_get {
@@ -36,6 +38,7 @@ struct value_get {
     struct value_reader reader;
     struct store_shard *shard;
     struct engine_op *op;
+    uint64_t deadline_ns; /* until when it waits for memory */
 };
 
 /* A file whose value has died. */
@@ -407,10 +410,16 @@ static void start_gets(struct store_shard *shard)
     struct list *waiting = &shard->values.gets_waiting;
     while (!list_empty(waiting)) {
         struct value_get *get = container_of(list_pop_front(waiting), struct value_get, link);
-        if (!start_get(get)) {
+        if (start_get(get))
+            continue;
+        if (ring_now_ns(shard->ring) < get->deadline_ns) {
             list_push_front(waiting, &get->link);
             return;
         }
+        struct engine_op *op = get->op;
+        free(get);
+        op->result = (struct engine_result){.error = KVS_ERR_AGAIN};
+        store_value_got(shard, op, "");
     }
 }
 
@@ -429,6 +438,7 @@ void store_value_get(struct store_shard *shard, struct engine_op *op, const stru
     }
     get->shard = shard;
     get->op = op;
+    get->deadline_ns = op->request.eager ? 0 : ring_now_ns(shard->ring) + MEMORY_LIMIT_NS;
     get->reader.place = &shard->store->values.place;
     get->reader.ring = shard->ring;
     get->reader.descriptor = *descriptor;
