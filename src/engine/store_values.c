@@ -265,10 +265,22 @@ static bool may_go(const struct store_shard *shard, const struct value_dying *dy
     return container_of(marks->next, struct value_reader_mark, link)->serial > dying->serial;
 }
 
+void store_values_hold(struct store *store, bool held)
+{
+    if (atomic_exchange(&store->values.held, held) == held || held)
+        return;
+    for (unsigned i = 0; i < store->shard_count; i++) {
+        if (store->shards[i] != NULL)
+            store_shard_wake(store->shards[i], store->keeper.ring);
+    }
+}
+
 /* They died in order, and their gates rise. */
 static void unlink_some(struct store_shard *shard)
 {
     struct shard_values *values = &shard->values;
+    if (list_empty(&values->dying) || atomic_load(&shard->store->values.held))
+        return;
     while (!list_empty(&values->dying) && values->unlink_count < VALUE_UNLINKS_MAX && !shard->stopping) {
         struct value_dying *dying = container_of(values->dying.next, struct value_dying, link);
         if (!may_go(shard, dying))

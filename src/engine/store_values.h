@@ -33,6 +33,7 @@ struct store_values {
     uint64_t large_min;       /* values from this size on are large; UINT64_MAX: none is */
     _Atomic uint32_t counter; /* of ids given in this boot */
     _Atomic uint64_t files, bytes;
+    _Atomic bool held; /* no file is removed meanwhile: a backup is under way */
     struct large_pool own_pool;
     struct large_pool *pool;
 
@@ -85,6 +86,9 @@ void store_values_close(struct store *store, struct ring *ring);
 void shard_values_init(struct shard_values *values);
 /* Frees what a crash has abandoned. */
 void shard_values_deinit(struct shard_values *values, struct ring *ring);
+
+/* While it is held no file is removed. The background's. */
+void store_values_hold(struct store *store, bool held);
 
 /* ---- the owner's thread ---------------------------------------------------------------------------------------- */
 

@@ -529,6 +529,25 @@ static bool join_read(struct wait *wait)
     return false;
 }
 
+/*
+ * The candidate at wait->position has left the index since the snapshot: its key, another one with this fingerprint,
+ * was written again or removed. It does not matter any more to an operation that changes the index, and its segment may
+ * be gone. (To a GET it does, whose segments stay.)
+ */
+static bool candidate_gone(const struct wait *wait)
+{
+    struct index_cursor cursor;
+    struct index_entry entry;
+    if (!wait->queued)
+        return false;
+    index_find(wait->shard->index, wait->op->request.hash, &cursor);
+    while (index_next(&cursor, &entry)) {
+        if (entry.address == wait->addresses[wait->position])
+            return false;
+    }
+    return true;
+}
+
 /* Reads the candidate at wait->position. False, with an error for a result, when there is no memory for it. */
 static bool start_read(struct wait *wait)
 {
@@ -646,6 +665,19 @@ static void remember(struct store_shard *shard, const struct segment *segment, u
         read_cache_add(cache, segment->uid, address, record);
 }
 
+/* With the candidates that are left. */
+static void go_on(struct wait *wait)
+{
+    struct store_shard *shard = wait->shard; /* `wait` may be gone before the section ends */
+    wait->tries = 0;
+    wait->whole = 0;
+    wait_drop_buffer(wait);
+    engine_section_begin(&shard->base);
+    if (advance(wait))
+        wait_finish(wait);
+    engine_section_end(&shard->base);
+}
+
 /* Whether the read has given a whole, undamaged record. If not, something else was begun, or the operation has ended.
  */
 static bool read_was_good(struct wait *wait, const struct segment *segment, const struct record_header *record)
@@ -666,6 +698,10 @@ static bool read_was_good(struct wait *wait, const struct segment *segment, cons
     uint32_t offset = address_offset(wait->addresses[wait->position], store->segments.shift);
     if (io->error == KVS_ERR_OK && (record_check(record, room, segment->seed, offset) == RECORD_VALID || unchecked))
         return true;
+    if (candidate_gone(wait)) {
+        go_on(wait);
+        return false;
+    }
     if (wait->tries++ > 0) {
         report_damage(wait);
         wait_finish(wait);
@@ -717,6 +753,10 @@ static bool advance(struct wait *wait)
 {
     bool get = wait->op->request.action == ENGINE_GET;
     while (next_unknown(wait) < wait->count) {
+        if (candidate_gone(wait)) {
+            wait->compared |= 1ull << wait->position;
+            continue;
+        }
         const struct record_header *record = store_look(wait->shard, wait->addresses[wait->position]);
         if (record == NULL)
             return !start_read(wait);

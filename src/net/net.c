@@ -220,6 +220,8 @@ enum kvs_err net_open(struct net **out, struct ring *ring, const struct net_opti
     net->own_pool.bytes_max = UINT64_MAX;
     if (net->options.large == NULL)
         net->options.large = &net->own_pool;
+    if (net->options.large_bytes == 0)
+        net->options.large_bytes = NET_LARGE_BYTES;
     init_time(net);
     *out = net;
     return KVS_ERR_OK;

@@ -63,6 +63,7 @@ struct net_options {
     uint32_t arg_kept_bytes_max;
     /* Memory for requests that are too long for receive buffers. Shared with others; NULL: as much as it takes. */
     struct large_pool *large;
+    size_t large_bytes; /* partial requests beyond this get such memory; 0 = 256 KiB */
     struct frame_limits frame;
     struct frame_hello hello; /* what the server says of itself */
     size_t conn_user_bytes;   /* zeroed room for the handler in every connection: net_conn_user */

@@ -73,7 +73,7 @@ static bool grow(struct net_conn *conn, size_t need)
 {
     struct net_input *input = &conn->input;
     const size_t target = input_target(conn, need);
-    if (target > NET_LARGE_BYTES)
+    if (target > conn->net->options.large_bytes)
         return grow_large(conn, target, conn->hold != NET_HOLD_NONE || input->large == NULL);
     uint8_t *grown = net_input_grow(conn->net, input->data, input->capacity, target);
     if (grown == NULL)
@@ -115,15 +115,37 @@ void input_consume(struct net_conn *conn, size_t bytes)
         input_free(conn);
 }
 
+/* What is left of what was kept while the connection was held moves to a buffer of the pool, if it fits: nobody may
+ * hold large memory while waiting for more of it. */
+static bool leave_large(struct net_conn *conn)
+{
+    struct net *net = conn->net;
+    struct net_input *input = &conn->input;
+    size_t capacity = input->size > NET_BLOCK_BYTES ? input->size : NET_BLOCK_BYTES;
+    if (capacity > net->options.large_bytes)
+        return false;
+    uint8_t *data = net_input_grow(net, NULL, 0, capacity);
+    if (data == NULL)
+        return false;
+    memcpy(data, input->data + input->begin, input->size);
+    list_remove(&conn->fill);
+    large_trash_add(&net->trash, input->large);
+    *input = (struct net_input){.data = data, .capacity = capacity, .size = input->size};
+    return true;
+}
+
 void input_prepare(struct net_conn *conn)
 {
     const struct net_input *input = &conn->input;
     if (conn->state != NET_OPEN || conn->hold != NET_HOLD_NONE || input->size == 0)
         return;
-    if (conn->wanted <= NET_LARGE_BYTES || input->begin + conn->wanted <= input->capacity)
+    if (conn->wanted <= conn->net->options.large_bytes || input->begin + conn->wanted <= input->capacity)
         return;
-    if (input->large != NULL) /* it has some, and must not wait for more: it grows as its bytes come, or is dropped */
+    if (input->large != NULL && !leave_large(conn)) {
+        if (!grow_large(conn, (size_t)conn->wanted + SLACK_BYTES, true))
+            conn_drop(conn);
         return;
+    }
     if (grow_large(conn, (size_t)conn->wanted + SLACK_BYTES, false))
         return;
     conn->hold = NET_HOLD_MEMORY;

@@ -43,7 +43,7 @@
 #define NET_REFUSED_WAIT_MS   1000u      /* for the first byte of such a connection, which tells its protocol */
 #define NET_TICK_MS_MAX       250u
 #define NET_FEED_MS           1u            /* between two looks for memory for large requests */
-#define NET_LARGE_BYTES       (256u * 1024) /* partial requests beyond this get memory of their own */
+#define NET_LARGE_BYTES       (256u * 1024) /* when the options do not say */
 #define NET_ACCEPT_BACKOFF_MS 100u
 #define NET_FAIL_TEXT_BYTES   256u
 

@@ -94,7 +94,7 @@ static void on_slot_released(struct net_slot *slot)
 /* Gives the op the request: a large one as it lies, for nobody else needs what it lies in. */
 static bool take_request(struct op *op, struct net_conn *conn, const struct engine_request *request)
 {
-    struct large_memory *large = net_request_keep(conn);
+    struct large_memory *large = request->action == ENGINE_PUT ? net_request_keep(conn) : NULL;
     if (large == NULL)
         return op_copy_request(op, request);
     op_keep_request(op, request, large);

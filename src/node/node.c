@@ -24,15 +24,16 @@
 #include <stdlib.h>
 
 /* Bounds of one shard's operations under way, and of one connection's. */
-#define OPS_MIN          4096u
-#define OPS_MAX          (1024u * 1024)
-#define REQUESTS_MAX     1024u
-#define OUTPUT_BYTES_MIN (64ull << 10)
-#define OUTPUT_BYTES_MAX (1ull << 20)
-#define SEND_TIMEOUT_MS  30000u
-#define BUDGET_BYTES_MIN (64ull << 20)
-#define INLINE_BYTES_MAX 65536u
-#define ARGS_MAX         (1024u * 1024)
+#define OPS_MIN             4096u
+#define OPS_MAX             (1024u * 1024)
+#define REQUESTS_MAX        1024u
+#define OUTPUT_BYTES_MIN    (64ull << 10)
+#define OUTPUT_BYTES_MAX    (1ull << 20)
+#define SEND_TIMEOUT_MS     30000u
+#define BUDGET_BYTES_MIN    (64ull << 20)
+#define INLINE_BYTES_MAX    65536u
+#define LARGE_REQUEST_BYTES (256ull << 10)
+#define ARGS_MAX            (1024u * 1024)
 
 static uint64_t clamp(uint64_t value, uint64_t low, uint64_t high)
 {
@@ -55,6 +56,7 @@ static void set_limits(struct node *node)
         .send_timeout_ms = SEND_TIMEOUT_MS,
         .resp = {.args_max = ARGS_MAX, .arg_bytes_max = KVS_VALUE_BYTES_MAX, .inline_bytes_max = INLINE_BYTES_MAX},
         .large = &node->large,
+        .large_bytes = clamp(config->memory_bytes / 64, 0, LARGE_REQUEST_BYTES),
         .frame = {.key_bytes_max = KVS_KEY_BYTES_MAX}, /* the store's limit for values: take_directory */
         .hello = {.version_min = FRAME_VERSION,
                   .version_max = FRAME_VERSION,
