@@ -339,8 +339,11 @@ static void print_escaped(struct slice bytes)
 void print_record(const struct check_record *record, bool key_only)
 {
     if (!key_only)
-        printf("%06u %u %" PRIu64 " %s %zu %zu ", record->segment, record->offset, record->lsn,
-               record->put ? "put" : "delete", record->key.size, record->value.size);
+        printf("%06u %u %" PRIu64 " %s %zu %" PRIu64 " ", record->segment, record->offset, record->lsn,
+               record->large ? "large"
+               : record->put ? "put"
+                             : "delete",
+               record->key.size, record->value_bytes);
     print_escaped(record->key);
     puts(!key_only && record->rescued ? " rescued" : "");
 }

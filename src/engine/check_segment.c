@@ -85,6 +85,7 @@ void check_take_record(struct check *check, const struct record_header *record, 
     segment->rescued += check->rescuing;
     if (check->options.numbers == NULL)
         count_key(check, record, offset, bytes);
+    check_note_large(check, record);
     if (check->options.each == NULL)
         return;
     const struct check_record out = {.segment = segment->number,
@@ -93,7 +94,10 @@ void check_take_record(struct check *check, const struct record_header *record, 
                                      .put = record->kind == RECORD_PUT,
                                      .lsn = record->lsn,
                                      .key = record_key(record),
-                                     .value = record_value(record)};
+                                     .large = record_is_large(record),
+                                     .value = record_value(record),
+                                     .value_bytes = record_is_large(record) ? record_descriptor(record).value_bytes
+                                                                            : record->value_bytes};
     check->options.each(check->options.context, &out);
 }
 
