@@ -178,14 +178,15 @@ struct store_known {
     const struct store_known_large {
         unsigned position; /* in addresses */
         struct value_descriptor descriptor;
-    } *large;
+    } * large;
 };
 enum { STORE_KNOWN_LARGE_MAX = 3 };
 
 /* What to answer when the log has no room: AGAIN while room will come; NO_SPACE when none is in sight. */
 enum kvs_err store_no_room(const struct store_shard *shard);
 
-/* Carries out a PUT (of a large value: its file is there, and has this descriptor; else NULL), or a REMOVE whose cold candidates are all known. AGAIN: no room in the log, nothing was done. */
+/* Carries out a PUT (of a large value: its file is there, and has this descriptor; else NULL), or a REMOVE whose cold
+ * candidates are all known. AGAIN: no room in the log, nothing was done. */
 enum kvs_err store_put(struct store_shard *shard, const struct engine_request *request,
                        const struct value_descriptor *descriptor, struct engine_result *result);
 enum kvs_err store_remove(struct store_shard *shard, const struct engine_request *request,
@@ -194,6 +195,15 @@ enum kvs_err store_remove(struct store_shard *shard, const struct engine_request
 void store_settle(struct store_shard *shard, const struct engine_request *request, const struct store_known *known);
 /* Drops the entries of delete records in a batch that has become durable (log_options.deletes_durable). */
 void store_deletes_durable(void *context, const struct segment *segment, uint32_t offset);
+
+/* ---- store_buffers.c ------------------------------------------------------------------------------------------- */
+
+/* NULL: no memory. To be given back with the same size. */
+uint8_t *store_buffer_take(struct store_shard *shard, size_t bytes);
+/* `buffer` may be NULL. */
+void store_buffer_give(struct store_shard *shard, uint8_t *buffer, size_t bytes);
+/* Frees those that are kept. */
+void store_buffers_free(struct store_shard *shard);
 
 /* ---- store_wait.c ---------------------------------------------------------------------------------------------- */
 

@@ -67,36 +67,9 @@ struct wait {
 static bool advance(struct wait *wait);
 static void read_done(struct ring_op *io);
 
-/* ---- buffers --------------------------------------------------------------------------------------------------- */
-
-static uint8_t *buffer_take(struct store_shard *shard, size_t bytes)
-{
-    if (bytes > STORE_READ_BUFFER_BYTES)
-        return aligned_alloc(KVS_BLOCK_BYTES, bytes);
-    void *buffer = shard->read_buffers;
-    if (buffer == NULL)
-        return aligned_alloc(KVS_BLOCK_BYTES, STORE_READ_BUFFER_BYTES);
-    memcpy(&shard->read_buffers, buffer, sizeof shard->read_buffers);
-    shard->read_buffer_count--;
-    return buffer;
-}
-
-static void buffer_give(struct store_shard *shard, uint8_t *buffer, size_t bytes)
-{
-    if (buffer == NULL)
-        return;
-    if (bytes > STORE_READ_BUFFER_BYTES || shard->read_buffer_count >= STORE_READ_BUFFERS_KEPT) {
-        free(buffer);
-        return;
-    }
-    memcpy(buffer, &shard->read_buffers, sizeof shard->read_buffers);
-    shard->read_buffers = buffer;
-    shard->read_buffer_count++;
-}
-
 static void wait_drop_buffer(struct wait *wait)
 {
-    buffer_give(wait->shard, wait->buffer, wait->buffer_bytes);
+    store_buffer_give(wait->shard, wait->buffer, wait->buffer_bytes);
     wait->buffer = NULL;
 }
 
@@ -130,12 +103,7 @@ void store_wait_deinit(struct store_shard *shard)
     }
     for (struct list *node; (node = list_pop_front(&shard->settlings)) != NULL;)
         free(container_of(node, struct settling, link));
-    while (shard->read_buffers != NULL) {
-        void *buffer = shard->read_buffers;
-        memcpy(&shard->read_buffers, buffer, sizeof shard->read_buffers);
-        free(buffer);
-    }
-    shard->read_buffer_count = 0;
+    store_buffers_free(shard);
 }
 
 /* ---- the queues of keys ---------------------------------------------------------------------------------------- */
@@ -565,7 +533,7 @@ static bool start_read(struct wait *wait)
         end = store->segments.segment_bytes;
     wait->skip = (uint32_t)(offset - begin);
     wait->buffer_bytes = (size_t)(end - begin);
-    wait->buffer = buffer_take(wait->shard, wait->buffer_bytes);
+    wait->buffer = store_buffer_take(wait->shard, wait->buffer_bytes);
     if (wait->buffer == NULL) {
         wait->op->result = (struct engine_result){.error = KVS_ERR_NO_MEMORY};
         return false;
@@ -640,7 +608,7 @@ static void serve_followers(struct list *followers, const struct wait *leader)
         struct wait *wait = container_of(node, struct wait, read_link);
         wait->buffer_bytes = leader->buffer_bytes;
         wait->skip = leader->skip;
-        wait->buffer = buffer_take(wait->shard, wait->buffer_bytes);
+        wait->buffer = store_buffer_take(wait->shard, wait->buffer_bytes);
         if (wait->buffer != NULL)
             memcpy(wait->buffer, leader->buffer, wait->buffer_bytes);
     }
