@@ -113,6 +113,9 @@ static void print_figures(const struct check_report *report)
            report->puts, report->deletes, report->copies);
     printf("  keys       %" PRIu64 "; %" PRIu64 " more have a delete as their newest record\n", report->keys,
            report->deleted_keys);
+    if (report->expiring_keys > 0 || report->expired_keys > 0)
+        printf("  expiry     %" PRIu64 " of the keys will expire; %" PRIu64 " more have expired\n",
+               report->expiring_keys, report->expired_keys);
     printf("  space      live %s, dead %s, files %s\n", size_text(report->live_bytes, a),
            size_text(report->record_bytes - report->live_bytes, b), size_text(report->disk_bytes, c));
     if (report->torn_bytes > 0)
@@ -278,6 +281,8 @@ static void json_totals(const struct check_report *report)
     json_number("copies", report->copies, ",");
     json_number("keys", report->keys, ",");
     json_number("deleted_keys", report->deleted_keys, ",");
+    json_number("expiring_keys", report->expiring_keys, ",");
+    json_number("expired_keys", report->expired_keys, ",");
     json_number("record_bytes", report->record_bytes, ",");
     json_number("live_bytes", report->live_bytes, ",");
     json_number("dead_bytes", report->record_bytes - report->live_bytes, ",");
@@ -345,5 +350,7 @@ void print_record(const struct check_record *record, bool key_only)
                              : "delete",
                record->key.size, record->value_bytes);
     print_escaped(record->key);
+    if (!key_only && record->expires_ms != 0)
+        printf(" expires %" PRIu64, record->expires_ms);
     puts(!key_only && record->rescued ? " rescued" : "");
 }

@@ -67,8 +67,14 @@ static size_t take_census(struct compactor *compactor, struct relocation_space *
     }
 }
 
+/* Expired puts are like deletes. Which of those that expire are dead is not known, so their lowest LSN is not either.
+ */
 static struct policy_segment segment_of(const struct relocation_figure *figure)
 {
+    bool none = figure->deletes_last_lsn == 0;
+    uint64_t last = figure->deletes_last_lsn;
+    if (figure->expiring > 0 && figure->expiring_last_lsn > last)
+        last = figure->expiring_last_lsn;
     return (struct policy_segment){
         .number = figure->number,
         .relocated = figure->relocated,
@@ -81,8 +87,8 @@ static struct policy_segment segment_of(const struct relocation_figure *figure)
         .min_lsn = figure->min_lsn,
         .last_lsn = figure->last_lsn,
         .begun_lsn = figure->begun_lsn,
-        .deletes_min_lsn = figure->deletes_min_lsn,
-        .deletes_last_lsn = figure->deletes_last_lsn,
+        .deletes_min_lsn = none ? last : figure->deletes_min_lsn,
+        .deletes_last_lsn = last,
     };
 }
 

@@ -114,8 +114,8 @@ static void write_chunk(struct compactor *compactor)
                                     .epoch = relocation_epoch(compactor->background),
                                     .stream = STREAM_NONE,
                                     .flags = BATCH_RELOCATED,
-                                    .manifest = relocation_manifest_sequence(compactor->background),
-                                    .wall_s = (uint32_t)(ring_wall_ms(compactor->ring) / 1000)};
+                                    .manifest = relocation_manifest_sequence(compactor->background)};
+    batch_set_time(header, relocation_now_ms(compactor->background));
     batch_header_seal(header, output->seed, output->end);
     compactor->state = COMPACT_WRITING;
     compactor->io_active = true;
@@ -235,26 +235,60 @@ static bool make_room(struct compactor *compactor, uint64_t bytes)
     return true;
 }
 
-static void copy_record(struct compactor *compactor, const struct record_header *record, uint64_t hash)
+static const struct record_header *copy_record(struct compactor *compactor, const struct record_header *record,
+                                               enum record_kind kind)
 {
     struct segment *output = compactor->output;
     uint32_t offset = output->end + (uint32_t)compactor->chunk_bytes;
-    uint64_t bytes = record_bytes(record->key_bytes, record->value_bytes);
-    unsigned class = record_class(bytes);
-    bool put = record->kind == RECORD_PUT;
-    struct record_header fields = {.lsn = record->lsn, .kind = record->kind, .flags = record->flags};
-    record_encode(compactor->chunk + compactor->chunk_bytes, output->seed, offset, &fields, record_key(record),
-                  record_value(record));
-    if (put)
-        compactor->moves[compactor->move_count++] = (struct relocation_move){
-            .hash = hash,
-            .from = relocation_address(compactor->background, compactor->victim, compactor->at),
-            .to = relocation_address(compactor->background, output, offset),
-            .class = class};
-    segment_count_record(output, put, class, bytes, record->lsn, 1);
-    compactor->chunk_bytes += bytes;
+    uint8_t *to = compactor->chunk + compactor->chunk_bytes;
+    bool put = kind == RECORD_PUT;
+    uint8_t flags = put ? record->flags : 0;
+    struct record_header fields = {.lsn = record->lsn, .kind = (uint8_t)kind, .flags = flags};
+    record_encode(to, output->seed, offset, &fields, put ? record_expires_ms(record) : 0, record_key(record),
+                  put ? record_value(record) : slice_make(NULL, 0));
+    const struct record_header *copy = (const struct record_header *)(const void *)to;
+    segment_count_record(output, copy, 1);
+    compactor->chunk_bytes += record_size(copy);
     compactor->chunk_records++;
     compactor->copied_any = true;
+    return copy;
+}
+
+/* A put that the index points at. `hidden`: a newer record of its key may be there, which has not taken its place yet.
+ * Then the output may hold what that one hides, although it was begun later. */
+static bool keep_put(struct compactor *compactor, const struct record_header *record, uint64_t hash, uint64_t from,
+                     bool hidden)
+{
+    if (!make_room(compactor, record_size(record)))
+        return false;
+    struct segment *output = compactor->output;
+    uint64_t to = relocation_address(compactor->background, output, output->end + (uint32_t)compactor->chunk_bytes);
+    if (hidden && record->lsn < output->begun_lsn)
+        output->begun_lsn = record->lsn;
+    const struct record_header *copy = copy_record(compactor, record, RECORD_PUT);
+    compactor->moves[compactor->move_count++] = (struct relocation_move){.hash = hash,
+                                                                         .from = from,
+                                                                         .to = to,
+                                                                         .expires_ms = record_expires_ms(copy),
+                                                                         .class = record_class(record_size(copy))};
+    return true;
+}
+
+/*
+ * A put that the index does not point at hides older ones of its key if nothing newer does: that is, if it has
+ * expired. Then it is kept as a delete for as long as a delete would be. What it hides may have been settled since the
+ * victim was begun, and then the shadow LSN does not know of it. The time is asked for after the index: the owner, who
+ * may have dropped it in between, has seen no later one.
+ */
+static bool still_hides(struct compactor *compactor, const struct record_header *record)
+{
+    uint64_t expires_ms = record_expires_ms(record);
+    if (expires_ms == 0 || canary_on(CANARY_EXPIRED_NEVER_KEPT))
+        return false;
+    if (expires_ms > compactor->now_ms)
+        compactor->now_ms = relocation_now_ms(compactor->background);
+    bool known = relocation_settled(compactor->background) == compactor->settled;
+    return expires_ms <= compactor->now_ms && (record->lsn > compactor->shadow_lsn || !known);
 }
 
 /* False when the record has to be looked at again later. */
@@ -262,18 +296,20 @@ static bool sift_record(struct compactor *compactor, const struct record_header 
 {
     uint64_t hash = relocation_hash(compactor->background, record_key(record));
     uint64_t address = relocation_address(compactor->background, compactor->victim, compactor->at);
-    bool wanted;
-    if (record->kind == RECORD_PUT)
-        wanted = relocation_live(compactor->background, hash, address);
-    else
-        wanted = record->lsn > compactor->shadow_lsn;
-    if (wanted) {
-        if (!make_room(compactor, record_bytes(record->key_bytes, record->value_bytes)))
+    bool hidden;
+    if (record->kind == RECORD_PUT && relocation_live(compactor->background, hash, address, &hidden))
+        return keep_put(compactor, record, hash, address, hidden);
+    bool deletes = record->kind == RECORD_DELETE;
+    bool kept = deletes ? record->lsn > compactor->shadow_lsn : still_hides(compactor, record);
+    if (kept) {
+        if (!make_room(compactor, record_bytes(record->key_bytes, 0)))
             return false;
-        copy_record(compactor, record, hash);
+        (void)copy_record(compactor, record, RECORD_DELETE);
     }
-    if (record->kind == RECORD_DELETE)
-        compact_add(wanted ? &compactor->stats.deletes_kept : &compactor->stats.deletes_dropped, 1);
+    if (deletes)
+        compact_add(kept ? &compactor->stats.deletes_kept : &compactor->stats.deletes_dropped, 1);
+    else
+        compact_add(&compactor->stats.expired_kept, kept);
     return true;
 }
 
@@ -348,7 +384,7 @@ static bool sift_one(struct compactor *compactor)
     if (record == NULL)
         return false;
     uint64_t room = compactor->batch_end - compactor->at;
-    uint64_t bytes = record_bytes((size_t)record->extra_bytes + record->key_bytes, record->value_bytes);
+    uint64_t bytes = record_size(record);
     if (bytes > room) {
         damaged(compactor, "the record's length is wrong");
         return false;
@@ -396,11 +432,18 @@ static void open_victim(struct compactor *compactor)
     compactor->tries = 0;
     compactor->batch = compactor->batch_end = compactor->at = KVS_BLOCK_BYTES;
     compactor->window_bytes = 0;
-    if (victim->deletes == 0 && atomic_load(&victim->dead_puts) == victim->puts) {
+    /* In this order: what was settled before the last put died is counted. */
+    bool all_dead = atomic_load(&victim->dead_puts) == victim->puts;
+    bool hides = victim->deletes > 0 || victim->expiring > 0;
+    compactor->settled = relocation_settled(compactor->background);
+    compactor->shadow_lsn = all_dead && !hides ? UINT64_MAX : compact_shadow_lsn(compactor);
+    bool needless = (victim->deletes == 0 || victim->deletes_last_lsn <= compactor->shadow_lsn) &&
+                    (victim->expiring == 0 || victim->expiring_last_lsn <= compactor->shadow_lsn);
+    if (all_dead && (!hides || needless)) {
+        compact_add(&compactor->stats.deletes_dropped, victim->deletes);
         victim_done(compactor); /* nothing in it matters */
         return;
     }
-    compactor->shadow_lsn = compact_shadow_lsn(compactor);
     compactor->state = COMPACT_SIFT;
 }
 
@@ -603,6 +646,7 @@ void compact_stats(const struct compactor *compactor, struct compact_stats *out)
         .records_moved = atomic_load_explicit(&compactor->stats.records_moved, memory_order_relaxed),
         .deletes_kept = atomic_load_explicit(&compactor->stats.deletes_kept, memory_order_relaxed),
         .deletes_dropped = atomic_load_explicit(&compactor->stats.deletes_dropped, memory_order_relaxed),
+        .expired_kept = atomic_load_explicit(&compactor->stats.expired_kept, memory_order_relaxed),
         .damaged_segments = atomic_load_explicit(&compactor->stats.damaged_segments, memory_order_relaxed),
         .urgency = atomic_load_explicit(&compactor->stats.urgency, memory_order_relaxed),
         .running = atomic_load_explicit(&compactor->stats.running, memory_order_relaxed),

@@ -42,6 +42,7 @@ struct compact_stats {
     uint64_t bytes_written; /* to new segments, padding included */
     uint64_t records_moved;
     uint64_t deletes_kept, deletes_dropped;
+    uint64_t expired_kept;     /* expired puts that were kept as deletes */
     uint64_t damaged_segments; /* victims left as they are */
     unsigned urgency;          /* 0 = at rest … 100 = writes wait for it */
     bool running;              /* there is a plan that it carries out */

@@ -61,7 +61,9 @@ struct compactor {
     uint64_t rate_appended; /* … and what had been appended then */
 
     struct segment *victim;
-    uint64_t shadow_lsn;       /* deletes with higher LSNs must be kept */
+    uint64_t shadow_lsn;       /* deletes with higher LSNs must be kept; as of … */
+    uint64_t settled;          /* … this state of the index: see relocation_settled */
+    uint64_t now_ms;           /* the store's time, or a little before it */
     uint32_t batch, batch_end; /* the batch at `batch`; batch_end = batch before its header was read */
     uint32_t at;               /* the next record */
     bool copied_any;           /* of this victim */
@@ -86,7 +88,7 @@ struct compactor {
 
     struct {
         _Atomic uint64_t plans, victims, bytes_read, bytes_written, records_moved, deletes_kept, deletes_dropped,
-            damaged_segments;
+            expired_kept, damaged_segments;
         _Atomic unsigned urgency;
         _Atomic bool running, failed;
     } stats;

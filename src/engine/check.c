@@ -255,9 +255,26 @@ static void describe_store(struct check *check)
     report->created_ms = superblock->created_ms;
 }
 
+/* What has expired is as good as deleted. */
+static void expire_keys(struct check *check)
+{
+    for (uint64_t i = 0; check->map.keys != NULL && i < check->map.capacity; i++) {
+        const struct check_key *key = &check->map.keys[i];
+        if (!key->used || key->expires_ms == 0)
+            continue;
+        if (key->expires_ms > check->time_ms) {
+            check->report.expiring_keys++;
+            continue;
+        }
+        check_lose(check, key);
+        check->report.expired_keys++;
+    }
+}
+
 static enum kvs_err sum_up(struct check *check)
 {
     struct check_report *report = &check->report;
+    expire_keys(check);
     check->segments = calloc(check->file_count + 1, sizeof *check->segments);
     if (check->segments == NULL)
         return KVS_ERR_NO_MEMORY;
@@ -273,7 +290,7 @@ static enum kvs_err sum_up(struct check *check)
         report->rescued += segment->rescued;
         report->torn_bytes += segment->torn_bytes;
     }
-    report->deleted_keys = check->map.count - report->keys;
+    report->deleted_keys = check->map.count - report->keys - report->expired_keys;
     report->disk_bytes = report->files * report->segment_bytes;
     report->memory_bytes = check->map.capacity * sizeof(struct check_key);
     report->segments = check->segments;
@@ -321,6 +338,7 @@ enum kvs_err check_run(struct check **out, const struct check_options *options, 
     enum kvs_err err = check == NULL ? KVS_ERR_NO_MEMORY : KVS_ERR_OK;
     if (err == KVS_ERR_OK) {
         check->options = *options;
+        check->time_ms = ring_wall_ms(options->ring);
         check->message = message;
         err = check_map_init(&check->map);
     }

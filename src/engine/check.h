@@ -12,7 +12,7 @@
  * Files of large values are read, too, each by itself. A start does not read them, and damage there does not make it
  * refuse.
  *
- * Memory: one segment or large value, and 37 to 73 bytes for each key that the log has a record of (while the table
+ * Memory: one segment or large value, and 46 to 91 bytes for each key that the log has a record of (while the table
  * grows, half as much again); for check_salvage also what an engine with these keys takes.
  *
  * Nobody may use the directory meanwhile: the lock is the caller's business, since taking it as a node does writes into
@@ -92,8 +92,10 @@ struct check_report {
     uint64_t files, bytes_read, disk_bytes;
     uint64_t puts, deletes, record_bytes;
     uint64_t keys, live_bytes;
-    uint64_t deleted_keys; /* whose newest record is a delete */
-    uint64_t copies;       /* records met again with the same LSN: moved by compaction, old place not given up yet */
+    uint64_t expiring_keys; /* of the keys, those that expire at some time */
+    uint64_t deleted_keys;  /* whose newest record is a delete */
+    uint64_t expired_keys;  /* whose newest record has expired, by the clock and the latest time in the log */
+    uint64_t copies;        /* records met again with the same LSN: moved by compaction, old place not given up yet */
     uint64_t large_values, large_bytes;     /* of keys, and good: values that have files of their own */
     uint64_t large_files, large_file_bytes; /* in the folder of such files: also what is left over */
     uint64_t rescued, torn_bytes;
@@ -123,6 +125,7 @@ struct check_record {
     bool rescued;
     bool put; /* else a delete */
     uint64_t lsn;
+    uint64_t expires_ms;     /* since 1970; 0 = never */
     bool large;              /* the value lies in a file of its own; `value` is what the record has in its place */
     struct slice key, value; /* good during the call */
     uint64_t value_bytes;
@@ -160,7 +163,8 @@ struct check_salvaged {
 
 /*
  * Makes a new store (engine kvs, its own UUID and hash seed, the same segment size) in `out_dir`, which is made or must
- * be empty, and puts in the newest good record of every key; durable when it returns. Once, after check_run without
+ * be empty, and puts in the newest good record of every key that has not expired, with its expiry; durable when it
+ * returns. Once, after check_run without
  * `numbers`. EXISTS: it is not empty. INVALID: there is nothing to salvage from. Otherwise what the engine has
  * answered.
  */

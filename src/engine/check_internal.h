@@ -47,6 +47,7 @@ struct check {
     size_t file_count, file_capacity, named_count;
     struct check_segment *segments; /* for the report */
     uint64_t uid_max;               /* that the manifest lists */
+    uint64_t time_ms;               /* now, and at least the latest that a batch tells */
     uint64_t epoch_max;             /* in any header that a start reads: the superblock may be an older copy */
     struct check_run *runs;
     size_t run_count, run_capacity;
@@ -104,11 +105,9 @@ bool check_is_newer(struct check *check, const struct check_file *file, bool los
 /* Reads a segment into check->bytes; what cannot be read is zeros, and damage unless `quiet`. False: it cannot be
  * opened. */
 bool check_load(struct check *check, struct check_file *file, bool quiet);
+/* A put that was the newest record of its key counts no more. */
+void check_lose(struct check *check, const struct check_key *loser);
 void check_take_record(struct check *check, const struct record_header *record, uint32_t offset);
-static inline uint64_t check_record_bytes(const struct record_header *record)
-{
-    return record_bytes((size_t)record->extra_bytes + record->key_bytes, record->value_bytes);
-}
 
 /* ---- check_rescue.c -------------------------------------------------------------------------------------------- */
 

@@ -1,5 +1,5 @@
 /*
- * check_map.h - the newest record of every key, for kvs-check: 32 bytes an entry. Keys are told apart by two
+ * check_map.h - the newest record of every key, for kvs-check: 40 bytes an entry. Keys are told apart by two
  * independent 64-bit hashes, so that no key has to be read again. One thread.
  */
 #ifndef KVS_ENGINE_CHECK_MAP_H
@@ -17,6 +17,7 @@ struct check_key {
     uint64_t units : 21;   /* that the record takes, RECORD_ALIGN bytes each */
     uint64_t put : 1;      /* else a delete */
     uint64_t used : 1;
+    uint64_t expires_ms; /* of a put; 0 = never */
 };
 
 struct check_map {

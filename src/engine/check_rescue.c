@@ -65,7 +65,7 @@ static void take_record(struct rescue *rescue, const struct record_header *recor
     rescue->expected = record->lsn + 1;
     check_take_record(rescue->check, record, offset);
     rescue->rescued++;
-    rescue->rescued_bytes += check_record_bytes(record);
+    rescue->rescued_bytes += record_size(record);
 }
 
 /* Walks all places from `from` to `to`. */
@@ -87,7 +87,7 @@ static void walk(struct rescue *rescue, uint32_t from, uint32_t to)
             continue;
         }
         take_record(rescue, record, (uint32_t)at);
-        at += check_record_bytes(record);
+        at += record_size(record);
     }
     had(rescue, rescue->told);
 }

@@ -89,7 +89,7 @@ static enum kvs_err open_store(struct salvage *salvage, const char *out_dir, uin
     struct check *check = salvage->check;
     uint64_t index_bytes = keys * INDEX_BYTES_PER_KEY + 1024 * 1024;
     uint64_t image_bytes = check->superblock.segment_bytes * SEGMENTS_IN_RAM;
-    /* A quarter is the index's, the rest the images'. */
+    /* A quarter is the index's, most of the rest the images'. */
     const struct engine_options options = {.kind = "kvs",
                                            .data_dir = out_dir,
                                            .shard_count = 1,
@@ -137,8 +137,11 @@ static enum kvs_err put(struct salvage *salvage, const struct record_header *rec
     struct slice key = record_key(record);
     struct engine_op *op = &salvage->op;
     *op = (struct engine_op){.done = put_done};
-    op->request = (struct engine_request){
-        .action = ENGINE_PUT, .hash = hash_key(key, engine_hash_seed(salvage->engine)), .key = key, .value = value};
+    op->request = (struct engine_request){.action = ENGINE_PUT,
+                                          .hash = hash_key(key, engine_hash_seed(salvage->engine)),
+                                          .key = key,
+                                          .value = value,
+                                          .expires_ms = record_expires_ms(record)};
     engine_section_begin(salvage->shard);
     enum engine_answer answer = engine_try(salvage->shard, &op->request, &op->result);
     engine_section_end(salvage->shard);
@@ -153,7 +156,7 @@ static enum kvs_err put(struct salvage *salvage, const struct record_header *rec
         salvage->gate = op->result.gate;
     salvage->out->keys++;
     salvage->out->bytes += key.size + value.size;
-    salvage->turn_bytes += check_record_bytes(record);
+    salvage->turn_bytes += record_size(record);
     if (salvage->turn_bytes >= TURN_BYTES)
         turn(salvage, false);
     return op->result.error;
@@ -203,6 +206,8 @@ static enum kvs_err copy_all(struct salvage *salvage, uint64_t keys)
     enum kvs_err err = KVS_ERR_OK;
     for (uint64_t i = 0; err == KVS_ERR_OK && i < keys; i++) {
         const struct check_key *key = &check->map.keys[i];
+        if (key->expires_ms != 0 && key->expires_ms <= check->time_ms)
+            continue;
         uint32_t number = address_segment(key->address, check->shift);
         if (loaded == NULL || loaded->found.number != number) {
             struct check_file *file = check_file_find(check, number);

@@ -38,7 +38,7 @@ static void expect_zeros(struct check *check, uint64_t from, uint64_t to)
 
 /* ---- records --------------------------------------------------------------------------------------------------- */
 
-static void lose(struct check *check, const struct check_key *loser)
+void check_lose(struct check *check, const struct check_key *loser)
 {
     if (!loser->put)
         return;
@@ -60,6 +60,7 @@ static void count_key(struct check *check, const struct record_header *record, u
         .address = address_make(segment->number, offset, check->shift) & INDEX_ADDRESS_MASK,
         .units = (bytes / RECORD_ALIGN) & ((1u << 21) - 1),
         .put = record->kind == RECORD_PUT,
+        .expires_ms = record_expires_ms(record),
     };
     struct check_key loser;
     enum check_map_answer answer = check_map_add(&check->map, &entry, &loser);
@@ -68,7 +69,7 @@ static void count_key(struct check *check, const struct record_header *record, u
     if (answer == CHECK_MAP_COPY)
         check->report.copies++;
     if (answer == CHECK_MAP_NEWER)
-        lose(check, &loser);
+        check_lose(check, &loser);
     if (entry.put && (answer == CHECK_MAP_NEW || answer == CHECK_MAP_NEWER)) {
         segment->live_puts++;
         segment->live_bytes += bytes;
@@ -78,7 +79,7 @@ static void count_key(struct check *check, const struct record_header *record, u
 void check_take_record(struct check *check, const struct record_header *record, uint32_t offset)
 {
     struct check_segment *segment = &check->current->out;
-    uint64_t bytes = check_record_bytes(record);
+    uint64_t bytes = record_size(record);
     segment->puts += record->kind == RECORD_PUT;
     segment->deletes += record->kind == RECORD_DELETE;
     segment->record_bytes += bytes;
@@ -93,6 +94,7 @@ void check_take_record(struct check *check, const struct record_header *record, 
                                      .rescued = check->rescuing,
                                      .put = record->kind == RECORD_PUT,
                                      .lsn = record->lsn,
+                                     .expires_ms = record_expires_ms(record),
                                      .key = record_key(record),
                                      .large = record_is_large(record),
                                      .value = record_value(record),
@@ -106,7 +108,7 @@ static void take_record(void *context, const struct record_header *record, uint3
     struct check *check = context;
     check_take_record(check, record, offset);
     uint64_t end = offset + sizeof *record + record->extra_bytes + record->key_bytes + record->value_bytes;
-    expect_zeros(check, end, offset + check_record_bytes(record));
+    expect_zeros(check, end, offset + record_size(record));
 }
 
 /* ---- batches --------------------------------------------------------------------------------------------------- */
@@ -253,7 +255,7 @@ static uint32_t diagnose(const struct check *check, const struct check_file *fil
     uint32_t at = scan->end + (uint32_t)sizeof *batch;
     uint32_t end = scan->end + batch->bytes;
     while (at < end && record_check(check->bytes + at, end - at, file->seed, at) == RECORD_VALID)
-        at += (uint32_t)check_record_bytes((const void *)(check->bytes + at));
+        at += (uint32_t)record_size((const void *)(check->bytes + at));
     if (at < end) {
         snprintf(what, size, "the checksum of the record is wrong, or its lengths are");
         return at;

@@ -36,6 +36,8 @@ void check_add_batch(struct check *check, const struct batch_header *batch)
     if (!check->manifest_claimed || (int32_t)(batch->manifest - check->manifest_max) > 0)
         check->manifest_max = batch->manifest;
     check->manifest_claimed = true;
+    if (batch_time_ms(batch) > check->time_ms && check->current->out.role != CHECK_UNLISTED)
+        check->time_ms = batch_time_ms(batch);
     if (check->current->out.role == CHECK_FREE)
         return;
     if (batch->epoch > check->epoch_max && check->current->out.role != CHECK_UNLISTED)

@@ -221,18 +221,7 @@ static uint32_t covers(void *context, struct run_segment *out)
         const struct segment *segment = checkpoint_segment(checkpoint, item->number, item->uid);
         if (segment == NULL || item->dropped || segment->run != 0)
             continue;
-        out[count++] = (struct run_segment){
-            .uid = segment->uid,
-            .number = segment->number,
-            .puts = segment->puts,
-            .deletes = segment->deletes,
-            .record_bytes = atomic_load_explicit(&segment->record_bytes, memory_order_relaxed),
-            .end = segment->end,
-            .put_units = atomic_load_explicit(&segment->put_units, memory_order_relaxed),
-            .record_bytes_max = segment->record_bytes_max,
-            .deletes_min_lsn = segment->deletes > 0 ? segment->deletes_min_lsn : 0,
-            .deletes_last_lsn = segment->deletes > 0 ? segment->deletes_last_lsn : 0,
-        };
+        out[count++] = run_describe(segment);
     }
     return count;
 }

@@ -29,6 +29,7 @@ static enum kvs_err writer_begin(struct making *making)
                                                .dir_name = store->base.data_dir,
                                                .store_uuid = store->base.superblock.uuid,
                                                .sequence = making->sequence,
+                                               .time_ms = wall_clock_now(&store->base.clock, checkpoint->ring),
                                                .direct = store->direct,
                                                .name_syncs_failed = &store->segments.name_syncs_failed};
     return run_writer_open(&making->writer, &options);

@@ -389,11 +389,19 @@ void engine_op_release(struct engine_op *op)
 void engine_section_begin(struct engine_shard *shard)
 {
     epoch_begin(&shard->thread);
+    shard->now_ms = 0;
 }
 
 void engine_section_end(struct engine_shard *shard)
 {
     epoch_end(&shard->thread);
+}
+
+uint64_t engine_now_ms(struct engine_shard *shard)
+{
+    if (shard->now_ms == 0)
+        shard->now_ms = wall_clock_now(shard->clock, shard->ring);
+    return shard->now_ms;
 }
 
 enum kvs_err engine_background_start(struct engine *engine, struct ring *ring, struct engine_background **out)

@@ -190,6 +190,11 @@ void engine_backup_state(const struct engine *engine, struct engine_backup_state
 
 enum engine_action { ENGINE_GET, ENGINE_PUT, ENGINE_REMOVE };
 
+/*
+ * Expiry. A value may be put with a time from whose millisecond on the key is not there: every read knows that at
+ * once, on any shard. Soon afterwards the key leaves the counts and the index by itself. The time is the engine's
+ * (engine_now_ms): the wall clock, but never going back, over restarts either.
+ */
 struct engine_request {
     enum engine_action action;
     bool relaxed;       /* a write need not be durable when acknowledged; a read may show what is not durable */
@@ -198,6 +203,9 @@ struct engine_request {
     uint64_t hash;      /* hash_key(key, engine_hash_seed) */
     struct slice key;   /* 1..KVS_KEY_BYTES_MAX bytes; an empty key is allowed too */
     struct slice value; /* PUT */
+    /* PUT: from this time on the key is not there; milliseconds since 1970, 0 = never. With a time that has passed the
+     * PUT is a REMOVE. */
+    uint64_t expires_ms;
 };
 
 struct engine_result {
@@ -209,6 +217,7 @@ struct engine_result {
     struct large_memory *memory; /* GET of a large value, from engine_submit only: `value` lies at its beginning. Take
                                     it, and set this to NULL, or engine_op_release gives it back */
     uint64_t large_id;           /* private to src/engine: the file that has the value; 0 = none */
+    uint64_t expires_ms;         /* GET: of the value found; 0 = never */
     uint64_t gate;               /* 0, or the LSN of the owner that must be durable first */
 };
 
@@ -247,6 +256,7 @@ struct engine_op {
     struct engine_shard *shard; /* where it was submitted */
     struct list link;           /* among the operations on keys with this hash, in order */
     struct list stall_link;     /* among the operations waiting for room in the log */
+    bool removes;               /* a REMOVE, or a PUT of what has expired already */
     void *wait;                 /* what it needs while it waits for the disk */
     struct value_put *put;      /* the file that its value is written to; NULL: none */
     uint8_t state;
@@ -259,6 +269,9 @@ void engine_op_release(struct engine_op *op);
 
 void engine_section_begin(struct engine_shard *shard);
 void engine_section_end(struct engine_shard *shard);
+
+/* The engine's time, in milliseconds since 1970, inside a section: the clock is read at most once in each. */
+uint64_t engine_now_ms(struct engine_shard *shard);
 
 /* ---- state ----------------------------------------------------------------------------------------------------- */
 
@@ -303,6 +316,12 @@ struct engine_stats {
     uint64_t settling;        /* blind overwrites whose old record is being looked for: keys may count them twice */
     uint64_t settles_skipped; /* those that are not looked for, for lack of memory: keys counts them as overwrites until
                                  they are written again, removed or recovered */
+    uint64_t expires;         /* keys with an expiry */
+    uint64_t expired_keys;    /* removed since the start because their time had come, or found expired by the start */
+    uint64_t expiry_bytes;    /* RAM that says when keys expire */
+    uint64_t expiry_unqueued; /* keys that found no room there: they expire for readers, and leave the counts when
+                                 they are read, when compaction comes to them, or after the next start */
+    uint64_t expiry_lag_ms;   /* from a key's time to its removal: the longest in the last minute that had any */
     uint64_t failed_shards;
     uint64_t background_failed; /* 1: see engine_background_failure_text */
     uint64_t checkpoint_runs;   /* files with the index of sealed segments, from which a start reads it */

@@ -9,6 +9,7 @@
 #include "engine/engine.h"
 #include "engine/epoch.h"
 #include "engine/superblock.h"
+#include "engine/wall_clock.h"
 
 struct engine_interface {
     const char *kind;
@@ -49,6 +50,7 @@ struct engine {
     struct engine_options options; /* data_dir is a copy of its own */
     struct superblock superblock;
     struct epoch epoch;
+    struct wall_clock clock;
     struct engine_recovery recovery;
     char *data_dir;
     int dir_fd;
@@ -58,7 +60,16 @@ struct engine {
 struct engine_shard {
     const struct engine_interface *interface;
     struct epoch_thread thread;
+    struct ring *ring;        /* the owner's; NULL until started */
+    struct wall_clock *clock; /* the store's */
+    uint64_t now_ms;          /* what it has said in this section; 0: it was not asked yet */
 };
+
+/* Whether what expires at that time (0 = never) is there no more. Inside a section of this thread's shard. */
+static inline bool engine_expired(struct engine_shard *reader, uint64_t expires_ms)
+{
+    return expires_ms != 0 && expires_ms <= engine_now_ms(reader);
+}
 
 struct engine_background {
     const struct engine_interface *interface;

@@ -32,7 +32,6 @@ enum {
     LARGE_BATCH_BYTES = 256 * 1024, /* worth a write of its own beside others */
     RESERVE_SHARE = 16,             /* of a segment, for deletes while there is no other */
     NS_PER_MS = 1000000,
-    MS_PER_S = 1000,
 };
 
 static inline void add_relaxed(_Atomic uint64_t *counter, uint64_t by)
@@ -172,6 +171,7 @@ static void commit_start(struct log *log)
     KVS_ASSERT(end <= log->options.table->segment_bytes);
     memset(log->image + log->tail, 0, end - log->tail);
     struct batch_header *header = (struct batch_header *)(void *)(log->image + log->batch);
+    log->stamped_ms = wall_clock_now(log->options.clock, log->options.ring);
     *header = (struct batch_header){.bytes = log->tail - log->batch,
                                     .record_count = log->records,
                                     .first_lsn = log->next_lsn - log->records,
@@ -179,9 +179,9 @@ static void commit_start(struct log *log)
                                     .durable_lsn = log_durable(log),
                                     .epoch = log->options.epoch,
                                     .stream = log->options.stream,
-                                    .flags = log->flags,
-                                    .manifest = (uint32_t)manifest_sequence(log->options.manifest),
-                                    .wall_s = (uint32_t)(ring_wall_ms(log->options.ring) / MS_PER_S)};
+                                    .flags = (uint16_t)log->flags,
+                                    .manifest = (uint32_t)manifest_sequence(log->options.manifest)};
+    batch_set_time(header, log->stamped_ms);
     if (canary_on(CANARY_DURABLE_LSN_TOO_HIGH) || canary_on(CANARY_DURABLE_LSN_ZERO))
         header->durable_lsn = canary_on(CANARY_DURABLE_LSN_ZERO) ? 0 : log->next_lsn - 1;
     batch_header_seal(header, log->open->seed, log->batch);
@@ -275,6 +275,22 @@ static enum kvs_err roll(struct log *log)
     return KVS_ERR_OK;
 }
 
+/* Behind the last batch of a segment there may be no room: then it goes into the next one, if that is there. */
+void log_stamp(struct log *log)
+{
+    if (log->open == NULL || log->failed || log->flags != 0)
+        return;
+    if (log->records > 0) {
+        log->wanted = true;
+        return;
+    }
+    bool full = log->batch + KVS_BLOCK_BYTES > log_end_max(log->options.table);
+    if (full && roll(log) != KVS_ERR_OK)
+        return;
+    log->flags = BATCH_TIME;
+    log->wanted = true;
+}
+
 /* Bytes left for a record of this kind in the open segment. While no segment is ready to follow, the last of it is kept
  * for deletes: they must go on when the disk is full. */
 static uint64_t room_for(const struct log *log, enum record_kind kind)
@@ -287,17 +303,17 @@ static uint64_t room_for(const struct log *log, enum record_kind kind)
     return canary_on(CANARY_RESERVE_IGNORED) ? room : room > reserve ? room - reserve : 0;
 }
 
-enum kvs_err log_append(struct log *log, enum record_kind kind, unsigned record_flags, bool relaxed, struct slice key,
-                        struct slice value, struct log_place *place)
+enum kvs_err log_append(struct log *log, const struct log_entry *entry, struct log_place *place)
 {
     if (log->failed && !canary_on(CANARY_APPEND_AFTER_FAILURE))
         return KVS_ERR_FAILED;
-    uint64_t bytes = record_bytes(key.size, value.size);
+    uint64_t bytes =
+        record_bytes(entry->key.size + (entry->expires_ms == 0 ? 0 : RECORD_EXPIRY_BYTES), entry->value.size);
     if (bytes > log_record_bytes_max(log->options.table))
         return KVS_ERR_TOO_LARGE;
     if (log->open == NULL)
         return KVS_ERR_AGAIN;
-    if (bytes > room_for(log, kind)) {
+    if (bytes > room_for(log, entry->kind)) {
         enum kvs_err err = roll(log);
         if (err != KVS_ERR_OK)
             return err;
@@ -305,15 +321,16 @@ enum kvs_err log_append(struct log *log, enum record_kind kind, unsigned record_
     KVS_ASSERT(log->tail + bytes <= log_end_max(log->options.table));
 
     uint64_t lsn = log->next_lsn++;
-    struct record_header fields = {.lsn = lsn, .kind = (uint8_t)kind, .flags = (uint8_t)record_flags};
-    record_encode(log->image + log->tail, log->open->seed, log->tail, &fields, key, value);
+    struct record_header fields = {.lsn = lsn, .kind = (uint8_t)entry->kind, .flags = (uint8_t)entry->flags};
+    uint8_t *at = log->image + log->tail;
+    record_encode(at, log->open->seed, log->tail, &fields, entry->expires_ms, entry->key, entry->value);
     *place = (struct log_place){
         .address = address_make(log->open->number, log->tail, log->options.table->shift), .lsn = lsn, .bytes = bytes};
     log->tail += (uint32_t)bytes;
     log->records++;
-    log->deletes += kind == RECORD_DELETE;
-    segment_count_record(log->open, kind == RECORD_PUT, record_class(bytes), bytes, lsn, 1);
-    if (!relaxed)
+    log->deletes += entry->kind == RECORD_DELETE;
+    segment_count_record(log->open, (const struct record_header *)(const void *)at, 1);
+    if (!entry->relaxed)
         log->wanted = true;
     else if (log->relaxed_ns == 0 && !canary_on(CANARY_RELAXED_NEVER_FLUSHED))
         log->relaxed_ns = ring_now_ns(log->options.ring) + (uint64_t)log->options.relaxed_interval_ms * NS_PER_MS;
@@ -330,7 +347,7 @@ void log_unappend(struct log *log, const struct log_place *place)
     log->next_lsn--;
     log->tail -= (uint32_t)place->bytes;
     log->records--;
-    segment_count_record(log->open, true, record_class(place->bytes), place->bytes, place->lsn, -1);
+    segment_count_record(log->open, (const struct record_header *)(const void *)(log->image + log->tail), -1);
 }
 
 /* ---- stop ------------------------------------------------------------------------------------------------------ */

@@ -12,6 +12,7 @@
 #define KVS_ENGINE_LOG_H
 
 #include "engine/segment.h"
+#include "engine/wall_clock.h"
 #include "ring/ring.h"
 
 #include <stdatomic.h>
@@ -48,6 +49,7 @@ struct log_options {
     void (*segment_sealed)(void *context, struct segment *segment);
     void *context;
     const struct manifest *manifest; /* batches say how far it had come */
+    struct wall_clock *clock;        /* … and what time it was */
 };
 
 struct log {
@@ -63,6 +65,7 @@ struct log {
     uint64_t prev_lsn;   /* last one before the forming batch */
     bool wanted;         /* somebody waits for the forming batch */
     uint64_t relaxed_ns; /* when it has to be written though nobody waits; 0 = not at all */
+    uint64_t stamped_ms; /* the time that the latest batch says */
 
     struct segment *closing; /* the one before `open`, while batches of it are in flight */
     struct segment *spare;
@@ -92,19 +95,29 @@ struct log_place {
     uint64_t bytes; /* the record's size in the log */
 };
 
+/* What is to be appended. */
+struct log_entry {
+    enum record_kind kind;
+    unsigned flags;      /* enum record_flags, without EXPIRES */
+    bool relaxed;        /* does not by itself make anybody wait for its batch */
+    uint64_t expires_ms; /* of a put; 0 = never */
+    struct slice key, value;
+};
+
 /*
  * Appends a record. OK: *place tells where, it can be read from the image at once, and it is durable once log_durable
- * has reached its LSN. AGAIN: no room until a spare segment comes or a commit ends. TOO_LARGE, FAILED: never. A relaxed
- * record does not by itself make anybody wait for its batch.
+ * has reached its LSN. AGAIN: no room until a spare segment comes or a commit ends. TOO_LARGE, FAILED: never.
  */
-enum kvs_err log_append(struct log *log, enum record_kind kind, unsigned record_flags, bool relaxed, struct slice key,
-                        struct slice value, struct log_place *place);
+enum kvs_err log_append(struct log *log, const struct log_entry *entry, struct log_place *place);
 
 /* Takes back the record that the latest log_append has given, before anybody has seen it. */
 void log_unappend(struct log *log, const struct log_place *place);
 
 /* Somebody waits for this LSN: write it soon, relaxed or not. */
 void log_want(struct log *log, uint64_t lsn);
+
+/* A batch is to be written soon, be it an empty one: what is durable says then what time it is. */
+void log_stamp(struct log *log);
 
 /* Starts the commits that are due. */
 void log_turn(struct log *log);

@@ -88,38 +88,49 @@ static uint32_t record_crc(const struct record_header *record, uint32_t seed, ui
     return crc32c(place_seed(seed, offset), (const uint8_t *)record + skip, size);
 }
 
-void record_encode(uint8_t *out, uint32_t seed, uint32_t offset, const struct record_header *fields, struct slice key,
-                   struct slice value)
+void record_encode(uint8_t *out, uint32_t seed, uint32_t offset, const struct record_header *fields,
+                   uint64_t expires_ms, struct slice key, struct slice value)
 {
     KVS_ASSERT(key.size <= UINT16_MAX && value.size <= UINT32_MAX);
     KVS_ASSERT(offset % RECORD_ALIGN == 0);
     struct record_header *record = (struct record_header *)(void *)out;
     *record = *fields;
     record->key_bytes = (uint16_t)key.size;
-    record->extra_bytes = 0;
+    record->extra_bytes = expires_ms == 0 ? 0 : RECORD_EXPIRY_BYTES;
     record->value_bytes = (uint32_t)value.size;
+    record->flags = (uint8_t)((record->flags & ~RECORD_EXPIRES) | (expires_ms == 0 ? 0 : RECORD_EXPIRES));
     uint8_t *at = (uint8_t *)(record + 1);
+    memcpy(at, &expires_ms, record->extra_bytes);
+    at += record->extra_bytes;
     if (key.size > 0)
         memcpy(at, key.data, key.size);
     at += key.size;
     if (value.size > 0)
         memcpy(at, value.data, value.size);
     at += value.size;
-    memset(at, 0, (size_t)(out + record_bytes(key.size, value.size) - at));
+    memset(at, 0, (size_t)(out + record_size(record) - at));
     record->crc = record_crc(record, seed, offset);
+}
+
+/* Whether flags and extra bytes go together, and with the kind. */
+static bool expiry_makes_sense(const struct record_header *record)
+{
+    if ((record->flags & RECORD_EXPIRES) == 0)
+        return record->extra_bytes == 0;
+    return record->kind == RECORD_PUT && record->extra_bytes == RECORD_EXPIRY_BYTES && record_expires_ms(record) != 0;
 }
 
 enum record_state record_check(const void *data, uint64_t room, uint32_t seed, uint32_t offset)
 {
     const struct record_header *record = data;
-    if (room < sizeof *record ||
-        record_bytes((size_t)record->extra_bytes + record->key_bytes, record->value_bytes) > room)
+    if (room < sizeof *record || record_size(record) > room)
         return RECORD_INVALID;
     if (record->crc != record_crc(record, seed, offset))
         return RECORD_INVALID;
     bool known = (record->kind == RECORD_PUT || record->kind == RECORD_DELETE) && record->type == 0 &&
-                 record->codec == 0 && record->extra_bytes == 0 &&
-                 (record->flags & ~(unsigned)(RECORD_COMPARE | RECORD_LARGE)) == 0;
+                 record->codec == 0 &&
+                 (record->flags & ~(unsigned)(RECORD_NOTHING | RECORD_EXPIRES | RECORD_LARGE)) == 0 &&
+                 expiry_makes_sense(record);
     if ((record->flags & RECORD_LARGE) != 0)
         known = known && record->kind == RECORD_PUT && record->value_bytes == RECORD_DESCRIPTOR_BYTES;
     return known ? RECORD_VALID : RECORD_UNKNOWN;
@@ -136,5 +147,6 @@ unsigned record_class(uint64_t bytes)
 uint64_t record_class_bytes(unsigned class)
 {
     KVS_ASSERT(class <= 15);
-    return class < 15 ? 256ull << class : sizeof(struct record_header) + KVS_KEY_BYTES_MAX;
+    return class < 15 ? 256ull << class
+                      : sizeof(struct record_header) + RECORD_EXPIRY_BYTES + (uint64_t)KVS_KEY_BYTES_MAX;
 }

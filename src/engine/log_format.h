@@ -46,6 +46,7 @@ enum batch_flags {
     /* Written by compaction: each record has the LSN it was first written with. first_lsn and prev_lsn count records in
      * this segment, from 1. */
     BATCH_RELOCATED = 4,
+    BATCH_TIME = 8, /* empty; says what time it was: see store_expiry.c */
 };
 
 struct batch_header {
@@ -58,11 +59,23 @@ struct batch_header {
     uint64_t durable_lsn; /* the stream was durable up to here when this batch was written */
     uint64_t epoch;       /* boot that wrote it */
     uint32_t stream;      /* shard that wrote it */
-    uint32_t flags;
+    uint16_t flags;
+    uint16_t wall_ms;  /* of the time below, 0..999 */
     uint32_t manifest; /* the manifest's latest durable sequence when this batch was written, its lower half */
-    uint32_t wall_s;   /* the time when it was written: seconds since 1970 */
+    uint32_t wall_s;   /* the store's time when it was written (wall_clock.h): seconds since 1970 */
 };
 static_assert(sizeof(struct batch_header) == 64, "batch header");
+
+static inline uint64_t batch_time_ms(const struct batch_header *batch)
+{
+    return (uint64_t)batch->wall_s * 1000 + batch->wall_ms;
+}
+
+static inline void batch_set_time(struct batch_header *batch, uint64_t time_ms)
+{
+    batch->wall_s = (uint32_t)(time_ms / 1000);
+    batch->wall_ms = (uint16_t)(time_ms % 1000);
+}
 
 enum record_kind {
     RECORD_PUT = 1,
@@ -71,30 +84,31 @@ enum record_kind {
 };
 
 enum record_flags {
-    RECORD_COMPARE = 1, /* another key with the same 64-bit hash may be live: recovery must compare keys */
-    RECORD_EXPIRES = 2, /* reserved: the extra bytes begin with an absolute expiry time, 8 bytes, ms since 1970 */
+    RECORD_NOTHING = 1, /* may be set, and means nothing */
+    RECORD_EXPIRES = 2, /* a put: the extra bytes are the time from which on it counts no more, ms since 1970, not 0 */
     RECORD_LARGE = 4,   /* of a put: the value is a struct value_descriptor (value_format.h), which names the file that
                            has the real one */
 };
 enum { RECORD_DESCRIPTOR_BYTES = 24 };
 
+enum { RECORD_EXPIRY_BYTES = 8 };
+
 struct record_header {
-    uint32_t crc; /* of the bytes behind it: rest of the header, key, value; with the seed of the record's place */
+    uint32_t crc; /* of the bytes behind it: rest of the header, extra bytes, key, value; with the seed of its place */
     uint32_t value_bytes;
     uint64_t lsn;
     uint16_t key_bytes;
     uint8_t kind;
     uint8_t flags;
-    uint8_t type;  /* 0 = string; others are kept for typed values */
-    uint8_t codec; /* 0 = as it is; others are kept for compression */
-    uint16_t
-        extra_bytes; /* between header and key, as flags of a later program tell; 0 = none, all that this one writes */
+    uint8_t type;         /* 0 = string; others are kept for typed values */
+    uint8_t codec;        /* 0 = as it is; others are kept for compression */
+    uint16_t extra_bytes; /* between header and key, as the flags tell: RECORD_EXPIRY_BYTES or 0 */
 };
 static_assert(sizeof(struct record_header) == 24, "record header");
 
 enum { RECORD_ALIGN = 16 };
 
-/* Bytes a record takes in the log, alignment included. */
+/* Bytes a record takes in the log, alignment included. Extra bytes count as part of the key. */
 static inline uint64_t record_bytes(size_t key_bytes, size_t value_bytes)
 {
     return align_up(sizeof(struct record_header) + key_bytes + value_bytes, RECORD_ALIGN);
@@ -123,24 +137,33 @@ void batch_header_seal(struct batch_header *header, uint32_t seed, uint32_t offs
 /* True when these are the bytes of a batch header written at this place, with lengths that fit into `room` bytes. */
 bool batch_header_valid(const struct batch_header *header, uint32_t seed, uint32_t offset, uint64_t room);
 
-/* Writes a record at `out`, padding zeroed. Sets magic, lengths and checksum. */
-void record_encode(uint8_t *out, uint32_t seed, uint32_t offset, const struct record_header *fields, struct slice key,
-                   struct slice value);
+/* Writes a record at `out`, padding zeroed. Sets lengths, checksum and the flag EXPIRES; expires_ms 0 = never. */
+void record_encode(uint8_t *out, uint32_t seed, uint32_t offset, const struct record_header *fields,
+                   uint64_t expires_ms, struct slice key, struct slice value);
 
 static inline struct slice record_key(const struct record_header *record)
 {
-    return slice_make(record + 1, record->key_bytes);
+    return slice_make((const uint8_t *)(record + 1) + record->extra_bytes, record->key_bytes);
 }
 
 static inline struct slice record_value(const struct record_header *record)
 {
-    return slice_make((const uint8_t *)(record + 1) + record->key_bytes, record->value_bytes);
+    return slice_make((const uint8_t *)(record + 1) + record->extra_bytes + record->key_bytes, record->value_bytes);
 }
 
 /* What the record takes in the log, alignment included. */
 static inline uint64_t record_size(const struct record_header *record)
 {
-    return record_bytes(record->key_bytes, record->value_bytes);
+    return record_bytes((size_t)record->extra_bytes + record->key_bytes, record->value_bytes);
+}
+
+/* From this millisecond on it counts no more; 0 = it does not expire. Of a record that record_check has found valid. */
+static inline uint64_t record_expires_ms(const struct record_header *record)
+{
+    uint64_t expires_ms = 0;
+    if ((record->flags & RECORD_EXPIRES) != 0)
+        memcpy(&expires_ms, record + 1, sizeof expires_ms);
+    return expires_ms;
 }
 
 enum record_state {

@@ -3,11 +3,14 @@
  *
  * Nothing survives a restart; the directory only says whose it is. It shows what durability costs, and serves as a
  * cache. An overwritten or removed record is freed by epoch, since another thread may be reading it. When the budget is
- * used up, writes are refused with NO_MEMORY until something is removed.
+ * used up, writes are refused with NO_MEMORY until something is removed. What has expired is not there for readers, and
+ * is taken out by the owner, a few hundred a turn, as a queue tells (expiry_queue.h); what finds no room in the queue
+ * is taken out when its owner reads it.
  *
  * Every operation is answered at once: engine_submit executes and calls back.
  */
 #include "engine/engine_internal.h"
+#include "engine/expiry_queue.h"
 #include "engine/index.h"
 #include "engine/memory_slab.h"
 
@@ -22,7 +25,17 @@ struct memory_record {
     struct memory_shard *shard;
     uint32_t value_bytes;
     uint16_t key_bytes;
-    uint8_t bytes[];
+    uint8_t expiry_bytes; /* 8: `bytes` begins with the time from which on it counts no more; 0: it does not expire */
+    uint8_t bytes[];      /* expiry, key, value */
+};
+
+enum {
+    EXPIRY_SHARE = 16, /* of the memory budget: that many of it are one for the queues of what expires */
+    TAKE_ITEMS = 256,
+    SWEEP_ITEMS = 256,
+    SWEEP_FROM = 4096, /* stale items: fewer are not worth it */
+    TIMEOUT_MS = 3600000,
+    NS_PER_MS = 1000000,
 };
 
 struct memory_shard {
@@ -30,6 +43,9 @@ struct memory_shard {
     struct memory_engine *engine;
     struct index *index;
     struct memory_slab slab;
+    struct expiry_queue *expiry;
+    bool sweeping;
+    _Atomic uint64_t expires, expired, unqueued, lag_ms; /* figures */
     bool stopping;
 };
 
@@ -44,19 +60,32 @@ static struct memory_shard *shard_of(struct engine_shard *base)
     return container_of(base, struct memory_shard, base);
 }
 
-static uint64_t memory_record_bytes(size_t key_bytes, size_t value_bytes)
+static uint64_t memory_record_bytes(size_t expiry_bytes, size_t key_bytes, size_t value_bytes)
 {
-    return sizeof(struct memory_record) + key_bytes + value_bytes;
+    return offsetof(struct memory_record, bytes) + expiry_bytes + key_bytes + value_bytes;
 }
 
 static struct slice memory_key(const struct memory_record *record)
 {
-    return slice_make(record->bytes, record->key_bytes);
+    return slice_make(record->bytes + record->expiry_bytes, record->key_bytes);
 }
 
 static struct slice memory_value(const struct memory_record *record)
 {
-    return slice_make(record->bytes + record->key_bytes, record->value_bytes);
+    return slice_make(record->bytes + record->expiry_bytes + record->key_bytes, record->value_bytes);
+}
+
+static uint64_t memory_expires_ms(const struct memory_record *record)
+{
+    uint64_t expires_ms = 0;
+    memcpy(&expires_ms, record->bytes, record->expiry_bytes);
+    return expires_ms;
+}
+
+static void count(_Atomic uint64_t *counter, int64_t by)
+{
+    uint64_t now = atomic_load_explicit(counter, memory_order_relaxed);
+    atomic_store_explicit(counter, now + (uint64_t)by, memory_order_relaxed);
 }
 
 /* The record of a key, with *cursor on its entry; NULL when there is none. */
@@ -78,35 +107,94 @@ static void free_record(struct epoch_entry *retired)
     struct memory_record *record = container_of(retired, struct memory_record, retired);
     struct memory_slab *slab = &record->shard->slab;
     uint64_t piece = (uint64_t)((uint8_t *)record - slab->range) / SLAB_UNIT;
-    memory_slab_give(slab, piece, memory_record_bytes(record->key_bytes, record->value_bytes));
+    memory_slab_give(slab, piece, memory_record_bytes(record->expiry_bytes, record->key_bytes, record->value_bytes));
+}
+
+static void drop(struct memory_shard *shard, struct memory_record *record)
+{
+    count(&shard->expires, record->expiry_bytes == 0 ? 0 : -1);
+    epoch_defer(&shard->base.thread, &record->retired, free_record);
+}
+
+/* The cursor stands on the record's entry. */
+static void expire(struct memory_shard *shard, struct index_cursor *cursor, struct memory_record *record)
+{
+    index_remove(shard->index, cursor);
+    count(&shard->expired, 1);
+    drop(shard, record);
+}
+
+/* The record of a key, for reading. What has expired goes, if the owner reads it. */
+static const struct memory_record *look_up(struct memory_shard *reader, const struct memory_shard *owner,
+                                           const struct engine_request *request)
+{
+    struct index_cursor cursor;
+    struct memory_record *record = find(owner, request, &cursor);
+    if (record == NULL || !engine_expired(&reader->base, memory_expires_ms(record)))
+        return record;
+    if (reader == owner)
+        expire(reader, &cursor, record);
+    return NULL;
+}
+
+static void give_answer(const struct memory_record *record, struct engine_result *result)
+{
+    *result = (struct engine_result){.found = record != NULL};
+    if (record == NULL)
+        return;
+    result->value = memory_value(record);
+    result->value_bytes = result->value.size;
+    result->expires_ms = memory_expires_ms(record);
+}
+
+static bool remove_key(struct memory_shard *shard, const struct engine_request *request)
+{
+    struct index_cursor cursor;
+    if (look_up(shard, shard, request) == NULL)
+        return false;
+    struct memory_record *record = find(shard, request, &cursor);
+    index_remove(shard->index, &cursor);
+    drop(shard, record);
+    return true;
 }
 
 static enum kvs_err put(struct memory_shard *shard, const struct engine_request *request, struct engine_result *result)
 {
     uint64_t piece;
-    if (!memory_slab_take(&shard->slab, memory_record_bytes(request->key.size, request->value.size), &piece))
+    uint8_t expiry_bytes = request->expires_ms == 0 ? 0 : sizeof request->expires_ms;
+    uint64_t bytes = memory_record_bytes(expiry_bytes, request->key.size, request->value.size);
+    if (!memory_slab_take(&shard->slab, bytes, &piece))
         return KVS_ERR_NO_MEMORY;
     struct memory_record *record = memory_slab_at(&shard->slab, piece);
     record->shard = shard;
+    record->expiry_bytes = expiry_bytes;
+    memcpy(record->bytes, &request->expires_ms, expiry_bytes);
     record->key_bytes = (uint16_t)request->key.size;
     record->value_bytes = (uint32_t)request->value.size;
     if (request->key.size > 0)
-        memcpy(record->bytes, request->key.data, request->key.size);
+        memcpy(record->bytes + expiry_bytes, request->key.data, request->key.size);
     if (request->value.size > 0)
-        memcpy(record->bytes + request->key.size, request->value.data, request->value.size);
+        memcpy(record->bytes + expiry_bytes + request->key.size, request->value.data, request->value.size);
 
     struct index_cursor cursor;
     struct memory_record *old = find(shard, request, &cursor);
     struct index_entry entry = {.address = piece};
-    result->found = old != NULL;
+    result->found = old != NULL && !engine_expired(&shard->base, memory_expires_ms(old));
     if (old == NULL) {
         enum kvs_err err = index_insert(shard->index, request->hash, &entry);
-        if (err != KVS_ERR_OK)
-            memory_slab_give(&shard->slab, piece, memory_record_bytes(request->key.size, request->value.size));
-        return err;
+        if (err != KVS_ERR_OK) {
+            memory_slab_give(&shard->slab, piece, bytes);
+            return err;
+        }
+    } else {
+        index_replace(shard->index, &cursor, &entry);
+        drop(shard, old);
     }
-    index_replace(shard->index, &cursor, &entry);
-    epoch_defer(&shard->base.thread, &old->retired, free_record);
+    if (request->expires_ms == 0)
+        return KVS_ERR_OK;
+    struct expiry_item item = {.expires_ms = request->expires_ms, .hash = request->hash, .address = piece};
+    count(&shard->expires, 1);
+    count(&shard->unqueued, expiry_queue_add(shard->expiry, &item) != KVS_ERR_OK);
     return KVS_ERR_OK;
 }
 
@@ -114,12 +202,7 @@ static enum engine_answer memory_try_get(struct engine_shard *reader, unsigned o
                                          const struct engine_request *request, struct engine_result *result)
 {
     const struct memory_shard *owner = shard_of(reader)->engine->shards[owner_id];
-    struct index_cursor cursor;
-    const struct memory_record *record = find(owner, request, &cursor);
-    *result = (struct engine_result){.found = record != NULL};
-    if (record != NULL)
-        result->value = memory_value(record);
-    result->value_bytes = result->value.size;
+    give_answer(look_up(shard_of(reader), owner, request), result);
     return ENGINE_DONE;
 }
 
@@ -144,29 +227,19 @@ static enum engine_answer memory_try(struct engine_shard *base, const struct eng
     struct memory_shard *shard = shard_of(base);
     *result = (struct engine_result){.error = KVS_ERR_OK};
     switch (request->action) {
-    case ENGINE_GET: {
-        struct index_cursor cursor;
-        const struct memory_record *record = find(shard, request, &cursor);
-        result->found = record != NULL;
-        if (record != NULL)
-            result->value = memory_value(record);
-        result->value_bytes = result->value.size;
+    case ENGINE_GET:
+        give_answer(look_up(shard, shard, request), result);
         break;
-    }
     case ENGINE_PUT:
         KVS_ASSERT(request->key.size <= KVS_KEY_BYTES_MAX && request->value.size <= UINT32_MAX);
-        result->error = put(shard, request, result);
+        if (engine_expired(base, request->expires_ms))
+            result->found = remove_key(shard, request);
+        else
+            result->error = put(shard, request, result);
         break;
-    case ENGINE_REMOVE: {
-        struct index_cursor cursor;
-        struct memory_record *record = find(shard, request, &cursor);
-        result->found = record != NULL;
-        if (record != NULL) {
-            index_remove(shard->index, &cursor);
-            epoch_defer(&base->thread, &record->retired, free_record);
-        }
+    case ENGINE_REMOVE:
+        result->found = remove_key(shard, request);
         break;
-    }
     }
     return ENGINE_DONE;
 }
@@ -197,6 +270,7 @@ static void memory_close(struct engine *base, struct ring *ring)
             continue;
         epoch_drain(&shard->base.thread);
         index_close(shard->index);
+        expiry_queue_close(shard->expiry);
         memory_slab_deinit(&shard->slab);
     }
     for (unsigned i = 0; i < base->options.shard_count; i++)
@@ -214,6 +288,7 @@ static enum kvs_err shard_open(struct memory_engine *engine, unsigned id)
     memset(shard, 0, sizeof *shard);
     engine->shards[id] = shard;
     shard->base.interface = &memory_interface;
+    shard->base.clock = &engine->base.clock;
     shard->engine = engine;
     epoch_register(&engine->base.epoch, &shard->base.thread);
     uint64_t budget = engine->base.options.memory_bytes / engine->base.options.shard_count;
@@ -221,7 +296,9 @@ static enum kvs_err shard_open(struct memory_engine *engine, unsigned id)
     struct index_options options = {.bytes_max = budget / 4, .bytes_initial = budget / 1024};
     enum kvs_err err = index_open(&shard->index, &options, &shard->base.thread);
     if (err == KVS_ERR_OK)
-        err = memory_slab_init(&shard->slab, align_down(budget - budget / 4, KVS_BLOCK_BYTES));
+        err = memory_slab_init(&shard->slab, align_down(budget - budget / 4 - budget / EXPIRY_SHARE, KVS_BLOCK_BYTES));
+    if (err == KVS_ERR_OK)
+        err = expiry_queue_open(&shard->expiry, atomic_load(&engine->base.clock.last_ms), budget / EXPIRY_SHARE);
     return err;
 }
 
@@ -234,6 +311,7 @@ enum kvs_err memory_engine_open(struct engine **out, const struct engine *base, 
     engine->base = *base;
     engine->base.interface = &memory_interface;
     epoch_init(&engine->base.epoch);
+    wall_clock_init(&engine->base.clock, ring);
     enum kvs_err err = KVS_ERR_OK;
     for (unsigned i = 0; err == KVS_ERR_OK && i < base->options.shard_count; i++)
         err = shard_open(engine, i);
@@ -249,8 +327,8 @@ enum kvs_err memory_engine_open(struct engine **out, const struct engine *base, 
 
 static enum kvs_err memory_shard_start(struct engine *base, unsigned id, struct ring *ring, struct engine_shard **out)
 {
-    (void)ring;
     *out = &container_of(base, struct memory_engine, base)->shards[id]->base;
+    (*out)->ring = ring;
     return KVS_ERR_OK;
 }
 
@@ -260,15 +338,73 @@ static bool memory_shard_ready(const struct engine_shard *base)
     return true;
 }
 
+/* ---- what expires ---------------------------------------------------------------------------------------------- */
+
+/* The record that an item names, with *cursor on its entry; NULL when there is none any more. A piece of memory may be
+ * used again, so the expiry is compared, too: a record that agrees in both is as due as the one that was meant. */
+static struct memory_record *find_item(const struct memory_shard *shard, const struct expiry_item *item,
+                                       struct index_cursor *cursor)
+{
+    struct index_entry entry;
+    index_find(shard->index, item->hash, cursor);
+    while (index_next(cursor, &entry)) {
+        if (entry.address != item->address)
+            continue;
+        struct memory_record *record = memory_slab_at(&shard->slab, entry.address);
+        return memory_expires_ms(record) == item->expires_ms ? record : NULL;
+    }
+    return NULL;
+}
+
+static bool is_stale(void *context, const struct expiry_item *item)
+{
+    struct index_cursor cursor;
+    return find_item(context, item, &cursor) == NULL;
+}
+
+static void expire_some(struct memory_shard *shard, uint64_t now_ms)
+{
+    struct expiry_item items[TAKE_ITEMS];
+    size_t taken = expiry_queue_take(shard->expiry, now_ms, items, TAKE_ITEMS);
+    for (size_t i = 0; i < taken; i++)
+        index_prefetch(shard->index, items[i].hash);
+    for (size_t i = 0; i < taken; i++) {
+        struct index_cursor cursor;
+        struct memory_record *record = find_item(shard, &items[i], &cursor);
+        if (record == NULL)
+            continue;
+        expire(shard, &cursor, record);
+        if (now_ms - items[i].expires_ms > atomic_load_explicit(&shard->lag_ms, memory_order_relaxed))
+            atomic_store_explicit(&shard->lag_ms, now_ms - items[i].expires_ms, memory_order_relaxed);
+    }
+}
+
 static void memory_turn(struct engine_shard *base)
 {
+    struct memory_shard *shard = shard_of(base);
     epoch_poll(&base->thread);
+    uint64_t items = expiry_queue_count(shard->expiry);
+    if (items == 0 || shard->stopping)
+        return;
+    engine_section_begin(base);
+    uint64_t now_ms = engine_now_ms(base);
+    if (expiry_queue_wait_ms(shard->expiry, now_ms) == 0)
+        expire_some(shard, now_ms);
+    uint64_t expires = atomic_load_explicit(&shard->expires, memory_order_relaxed);
+    if (shard->sweeping || items > 2 * expires + SWEEP_FROM)
+        shard->sweeping = !expiry_queue_sweep(shard->expiry, SWEEP_ITEMS, is_stale, shard);
+    engine_section_end(base);
 }
 
 static int64_t memory_timeout_ns(const struct engine_shard *base)
 {
-    (void)base;
-    return -1;
+    const struct memory_shard *shard = container_of(base, struct memory_shard, base);
+    if (shard->stopping || expiry_queue_count(shard->expiry) == 0)
+        return -1;
+    if (shard->sweeping)
+        return 0;
+    int64_t wait_ms = expiry_queue_wait_ms(shard->expiry, wall_clock_now(base->clock, base->ring));
+    return (wait_ms < TIMEOUT_MS ? wait_ms : TIMEOUT_MS) * NS_PER_MS;
 }
 
 static void memory_shard_stop(struct engine_shard *base)
@@ -344,6 +480,12 @@ static void memory_stats(const struct engine *base, struct engine_stats *out)
         out->index_bytes += index.bytes;
         out->index_splits += index.splits;
         out->image_bytes += atomic_load_explicit(&shard->slab.bytes_used, memory_order_relaxed);
+        out->expires += atomic_load_explicit(&shard->expires, memory_order_relaxed);
+        out->expired_keys += atomic_load_explicit(&shard->expired, memory_order_relaxed);
+        out->expiry_unqueued += atomic_load_explicit(&shard->unqueued, memory_order_relaxed);
+        out->expiry_bytes += expiry_queue_bytes(shard->expiry);
+        uint64_t lag_ms = atomic_load_explicit(&shard->lag_ms, memory_order_relaxed);
+        out->expiry_lag_ms = lag_ms > out->expiry_lag_ms ? lag_ms : out->expiry_lag_ms;
     }
 }
 

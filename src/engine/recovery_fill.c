@@ -32,6 +32,7 @@ struct fill {
     struct run_source *sources; /* those of runs first, in the order of recovery->runs */
     unsigned run_count, source_count;
     struct run_merge *merge;
+    uint64_t now_ms;
     uint64_t keys;
 };
 
@@ -117,6 +118,13 @@ static bool counts(void *context, unsigned source, const struct run_entry *entry
            recovery->runs[source].counts[number] != 0;
 }
 
+/* Of two copies of a record one may be a put that has expired, and the other what compaction has turned it into. */
+static bool second_wins(void *context, const struct run_entry *first, const struct run_entry *second)
+{
+    (void)context;
+    return !run_entry_is_delete(first) || run_entry_is_delete(second);
+}
+
 /* ---- filling --------------------------------------------------------------------------------------------------- */
 
 static enum kvs_err insert(struct fill *fill, const struct run_entry *from)
@@ -135,6 +143,10 @@ static enum kvs_err insert(struct fill *fill, const struct run_entry *from)
     uint32_t number = address_segment(entry.address, shard->store->segments.shift);
     worker->live_puts[number]++;
     worker->live_units[number] += segment_units(class);
+    if (from->expires_ms != 0) {
+        store_count(&shard->expiry.keys, 1);
+        store_expiry_add(shard, run_order(from->order), entry.address, from->expires_ms);
+    }
     if (++fill->keys % DRAIN_ENTRIES == 0)
         epoch_drain(&shard->base.thread);
     return KVS_ERR_OK;
@@ -148,6 +160,11 @@ static enum kvs_err insert_some(struct fill *fill, const struct run_entry *entri
             worker->lsn_max = entries[i].lsn;
         if (run_entry_is_delete(&entries[i]))
             continue;
+        /* It is dead, and hides what is older. */
+        if (entries[i].expires_ms != 0 && entries[i].expires_ms <= fill->now_ms) {
+            store_count(&fill->shard->expiry.expired, 1);
+            continue;
+        }
         enum kvs_err err = insert(fill, &entries[i]);
         if (err != KVS_ERR_OK) {
             snprintf(worker->message, ENGINE_MESSAGE_BYTES,
@@ -187,10 +204,14 @@ static enum kvs_err merge_all(struct fill *fill)
 
 static enum kvs_err fill_shard(struct recovery_worker *worker, struct store_shard *shard)
 {
-    struct fill fill = {.worker = worker, .shard = shard};
+    struct fill fill = {
+        .worker = worker, .shard = shard, .now_ms = wall_clock_now(&shard->store->base.clock, worker->ring)};
     enum kvs_err err = open_sources(&fill);
-    const struct run_merge_options options = {
-        .sources = fill.sources, .source_count = fill.source_count, .context = &fill, .counts = counts};
+    const struct run_merge_options options = {.sources = fill.sources,
+                                              .source_count = fill.source_count,
+                                              .context = &fill,
+                                              .counts = counts,
+                                              .second_wins = second_wins};
     if (err == KVS_ERR_OK && fill.source_count > 0)
         err = run_merge_open(&fill.merge, &options);
     if (err == KVS_ERR_OK && fill.source_count > 0)
@@ -260,6 +281,8 @@ static void count_live(struct recovery *recovery)
 
 enum kvs_err recovery_fill(struct recovery *recovery)
 {
+    /* Time goes on from where the last boot knew it to be. */
+    wall_clock_raise(&recovery->store->base.clock, recovery->ring, recovery->time_ms);
     uint64_t bytes = 0;
     for (size_t i = 0; i < recovery->run_count; i++)
         bytes += recovery->runs[i].run->layout.file_bytes;

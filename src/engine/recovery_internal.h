@@ -105,6 +105,7 @@ struct recovery_worker {
         epoch_max; /* seen in any header: a superblock copy that serves because the other is damaged may be older */
     bool manifest_claimed; /* a batch says how far the manifest had come … */
     uint32_t manifest_max; /* … at most */
+    uint64_t time_ms;      /* the latest that a batch tells */
     uint64_t records, segments, bytes, keys;
 
     /* Of the segment in hand. */
@@ -130,6 +131,7 @@ struct recovery {
     uint64_t lsn_max, epoch_max;
     bool manifest_claimed;
     uint32_t manifest_max;
+    uint64_t time_ms; /* the latest that a batch tells */
 
     struct recovery_worker *workers;
     unsigned worker_count;

@@ -85,8 +85,10 @@ static void take_record(void *context, const struct record_header *record, uint3
     struct recovery_worker *worker = context;
     if (worker->err != KVS_ERR_OK || (canary_on(CANARY_TOMBSTONES_DROPPED) && record->kind == RECORD_DELETE))
         return;
-    segment_count_record(worker->current->segment, record->kind == RECORD_PUT,
-                         record_class(record_size(record)) & INDEX_CLASS_MAX, record_size(record), record->lsn, 1);
+    segment_count_record(worker->current->segment, record, 1);
+    if (canary_on(CANARY_EXPIRED_RECOVERED) && record_expires_ms(record) != 0 &&
+        record_expires_ms(record) <= ring_wall_ms(worker->ring))
+        return;
     struct run_collector *collector = worker->collector;
     worker->err = run_collect(collector, record, offset);
     if (canary_on(CANARY_ORDER_BY_PLACE) && worker->err == KVS_ERR_OK) {
@@ -114,6 +116,8 @@ static void take_batch(struct recovery_worker *worker, const struct batch_header
     struct segment *segment = worker->current->segment;
     take_epoch(worker, batch->epoch);
     take_claim(worker, batch);
+    if (batch_time_ms(batch) > worker->time_ms)
+        worker->time_ms = batch_time_ms(batch);
     segment->epoch = (uint32_t)batch->epoch;
     segment->stream = batch->stream;
     if ((batch->flags & BATCH_RELOCATED) != 0)
@@ -246,6 +250,8 @@ static void restore_counters(struct segment *segment, const struct run_segment *
     segment->record_bytes_max = covered->record_bytes_max;
     segment->deletes_min_lsn = covered->deletes_min_lsn;
     segment->deletes_last_lsn = covered->deletes_last_lsn;
+    segment->expiring = covered->expiring;
+    segment->expiring_last_lsn = covered->expiring_last_lsn;
     atomic_store(&segment->min_lsn, min_lsn);
 }
 

@@ -16,6 +16,7 @@
 #include "base/diag.h"
 #include "engine/blocking.h"
 #include "engine/checkpoint.h"
+#include "engine/run_collect.h"
 #include "engine/run_writer.h"
 
 #include <inttypes.h>
@@ -147,6 +148,8 @@ static enum kvs_err open_run(struct recovery *recovery, uint64_t sequence, bool 
         return KVS_ERR_NO_MEMORY;
     }
     recovery->runs[recovery->run_count++] = found;
+    if (found.run->time_ms > recovery->time_ms)
+        recovery->time_ms = found.run->time_ms;
     return KVS_ERR_OK;
 }
 
@@ -238,20 +241,6 @@ void recovery_drop_bad_runs(struct recovery *recovery)
 
 /* ---- spilling -------------------------------------------------------------------------------------------------- */
 
-static struct run_segment describe(const struct segment *segment)
-{
-    return (struct run_segment){.uid = segment->uid,
-                                .number = segment->number,
-                                .puts = segment->puts,
-                                .deletes = segment->deletes,
-                                .record_bytes = segment->record_bytes,
-                                .end = segment->end,
-                                .put_units = segment->put_units,
-                                .record_bytes_max = segment->record_bytes_max,
-                                .deletes_min_lsn = segment->deletes_min_lsn,
-                                .deletes_last_lsn = segment->deletes_last_lsn};
-}
-
 /* Turns the ring until the run is there, or cannot be. */
 static enum kvs_err write_run(struct recovery_worker *worker, struct run_writer *writer,
                               const struct found_segment *found)
@@ -263,7 +252,7 @@ static enum kvs_err write_run(struct recovery_worker *worker, struct run_writer 
             ring_turn(worker->ring, -1);
     }
     if (run_writer_state(writer) == KVS_ERR_AGAIN) {
-        struct run_segment segment = describe(found->segment);
+        struct run_segment segment = run_describe(found->segment);
         run_writer_finish(writer, &segment, 1);
     }
     while (run_writer_state(writer) == KVS_ERR_AGAIN)
@@ -282,6 +271,7 @@ void recovery_spill(struct recovery_worker *worker, struct found_segment *found)
                                                .dir_name = store->base.data_dir,
                                                .store_uuid = store->base.superblock.uuid,
                                                .sequence = sequence,
+                                               .time_ms = worker->time_ms,
                                                .direct = store->direct};
     struct run_writer *writer;
     if (run_writer_open(&writer, &options) != KVS_ERR_OK)

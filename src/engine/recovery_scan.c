@@ -46,7 +46,7 @@ static bool records_valid(const struct scan_segment *segment, const struct batch
         if (state != RECORD_VALID || !in_order)
             return false;
         count++;
-        at += record_bytes(record->key_bytes, record->value_bytes);
+        at += record_size(record);
     }
     return at == end && count == batch->record_count;
 }
@@ -137,6 +137,6 @@ void scan_records(const struct scan_segment *segment, uint32_t offset, scan_reco
     for (uint32_t at = offset + (uint32_t)sizeof *batch; at < end;) {
         const struct record_header *record = (const void *)(segment->bytes + at);
         each_record(context, record, at);
-        at += (uint32_t)record_bytes(record->key_bytes, record->value_bytes);
+        at += (uint32_t)record_size(record);
     }
 }

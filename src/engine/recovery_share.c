@@ -61,6 +61,8 @@ static void put_together(struct recovery *recovery, const struct recovery_worker
         recovery->lsn_max = worker->lsn_max;
     if (worker->epoch_max > recovery->epoch_max)
         recovery->epoch_max = worker->epoch_max;
+    if (worker->time_ms > recovery->time_ms)
+        recovery->time_ms = worker->time_ms;
     if (worker->manifest_claimed &&
         (!recovery->manifest_claimed || (int32_t)(worker->manifest_max - recovery->manifest_max) > 0))
         recovery->manifest_max = worker->manifest_max;

@@ -81,12 +81,18 @@ static void figure(const struct segment *segment, bool sealed, bool victim, stru
     if (deletes_bytes > record_bytes)
         deletes_bytes = record_bytes;
     out->puts = segment->puts;
-    out->deletes_bytes = deletes_bytes;
     out->record_bytes_max = segment->record_bytes_max;
     out->last_lsn = segment->last_lsn;
     out->deletes_min_lsn = segment->deletes_min_lsn;
     out->deletes_last_lsn = segment->deletes_last_lsn;
     out->live_bytes = live_bytes(segment, record_bytes - deletes_bytes);
+    out->expiring = segment->expiring;
+    out->expiring_last_lsn = segment->expiring_last_lsn;
+    /* Of the dead puts as many as possible are taken for expired ones, which are kept as deletes. */
+    uint64_t expired = segment->expiring < dead_puts ? segment->expiring : dead_puts;
+    uint64_t dead_bytes = record_bytes - deletes_bytes - out->live_bytes;
+    uint64_t expired_bytes = expired * DELETE_BYTES;
+    out->deletes_bytes = deletes_bytes + (expired_bytes < dead_bytes ? expired_bytes : dead_bytes);
 }
 
 size_t relocation_census(struct engine_background *background, struct relocation_figure *out, size_t max,
@@ -184,17 +190,30 @@ bool relocation_sync_after_write(struct engine_background *background)
     return store_behind(background)->sync_after_write;
 }
 
-bool relocation_live(struct engine_background *background, uint64_t hash, uint64_t address)
+bool relocation_live(struct engine_background *background, uint64_t hash, uint64_t address, bool *hidden)
 {
     const struct store *store = store_behind(background);
     struct index_cursor cursor;
     struct index_entry entry;
+    *hidden = false;
     index_find(store->shards[hash_shard(hash, store->shard_count)]->index, hash, &cursor);
     while (index_next(&cursor, &entry)) {
         if (entry.address == address)
             return true;
+        *hidden = *hidden || (entry.unsettled && !canary_on(CANARY_HIDDEN_COPY_UNTOLD));
     }
     return false;
+}
+
+uint64_t relocation_settled(struct engine_background *background)
+{
+    return atomic_load_explicit(&store_behind(background)->settled, memory_order_acquire);
+}
+
+uint64_t relocation_now_ms(struct engine_background *background)
+{
+    struct keeper *keeper = keeper_of(background);
+    return wall_clock_now(&keeper->store->base.clock, keeper->ring);
 }
 
 /* ---- segments to copy into ------------------------------------------------------------------------------------- */
@@ -323,6 +342,8 @@ static void swing(struct store_shard *shard, const struct relocation_move *move)
         if (cache != NULL)
             read_cache_move(cache, old->uid, move->from, segment_at(shard->store, move->to)->uid, move->to);
         store_wait_moved(shard, move->hash, move->from, move->to);
+        if (move->expires_ms != 0 && !canary_on(CANARY_EXPIRY_NOT_MOVED))
+            store_expiry_add(shard, move->hash, move->to, move->expires_ms);
         return;
     }
     if (canary_on(CANARY_SWING_BLIND)) {

@@ -32,6 +32,9 @@ struct relocation_figure {
     uint32_t record_bytes_max;
     uint64_t min_lsn, last_lsn, begun_lsn;
     uint64_t deletes_min_lsn, deletes_last_lsn; /* if it has deletes */
+    /* Puts that expire: once dead they may have to stay, as deletes. So the dead ones count in deletes_bytes. */
+    uint32_t expiring;
+    uint64_t expiring_last_lsn;
 };
 
 struct relocation_space {
@@ -63,8 +66,13 @@ uint64_t relocation_epoch(struct engine_background *background);
 uint32_t relocation_manifest_sequence(struct engine_background *background);
 bool relocation_sync_after_write(struct engine_background *background);
 
-/* True when the index points at this record. Inside a section of the background's. */
-bool relocation_live(struct engine_background *background, uint64_t hash, uint64_t address);
+/* True when the index points at this record. *hidden: there may be a newer one of its key all the same, an overwrite
+ * that is not settled. Inside a section of the background's. */
+bool relocation_live(struct engine_background *background, uint64_t hash, uint64_t address, bool *hidden);
+/* Rises whenever older records that overwrites have hidden have been counted as dead. */
+uint64_t relocation_settled(struct engine_background *background);
+/* The store's time. */
+uint64_t relocation_now_ms(struct engine_background *background);
 
 /* A prepared segment to copy into; NULL until there is one: ask again on a later turn. It is OPEN then; begun_lsn is
  * set. `cancel` ends the wish. */
@@ -78,7 +86,8 @@ enum kvs_err relocation_output_error(struct engine_background *background);
 
 struct relocation_move {
     uint64_t hash;
-    uint64_t from, to; /* addresses */
+    uint64_t from, to;   /* addresses */
+    uint64_t expires_ms; /* as the record says */
     unsigned class;
 };
 

@@ -33,8 +33,27 @@ enum kvs_err run_collect(struct run_collector *collector, const struct record_he
         .order = run_order(hash_key(key, collector->hash_seed)),
         .check = canary_on(CANARY_EQUAL_HASH_IS_EQUAL_KEY) ? 0 : hash_check(key, collector->hash_seed),
         .lsn = record->lsn,
+        .expires_ms = record_expires_ms(record),
         .place = run_place(address_make(collector->segment, offset, collector->shift), record_size(record), flags)};
     if (record->lsn > collector->lsn_max)
         collector->lsn_max = record->lsn;
     return KVS_ERR_OK;
+}
+
+struct run_segment run_describe(const struct segment *segment)
+{
+    return (struct run_segment){
+        .uid = segment->uid,
+        .number = segment->number,
+        .puts = segment->puts,
+        .deletes = segment->deletes,
+        .record_bytes = atomic_load_explicit(&segment->record_bytes, memory_order_relaxed),
+        .end = segment->end,
+        .put_units = atomic_load_explicit(&segment->put_units, memory_order_relaxed),
+        .record_bytes_max = segment->record_bytes_max,
+        .expiring = segment->expiring,
+        .deletes_min_lsn = segment->deletes > 0 ? segment->deletes_min_lsn : 0,
+        .deletes_last_lsn = segment->deletes > 0 ? segment->deletes_last_lsn : 0,
+        .expiring_last_lsn = segment->expiring_last_lsn,
+    };
 }

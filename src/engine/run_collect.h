@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "engine/log_format.h"
 #include "engine/run_file.h"
+#include "engine/segment.h"
 
 struct run_collector {
     uint64_t hash_seed;
@@ -20,6 +21,9 @@ struct run_collector {
 };
 
 /* The array is the collector's, and grows; free() it. The collector starts as a zeroed struct with its first fields. */
+
+/* What a run says of this segment when it covers it up to its end. */
+struct run_segment run_describe(const struct segment *segment);
 
 /* Adds an entry for the record at `offset` of the segment. NO_MEMORY. */
 enum kvs_err run_collect(struct run_collector *collector, const struct record_header *record, uint32_t offset);

@@ -120,8 +120,10 @@ struct run_header {
     uint64_t delete_count; /* how many of them are deletes */
     uint32_t segment_count;
     uint32_t block_bytes;
+    uint64_t time_ms; /* the store's time when it was begun: not before that of any batch it has seen */
+    uint64_t reserved[7];
 };
-static_assert(sizeof(struct run_header) == 64, "run header");
+static_assert(sizeof(struct run_header) == 128, "run header");
 
 enum run_block_kind { RUN_ENTRIES = 1, RUN_SEGMENTS, RUN_INDEX };
 
@@ -142,15 +144,15 @@ static_assert(sizeof(struct run_block) == 64, "run block");
 struct run_segment {
     uint64_t uid;
     uint32_t number;
-    uint32_t puts;             /* records of kind put in it, listed or not */
-    uint32_t deletes;          /* likewise */
-    uint32_t record_bytes;     /* sum of its records, without batch headers and padding */
-    uint32_t end;              /* what is covered ends here: behind its last batch */
-    uint32_t put_units;        /* of its puts: see segment_units */
-    uint32_t record_bytes_max; /* the largest record */
-    uint32_t reserved;
+    uint32_t puts;                              /* records of kind put in it, listed or not */
+    uint32_t deletes;                           /* likewise */
+    uint32_t record_bytes;                      /* sum of its records, without batch headers and padding */
+    uint32_t end;                               /* what is covered ends here: behind its last batch */
+    uint32_t put_units;                         /* of its puts: see segment_units */
+    uint32_t record_bytes_max;                  /* the largest record */
+    uint32_t expiring;                          /* puts with an expiry */
     uint64_t deletes_min_lsn, deletes_last_lsn; /* of its deletes, if there are any */
-    uint64_t reserved2;
+    uint64_t expiring_last_lsn;                 /* the highest of its puts with an expiry */
 };
 static_assert(sizeof(struct run_segment) == 64, "run segment");
 

@@ -147,6 +147,7 @@ static void take_header(struct run_opening *opening)
         memcpy(&header, opening->buffer, sizeof header);
         run->entry_count = header.entry_count;
         run->delete_count = header.delete_count;
+        run->time_ms = header.time_ms;
         run->segment_count = header.segment_count;
         run_layout(&run->layout, header.entry_count, header.segment_count);
         if (ring_file_info(opening->ring, run->fd, &info) != KVS_ERR_OK || info.size != run->layout.file_bytes)

@@ -28,6 +28,7 @@ struct run {
     uint64_t sequence;
     uint64_t entry_count;
     uint64_t delete_count;              /* of them */
+    uint64_t time_ms;                   /* the store's time when it was made */
     const struct run_segment *segments; /* by rising number */
     uint32_t segment_count;
 

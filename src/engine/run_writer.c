@@ -269,7 +269,8 @@ static void header_write(struct run_writer *writer)
     struct run_header fields = {.sequence = writer->options.sequence,
                                 .entry_count = writer->entries,
                                 .delete_count = writer->deletes,
-                                .segment_count = writer->segment_count};
+                                .segment_count = writer->segment_count,
+                                .time_ms = writer->options.time_ms};
     memcpy(fields.store_uuid, writer->store_uuid, sizeof fields.store_uuid);
     struct run_layout layout;
     run_layout(&layout, writer->entries, writer->segment_count);

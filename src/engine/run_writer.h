@@ -27,6 +27,7 @@ struct run_writer_options {
     const uint8_t *store_uuid;
     uint64_t sequence; /* never used before in this store, or EXISTS: what is left of another run must not pass for a
                           part of this */
+    uint64_t time_ms;  /* the store's (wall_clock.h) */
     bool direct;       /* O_DIRECT */
     /* Shared by all who sync the directory (segment_table): raised when this one's sync fails, for it may have cost the
      * others' names. The caller's, until the writer is closed. NULL: nobody else syncs it. */

@@ -99,6 +99,8 @@ void segment_begin(struct segment *segment, enum segment_kind kind, uint64_t uid
     atomic_store(&segment->put_units, 0);
     segment->record_bytes_max = 0;
     segment->deletes_min_lsn = segment->deletes_last_lsn = 0;
+    segment->expiring = 0;
+    segment->expiring_last_lsn = 0;
     segment->begun_lsn = 0;
     atomic_store(&segment->min_lsn, UINT64_MAX);
     atomic_store(&segment->dead_puts, 0);
@@ -106,6 +108,7 @@ void segment_begin(struct segment *segment, enum segment_kind kind, uint64_t uid
     segment->run = 0;
     segment->sealed_ticket = 0;
     segment->uncoverable = false;
+    atomic_fetch_add_explicit(&segment->lives, 1, memory_order_relaxed);
 }
 
 /* The writer's alone to change, so a load and a store will do. */
@@ -115,12 +118,18 @@ static void count(_Atomic uint32_t *counter, uint32_t by)
     atomic_store_explicit(counter, now + by, memory_order_relaxed);
 }
 
-void segment_count_record(struct segment *segment, bool put, unsigned class, uint64_t bytes, uint64_t lsn, int by)
+void segment_count_record(struct segment *segment, const struct record_header *record, int by)
 {
+    uint64_t bytes = record_size(record), lsn = record->lsn;
     count(&segment->record_bytes, (uint32_t)by * (uint32_t)bytes);
-    if (put) {
+    if (record->kind == RECORD_PUT) {
         segment->puts += (uint32_t)by;
-        count(&segment->put_units, (uint32_t)by * segment_units(class));
+        count(&segment->put_units, (uint32_t)by * segment_units(record_class(bytes)));
+        if ((record->flags & RECORD_EXPIRES) != 0) {
+            segment->expiring += (uint32_t)by;
+            if (lsn > segment->expiring_last_lsn)
+                segment->expiring_last_lsn = lsn;
+        }
     } else {
         if (segment->deletes == 0 || lsn < segment->deletes_min_lsn)
             segment->deletes_min_lsn = lsn;

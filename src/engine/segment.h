@@ -45,11 +45,15 @@ struct segment {
     _Atomic uint32_t put_units;                 /* of the puts, by size class: see segment_units */
     uint32_t record_bytes_max;                  /* the largest */
     uint64_t deletes_min_lsn, deletes_last_lsn; /* of the deletes, if there are any */
+    uint32_t expiring;                          /* puts with an expiry … */
+    uint64_t expiring_last_lsn;                 /* … and the highest of their LSNs */
     uint64_t begun_lsn;                         /* RELOCATED: see struct manifest_entry */
 
     /* Counted by the owners of the keys; any thread reads them. */
     _Atomic uint64_t min_lsn; /* the lowest of its records; UINT64_MAX while it has none. Set by the writer */
     _Atomic uint32_t dead_puts, dead_units; /* puts that no index entry points at any more */
+
+    _Atomic uint32_t lives; /* incarnations of the file in this boot: tells addresses of different ones apart */
 
     /* The background's (checkpoint.h). */
     uint64_t run;           /* the sorted run that covers it, 0 = none */
@@ -87,8 +91,8 @@ static inline void segment_count_dead(struct segment *segment, unsigned class, i
     atomic_fetch_add_explicit(&segment->dead_units, (uint32_t)by * segment_units(class), memory_order_relaxed);
 }
 
-/* The writer has put a record into it, or (by -1) has taken the last one out again. */
-void segment_count_record(struct segment *segment, bool put, unsigned class, uint64_t bytes, uint64_t lsn, int by);
+/* The writer has put this record into it, or (by -1) takes the last one, a put, out again. */
+void segment_count_record(struct segment *segment, const struct record_header *record, int by);
 
 struct segment_table {
     _Atomic uint32_t

@@ -6,7 +6,8 @@
  * and is ready when that is durable. Every turn: take the spare segment that the keeper offers, retry what waits for
  * room, swing index entries to where compaction has copied their records, commit, free memory.
  *
- * The memory budget: a quarter is the index's, three quarters hold segment images, at least four a shard.
+ * The memory budget: a quarter is the index's, a sixteenth is for what expires, the rest holds segment images, at least
+ * four a shard.
  */
 #include "engine/store.h"
 
@@ -18,6 +19,8 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+
+enum { EXPIRY_SHARE = 16 /* of the memory budget: that many of it are one for the queues of what expires */ };
 
 static const struct engine_interface store_interface;
 
@@ -98,7 +101,7 @@ out:
 static uint32_t images_max(const struct store *store)
 {
     uint64_t budget = store->base.options.memory_bytes;
-    uint64_t count = (budget - budget / 4) / store->segments.segment_bytes;
+    uint64_t count = (budget - budget / 4 - budget / EXPIRY_SHARE) / store->segments.segment_bytes;
     return count > UINT32_MAX ? UINT32_MAX : (uint32_t)count;
 }
 
@@ -111,6 +114,8 @@ enum kvs_err store_index_reset(struct store_shard *shard)
         shard->index = NULL;
     }
     atomic_store(&shard->keys, 0);
+    atomic_store(&shard->expiry.keys, 0);
+    atomic_store(&shard->expiry.expired, 0);
     uint64_t budget = store->base.options.memory_bytes / store->shard_count;
     struct index_options index = {.bytes_max = budget / 4, .bytes_initial = budget / 1024};
     return index_open(&shard->index, &index, &shard->base.thread);
@@ -124,6 +129,7 @@ static enum kvs_err shard_open(struct store *store, unsigned id)
     memset(shard, 0, sizeof *shard);
     store->shards[id] = shard;
     shard->base.interface = &store_interface;
+    shard->base.clock = &store->base.clock;
     shard->store = store;
     shard->id = id;
     for (unsigned i = 0; i < STORE_BUSY_BUCKETS; i++)
@@ -135,7 +141,11 @@ static enum kvs_err shard_open(struct store *store, unsigned id)
     list_init(&shard->settlings);
     shard_values_init(&shard->values);
     epoch_register(&store->base.epoch, &shard->base.thread);
-    return store_index_reset(shard);
+    uint64_t budget = store->base.options.memory_bytes / store->shard_count;
+    enum kvs_err err = store_index_reset(shard);
+    if (err == KVS_ERR_OK)
+        err = store_expiry_open(shard, budget / EXPIRY_SHARE, atomic_load(&store->base.clock.last_ms));
+    return err;
 }
 
 static void close_segments(struct store *store, struct ring *ring)
@@ -160,6 +170,7 @@ static void store_free(struct store *store, struct ring *ring)
         if (shard->cache != NULL)
             read_cache_close(shard->cache);
         index_close(shard->index);
+        store_expiry_close(shard);
     }
     if (store->keeper.store != NULL) {
         epoch_drain(&store->keeper.base.thread);
@@ -183,7 +194,8 @@ static enum kvs_err check_memory(const struct store *store, char message[ENGINE_
 {
     if (images_max(store) >= KEEPER_IMAGES_PER_LOG * store->shard_count)
         return KVS_ERR_OK;
-    uint64_t need = (KEEPER_IMAGES_PER_LOG * store->shard_count * store->segments.segment_bytes * 4 + 2) / 3;
+    uint64_t images = (uint64_t)KEEPER_IMAGES_PER_LOG * store->shard_count * store->segments.segment_bytes;
+    uint64_t need = (images * 16 + 10) / 11;
     snprintf(
         message, ENGINE_MESSAGE_BYTES,
         "a memory budget of %llu MiB is too small for %u threads with segments of %llu KiB: give at least %llu MiB "
@@ -226,6 +238,7 @@ enum kvs_err kvs_engine_open(struct engine **out, const struct engine *base, str
     store->base = *base;
     store->base.interface = &store_interface;
     epoch_init(&store->base.epoch);
+    wall_clock_init(&store->base.clock, ring);
     unsigned shard_count = base->options.shard_count;
     store->shard_count = shard_count;
     enum kvs_err err = segment_table_init(&store->segments, base->superblock.segment_bytes);
@@ -263,7 +276,7 @@ static enum kvs_err store_shard_start(struct engine *engine, unsigned id, struct
     struct store *store = store_of(engine);
     struct store_shard *shard = store->shards[id];
     KVS_ASSERT(!shard->started);
-    shard->ring = ring;
+    shard->ring = shard->base.ring = ring;
     shard->started = true;
     struct log_options log = {.ring = ring,
                               .table = &store->segments,
@@ -275,7 +288,8 @@ static enum kvs_err store_shard_start(struct engine *engine, unsigned id, struct
                               .deletes_durable = store_deletes_durable,
                               .segment_sealed = segment_sealed,
                               .context = shard,
-                              .manifest = store->keeper.manifest};
+                              .manifest = store->keeper.manifest,
+                              .clock = &store->base.clock};
     log_init(&shard->log, &log);
     if (shard->adopted != NULL)
         log_open(&shard->log, shard->adopted);
@@ -339,11 +353,14 @@ static void store_turn(struct engine_shard *base)
     relocation_shard_turn(shard);
     supply_cache(shard);
     store_values_turn(shard);
+    if (!shard->stopping)
+        store_expiry_turn(shard);
     if (!list_empty(&shard->stalled)) {
         store_resume_stalled(shard);
         supply_log(shard); /* the spare may have been taken into use: the next one should be on its way */
     }
     if (shard->stopping && !shard->clean_marked && shard->busy_count == 0) {
+        store_expiry_stop(shard);
         log_stop(&shard->log);
         shard->clean_marked = shard->log.failed || shard->log.open == NULL || shard->log.flags == BATCH_CLEAN ||
                               (log_idle(&shard->log) && shard->log.flags == 0);
@@ -359,11 +376,16 @@ static void store_turn(struct engine_shard *base)
 static int64_t store_timeout_ns(const struct engine_shard *base)
 {
     const struct store_shard *shard = container_of(base, struct store_shard, base);
-    int64_t log = log_timeout_ns(&shard->log);
-    int64_t values = store_values_timeout_ns(shard);
     if (relocation_shard_busy(shard))
         return 0;
-    return log < 0 || (values >= 0 && values < log) ? values : log;
+    int64_t timeouts[] = {log_timeout_ns(&shard->log), store_values_timeout_ns(shard),
+                          shard->stopping ? -1 : store_expiry_timeout_ns(shard)};
+    int64_t soonest = -1;
+    for (size_t i = 0; i < ARRAY_COUNT(timeouts); i++) {
+        if (timeouts[i] >= 0 && (soonest < 0 || timeouts[i] < soonest))
+            soonest = timeouts[i];
+    }
+    return soonest;
 }
 
 static void store_shard_stop(struct engine_shard *base)
@@ -459,6 +481,13 @@ static void store_stats(const struct engine *engine, struct engine_stats *out)
         out->settling += counter(&shard->counters.settles_begun) - settles_ended;
         out->settles_skipped += counter(&shard->counters.settles_skipped);
         out->failed_shards += shard->log.failed;
+        out->expires += counter(&shard->expiry.keys);
+        out->expired_keys += counter(&shard->expiry.expired);
+        out->expiry_unqueued += counter(&shard->expiry.unqueued);
+        out->expiry_bytes += expiry_queue_bytes(shard->expiry.queue);
+        uint64_t lag_ms = counter(&shard->expiry.lag_ms), before_ms = counter(&shard->expiry.lag_before_ms);
+        lag_ms = before_ms > lag_ms ? before_ms : lag_ms;
+        out->expiry_lag_ms = lag_ms > out->expiry_lag_ms ? lag_ms : out->expiry_lag_ms;
     }
     out->image_bytes =
         atomic_load_explicit(&store->keeper.images.count, memory_order_relaxed) * store->segments.segment_bytes;

@@ -2,13 +2,15 @@
  * store.h - the log-structured engine `kvs`, from inside: one struct store, one struct store_shard per thread.
  *
  * store.c opens and closes, and runs a shard's turn; store_ops.c answers from RAM; store_wait.c carries out operations
- * that have to wait for a disk read, for room in the log or for an earlier operation on the key; recovery.c fills a
- * store from its directory.
+ * that have to wait for a disk read, for room in the log or for an earlier operation on the key; store_expiry.c takes
+ * out what has expired; recovery.c fills a store from its directory.
  *
  * What an index entry means. An entry points at a put, or at a delete record that is not durable yet (its reader has to
- * wait for it); once durable, the delete's entry goes. Of several records of one key the index shows the newest first.
- * An entry is unsettled when an overwrite did not know whether the older entry with its fingerprint, whose record is on
- * disk, is of the same key: it went in front, was counted as an overwrite, and a read in the background settles it.
+ * wait for it); once durable, the delete's entry goes. A put that has expired reads as if it were not there; its entry
+ * stays until it is durable and settled, and then goes, too. Of several records of one key the index shows the newest
+ * first. An entry is unsettled when an overwrite did not know whether the older entry with its fingerprint, whose
+ * record is on disk, is of the same key: it went in front, was counted as an overwrite, and a read in the background
+ * settles it.
  */
 #ifndef KVS_ENGINE_STORE_H
 #define KVS_ENGINE_STORE_H
@@ -20,6 +22,7 @@
 #include "engine/read_cache.h"
 #include "engine/relocation.h"
 #include "engine/segment.h"
+#include "engine/store_expiry.h"
 #include "engine/store_values.h"
 
 struct store;
@@ -85,6 +88,7 @@ struct store_shard {
      * the place of the newer before it came and find the older gone. */
     _Atomic uint64_t settles;
     struct store_counters counters;
+    struct store_expiry expiry;
     char damage[ENGINE_MESSAGE_BYTES];
 };
 
@@ -98,6 +102,7 @@ struct store {
     struct store_values values;
     _Atomic uint64_t retire_serial; /* retirements begun */
     _Atomic bool space_promised;    /* compaction is at work on freeing space */
+    _Atomic uint64_t settled;       /* raised when a settled overwrite has had older records counted as dead */
     struct store_shard *shards[KVS_SHARDS_MAX];
 };
 
@@ -110,6 +115,16 @@ static inline struct store_shard *store_shard_of(struct engine_shard *shard)
 static inline enum kvs_err store_maker_error(const struct store_shard *shard)
 {
     return atomic_load_explicit(&shard->store->keeper.makers[shard->id].error, memory_order_relaxed);
+}
+
+static inline uint64_t store_counted(const _Atomic uint64_t *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+static inline void store_set(_Atomic uint64_t *figure, uint64_t value)
+{
+    atomic_store_explicit(figure, value, memory_order_relaxed);
 }
 
 static inline void store_count(_Atomic uint64_t *counter, int64_t by)
@@ -141,6 +156,13 @@ static inline bool record_has_key(const struct record_header *record, struct sli
     return slice_equal(record_key(record), key);
 }
 
+/* The index does not point at this put any more. */
+static inline void store_count_dead(struct store_shard *shard, const struct index_entry *entry)
+{
+    const struct segment_table *table = &shard->store->segments;
+    segment_count_dead(segment_get(table, address_segment(entry->address, table->shift)), entry->class, 1);
+}
+
 /* ---- store.c --------------------------------------------------------------------------------------------------- */
 
 /* Segments that logs and compaction need at the least: large values leave them the space. */
@@ -151,10 +173,12 @@ enum kvs_err store_index_reset(struct store_shard *shard);
 
 /* ---- store_ops.c ----------------------------------------------------------------------------------------------- */
 
-/* Turns a resident record of the key into a result. `log`: the owner's, whose durability decides on the gate. A large
+/* Whether the record is a put that counts no more. `reader`: of this thread, inside a section. */
+bool store_expired(struct store_shard *reader, const struct record_header *record);
+/* Turns a record of the key, in RAM, into a result. `log`: the owner's, whose durability decides on the gate. A large
  * value is not in it: see result->large_id. */
-void store_result(const struct record_header *record, const struct log *log, const struct engine_request *request,
-                  struct engine_result *result);
+void store_result(struct store_shard *reader, const struct record_header *record, const struct log *log,
+                  const struct engine_request *request, struct engine_result *result);
 
 const struct record_header *store_look(struct store_shard *shard, uint64_t address);
 
@@ -172,7 +196,9 @@ void store_prefetch(struct engine_shard *reader, unsigned owner_id, uint64_t has
 struct store_known {
     const uint64_t *addresses;
     unsigned count;
-    uint64_t equal; /* bit i: the record at addresses[i] has the key */
+    uint64_t equal;    /* bit i: the record at addresses[i] has the key … */
+    uint64_t expiring; /* … it has an expiry … */
+    uint64_t expired;  /* … which has passed */
     /* Of those that have the key and are large, as far as there is room: */
     unsigned large_count;
     const struct store_known_large {
@@ -185,6 +211,8 @@ enum { STORE_KNOWN_LARGE_MAX = 3 };
 /* What to answer when the log has no room: AGAIN while room will come; NO_SPACE when none is in sight. */
 enum kvs_err store_no_room(const struct store_shard *shard);
 
+/* Whether the request is to take the key away: a REMOVE, or a PUT of what has expired already. Inside a section. */
+bool store_removes(struct store_shard *shard, const struct engine_request *request);
 /* Carries out a PUT (of a large value: its file is there, and has this descriptor; else NULL), or a REMOVE whose cold
  * candidates are all known. AGAIN: no room in the log, nothing was done. */
 enum kvs_err store_put(struct store_shard *shard, const struct engine_request *request,

@@ -7,9 +7,6 @@
  *   PUT      does not wait: it goes in front of the cold candidates as an unsettled entry, as long as not too many of
  *            them are being settled;
  *   REMOVE   has to know, because its reply says whether the key was there.
- *
- * The record flag COMPARE tells recovery that this writer could not exclude another live key with the very same 64-bit
- * hash: it has met one, or a cold candidate.
  */
 #include "engine/store.h"
 
@@ -19,16 +16,27 @@
 
 /* ---- reading --------------------------------------------------------------------------------------------------- */
 
-void store_result(const struct record_header *record, const struct log *log, const struct engine_request *request,
-                  struct engine_result *result)
+bool store_expired(struct store_shard *reader, const struct record_header *record)
+{
+    uint64_t expires_ms = record_expires_ms(record);
+    if (!engine_expired(&reader->base, expires_ms))
+        return false;
+    if (expires_ms > reader->expiry.shown_ms)
+        reader->expiry.shown_ms = expires_ms;
+    return true;
+}
+
+void store_result(struct store_shard *reader, const struct record_header *record, const struct log *log,
+                  const struct engine_request *request, struct engine_result *result)
 {
     result->error = KVS_ERR_OK;
-    result->found = record->kind == RECORD_PUT;
+    result->found = record->kind == RECORD_PUT && !store_expired(reader, record);
     result->value = result->found ? record_value(record) : slice_make(NULL, 0);
+    result->expires_ms = result->found ? record_expires_ms(record) : 0;
     result->value_bytes = result->value.size;
     result->memory = NULL;
     result->large_id = 0;
-    if (record_is_large(record)) {
+    if (result->found && record_is_large(record)) {
         const struct value_descriptor descriptor = record_descriptor(record);
         result->value = slice_make(NULL, 0);
         result->value_bytes = descriptor.value_bytes;
@@ -49,9 +57,10 @@ const struct record_header *store_look(struct store_shard *shard, uint64_t addre
     return read_cache_find(cache, segment_get(table, address_segment(address, table->shift))->uid, address);
 }
 
-/* MUST_WAIT when a cold candidate comes before the answer, or that is a large value. `own`: on the owner's thread. */
-static enum engine_answer look_up(struct store_shard *owner, bool own, const struct engine_request *request,
-                                  struct engine_result *result)
+/* MUST_WAIT when a cold candidate comes before the answer, or that is a large value. `own`: on the owner's thread, for
+ * its own ends. */
+static enum engine_answer look_up(struct store_shard *reader, struct store_shard *owner, bool own,
+                                  const struct engine_request *request, struct engine_result *result)
 {
     struct index_cursor cursor;
     struct index_entry entry;
@@ -62,7 +71,13 @@ static enum engine_answer look_up(struct store_shard *owner, bool own, const str
         if (record == NULL)
             return ENGINE_MUST_WAIT;
         if (record_has_key(record, request->key) || canary_on(CANARY_RESIDENT_KEY_IGNORED)) {
-            store_result(record, &owner->log, request, result);
+            store_result(reader, record, &owner->log, request, result);
+            if (own && !result->found && record->kind == RECORD_PUT)
+                store_expiry_met(owner, request->hash, entry.address);
+            if (!own && record->kind == RECORD_PUT && canary_on(CANARY_FOREIGN_EXPIRY_IGNORED)) {
+                result->found = true;
+                result->value = record_value(record);
+            }
             return result->large_id != 0 && !request->head ? ENGINE_MUST_WAIT : ENGINE_DONE;
         }
     }
@@ -73,9 +88,10 @@ static enum engine_answer look_up(struct store_shard *owner, bool own, const str
 enum engine_answer store_try_get(struct engine_shard *reader, unsigned owner_id, const struct engine_request *request,
                                  struct engine_result *result)
 {
-    struct store_shard *owner = store_shard_of(reader)->store->shards[owner_id];
+    struct store_shard *self = store_shard_of(reader);
+    struct store_shard *owner = self->store->shards[owner_id];
     uint64_t settles = atomic_load_explicit(&owner->settles, memory_order_acquire);
-    if (look_up(owner, false, request, result) != ENGINE_DONE)
+    if (look_up(self, owner, false, request, result) != ENGINE_DONE)
         return ENGINE_ASK_OWNER;
     atomic_thread_fence(memory_order_acquire);
     if (canary_on(CANARY_FOREIGN_READ_UNGATED))
@@ -106,13 +122,14 @@ void store_prefetch(struct engine_shard *reader, unsigned owner_id, uint64_t has
 struct survey {
     bool resident_found; /* the cursor stands on the newest resident record of the key */
     bool behind_cold;    /* … but an unsettled cold candidate, which may be newer, comes before it */
-    bool was_put;        /* that record is a put */
+    bool was_put;        /* that record is a put … */
+    bool expiring;       /* … with an expiry … */
+    bool expired;        /* … that has passed */
     bool unsettled;      /* its entry is */
     struct index_entry entry;
     bool large; /* … and its value in a file: */
     struct value_descriptor descriptor;
-    bool cold;    /* there are cold candidates */
-    bool compare; /* another key with the same hash may be live */
+    bool cold; /* there are cold candidates */
     struct index_cursor at;
 };
 
@@ -127,15 +144,13 @@ static void survey_take(struct store_shard *shard, const struct engine_request *
         const struct record_header *record = store_look(shard, entry.address);
         if (record == NULL) {
             survey->cold = true;
-            survey->compare = true;
             cold_unsettled = cold_unsettled || entry.unsettled;
-        } else if (!record_has_key(record, request->key)) {
-            survey->compare =
-                survey->compare || hash_key(record_key(record), engine_hash_seed(&shard->store->base)) == request->hash;
-        } else if (!survey->resident_found) {
+        } else if (!survey->resident_found && record_has_key(record, request->key)) {
             survey->resident_found = true;
             survey->behind_cold = cold_unsettled;
             survey->was_put = record->kind == RECORD_PUT;
+            survey->expiring = record_expires_ms(record) != 0;
+            survey->expired = store_expired(shard, record);
             survey->unsettled = entry.unsettled;
             survey->entry = entry;
             survey->at = cursor;
@@ -151,11 +166,15 @@ static void count_keys(struct store_shard *shard, int64_t by)
     store_count(&shard->keys, by);
 }
 
-/* The index does not point at this put any more. */
-static void count_dead(struct store_shard *shard, const struct index_entry *entry)
+static void count_expiring(struct store_shard *shard, int64_t by)
 {
-    const struct segment_table *table = &shard->store->segments;
-    segment_count_dead(segment_get(table, address_segment(entry->address, table->shift)), entry->class, 1);
+    store_count(&shard->expiry.keys, by);
+}
+
+bool store_removes(struct store_shard *shard, const struct engine_request *request)
+{
+    return request->action == ENGINE_REMOVE ||
+           (request->action == ENGINE_PUT && engine_expired(&shard->base, request->expires_ms));
 }
 
 enum kvs_err store_put(struct store_shard *shard, const struct engine_request *request,
@@ -173,13 +192,16 @@ enum kvs_err store_put(struct store_shard *shard, const struct engine_request *r
     /* The entry must not be seen before its record is there. If the index has no room the record is taken back, for one
      * in the log that the index does not show would come back after a restart. */
     struct log_place place;
-    unsigned flags = survey.compare ? RECORD_COMPARE : 0;
-    struct slice value = request->value;
+    struct log_entry put = {.kind = RECORD_PUT,
+                            .relaxed = request->relaxed,
+                            .expires_ms = request->expires_ms,
+                            .key = request->key,
+                            .value = request->value};
     if (descriptor != NULL) {
-        flags |= RECORD_LARGE;
-        value = slice_make(descriptor, sizeof *descriptor);
+        put.flags = RECORD_LARGE; /* and the value is the descriptor */
+        put.value = slice_make(descriptor, sizeof *descriptor);
     }
-    enum kvs_err err = log_append(&shard->log, RECORD_PUT, flags, request->relaxed, request->key, value, &place);
+    enum kvs_err err = log_append(&shard->log, &put, &place);
     if (err != KVS_ERR_OK)
         return err;
     struct index_entry entry = {.address = place.address,
@@ -188,7 +210,8 @@ enum kvs_err store_put(struct store_shard *shard, const struct engine_request *r
     if (replace) {
         index_replace(shard->index, &survey.at, &entry);
         if (survey.was_put)
-            count_dead(shard, &survey.entry);
+            store_count_dead(shard, &survey.entry);
+        count_expiring(shard, survey.expiring ? -1 : 0);
         if (survey.large)
             store_value_died(shard, &survey.descriptor, request->key.size);
     } else {
@@ -199,8 +222,12 @@ enum kvs_err store_put(struct store_shard *shard, const struct engine_request *r
         }
     }
     count_keys(shard, replace ? !survey.was_put : !blind);
-    *result =
-        (struct engine_result){.found = replace ? survey.was_put : blind, .gate = request->relaxed ? 0 : place.lsn};
+    if (request->expires_ms != 0) {
+        count_expiring(shard, 1);
+        store_expiry_add(shard, request->hash, place.address, request->expires_ms);
+    }
+    *result = (struct engine_result){.found = replace ? survey.was_put && !survey.expired : blind,
+                                     .gate = request->relaxed ? 0 : place.lsn};
     if (blind) {
         store_count(&shard->counters.blind_overwrites, 1);
         store_settle_later(shard, request->key, request->hash);
@@ -223,17 +250,43 @@ static void let_value_die(struct store_shard *shard, const struct engine_request
     }
 }
 
-/* Whether an entry's record has the key: by what is known, else by comparing it in RAM. */
-static bool entry_has_key(struct store_shard *shard, const struct engine_request *request,
-                          const struct store_known *known, const struct index_entry *entry, bool *is_put)
+/* What an entry's record is to an operation. */
+struct candidate {
+    bool equal; /* it has the key */
+    bool put, expiring, expired;
+};
+
+/* By what is known, else by a look at the record in RAM. False: it has another key. */
+static bool judge(struct store_shard *shard, const struct engine_request *request, const struct store_known *known,
+                  const struct index_entry *entry, struct candidate *out)
 {
     const struct record_header *record = store_look(shard, entry->address);
-    *is_put = record == NULL || record->kind == RECORD_PUT;
+    *out = (struct candidate){.put = record == NULL || record->kind == RECORD_PUT};
     for (unsigned i = 0; i < known->count; i++) {
-        if (known->addresses[i] == entry->address)
-            return (known->equal >> i & 1) != 0;
+        if (known->addresses[i] != entry->address)
+            continue;
+        out->equal = (known->equal >> i & 1) != 0;
+        out->expiring = (known->expiring >> i & 1) != 0;
+        out->expired = (known->expired >> i & 1) != 0;
+        return out->equal;
     }
-    return record != NULL && record_has_key(record, request->key);
+    out->equal = record != NULL && record_has_key(record, request->key);
+    if (out->equal) {
+        out->expiring = record_expires_ms(record) != 0;
+        out->expired = store_expired(shard, record);
+    }
+    return out->equal;
+}
+
+/* The key is not there: its first entry, if it has one, is of a delete that is not durable, or of what has expired. */
+static void answer_missing(struct store_shard *shard, const struct engine_request *request,
+                           const struct index_entry *entry, struct engine_result *result)
+{
+    const struct record_header *record = entry == NULL ? NULL : store_resident(shard->store, entry->address);
+    *result = (struct engine_result){.error = KVS_ERR_OK};
+    if (record != NULL)
+        store_result(shard, record, &shard->log, request, result);
+    KVS_ASSERT(!result->found);
 }
 
 /*
@@ -245,30 +298,21 @@ enum kvs_err store_remove(struct store_shard *shard, const struct engine_request
 {
     struct index_cursor cursor;
     struct index_entry entry;
-    unsigned found = 0;
-    bool live = false;
-    bool is_put;
+    struct candidate candidate;
+    bool found = false;
     index_find(shard->index, request->hash, &cursor);
-    while (index_next(&cursor, &entry) && found == 0) {
-        if (!entry_has_key(shard, request, known, &entry, &is_put))
-            continue;
-        found = 1;
-        live = is_put;
-        const struct record_header *record = store_resident(shard->store, entry.address); /* a delete, not durable */
-        if (!live)
-            store_result(record, &shard->log, request, result);
-    }
-    if (found == 0 || !live) {
-        if (found == 0)
-            *result = (struct engine_result){.error = KVS_ERR_OK};
+    while (!found && index_next(&cursor, &entry))
+        found = judge(shard, request, known, &entry, &candidate);
+    if (!found || !candidate.put || candidate.expired) {
+        answer_missing(shard, request, found ? &entry : NULL, result);
         return KVS_ERR_OK;
     }
 
     struct survey survey;
     survey_take(shard, request, &survey);
     struct log_place place;
-    enum kvs_err err = log_append(&shard->log, RECORD_DELETE, survey.compare ? RECORD_COMPARE : 0, request->relaxed,
-                                  request->key, slice_make(NULL, 0), &place);
+    struct log_entry delete = {.kind = RECORD_DELETE, .relaxed = request->relaxed, .key = request->key};
+    enum kvs_err err = log_append(&shard->log, &delete, &place);
     if (err != KVS_ERR_OK)
         return err;
 
@@ -276,13 +320,14 @@ enum kvs_err store_remove(struct store_shard *shard, const struct engine_request
     int64_t keys = -1;
     index_find(shard->index, request->hash, &cursor);
     while (index_next(&cursor, &entry)) {
-        if (!entry_has_key(shard, request, known, &entry, &is_put))
+        if (!judge(shard, request, known, &entry, &candidate))
             continue;
         keys += entry.unsettled;
-        if (is_put) {
-            count_dead(shard, &entry);
+        if (candidate.put) {
+            store_count_dead(shard, &entry);
             let_value_die(shard, request, known, &entry);
         }
+        count_expiring(shard, candidate.expiring ? -1 : 0);
         if (first) {
             struct index_entry tombstone = {.address = place.address, .class = record_class(place.bytes)};
             index_replace(shard->index, &cursor, &tombstone);
@@ -292,7 +337,7 @@ enum kvs_err store_remove(struct store_shard *shard, const struct engine_request
         } else if (!canary_on(CANARY_REMOVE_LEAVES_OLDER)) {
             atomic_fetch_add(&shard->settles, 1);
             index_remove(shard->index, &cursor);
-            keys -= is_put;
+            keys -= candidate.put;
         }
     }
     KVS_ASSERT(!first);
@@ -334,7 +379,7 @@ enum engine_answer store_try(struct engine_shard *owner, const struct engine_req
     if (shard->busy_count > 0 && store_busy(shard, request->hash) && !canary_on(CANARY_OVERTAKES_BUSY_KEY))
         return ENGINE_MUST_WAIT;
     if (request->action == ENGINE_GET) {
-        enum engine_answer answer = look_up(shard, true, request, result);
+        enum engine_answer answer = look_up(shard, shard, true, request, result);
         if (canary_on(CANARY_OWNER_READ_UNGATED) && answer == ENGINE_DONE)
             result->gate = 0;
         if (canary_on(CANARY_FULL_DISK_REFUSES_READS) && answer == ENGINE_DONE)
@@ -345,7 +390,7 @@ enum engine_answer store_try(struct engine_shard *owner, const struct engine_req
     }
     if (!list_empty(&shard->stalled))
         return ENGINE_MUST_WAIT;
-    if (request->action == ENGINE_REMOVE)
+    if (store_removes(shard, request))
         return try_remove(shard, request, result);
     if (store_value_is_large(shard, request))
         return ENGINE_MUST_WAIT;
@@ -367,12 +412,12 @@ void store_settle(struct store_shard *shard, const struct engine_request *reques
 {
     struct index_cursor cursor, first;
     struct index_entry entry, newest = {0};
+    struct candidate candidate;
     bool found = false;
-    bool is_put;
     int64_t keys = 0;
     index_find(shard->index, request->hash, &cursor);
     while (index_next(&cursor, &entry)) {
-        if (!entry_has_key(shard, request, known, &entry, &is_put))
+        if (!judge(shard, request, known, &entry, &candidate))
             continue;
         if (!found) {
             if (!entry.unsettled)
@@ -383,16 +428,18 @@ void store_settle(struct store_shard *shard, const struct engine_request *reques
         } else {
             atomic_fetch_add(&shard->settles, !canary_on(CANARY_SETTLES_NOT_RAISED));
             index_remove(shard->index, &cursor);
-            if (is_put) {
-                count_dead(shard, &entry);
+            if (candidate.put) {
+                store_count_dead(shard, &entry);
                 let_value_die(shard, request, known, &entry);
             }
-            keys -= is_put;
+            count_expiring(shard, candidate.expiring ? -1 : 0);
+            keys -= candidate.put;
         }
         keys += entry.unsettled;
     }
     if (!found)
         return;
+    atomic_fetch_add(&shard->store->settled, 1); /* before it may expire: see still_hides in compactor.c */
     newest.unsettled = false;
     index_replace(shard->index, &first, &newest);
     count_keys(shard, keys);
@@ -418,6 +465,6 @@ void store_deletes_durable(void *context, const struct segment *segment, uint32_
                     index_remove(shard->index, &cursor);
             }
         }
-        at += (uint32_t)record_bytes(record->key_bytes, record->value_bytes);
+        at += (uint32_t)record_size(record);
     }
 }

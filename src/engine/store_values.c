@@ -11,8 +11,8 @@
  *   - The PUT fails later, for lack of room in the log or because that has failed: the file goes again.
  *   - A file is missing or damaged: the GET ends with CORRUPT and the file's name.
  *   - No memory in the pool: gets wait for it, in order, and look again every millisecond: those who give memory back
- *     may be on any thread. After ten seconds they end with AGAIN: the memory may be held by replies that cannot leave
- *     before theirs does.
+ *     may be on any thread. One that has waited for a while takes the reserve: the memory may be held by replies that
+ *     cannot leave before its own does. After ten seconds it ends with AGAIN.
  *   - A file cannot be removed: a warning; the sweep after the next start tries again.
  */
 #include "engine/store_values.h"
@@ -27,6 +27,7 @@
 #include <stdlib.h>
 
 #define MEMORY_WAIT_NS  1000000
+#define RESERVE_NS 20000000ull
 #define MEMORY_LIMIT_NS 10000000000ull
 #define PATH_BYTES      4352
 #define LARGE_MIN_MAX   (1024ull * 1024)
@@ -38,7 +39,8 @@ struct value_get {
     struct value_reader reader;
     struct store_shard *shard;
     struct engine_op *op;
-    uint64_t deadline_ns; /* until when it waits for memory */
+    struct value_reader_mark *mark;
+    uint64_t reserve_ns, deadline_ns; /* from when it may use the reserve; until when it waits for memory */
 };
 
 /* A file whose value has died. */
@@ -297,6 +299,7 @@ static void unlink_some(struct store_shard *shard)
 void store_value_mark_begin(struct store_shard *shard, struct value_reader_mark *mark)
 {
     mark->serial = ++shard->values.serial;
+    mark->granted = false;
     list_push_back(&shard->values.marks, &mark->link);
 }
 
@@ -407,9 +410,13 @@ static bool start_get(struct value_get *get)
 {
     struct store_shard *shard = get->shard;
     size_t bytes = value_reader_bytes(get->reader.descriptor.value_bytes);
-    get->reader.memory = large_memory_take(shard->store->values.pool, bytes, false);
+    struct store_values *values = &shard->store->values;
+    get->reader.memory = large_memory_take(values->pool, bytes, false);
+    if (get->reader.memory == NULL && get->reserve_ns != 0 && ring_now_ns(shard->ring) >= get->reserve_ns)
+        get->reader.memory = large_memory_take(&values->reserve, bytes, false);
     if (get->reader.memory == NULL)
         return false;
+    get->mark->granted = true;
     list_push_back(&shard->values.gets, &get->link);
     store_count(&shard->counters.disk_reads, 1);
     store_count(&shard->counters.disk_read_bytes, (int64_t)bytes);
@@ -417,14 +424,25 @@ static bool start_get(struct value_get *get)
     return true;
 }
 
+/* Memory is given in the order in which gets have begun: replies that have it may have to leave after those of earlier
+ * ones. So nobody gets any before all who have begun earlier have theirs, or have ended. */
+static bool is_next(const struct shard_values *values, const struct value_get *get)
+{
+    const struct list *node = values->marks.next;
+    while (node != &values->marks && container_of(node, struct value_reader_mark, link)->granted)
+        node = node->next;
+    return node == &get->mark->link;
+}
+
 static void start_gets(struct store_shard *shard)
 {
     struct list *waiting = &shard->values.gets_waiting;
     while (!list_empty(waiting)) {
         struct value_get *get = container_of(list_pop_front(waiting), struct value_get, link);
-        if (start_get(get))
+        bool next = is_next(&shard->values, get);
+        if (next && start_get(get))
             continue;
-        if (ring_now_ns(shard->ring) < get->deadline_ns) {
+        if (!next || ring_now_ns(shard->ring) < get->deadline_ns) {
             list_push_front(waiting, &get->link);
             return;
         }
@@ -435,7 +453,18 @@ static void start_gets(struct store_shard *shard)
     }
 }
 
-void store_value_get(struct store_shard *shard, struct engine_op *op, const struct value_descriptor *descriptor)
+/* By the order of their marks. */
+static void enqueue(struct shard_values *values, struct value_get *get)
+{
+    struct list *node = values->gets_waiting.prev;
+    while (node != &values->gets_waiting &&
+           container_of(node, struct value_get, link)->mark->serial > get->mark->serial)
+        node = node->prev;
+    list_push_front(node, &get->link);
+}
+
+void store_value_get(struct store_shard *shard, struct engine_op *op, struct value_reader_mark *mark,
+                     const struct value_descriptor *descriptor)
 {
     struct value_get *get = NULL;
     enum kvs_err err = KVS_ERR_CORRUPT;
@@ -450,13 +479,16 @@ void store_value_get(struct store_shard *shard, struct engine_op *op, const stru
     }
     get->shard = shard;
     get->op = op;
-    get->deadline_ns = op->request.eager ? 0 : ring_now_ns(shard->ring) + MEMORY_LIMIT_NS;
+    get->mark = mark;
+    uint64_t now_ns = ring_now_ns(shard->ring);
+    get->reserve_ns = op->request.eager ? 0 : now_ns + RESERVE_NS;
+    get->deadline_ns = op->request.eager ? 0 : now_ns + MEMORY_LIMIT_NS;
     get->reader.place = &shard->store->values.place;
     get->reader.ring = shard->ring;
     get->reader.descriptor = *descriptor;
     get->reader.key = op->request.key;
     get->reader.done = get_read;
-    list_push_back(&shard->values.gets_waiting, &get->link); /* the turn starts it */
+    enqueue(&shard->values, get); /* the turn starts it */
 }
 
 /* ---- queries of the sweep -------------------------------------------------------------------------------------- */

@@ -36,6 +36,7 @@ struct store_values {
     _Atomic bool held; /* no file is removed meanwhile: a backup is under way */
     struct large_pool own_pool;
     struct large_pool *pool;
+    struct large_pool reserve; /* a single piece, for a get that has waited for the pool for a while */
 
     /* What the start has found, for the sweep. */
     struct value_name *found;
@@ -54,6 +55,7 @@ struct value_query {
 struct value_reader_mark {
     struct list link;
     uint64_t serial;
+    bool granted; /* it has the memory for its value */
 };
 
 /* Of a shard. */
@@ -101,7 +103,8 @@ enum kvs_err store_value_put(struct store_shard *shard, struct engine_op *op);
 void store_value_put_end(struct store_shard *shard, struct engine_op *op, bool good);
 
 /* Reads the value that the descriptor names for a GET; store_value_got is called, possibly before this returns. */
-void store_value_get(struct store_shard *shard, struct engine_op *op, const struct value_descriptor *descriptor);
+void store_value_get(struct store_shard *shard, struct engine_op *op, struct value_reader_mark *mark,
+                     const struct value_descriptor *descriptor);
 
 void store_value_mark_begin(struct store_shard *shard, struct value_reader_mark *mark);
 void store_value_mark_end(struct value_reader_mark *mark);

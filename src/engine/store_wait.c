@@ -50,9 +50,10 @@ struct wait {
     bool moved; /* the record that is being read has another place by now */
     unsigned tries;
 
-    unsigned count, position; /* of the snapshot */
-    uint64_t compared;        /* bit i: whether addresses[i] has the key is known */
-    uint64_t equal;           /* bit i: it has */
+    unsigned count, position;   /* of the snapshot */
+    uint64_t compared;          /* bit i: whether addresses[i] has the key is known */
+    uint64_t equal;             /* bit i: it has */
+    uint64_t expiring, expired; /* bit i, with equal: it has an expiry, which has passed */
     uint64_t addresses[CANDIDATES_MAX];
     uint8_t classes[CANDIDATES_MAX];
     unsigned known_large_count;
@@ -201,7 +202,7 @@ static void finish_get(struct store_shard *shard, struct engine_op *op)
     }
     reading_end(wait);
     wait_drop_buffer(wait);
-    store_value_get(shard, op, &wait->descriptor);
+    store_value_get(shard, op, &wait->mark, &wait->descriptor);
 }
 
 void store_value_got(struct store_shard *shard, struct engine_op *op, const char *damage)
@@ -232,13 +233,15 @@ static bool execute(struct store_shard *shard, struct engine_op *op)
         known = (struct store_known){.addresses = wait->addresses,
                                      .count = wait->count,
                                      .equal = wait->equal,
+                                     .expiring = wait->expiring,
+                                     .expired = wait->expired,
                                      .large_count = wait->known_large_count,
                                      .large = wait->known_large};
     enum kvs_err err = KVS_ERR_OK;
     engine_section_begin(&shard->base);
     if ((int)op->request.action == ACTION_SETTLE)
         store_settle(shard, &op->request, &known);
-    else if (op->request.action == ENGINE_PUT)
+    else if (!op->removes)
         err = store_put(shard, &op->request, op->put == NULL ? NULL : &op->put->writer.descriptor, &op->result);
     else
         err = store_remove(shard, &op->request, &known, &op->result);
@@ -269,7 +272,7 @@ static unsigned next_unknown(struct wait *wait)
 static void note_large(struct wait *wait, const struct record_header *record)
 {
     wait->gate = wait->op->result.gate;
-    wait->large = record_is_large(record) && !wait->op->request.head;
+    wait->large = wait->op->result.found && record_is_large(record) && !wait->op->request.head;
     if (wait->large)
         wait->descriptor = record_descriptor(record);
 }
@@ -278,7 +281,7 @@ static void note_large(struct wait *wait, const struct record_header *record)
 static void give_resident(struct wait *wait, const struct record_header *record)
 {
     struct engine_result *result = &wait->op->result;
-    store_result(record, &wait->shard->log, &wait->op->request, result);
+    store_result(wait->shard, record, &wait->shard->log, &wait->op->request, result);
     if (result->gate != 0)
         log_want(&wait->shard->log, result->gate);
     note_large(wait, record);
@@ -291,6 +294,8 @@ static void note_equal(struct wait *wait, unsigned position, const struct record
     if (record_is_large(record) && wait->known_large_count < STORE_KNOWN_LARGE_MAX)
         wait->known_large[wait->known_large_count++] =
             (struct store_known_large){.position = position, .descriptor = record_descriptor(record)};
+    wait->expiring |= (uint64_t)(record_expires_ms(record) != 0) << position;
+    wait->expired |= (uint64_t)store_expired(wait->shard, record) << position;
 }
 
 /*
@@ -354,7 +359,7 @@ static struct wait *wait_new(struct store_shard *shard, struct engine_op *op)
     list_push_back(&shard->waits, &wait->link);
     wait->tries = 0;
     wait->count = wait->position = 0;
-    wait->compared = wait->equal = 0;
+    wait->compared = wait->equal = wait->expiring = wait->expired = 0;
     wait->buffer = NULL;
     wait->buffer_bytes = 0;
     wait->whole = 0;
@@ -365,13 +370,14 @@ static struct wait *wait_new(struct store_shard *shard, struct engine_op *op)
 static bool run(struct store_shard *shard, struct engine_op *op)
 {
     op->state = OP_RUNNING;
-    if (store_value_is_large(shard, &op->request)) {
+    op->removes = store_removes(shard, &op->request);
+    if (store_value_is_large(shard, &op->request) && !op->removes) {
         enum kvs_err err = store_value_put(shard, op);
         if (err != KVS_ERR_OK)
             op->result = (struct engine_result){.error = err};
         return err != KVS_ERR_OK;
     }
-    if (op->request.action == ENGINE_PUT)
+    if (op->request.action == ENGINE_PUT && !op->removes)
         return execute(shard, op);
     struct wait *wait = wait_new(shard, op);
     if (wait == NULL)
@@ -575,7 +581,13 @@ static bool accept_record(struct wait *wait, const struct record_header *record)
     wait->compared |= 1ull << position;
     if (record_has_key(record, op->request.key) || canary_on(CANARY_COLD_KEY_IGNORED)) {
         if (op->request.action == ENGINE_GET) {
-            store_result(record, &wait->shard->log, &op->request, &op->result);
+            store_result(wait->shard, record, &wait->shard->log, &op->request, &op->result);
+            if (!op->result.found && record->kind == RECORD_PUT)
+                store_expiry_met(wait->shard, op->request.hash, wait->addresses[position]);
+            if (canary_on(CANARY_COLD_EXPIRY_IGNORED) && record->kind == RECORD_PUT) {
+                op->result.found = true;
+                op->result.value = record_value(record);
+            }
             note_large(wait, record);
             return true;
         }
@@ -654,7 +666,7 @@ static bool read_was_good(struct wait *wait, const struct segment *segment, cons
     const struct store *store = wait->shard->store;
     uint64_t room = io->bytes > wait->skip ? io->bytes - wait->skip : 0;
     if (io->error == KVS_ERR_OK && room >= sizeof *record && wait->whole == 0) {
-        uint64_t whole = record_bytes(record->key_bytes, record->value_bytes);
+        uint64_t whole = record_size(record);
         if (whole > room && whole <= log_record_bytes_max(&store->segments)) {
             /* Of the largest class: now its size is known. */
             wait->whole = whole;

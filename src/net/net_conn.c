@@ -146,7 +146,9 @@ static void take_data(struct net_conn *conn, uint8_t *data, size_t size)
     if (size == 0)
         return;
     conn_enter_turn(conn);
-    if (conn->hold < NET_HOLD_OVER && conn_must_hold(conn) != NET_HOLD_NONE)
+    /* One that has memory for a large request is to get on with it: others wait for that memory, and perhaps replies of
+     * its own. */
+    if (conn->input.large == NULL && conn->hold < NET_HOLD_OVER && conn_must_hold(conn) != NET_HOLD_NONE)
         conn->hold = (uint8_t)conn_must_hold(conn);
     if (conn->hold == NET_HOLD_NONE) {
         handle_received(conn, data, size);

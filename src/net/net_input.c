@@ -10,7 +10,8 @@
  *   - The memory for large requests is used up: the connection is held, and goes on in its turn when others are done.
  *     Nobody holds some of that memory while waiting for more, so they do get done.
  *   - A peer that has announced a large request does not send the rest: it is dropped like one that does not read.
- *   - What was received while a connection is held has to be kept, large or not; it is bounded by the receive buffers.
+ *   - What was received while a connection is held has to be kept; it is bounded by the receive buffers, and not of the
+ *     memory for large requests, or that could be held by those who wait for replies that need it.
  *   - No memory from the system: the connection is dropped.
  */
 #include "net/net_internal.h"
@@ -73,8 +74,8 @@ static bool grow(struct net_conn *conn, size_t need)
 {
     struct net_input *input = &conn->input;
     const size_t target = input_target(conn, need);
-    if (target > conn->net->options.large_bytes)
-        return grow_large(conn, target, conn->hold != NET_HOLD_NONE || input->large == NULL);
+    if (input->large != NULL)
+        return grow_large(conn, target, conn->hold != NET_HOLD_NONE);
     uint8_t *grown = net_input_grow(conn->net, input->data, input->capacity, target);
     if (grown == NULL)
         return false;
@@ -160,8 +161,7 @@ void net_feed(struct net *net)
     while (!list_empty(&net->hungry)) {
         struct net_conn *conn = container_of(net->hungry.next, struct net_conn, wait);
         KVS_ASSERT(conn->hold == NET_HOLD_MEMORY);
-        /* What has come since may have made it take some already. */
-        if (conn->input.large == NULL && !grow_large(conn, (size_t)conn->wanted + SLACK_BYTES, false)) {
+        if (!grow_large(conn, (size_t)conn->wanted + SLACK_BYTES, false)) {
             net_feed_later(net);
             return;
         }

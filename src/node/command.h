@@ -99,6 +99,7 @@ void text_null(struct text *text, int resp_version);
 /* What clients are told until the store is open. */
 #define COMMAND_LOADING_BYTES_MAX 128u
 void command_loading_text(char text[COMMAND_LOADING_BYTES_MAX], const struct shard *shard);
+
 /* ---- backups (command_backup.c) -------------------------------------------------------------------------------- */
 
 /* Begins one of this name, or with an empty one of the time; `called` is its name then. Else what engine_backup_begin
@@ -109,9 +110,20 @@ const char *command_backup_error(enum kvs_err error);
 /* Seconds since 1970 of the latest good one, or of the node's start. */
 uint64_t command_last_save_s(const struct node *node, const struct ring *ring, const struct engine_backup_state *state);
 
+/* ---- between handlers ------------------------------------------------------------------------------------------ */
+
+/* True when the keys may be stored; else the request has its answer. */
+bool command_keys_fit(struct call *call, const struct slice *keys, unsigned count);
+/* SET args[1] to `value`, with an expiry or (0) without. */
+void command_put(struct call *call, struct slice value, uint64_t expires_ms);
+/* A time as a command gives it, on the engine's clock; `relative`: from now on. False: the request has its answer. */
+bool command_expiry(struct call *call, struct slice number, bool seconds, bool relative, uint64_t *expires_ms);
+
 /* ---- handlers -------------------------------------------------------------------------------------------------- */
 
 command_fn command_get, command_set, command_del, command_exists, command_mget; /* command_keys.c */
+command_fn command_setex, command_psetex, command_ttl, command_pttl, command_expiretime,
+    command_pexpiretime; /* command_expiry.c */
 command_fn command_auth, command_echo, command_hello, command_ping, command_quit, command_select,
     command_durability;                                       /* command_connection.c */
 command_fn command_info, command_dbsize;                      /* command_server.c */

@@ -94,15 +94,16 @@ static void write_memory(const struct node *node, const struct totals *totals, c
 {
     char used_text[16], max_text[16];
     uint64_t heap = machine_heap_bytes();
-    uint64_t used = heap + engine->index_bytes + engine->image_bytes + engine->cache_bytes;
+    uint64_t used = heap + engine->index_bytes + engine->image_bytes + engine->cache_bytes + engine->expiry_bytes;
     human(used_text, used);
     human(max_text, node->config.memory_bytes);
     text_printf(out, "# Memory\r\nused_memory:%llu\r\nused_memory_human:%s\r\nused_memory_peak_rss:%llu\r\n", ull(used),
                 used_text, ull(machine_peak_resident_bytes()));
     text_printf(out,
                 "used_memory_heap:%llu\r\nused_memory_index:%llu\r\nused_memory_images:%llu\r\n"
-                "used_memory_cache:%llu\r\n",
-                ull(heap), ull(engine->index_bytes), ull(engine->image_bytes), ull(engine->cache_bytes));
+                "used_memory_cache:%llu\r\nused_memory_expiry:%llu\r\n",
+                ull(heap), ull(engine->index_bytes), ull(engine->image_bytes), ull(engine->cache_bytes),
+                ull(engine->expiry_bytes));
     text_printf(out, "used_memory_connections:%llu\r\nused_memory_requests:%llu\r\nused_memory_large_values:%llu\r\n",
                 ull(totals->net.memory_bytes),
                 ull(atomic_load_explicit(&node->budget.used_bytes, memory_order_relaxed)),
@@ -191,8 +192,9 @@ static void write_compaction(const struct node *node, const struct engine_stats 
                 ull(compact.damaged_segments));
     text_printf(out, "compaction_read_bytes:%llu\r\ncompaction_written_bytes:%llu\r\n", ull(compact.bytes_read),
                 ull(compact.bytes_written));
-    text_printf(out, "records_moved:%llu\r\ndeletes_kept:%llu\r\ndeletes_dropped:%llu\r\n", ull(compact.records_moved),
-                ull(compact.deletes_kept), ull(compact.deletes_dropped));
+    text_printf(out, "records_moved:%llu\r\ndeletes_kept:%llu\r\ndeletes_dropped:%llu\r\nexpired_kept:%llu\r\n",
+                ull(compact.records_moved), ull(compact.deletes_kept), ull(compact.deletes_dropped),
+                ull(compact.expired_kept));
     uint64_t segment_bytes = engine->segments == 0 ? 0 : engine->disk_bytes / engine->segments;
     uint64_t used = engine->segments > engine->segments_free ? engine->segments - engine->segments_free : 0;
     text_printf(out, "write_amplification:%.2f\r\nspace_amplification:%.2f\r\n",
@@ -221,8 +223,10 @@ static void write_stats(const struct node *node, const struct totals *totals, co
                 ull(totals->shards.errors));
     text_printf(out, "total_net_input_bytes:%llu\r\ntotal_net_output_bytes:%llu\r\n", ull(totals->net.bytes_received),
                 ull(totals->net.bytes_sent));
-    text_printf(out, "keyspace_hits:%llu\r\nkeyspace_misses:%llu\r\nexpired_keys:0\r\nevicted_keys:0\r\n",
-                ull(totals->shards.hits), ull(totals->shards.misses));
+    text_printf(out, "keyspace_hits:%llu\r\nkeyspace_misses:%llu\r\nexpired_keys:%llu\r\nevicted_keys:0\r\n",
+                ull(totals->shards.hits), ull(totals->shards.misses), ull(engine->expired_keys));
+    text_printf(out, "expiry_lag_ms:%llu\r\nexpiry_unqueued:%llu\r\n", ull(engine->expiry_lag_ms),
+                ull(engine->expiry_unqueued));
     text_printf(out, "shard_messages:%llu\r\nrecords_appended:%llu\r\nbytes_appended:%llu\r\nbytes_written:%llu\r\n",
                 ull(totals->shards.sent), ull(engine->records_appended), ull(engine->bytes_appended),
                 ull(engine->bytes_written));
@@ -266,7 +270,7 @@ static void write_keyspace(const struct engine_stats *engine, struct text *out)
 {
     text_printf(out, "# Keyspace\r\n");
     if (engine->keys > 0)
-        text_printf(out, "db0:keys=%llu,expires=0,avg_ttl=0\r\n", ull(engine->keys));
+        text_printf(out, "db0:keys=%llu,expires=%llu,avg_ttl=0\r\n", ull(engine->keys), ull(engine->expires));
 }
 
 unsigned info_section(struct slice name)

@@ -149,6 +149,21 @@ size_t reply_write_around(uint8_t *value, size_t value_bytes, const struct reply
     return head_bytes + value_bytes + tail_bytes;
 }
 
+/* Seconds are rounded to the nearest, as Redis does. */
+static int64_t expiry_number(enum reply_kind kind, const struct engine_result *result,
+                             const struct reply_origin *origin)
+{
+    if (!result->found || result->expires_ms == 0)
+        return result->found ? -1 : -2;
+    bool in_s = kind == REPLY_TTL_S || kind == REPLY_EXPIRES_S;
+    uint64_t ms = result->expires_ms;
+    if (kind == REPLY_TTL_S || kind == REPLY_TTL_MS) {
+        uint64_t now_ms = engine_now_ms(origin->engine);
+        ms = ms > now_ms ? ms - now_ms : 0;
+    }
+    return (int64_t)(in_s ? (ms + 500) / 1000 : ms);
+}
+
 size_t reply_write(uint8_t *out, const struct reply_format *format, const struct engine_result *result,
                    const struct reply_origin *origin)
 {
@@ -166,6 +181,11 @@ size_t reply_write(uint8_t *out, const struct reply_format *format, const struct
     case REPLY_FOUND:
         memcpy(out, result->found ? ":1\r\n" : ":0\r\n", 4);
         return 4;
+    case REPLY_TTL_S:
+    case REPLY_TTL_MS:
+    case REPLY_EXPIRES_S:
+    case REPLY_EXPIRES_MS:
+        return resp_write_integer(out, expiry_number((enum reply_kind)format->kind, result, origin));
     case REPLY_FRAME:
         break;
     }

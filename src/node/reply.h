@@ -13,6 +13,11 @@ enum reply_kind {
     REPLY_VALUE, /* the value, or null */
     REPLY_OK,    /* +OK */
     REPLY_FOUND, /* :1 or :0 */
+    /* When the key expires: in so many seconds or milliseconds, or at that time. -1: never; -2: it is not there. */
+    REPLY_TTL_S,
+    REPLY_TTL_MS,
+    REPLY_EXPIRES_S,
+    REPLY_EXPIRES_MS,
     REPLY_FRAME, /* a frame of the binary protocol */
 };
 
@@ -29,7 +34,7 @@ struct reply_format {
 /* Who executed the request, for the texts of errors. */
 struct reply_origin {
     unsigned shard;
-    const struct engine_shard *engine;
+    struct engine_shard *engine;
 };
 
 /* Room that reply_write may need. */

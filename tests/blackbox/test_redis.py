@@ -4,6 +4,7 @@ import random
 import shutil
 import socket
 import subprocess
+import time
 
 import pytest
 
@@ -82,6 +83,42 @@ SAME_REPLIES = [
     [("SET", "a", "b", "c")],
     [("SET", "a", "b", "c", "d")],
     [("SET", "k", "v"), ("GET", "k"), ("EXISTS", "k", "k"), ("DEL", "k", "k"), ("EXISTS", "k", "k"), ("GET", "k")],
+    [("SET", "a", "b", "EX")],
+    [("SET", "a", "b", "EX", "10", "PX")],
+    [("SET", "a", "b", "EX", "10", "PX", "10")],
+    [("SET", "a", "b", "EX", "x")],
+    [("SET", "a", "b", "EX", " 1")],
+    [("SET", "a", "b", "EX", "+1")],
+    [("SET", "a", "b", "EX", "01")],
+    [("SET", "a", "b", "EX", "1.5")],
+    [("SET", "a", "b", "EX", "")],
+    [("SET", "a", "b", "EX", "0")],
+    [("SET", "a", "b", "EX", "-1")],
+    [("SET", "a", "b", "PX", "-9223372036854775808")],
+    [("SET", "a", "b", "EX", "9223372036854775807")],
+    [("SET", "a", "b", "EX", "9223372036854775")],
+    [("SET", "a", "b", "PX", "9223372036854775807")],
+    [("SET", "a", "b", "PX", "9223372036854775808")],
+    [("SET", "a", "b", "EXAT", "0")],
+    [("SET", "a", "b", "PXAT", "-5")],
+    [("SETEX", "a", "10")],
+    [("SETEX", "a", "0", "v")],
+    [("SETEX", "a", "x", "v")],
+    [("PSETEX", "a", "-1", "v")],
+    [("psetex", "a", "9223372036854775807", "v")],
+    [("TTL",)],
+    [("PTTL", "a", "b")],
+    [("TTL", "none"), ("PTTL", "none"), ("EXPIRETIME", "none"), ("PEXPIRETIME", "none")],
+    [("SET", "k", "v"), ("TTL", "k"), ("PTTL", "k"), ("EXPIRETIME", "k"), ("PEXPIRETIME", "k"), ("DEL", "k")],
+    [("SET", "k", "v", "EX", "100"), ("TTL", "k"), ("SET", "k", "w"), ("TTL", "k"), ("DEL", "k")],
+    [("set", "k", "v", "ex", "1", "EX", "200"), ("TTL", "k"), ("DEL", "k")],
+    [("SETEX", "k", "100", "v"), ("TTL", "k"), ("GET", "k"), ("DEL", "k"), ("TTL", "k")],
+    [("PSETEX", "k", "100400", "v"), ("TTL", "k"), ("DEL", "k")],
+    [("SET", "k", "v", "EXAT", "33177117420"), ("EXPIRETIME", "k"), ("PEXPIRETIME", "k"), ("DEL", "k")],
+    [("SET", "k", "v", "PXAT", "33177117420499"), ("EXPIRETIME", "k"), ("PEXPIRETIME", "k"), ("DEL", "k")],
+    [("SET", "k", "v", "PXAT", "33177117420500"), ("EXPIRETIME", "k"), ("DEL", "k")],
+    [("SET", "k", "v"), ("SET", "k", "w", "PXAT", "1"), ("GET", "k"), ("EXISTS", "k"), ("TTL", "k"), ("DBSIZE",)],
+    [("SET", "k", "v", "EXAT", "1"), ("GET", "k"), ("DEL", "k")],
     [("SET", "", ""), ("GET", ""), ("UNLINK", ""), ("GET", "")],
     [("SeT", "k", b"\0\r\n\xff"), ("gEt", "k"), ("dEL", "k")],
     [("MGET",)],
@@ -361,6 +398,41 @@ def test_info_and_config(client):
     assert set(client.config_get("max*")) == {"maxclients", "maxmemory", "maxmemory-policy"}
     with pytest.raises(redis_py.ResponseError, match="command line"):
         client.config_set("save", "")
+
+
+@pytest.mark.parametrize("engine", ["kvs", "memory"])
+def test_keys_expire_by_themselves(start_node, engine):
+    node = start_node("--threads", "2", "--engine", engine)
+    with redis_py.Redis(port=node.port, socket_timeout=60) as client:
+        with client.pipeline(transaction=False) as pipeline:
+            for i in range(2000):
+                pipeline.set(f"key:{i}", i, px=1500 if i % 2 else None)
+            pipeline.execute()
+        assert client.info()["db0"] == {"keys": 2000, "expires": 1000, "avg_ttl": 0}
+        assert 0 < client.pttl("key:1") <= 1500 and client.ttl("key:2") == -1
+        deadline = time.monotonic() + 1.4
+        while client.dbsize() > 1000:
+            assert time.monotonic() < deadline + 5
+            time.sleep(0.01)
+        info = client.info()
+        assert info["db0"] == {"keys": 1000, "expires": 0, "avg_ttl": 0} and info["expired_keys"] == 1000
+        assert info["expiry_lag_ms"] < 1000
+        assert client.get("key:1") is None and client.get("key:2") == b"2"
+
+
+def test_what_has_expired_stays_so_over_a_restart(start_node, tmp_path):
+    node = start_node("--threads", "2", data_dir=tmp_path / "data")
+    with redis_py.Redis(port=node.port, socket_timeout=60) as client:
+        client.set("older", "1")
+        client.set("older", "2", px=300)
+        client.set("later", "3", ex=3600)
+        time.sleep(0.4)
+        assert client.get("older") is None
+    node.kill9()
+    node = start_node("--threads", "1", data_dir=tmp_path / "data")
+    with redis_py.Redis(port=node.port, socket_timeout=60) as client:
+        assert client.get("older") is None and client.dbsize() == 1
+        assert client.get("later") == b"3" and 3590 <= client.ttl("later") <= 3600
 
 
 def test_quit_answers_and_closes(node):

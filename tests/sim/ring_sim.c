@@ -19,8 +19,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WALL_BEGIN_MS 1767225600000u /* 2026-01-01 */
-
 /* ---- the ring itself ------------------------------------------------------------------------------------------- */
 
 enum kvs_err ring_open(struct ring **out, const struct ring_options *options, char message[RING_MESSAGE_BYTES])
@@ -266,7 +264,7 @@ uint64_t ring_now_ns(const struct ring *ring)
 uint64_t ring_wall_ms(const struct ring *ring)
 {
     KVS_ASSERT(ring != NULL);
-    return WALL_BEGIN_MS + sim->now_ns / 1000000;
+    return SIM_WALL_BEGIN_MS + sim->now_ns / 1000000 + (uint64_t)sim->wall_offset_ms;
 }
 
 void ring_random(struct ring *ring, void *out, size_t size)

@@ -49,6 +49,10 @@ uint64_t sim_random(uint64_t below);
 uint64_t sim_trace(void);
 /* Moves the clock. */
 void sim_advance(uint64_t ns);
+/* Puts the wall clock forth, or (negative) back; the monotonic clock goes on as it was. The wall clock of a new machine
+ * begins here. */
+void sim_step_wall(int64_t by_ms);
+#define SIM_WALL_BEGIN_MS 1767225600000u /* 2026-01-01 */
 /* Sends a signal to whoever waits in ring_signal_next. */
 void sim_signal(int number);
 

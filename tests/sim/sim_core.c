@@ -186,6 +186,12 @@ void sim_destroy(void)
     sim = NULL;
 }
 
+void sim_step_wall(int64_t by_ms)
+{
+    sim->wall_offset_ms += by_ms;
+    sim_note((uint64_t)by_ms);
+}
+
 void sim_advance(uint64_t ns)
 {
     sim->now_ns += ns;

@@ -85,8 +85,9 @@ struct sim_machine {
     uint64_t random_state;
     uint64_t trace;
     uint64_t now_ns;
-    uint64_t sequence; /* orders everything that happens */
-    uint64_t changes;  /* of anything that requests of other rings may wait for: sockets, signals */
+    int64_t wall_offset_ms; /* of the wall clock from what it would be */
+    uint64_t sequence;      /* orders everything that happens */
+    uint64_t changes;       /* of anything that requests of other rings may wait for: sockets, signals */
     struct list requests;
     struct list disk_requests;
     struct list rings;

@@ -302,6 +302,31 @@ static inline void disk_check(const struct superblock *superblock)
     disk_close(&disk);
 }
 
+struct run_files {
+    unsigned runs, unfinished;
+    uint64_t bytes;
+};
+
+static inline void run_files_count(void *context, const char *path)
+{
+    struct run_files *files = context;
+    uint64_t sequence;
+    bool unfinished;
+    if (!run_name_parse(path + strlen("/data/"), &sequence, &unfinished))
+        return;
+    files->runs += !unfinished;
+    files->unfinished += unfinished;
+    files->bytes += sim_file_size(path);
+}
+
+/* What lies in the directory. */
+static inline struct run_files run_files(void)
+{
+    struct run_files files = {0};
+    sim_file_each(run_files_count, &files);
+    return files;
+}
+
 /* ---- what a running store relies on ---------------------------------------------------------------------------- */
 
 static inline struct checkpoint *checkpoint_of(const struct store_fixture *fixture)

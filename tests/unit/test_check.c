@@ -3,6 +3,7 @@
  * place, and salvage. That it agrees with a start on random damage is test_check_damage.c's.
  */
 #include "check_fixture.h"
+#include "expiry_fixture.h"
 
 #include <errno.h>
 
@@ -424,6 +425,60 @@ static void test_check__salvage_of_a_sound_store(void **state)
     sim_destroy();
 }
 
+static void note_expiry(void *context, const struct check_record *record)
+{
+    uint64_t *latest = context;
+    *latest = record->expires_ms > *latest ? record->expires_ms : *latest;
+}
+
+/* What has expired is no key, and does not come out; what has not keeps its time. */
+static void test_check__expiry_counts_and_is_kept(void **state)
+{
+    (void)state;
+    sim_create(6);
+    struct store_fixture store;
+    struct engine_options options = store_options(1);
+    store_boot(&store, &options);
+    uint64_t soon_ms = expiry_now_ms(&store) + 20000, late_ms = soon_ms + 20000;
+    for (unsigned i = 0; i < 30; i++) {
+        segments_put(&store, i, 1, VALUE_BYTES);
+        if (i % 3 > 0)
+            expiry_put_key(&store, i, 2, VALUE_BYTES, i % 3 == 1 ? soon_ms : late_ms);
+    }
+    store_crash(&store, SIM_DROP_ALL);
+    struct check_fixture fixture;
+    uint64_t latest = 0;
+    check_begin(&fixture, "/data", (struct check_options){.each = note_expiry, .context = &latest});
+    assert_int_equal(latest, late_ms);
+    assert_int_equal(fixture.report->damage_count, 0);
+    assert_int_equal(fixture.report->keys, 30);
+    assert_int_equal(fixture.report->expiring_keys, 20);
+    assert_int_equal(fixture.report->expired_keys, 0);
+    check_end(&fixture);
+
+    sim_advance(20000ull * 1000000);
+    check_begin(&fixture, "/data", (struct check_options){0});
+    assert_int_equal(fixture.report->keys, 20);
+    assert_int_equal(fixture.report->expiring_keys, 10);
+    assert_int_equal(fixture.report->expired_keys, 10);
+    assert_int_equal(fixture.report->deleted_keys, 0);
+    check_end(&fixture);
+    uint64_t keys;
+    salvage(&store, &keys);
+    assert_int_equal(keys, 20);
+    for (unsigned i = 0; i < 30; i++) {
+        if (i % 3 == 1)
+            segments_expect_none(&store, i);
+        else
+            segments_expect(&store, i, i % 3 == 0 ? 1 : 2, VALUE_BYTES);
+    }
+    assert_int_equal(expiry_try_get(&store, "key:2").expires_ms, late_ms);
+    expiry_advance_to(&store, late_ms);
+    segments_expect_none(&store, 2);
+    store_stop(&store);
+    sim_destroy();
+}
+
 struct wanted {
     unsigned key, version;
     uint32_t segment, offset;
@@ -541,6 +596,7 @@ int main(void)
         cmocka_unit_test(test_check__block_that_the_disk_does_not_give),
         cmocka_unit_test(test_check__every_record_is_shown),
         cmocka_unit_test(test_check__salvage_of_a_sound_store),
+        cmocka_unit_test(test_check__expiry_counts_and_is_kept),
         cmocka_unit_test(test_check__salvage_goes_behind_the_damage),
         cmocka_unit_test(test_check__salvage_without_superblock_and_manifest),
         cmocka_unit_test(test_check__salvage_that_cannot_be),

@@ -31,30 +31,6 @@ static void expect_rest(const struct store_fixture *fixture)
     assert_false(checkpoint->unlinking);
 }
 
-struct run_files {
-    unsigned runs, unfinished;
-    uint64_t bytes;
-};
-
-static void count_run_file(void *context, const char *path)
-{
-    struct run_files *files = context;
-    uint64_t sequence;
-    bool unfinished;
-    if (!run_name_parse(path + strlen("/data/"), &sequence, &unfinished))
-        return;
-    files->runs += !unfinished;
-    files->unfinished += unfinished;
-    files->bytes += sim_file_size(path);
-}
-
-static struct run_files run_files(void)
-{
-    struct run_files files = {0};
-    sim_file_each(count_run_file, &files);
-    return files;
-}
-
 /* ---- segments -------------------------------------------------------------------------------------------------- */
 
 static void test_checkpoint__uncovered_bytes_follow_the_budget(void **state)
@@ -184,45 +160,35 @@ static void test_checkpoint__memory_is_that_of_one_segment(void **state)
     sim_destroy();
 }
 
-/* A run says that a segment is whole: the manifest must say so first. Looked at whenever anything happens on the disk.
- */
-static struct {
-    struct store_fixture *fixture;
-    unsigned covers;
-} looker;
-
-static void look(enum sim_event event, enum ring_kind kind)
-{
-    (void)event;
-    (void)kind;
-    const struct cover *cover = &checkpoint_of(looker.fixture)->cover;
-    if (cover->state == COVER_IDLE)
-        return;
-    const struct segment *segment = segments_at(looker.fixture, cover->items[0].number);
-    assert_true(manifest_durable(segments_keeper(looker.fixture)->manifest, segment->sealed_ticket));
-    looker.covers++;
-}
-
+/* A run says that a segment is whole: the manifest must say so first, however old the segment is. */
 static void test_checkpoint__only_what_the_manifest_has_as_sealed_is_covered(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 12; seed++) {
-        sim_create(seed);
-        struct store_fixture fixture;
-        struct engine_options options = store_options(4);
-        store_boot(&fixture, &options);
-        /* So that as many as may be uncovered are sealed at about one time. */
-        sim_odds(SIM_FAULT_LATE, 100000);
-        looker.fixture = &fixture;
-        looker.covers = 0;
-        sim_watch(look);
-        put_range(&fixture, 0, 20 * PER_SEGMENT, 1);
-        store_quiet();
-        sim_watch(NULL);
-        assert_true(looker.covers > 0);
-        store_crash(&fixture, SIM_DROP_ALL);
-        sim_destroy();
+    sim_create(4);
+    struct store_fixture fixture;
+    struct engine_options options = store_options(1);
+    store_boot(&fixture, &options);
+    unsigned key = 0;
+    while (segments_in_state(&fixture, SEGMENT_SEALED) < UNCOVERED)
+        segments_put(&fixture, key++, 1, BYTES);
+    store_quiet();
+    struct segment *oldest = segments_at(&fixture, segments_of_key(&fixture, 0));
+    assert_true(manifest_durable(segments_keeper(&fixture)->manifest, oldest->sealed_ticket));
+    struct manifest_entry entry = keeper_sealed_entry(oldest);
+    assert_int_equal(manifest_change(segments_keeper(&fixture)->manifest, &entry, &oldest->sealed_ticket), KVS_ERR_OK);
+    oldest->sealed_ticket += 10; /* as if it were entered with one of the next changes */
+    while (checkpoint_figures(&fixture).made < 2) {
+        segments_put(&fixture, key++, 1, BYTES);
+        assert_true(oldest->run == 0 || manifest_durable(segments_keeper(&fixture)->manifest, oldest->sealed_ticket));
+        assert_true(key < 8 * PER_SEGMENT);
     }
+    assert_int_equal(oldest->run, 0);
+    while (oldest->run == 0) {
+        segments_put(&fixture, key++, 1, BYTES);
+        assert_true(key < 20 * PER_SEGMENT);
+    }
+    store_stop(&fixture);
+    sim_destroy();
 }
 
 /* ---- merges ---------------------------------------------------------------------------------------------------- */
@@ -287,6 +253,52 @@ static void test_checkpoint__what_is_gone_leaves_the_runs(void **state)
         disk_check(&superblock);
         sim_destroy();
     }
+}
+
+/* Of forty segments all but four go: the runs that covered them are written anew, with nothing else in them. */
+static void test_checkpoint__run_that_is_mostly_gone_is_written_anew(void **state)
+{
+    (void)state;
+    enum { KEYS = 20 * PER_SEGMENT, VERSIONS = 3 };
+    sim_create(8);
+    struct store_fixture fixture;
+    struct engine_options options = store_options(1);
+    store_boot(&fixture, &options);
+    for (unsigned version = 1; version <= VERSIONS; version++)
+        put_range(&fixture, 0, KEYS, version);
+    store_quiet();
+    const struct store *store = segments_store(&fixture);
+    unsigned dead = 0, covered[DISK_SEGMENTS_MAX] = {0};
+    for (uint32_t i = 0; i < atomic_load(&store->segments.next); i++) {
+        struct segment *segment = segments_at(&fixture, i);
+        covered[i] = segment->run != 0;
+        if (segment_state(segment) != SEGMENT_SEALED || atomic_load(&segment->dead_puts) != segment->puts ||
+            ++dead % 10 == 0)
+            continue;
+        relocation_retire(fixture.background, segment);
+        covered[i] = 0;
+    }
+    assert_true(dead >= (VERSIONS - 1) * KEYS / PER_SEGMENT - 1);
+    engine_background_turn(fixture.background);
+    sim_ring_body(fixture.background_ring, store_turn_background, &fixture);
+    store_quiet();
+    expect_rest(&fixture);
+    const struct checkpoint *checkpoint = checkpoint_of(&fixture);
+    for (size_t i = 0; i < checkpoint->run_count; i++) {
+        const struct run *run = checkpoint->runs[i].run;
+        struct disk_entries entries = {0};
+        unsigned there = 0;
+        for (uint32_t s = 0; s < run->segment_count; s++)
+            there += covered[run->segments[s].number];
+        assert_true(2 * there >= run->segment_count);
+        disk_read_run(fixture.main_ring, run, &entries);
+        for (size_t e = 0; e < entries.count && there == run->segment_count; e++)
+            assert_true(covered[address_segment(run_entry_address(&entries.at[e]), store->segments.shift)]);
+        free(entries.at);
+    }
+    checkpoint_check(&fixture, KEYS);
+    store_stop(&fixture);
+    sim_destroy();
 }
 
 /* Power losses while all of it goes on: what a start would find is right at any time. */
@@ -364,6 +376,59 @@ static void test_checkpoint__segment_that_is_read_keeps_its_file(void **state)
         store_quiet();
         expect_rest(&fixture);
         checkpoint_check(&fixture, KEYS);
+        struct superblock superblock = superblock_of(&fixture);
+        store_crash(&fixture, SIM_DROP_ALL);
+        disk_check(&superblock);
+        sim_destroy();
+    }
+    assert_true(met > 0);
+}
+
+static bool makes_a_run(void *context)
+{
+    return checkpoint_of(context)->cover.state == COVER_MAKE;
+}
+
+/* While a run of it is on its way to the disk a segment is given up, and its file used again. */
+static void test_checkpoint__run_is_not_taken_for_that_of_another_life(void **state)
+{
+    (void)state;
+    enum { DEAD = 8 * PER_SEGMENT };
+    unsigned met = 0;
+    for (uint64_t seed = 1; seed <= 10; seed++) {
+        sim_create(seed);
+        struct store_fixture fixture;
+        struct engine_options options = store_options(1);
+        store_boot(&fixture, &options);
+        segments_store(&fixture)->base.options.memory_bytes = UINT64_MAX; /* no run yet */
+        put_range(&fixture, 0, DEAD, 1);
+        put_range(&fixture, 0, DEAD, 2);
+        store_quiet();
+        segments_store(&fixture)->base.options.memory_bytes = options.memory_bytes;
+        checkpoint_of(&fixture)->due = true;
+        engine_background_turn(fixture.background);
+        sim_ring_body(fixture.background_ring, store_turn_background, &fixture);
+        assert_true(sim_run_until(makes_a_run, &fixture, 100000));
+        const struct cover_item item = checkpoint_of(&fixture)->cover.items[0];
+        const uint64_t made = checkpoint_figures(&fixture).made;
+        sim_odds(SIM_FAULT_LATE, 1000000); /* the next step of it takes long */
+        for (unsigned steps = 0; steps < 4; steps++)
+            sim_step();
+        sim_odds_none();
+        for (unsigned i = 0; i < 6; i++) {
+            struct segment *segment = segments_at(&fixture, item.number + i);
+            if (segment_state(segment) == SEGMENT_SEALED && list_empty(&segment->keeper_link))
+                relocation_retire(fixture.background, segment);
+        }
+        engine_background_turn(fixture.background);
+        unsigned key = DEAD;
+        while (checkpoint_figures(&fixture).made == made && key < SEGMENTS_KEYS_MAX) {
+            const struct segment *segment = segments_at(&fixture, item.number);
+            met += segment != NULL && segment->uid != item.uid && segment_state(segment) == SEGMENT_OPEN;
+            segments_put(&fixture, key++, 1, BYTES);
+        }
+        store_quiet();
+        checkpoint_check(&fixture, key);
         struct superblock superblock = superblock_of(&fixture);
         store_crash(&fixture, SIM_DROP_ALL);
         disk_check(&superblock);
@@ -600,79 +665,6 @@ static void test_checkpoint__stop_leaves_out_what_a_failed_log_has_written(void 
     }
 }
 
-/* ---- names ----------------------------------------------------------------------------------------------------- */
-
-static void test_checkpoint__sequences_are_new(void **state)
-{
-    (void)state;
-    sim_create(12);
-    struct store_fixture fixture;
-    struct engine_options options = store_options(1);
-    store_boot(&fixture, &options);
-    store_crash(&fixture, SIM_DROP_ALL);
-    sim_file_put("/data/000000000001.run.new", "left", 4);
-    sim_file_put("/data/000000000002.run.new", "left", 4);
-    store_boot(&fixture, &options);
-    put_range(&fixture, 0, 8 * PER_SEGMENT, 1);
-    store_quiet();
-    const struct checkpoint *checkpoint = checkpoint_of(&fixture);
-    assert_true(checkpoint->run_count > 0);
-    assert_true(checkpoint->runs[0].sequence > 2);
-    assert_int_equal(checkpoint_figures(&fixture).failed, 0);
-    checkpoint_seen(checkpoint_of(&fixture), 100);
-    checkpoint_seen(checkpoint_of(&fixture), 99);
-    assert_int_equal(checkpoint_sequence(checkpoint_of(&fixture)), 101);
-    store_stop(&fixture);
-    assert_true(sim_file_exists("/data/000000000102.run"));
-    sim_destroy();
-}
-
-/* Runs that a start has found are the checkpoint's: they are merged, and removed when they cover nothing. */
-static void test_checkpoint__adopted_runs_are_merged_and_removed(void **state)
-{
-    (void)state;
-    enum { KEYS = 8 * PER_SEGMENT };
-    sim_create(13);
-    struct store_fixture fixture;
-    struct engine_options options = store_options(1);
-    store_boot(&fixture, &options);
-    put_range(&fixture, 0, KEYS, 1);
-    store_stop(&fixture);
-    const unsigned before = run_files().runs;
-    assert_true(before > 1);
-
-    char message[ENGINE_MESSAGE_BYTES];
-    struct ring *ring;
-    const struct ring_options ring_options = {.entries = 64};
-    assert_int_equal(ring_open(&ring, &ring_options, message), KVS_ERR_OK);
-    struct engine *engine;
-    assert_int_equal(engine_open(&engine, &options, ring, message), KVS_ERR_OK);
-    struct store *store = container_of(engine, struct store, base);
-    struct checkpoint *checkpoint = store->keeper.checkpoint;
-    struct checkpoint_stats stats;
-    checkpoint_stats(checkpoint, &stats);
-    assert_int_equal(stats.runs, before);
-    assert_int_equal(stats.run_bytes, run_files().bytes);
-
-    /* Nothing is uncovered, so nothing is made, until one of them covers nothing any more. */
-    checkpoint_start(checkpoint, ring);
-    checkpoint_turn(checkpoint);
-    assert_int_equal(checkpoint_timeout_ns(checkpoint), -1);
-    assert_int_equal(ring_turn(ring, 0), 0);
-    for (uint32_t i = 0; i < checkpoint->runs[0].run->segment_count; i++)
-        segment_get(&store->segments, checkpoint->runs[0].run->segments[i].number)->run = 0;
-    checkpoint->due = true;
-    checkpoint_turn(checkpoint);
-    while (checkpoint->unlinking)
-        ring_turn(ring, -1);
-    assert_int_equal(run_files().runs, before - 1);
-    checkpoint_stats(checkpoint, &stats);
-    assert_int_equal(stats.runs, before - 1);
-    engine_close(engine, ring);
-    ring_close(ring);
-    sim_destroy();
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -683,14 +675,14 @@ int main(void)
         cmocka_unit_test(test_checkpoint__only_what_the_manifest_has_as_sealed_is_covered),
         cmocka_unit_test(test_checkpoint__runs_of_like_size_become_one),
         cmocka_unit_test(test_checkpoint__what_is_gone_leaves_the_runs),
+        cmocka_unit_test(test_checkpoint__run_that_is_mostly_gone_is_written_anew),
         cmocka_unit_test(test_checkpoint__segments_come_and_go_while_runs_are_made),
         cmocka_unit_test(test_checkpoint__segment_that_is_read_keeps_its_file),
+        cmocka_unit_test(test_checkpoint__run_is_not_taken_for_that_of_another_life),
         cmocka_unit_test(test_checkpoint__of_two_copies_the_one_that_stays_is_listed),
         cmocka_unit_test(test_checkpoint__stop_covers_everything),
         cmocka_unit_test(test_checkpoint__stop_keeps_to_its_memory),
         cmocka_unit_test(test_checkpoint__stop_leaves_out_what_a_failed_log_has_written),
-        cmocka_unit_test(test_checkpoint__sequences_are_new),
-        cmocka_unit_test(test_checkpoint__adopted_runs_are_merged_and_removed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,7 @@
 /*
  * test_checkpoint_faults.c - runs and a disk that fails: errors at every step of making them, damage in segments and in
- * runs, stops and power losses at any moment. Nothing of it may cost anything but the time of the next start.
+ * runs, stops and power losses at any moment. Nothing of it may cost anything but the time of the next start. And
+ * names: which a run gets, and which a start hands over.
  */
 #include "checkpoint_fixture.h"
 
@@ -367,6 +368,134 @@ static void test_checkpoint__power_loss_at_any_moment(void **state)
     assert_true(unfinished > 10 && runs > 200);
 }
 
+/* ---- names ----------------------------------------------------------------------------------------------------- */
+
+static void test_checkpoint__sequences_are_new(void **state)
+{
+    (void)state;
+    sim_create(12);
+    struct store_fixture fixture;
+    struct engine_options options = store_options(1);
+    store_boot(&fixture, &options);
+    store_crash(&fixture, SIM_DROP_ALL);
+    sim_file_put("/data/000000000001.run.new", "left", 4);
+    sim_file_put("/data/000000000002.run.new", "left", 4);
+    store_boot(&fixture, &options);
+    put_range(&fixture, 0, 8 * PER_SEGMENT, 1);
+    store_quiet();
+    const struct checkpoint *checkpoint = checkpoint_of(&fixture);
+    assert_true(checkpoint->run_count > 0);
+    assert_true(checkpoint->runs[0].sequence > 2);
+    assert_int_equal(checkpoint_figures(&fixture).failed, 0);
+    checkpoint_seen(checkpoint_of(&fixture), 100);
+    checkpoint_seen(checkpoint_of(&fixture), 99);
+    assert_int_equal(checkpoint_sequence(checkpoint_of(&fixture)), 101);
+    store_stop(&fixture);
+    assert_true(sim_file_exists("/data/000000000102.run"));
+    sim_destroy();
+}
+
+/* Runs that a start has found are the checkpoint's: they are merged, and removed when they cover nothing. */
+static void test_checkpoint__adopted_runs_are_merged_and_removed(void **state)
+{
+    (void)state;
+    sim_create(13);
+    struct store_fixture fixture;
+    struct engine_options options = store_options(1);
+    store_boot(&fixture, &options);
+    put_range(&fixture, 0, 8 * PER_SEGMENT, 1);
+    store_stop(&fixture);
+    const unsigned before = run_files().runs;
+    assert_true(before > 1);
+
+    char message[ENGINE_MESSAGE_BYTES];
+    struct ring *ring;
+    const struct ring_options ring_options = {.entries = 64};
+    assert_int_equal(ring_open(&ring, &ring_options, message), KVS_ERR_OK);
+    struct engine *engine;
+    assert_int_equal(engine_open(&engine, &options, ring, message), KVS_ERR_OK);
+    struct store *store = container_of(engine, struct store, base);
+    struct checkpoint *checkpoint = store->keeper.checkpoint;
+    struct checkpoint_stats stats;
+    checkpoint_stats(checkpoint, &stats);
+    assert_int_equal(stats.runs, before);
+    assert_int_equal(stats.run_bytes, run_files().bytes);
+
+    /* Nothing is uncovered, so nothing is made, until one of them covers nothing any more. */
+    checkpoint_start(checkpoint, ring);
+    checkpoint_turn(checkpoint);
+    assert_int_equal(checkpoint_timeout_ns(checkpoint), -1);
+    assert_int_equal(ring_turn(ring, 0), 0);
+    for (uint32_t i = 0; i < checkpoint->runs[0].run->segment_count; i++)
+        segment_get(&store->segments, checkpoint->runs[0].run->segments[i].number)->run = 0;
+    checkpoint->due = true;
+    checkpoint_turn(checkpoint);
+    while (checkpoint->unlinking)
+        ring_turn(ring, -1);
+    assert_int_equal(run_files().runs, before - 1);
+    checkpoint_stats(checkpoint, &stats);
+    assert_int_equal(stats.runs, before - 1);
+    engine_close(engine, ring);
+    ring_close(ring);
+    sim_destroy();
+}
+
+/* The segment that the log goes on in is covered by the run of an earlier stop, up to where it ended then. */
+enum later { LATER_STOP, LATER_STOP_FAILS, LATER_SEALED, LATER_CRASH, LATERS };
+
+static void test_checkpoint__segment_that_is_written_on_is_covered_anew(void **state)
+{
+    (void)state;
+    for (unsigned later = 0; later < LATERS; later++) {
+        sim_create(14);
+        struct store_fixture fixture;
+        struct engine_options options = store_options(1);
+        store_boot(&fixture, &options);
+        put_range(&fixture, 0, 10, 1);
+        store_stop(&fixture);
+        assert_true(sim_file_exists("/data/000000000001.run"));
+
+        /* As a start would. */
+        store_boot(&fixture, &options);
+        struct store *store = segments_store(&fixture);
+        const struct run_open_options open = {.ring = fixture.main_ring,
+                                              .dir_fd = store->base.dir_fd,
+                                              .dir_name = store->base.data_dir,
+                                              .store_uuid = store->base.superblock.uuid,
+                                              .sequence = 1,
+                                              .direct = true};
+        struct run *run;
+        char message[ENGINE_MESSAGE_BYTES];
+        assert_int_equal(run_open(&run, &open, message), KVS_ERR_OK);
+        assert_int_equal(checkpoint_adopt(checkpoint_of(&fixture), run), KVS_ERR_OK);
+        struct segment *segment = store->shards[0]->log.open;
+        assert_int_equal(run->segments[0].number, segment->number);
+        segment->run = 1;
+        put_range(&fixture, 10, 20, 1);
+        for (unsigned key = 20; later == LATER_SEALED && segment_state(segment) == SEGMENT_OPEN; key++)
+            segments_put(&fixture, key, 1, BYTES);
+        store_quiet();
+        assert_int_equal(segment->run, later == LATER_SEALED ? 0 : 1);
+        if (later == LATER_STOP_FAILS)
+            sim_fail(RING_KIND_OPEN, 1, EMFILE);
+        struct superblock superblock = superblock_of(&fixture);
+        if (later == LATER_CRASH)
+            store_crash(&fixture, SIM_DROP_ALL);
+        else
+            store_stop(&fixture);
+        sim_fail_none();
+        const bool replaced = later == LATER_STOP || later == LATER_SEALED;
+        assert_int_equal(sim_file_exists("/data/000000000001.run"), !replaced);
+        assert_int_equal(sim_file_exists("/data/000000000002.run"), replaced);
+        static struct disk disk;
+        disk_open(&disk, &superblock);
+        assert_int_equal(disk_covered(&disk), later == LATER_SEALED ? 2 : 1);
+        assert_int_equal(disk.scanned > 0, !replaced);
+        disk_close(&disk);
+        sim_destroy();
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -380,6 +509,9 @@ int main(void)
         cmocka_unit_test(test_checkpoint__stop_at_any_moment),
         cmocka_unit_test(test_checkpoint__stop_on_a_bad_disk),
         cmocka_unit_test(test_checkpoint__power_loss_at_any_moment),
+        cmocka_unit_test(test_checkpoint__sequences_are_new),
+        cmocka_unit_test(test_checkpoint__adopted_runs_are_merged_and_removed),
+        cmocka_unit_test(test_checkpoint__segment_that_is_written_on_is_covered_anew),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,7 +1,7 @@
 /*
  * test_memory_engine.c - the engine `memory`, and the slab it keeps its records in.
  */
-#include "store_fixture.h"
+#include "expiry_fixture.h"
 
 #include "engine/memory_slab.h"
 
@@ -117,6 +117,52 @@ static void test_memory__a_full_budget_refuses_and_a_remove_makes_room(void **st
     sim_destroy();
 }
 
+static void test_memory__keys_expire_to_the_millisecond_and_leave(void **state)
+{
+    (void)state;
+    enum { KEYS = 1000 };
+    sim_create(5);
+    struct store_fixture fixture;
+    struct engine_options options = memory_options(2);
+    store_boot(&fixture, &options);
+    uint64_t expires_ms = expiry_now_ms(&fixture) + 1000;
+    for (unsigned i = 0; i < KEYS; i++)
+        expiry_put_key(&fixture, i, 1, 20, i % 4 == 0 ? 0 : expires_ms + (i % 4 == 3 ? 5000 : 0));
+    (void)expiry_put_text(&fixture, "twice", "1", expires_ms);
+    assert_true(expiry_put_text(&fixture, "twice", "2", 0));
+    assert_true(expiry_put_text(&fixture, "twice", "3", expires_ms));
+    assert_int_equal(expiry_stats(&fixture).expires, KEYS / 4 * 3 + 1);
+    expiry_advance_to(&fixture, expires_ms - 1);
+    assert_int_equal(expiry_try_get(&fixture, "twice").expires_ms, expires_ms);
+    struct engine_request get = store_request(&fixture, ENGINE_GET, slice_text("twice"), slice_make(NULL, 0));
+    unsigned owner_id = store_owner(&fixture, &get);
+    for (unsigned late = 0; late <= 1; late++) {
+        struct engine_shard *other = fixture.nodes[1 - owner_id].shard;
+        struct engine_result result;
+        expiry_advance_to(&fixture, expires_ms - 1 + late);
+        engine_section_begin(other);
+        assert_int_equal(engine_try_get(other, owner_id, &get, &result), ENGINE_DONE);
+        assert_int_equal(result.found, !late);
+        engine_section_end(other);
+    }
+    assert_false(expiry_put_text(&fixture, "twice", "4", expires_ms)); /* a delete of nothing */
+    assert_false(store_remove_text(&fixture, "key:1"));
+    expiry_run_ms(&fixture, 300);
+    assert_int_equal(store_keys(&fixture), KEYS / 2);
+    assert_int_equal(expiry_stats(&fixture).expires, KEYS / 4);
+    assert_int_equal(expiry_stats(&fixture).expired_keys, KEYS / 2 + 1);
+    for (unsigned i = 0; i < KEYS; i++) {
+        if (i % 4 == 0 || i % 4 == 3)
+            segments_expect(&fixture, i, 1, 20);
+        else
+            segments_expect_none(&fixture, i);
+    }
+    assert_true(expiry_put_text(&fixture, "key:0", "gone", 1));
+    segments_expect_none(&fixture, 0);
+    store_stop(&fixture);
+    sim_destroy();
+}
+
 /* Pieces do not overlap, whatever their sizes, and freed ones are used again. */
 static void test_slab__pieces_keep_their_bytes(void **state)
 {
@@ -155,6 +201,7 @@ int main(void)
         cmocka_unit_test(test_memory__nothing_is_there_after_a_restart),
         cmocka_unit_test(test_memory__other_shards_read_without_the_owner),
         cmocka_unit_test(test_memory__a_full_budget_refuses_and_a_remove_makes_room),
+        cmocka_unit_test(test_memory__keys_expire_to_the_millisecond_and_leave),
         cmocka_unit_test(test_slab__pieces_keep_their_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

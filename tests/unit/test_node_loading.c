@@ -24,10 +24,31 @@ static void ask_every_command(struct peer *peer, bool loading)
 {
     /* All but QUIT. */
     static const char *const arguments[][4] = {
-        {"auth", "x"}, {"bgsave"},      {"client", "id"},   {"command", "count"}, {"config", "get", "port"},
-        {"dbsize"},    {"del", "k"},    {"echo", "x"},      {"exists", "k"},      {"get", "k"},
-        {"hello"},     {"info"},        {"kvs.durability"}, {"lastsave"},         {"mget", "k", "k"},
-        {"ping"},      {"select", "0"}, {"set", "k", "v"},  {"unlink", "k"},
+        {"auth", "x"},
+        {"bgsave"},
+        {"client", "id"},
+        {"command", "count"},
+        {"config", "get", "port"},
+        {"dbsize"},
+        {"del", "k"},
+        {"echo", "x"},
+        {"exists", "k"},
+        {"get", "k"},
+        {"hello"},
+        {"info"},
+        {"kvs.durability"},
+        {"lastsave"},
+        {"mget", "k", "k"},
+        {"ping"},
+        {"select", "0"},
+        {"set", "k", "v"},
+        {"unlink", "k"},
+        {"expiretime", "k"},
+        {"pexpiretime", "k"},
+        {"psetex", "k", "1", "v"},
+        {"pttl", "k"},
+        {"setex", "k", "1", "v"},
+        {"ttl", "k"},
     };
     assert_int_equal(ARRAY_COUNT(arguments) + 1, command_table_count);
     unsigned marked = 0;

@@ -62,11 +62,15 @@ static void make_random(struct plan *out, uint64_t state)
             [PLAN_STOP] = 1,
             [PLAN_BACKUP] = 1,
             [PLAN_RESTORE] = 1,
+            [PLAN_CLOCK] = 1000000000,
         };
         struct plan_step *step = &out->steps[i];
         step->kind = (enum plan_kind)(draw(&state) % PLAN_KIND_COUNT);
         step->a = number(&state, 0, most_a[step->kind] != 0 ? most_a[step->kind] : UINT32_MAX);
-        step->b = number(&state, 0, step->kind == PLAN_ODDS ? 1000000 : step->kind == PLAN_CLOSE ? 1 : UINT32_MAX);
+        step->b = number(&state, 0,
+                         step->kind == PLAN_ODDS                                ? 1000000
+                         : step->kind == PLAN_CLOSE || step->kind == PLAN_CLOCK ? 1
+                                                                                : UINT32_MAX);
         step->c = number(&state, 0, UINT32_MAX);
         step->seed = draw(&state) % 3 == 0 ? UINT64_MAX : draw(&state);
     }

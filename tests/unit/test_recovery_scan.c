@@ -48,7 +48,7 @@ static uint32_t add_batch(struct builder *builder, unsigned records, size_t valu
         int key_bytes = snprintf(key, sizeof key, "key %lu", (unsigned long)builder->lsn);
         memset(value, (int)builder->lsn, value_bytes);
         struct record_header fields = {.lsn = builder->lsn++, .kind = RECORD_PUT};
-        record_encode(builder->bytes + at, builder->seed, at, &fields, slice_make(key, (size_t)key_bytes),
+        record_encode(builder->bytes + at, builder->seed, at, &fields, 0, slice_make(key, (size_t)key_bytes),
                       slice_make(value, value_bytes));
         at += (uint32_t)record_bytes((size_t)key_bytes, value_bytes);
     }

@@ -187,6 +187,18 @@ static void test_image__stays_until_its_segment_is_sealed(void **state)
     free(owner);
 }
 
+/* A record that takes so many bytes. */
+static void count_one(struct segment *segment, enum record_kind kind, uint32_t bytes, uint64_t lsn, int by)
+{
+    bool expires = kind == RECORD_PUT && lsn == 10;
+    struct record_header record = {.kind = (uint8_t)kind,
+                                   .lsn = lsn,
+                                   .value_bytes = bytes - (uint32_t)sizeof record - (expires ? RECORD_EXPIRY_BYTES : 0),
+                                   .flags = expires ? RECORD_EXPIRES : 0,
+                                   .extra_bytes = expires ? RECORD_EXPIRY_BYTES : 0};
+    segment_count_record(segment, &record, by);
+}
+
 /* What a segment has counted says nothing about the next one in its file. */
 static void test_segment__another_life_begins_with_nothing(void **state)
 {
@@ -196,12 +208,12 @@ static void test_segment__another_life_begins_with_nothing(void **state)
     struct segment *segment = segment_add(&table, segment_number_take(&table), -1);
     assert_int_equal(segment_state(segment), SEGMENT_FREE);
     segment_begin(segment, SEGMENT_LOG, 7, 8);
-    segment_count_record(segment, true, 1, 400, 12, 1);
-    segment_count_record(segment, true, 0, 80, 10, 1);
-    segment_count_record(segment, true, 0, 96, 13, 1);
-    segment_count_record(segment, true, 0, 96, 13, -1);
-    segment_count_record(segment, false, 0, 48, 11, 1);
-    segment_count_record(segment, false, 0, 48, 14, 1);
+    count_one(segment, RECORD_PUT, 400, 12, 1);
+    count_one(segment, RECORD_PUT, 80, 10, 1);
+    count_one(segment, RECORD_PUT, 96, 13, 1);
+    count_one(segment, RECORD_PUT, 96, 13, -1);
+    count_one(segment, RECORD_DELETE, 48, 11, 1);
+    count_one(segment, RECORD_DELETE, 48, 14, 1);
     segment_count_dead(segment, 1, 1);
     assert_int_equal(segment->puts, 2);
     assert_int_equal(segment->deletes, 2);
@@ -211,6 +223,9 @@ static void test_segment__another_life_begins_with_nothing(void **state)
     assert_int_equal(atomic_load(&segment->min_lsn), 10);
     assert_int_equal(segment->deletes_min_lsn, 11);
     assert_int_equal(segment->deletes_last_lsn, 14);
+    assert_int_equal(segment->expiring, 1);
+    assert_int_equal(segment->expiring_last_lsn, 10);
+    uint32_t lives = atomic_load(&segment->lives);
     assert_int_equal(atomic_load(&segment->dead_puts), 1);
     assert_int_equal(atomic_load(&segment->dead_units), 2);
 
@@ -222,6 +237,9 @@ static void test_segment__another_life_begins_with_nothing(void **state)
     assert_int_equal(segment->end, KVS_BLOCK_BYTES);
     assert_int_equal(atomic_load(&segment->min_lsn), UINT64_MAX);
     assert_int_equal(atomic_load(&segment->dead_puts) + atomic_load(&segment->dead_units), 0);
+    assert_int_equal(segment->expiring, 0);
+    assert_int_equal(segment->expiring_last_lsn, 0);
+    assert_int_equal(atomic_load(&segment->lives), lives + 1);
     segment_table_deinit(&table);
 }
 

@@ -255,7 +255,7 @@ static void change_kind(const char *key, uint8_t from, uint8_t to)
         assert_true(record_bytes(fields.key_bytes, fields.value_bytes) <= sizeof record);
         struct slice value = slice_make(key_found.data + key_found.size, fields.value_bytes);
         fields.kind = to;
-        record_encode(record, seed, at, &fields, key_found, value);
+        record_encode(record, seed, at, &fields, 0, key_found, value);
         sim_file_overwrite("/data/000000.seg", at, record, record_bytes(fields.key_bytes, fields.value_bytes));
         return;
     }

@@ -50,7 +50,7 @@ static struct config config_of(const struct host_setting *setting)
         .threads = setting->threads,
         .segment_bytes = setting->segment_bytes,
         /* The store gets three quarters of it, and of those images get three. */
-        .memory_bytes = setting->threads * setting->memory_segments * setting->segment_bytes * 16 / 9 + 65536,
+        .memory_bytes = setting->threads * setting->memory_segments * setting->segment_bytes * 64 / 33 + 65536,
         .space_percent = 150,
         .engine = "kvs",
         .relaxed_interval_ms = 100,

@@ -51,6 +51,7 @@ static const struct kind {
     [PLAN_DISK_SIZE] = {"disk-size", UINT32_MAX, UINT32_MAX, UINT32_MAX},
     [PLAN_CLOSE] = {"close", PLAN_CLIENTS - 1, 1, UINT32_MAX},
     [PLAN_TIME] = {"time", UINT32_MAX, UINT32_MAX, UINT32_MAX},
+    [PLAN_CLOCK] = {"clock", 1000000000, 1, UINT32_MAX},
     [PLAN_CHECK] = {"check", UINT32_MAX, UINT32_MAX, UINT32_MAX},
     [PLAN_CRASH] = {"crash", SIM_KILL, UINT32_MAX, UINT32_MAX},
     [PLAN_STOP] = {"stop", 1, UINT32_MAX, UINT32_MAX},

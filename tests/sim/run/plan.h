@@ -28,6 +28,7 @@ enum plan_kind {
     PLAN_DISK_SIZE,  /* the disk holds a KiB more than it holds now; 0: no limit */
     PLAN_CLOSE,      /* client a's connection ends: b = 0 in order, 1 at once */
     PLAN_TIME,       /* a milliseconds go by, with the machine running or not */
+    PLAN_CLOCK,      /* the wall clock steps by a milliseconds: b = 0 forth, 1 back */
     PLAN_CHECK,      /* faults off; all keys are read and counted and held against the oracle */
     PLAN_CRASH,      /* power loss in mode a (enum sim_crash_mode), then b bits rot, then a boot with c shards */
     PLAN_STOP,       /* an orderly stop (a = 1: at once), then b bits rot, then a boot with c shards */

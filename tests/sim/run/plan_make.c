@@ -135,6 +135,8 @@ static void make_work(struct maker *maker)
             add(maker, PLAN_CLOSE, (uint32_t)draw(maker, PLAN_CLIENTS), (uint32_t)draw(maker, 2), 0);
         if (draw(maker, 10) == 0)
             add(maker, PLAN_TIME, between(maker, 50, 8000), 0, 0);
+        if (draw(maker, 30) == 0)
+            add(maker, PLAN_CLOCK, between(maker, 1, draw(maker, 2) == 0 ? 2000 : 10000000), draw(maker, 3) > 0, 0);
         if (draw(maker, 4) == 0)
             add(maker, PLAN_SETTLE, 0, 0, 0);
         else

@@ -243,6 +243,7 @@ static const struct amounts {
     [PLAN_DISK_SIZE] = {.a = true, .least_a = 1}, /* 0 would be more than any size */
     [PLAN_CLOSE] = {.b = true},
     [PLAN_TIME] = {.a = true, .least_a = 1},
+    [PLAN_CLOCK] = {.a = true, .least_a = 1},
     [PLAN_CRASH] = {.b = true, .c = true, .least_c = 1},
     [PLAN_STOP] = {.a = true, .b = true, .c = true, .least_c = 1},
     [PLAN_RESTORE] = {.c = true, .least_c = 1},

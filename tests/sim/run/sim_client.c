@@ -32,7 +32,7 @@
 
 enum protocol { RESP_2, RESP_3, FRAMES };
 
-enum ask_kind { ASK_SET, ASK_GET, ASK_DEL, ASK_EXISTS, ASK_MGET, ASK_COUNT, ASK_PING, ASK_SETUP };
+enum ask_kind { ASK_SET, ASK_GET, ASK_DEL, ASK_EXISTS, ASK_MGET, ASK_COUNT, ASK_PING, ASK_SETUP, ASK_FLEETING };
 
 struct ask {
     struct list link;
@@ -41,6 +41,7 @@ struct ask {
     unsigned key_count;
     unsigned keys[ASK_KEYS_MAX];
     uint32_t ops[ASK_KEYS_MAX];
+    unsigned fleeting; /* the key, with ASK_FLEETING */
 };
 
 struct buffer {
@@ -121,6 +122,8 @@ static void ask_free(struct client *client, struct ask *ask)
 
 static void ask_leave(struct client *client, struct ask *ask)
 {
+    if (ask->kind == ASK_FLEETING)
+        fleeting_leave(client->setting.fleeting, ask->fleeting);
     for (unsigned i = 0; i < ask->key_count; i++)
         oracle_leave(client->setting.oracle, ask->ops[i]);
 }
@@ -225,6 +228,19 @@ static void begin_several(struct client *client, enum ask_kind kind)
         write_several(client, ask, kind == ASK_DEL ? "DEL" : kind == ASK_EXISTS ? "EXISTS" : "MGET");
 }
 
+static bool may_ask_fleeting(const struct client *client, unsigned key)
+{
+    return client->protocol != FRAMES && !client->relaxed && fleeting_idle(client->setting.fleeting, key);
+}
+
+static void begin_fleeting(struct client *client, unsigned key, uint64_t chance)
+{
+    struct ask *ask = ask_add(client, ASK_FLEETING);
+    ask->fleeting = key;
+    client->forming.size +=
+        fleeting_begin(client->setting.fleeting, key, chance, reserve(&client->forming, FLEETING_REQUEST_BYTES_MAX));
+}
+
 static void begin_ping(struct client *client)
 {
     struct ask *ask = ask_add(client, ASK_PING);
@@ -259,7 +275,8 @@ static bool has_inside(struct slice text, const char *part)
 static void judge_error(struct client *client, const struct ask *ask, const struct answer *answer)
 {
     const struct circumstances *why = client->setting.circumstances;
-    bool writes = ask->kind == ASK_SET || ask->kind == ASK_DEL;
+    bool writes = ask->kind == ASK_SET || ask->kind == ASK_DEL ||
+                  (ask->kind == ASK_FLEETING && fleeting_writes(client->setting.fleeting, ask->fleeting));
     bool right = false;
     if (answer->damaged)
         right = why->damage_may_show || why->reads_may_fail;
@@ -340,6 +357,14 @@ static void answer_array(struct client *client, struct ask *ask, const struct an
     }
 }
 
+static void answer_fleeting(struct client *client, const struct ask *ask, const struct answer *answer)
+{
+    if (answer->kind > ANSWER_NUMBER)
+        wrong_answer(client, ask, answer);
+    fleeting_end(client->setting.fleeting, ask->fleeting, (enum fleeting_answer)answer->kind, answer->text,
+                 answer->number);
+}
+
 static void answer_ask(struct client *client, struct ask *ask, const struct answer *answer)
 {
     client->setting.tally->acknowledged += answer->kind != ANSWER_ERROR;
@@ -372,6 +397,9 @@ static void answer_ask(struct client *client, struct ask *ask, const struct answ
         if (answer->kind != ANSWER_NUMBER)
             wrong_answer(client, ask, answer);
         client->counted = answer->number;
+        break;
+    case ASK_FLEETING:
+        answer_fleeting(client, ask, answer);
         break;
     case ASK_PING:
     case ASK_SETUP:
@@ -649,7 +677,10 @@ void client_work(struct client *client, unsigned count, uint64_t seed)
         depth = DEPTH_MAX;
     for (unsigned i = 0; i < count && client->ask_count < depth; i++) {
         uint64_t chance = draw(client, 100);
-        if (chance < writes)
+        unsigned fleeting = (unsigned)draw(client, 6 * fleeting_keys(client->setting.fleeting));
+        if (fleeting < fleeting_keys(client->setting.fleeting) && may_ask_fleeting(client, fleeting))
+            begin_fleeting(client, fleeting, draw(client, UINT64_MAX));
+        else if (chance < writes)
             begin_set(client);
         else if (chance < writes + removes)
             begin_several(client, ASK_DEL);
@@ -687,6 +718,10 @@ void client_read_all(struct client *client)
     }
     for (unsigned key = 0; key < oracle_keys(client->setting.oracle); key++)
         begin_get(client, key);
+    for (unsigned key = 0; key < fleeting_keys(client->setting.fleeting); key++) {
+        if (may_ask_fleeting(client, key))
+            begin_fleeting(client, key, 0);
+    }
     struct slice word = slice_text("DBSIZE");
     client->counted = -1;
     (void)ask_add(client, ASK_COUNT);

@@ -9,6 +9,7 @@
 #ifndef KVS_TESTS_SIM_RUN_SIM_CLIENT_H
 #define KVS_TESTS_SIM_RUN_SIM_CLIENT_H
 
+#include "fleeting.h"
 #include "oracle.h"
 #include "world.h"
 
@@ -27,6 +28,7 @@ struct client;
 struct client_setting {
     struct ring *ring;
     struct oracle *oracle;
+    struct fleeting *fleeting;
     struct tally *tally;
     const struct circumstances *circumstances;
     struct ring_addr addr;
@@ -36,7 +38,7 @@ struct client_setting {
 struct client *client_create(const struct client_setting *setting);
 /* Begins `count` operations in a style that the seed chooses, over a connection made for it if there is none. */
 void client_work(struct client *client, unsigned count, uint64_t seed);
-/* Begins a GET of every key and then asks for the number of keys; client_counted tells it. */
+/* Begins a GET of every key, fleeting ones too, and then asks for the number of keys; client_counted tells it. */
 void client_read_all(struct client *client);
 int64_t client_counted(const struct client *client);
 /* Ends the connection: in order, after the answers, or at once. */

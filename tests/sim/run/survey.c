@@ -38,6 +38,7 @@ struct found_batch {
 struct surveyor {
     struct survey *survey;
     const struct oracle *oracle;
+    const struct fleeting *fleeting;
     char path[256]; /* of the file at hand */
     uint8_t *bytes; /* as they should be */
     uint64_t size;
@@ -167,7 +168,7 @@ static struct scan_segment scan_of(const struct surveyor *surveyor)
 static void look_at_record(void *context, const struct record_header *record, uint32_t offset)
 {
     struct surveyor *surveyor = context;
-    uint64_t end = (uint64_t)offset + sizeof(*record) + record->key_bytes + record->value_bytes;
+    uint64_t end = (uint64_t)offset + sizeof(*record) + record->extra_bytes + record->key_bytes + record->value_bytes;
     surveyor->batch_rotten = surveyor->batch_rotten || rotten_within(surveyor, offset, end);
 }
 
@@ -265,10 +266,18 @@ static void read_superblock(void *context, const char *path)
 
 /* ---- telling --------------------------------------------------------------------------------------------------- */
 
+static unsigned key_of(const struct surveyor *surveyor, const struct record_header *record)
+{
+    unsigned key;
+    if (fleeting_named(surveyor->fleeting, record_key(record), &key))
+        return oracle_keys(surveyor->oracle) + key;
+    return oracle_key_named(surveyor->oracle, record_key(record));
+}
+
 static void tell_record(void *context, const struct record_header *record, uint32_t offset)
 {
     const struct surveyor *surveyor = context;
-    if (oracle_is_watched(oracle_key_named(surveyor->oracle, record_key(record))))
+    if (oracle_is_watched(key_of(surveyor, record)))
         story("  segment %u, offset %u: %s, LSN %llu, stream %u of boot %llu", surveyor->segment, offset,
               record->kind == RECORD_PUT ? "put" : "delete", (unsigned long long)record->lsn, surveyor->batch.stream,
               (unsigned long long)surveyor->batch.epoch);
@@ -293,10 +302,10 @@ static void tell_segment(void *context, const char *path)
     unload(surveyor);
 }
 
-void survey_tell(const struct oracle *oracle)
+void survey_tell(const struct oracle *oracle, const struct fleeting *fleeting)
 {
     struct survey survey = {0};
-    struct surveyor surveyor = {.survey = &survey, .oracle = oracle};
+    struct surveyor surveyor = {.survey = &survey, .oracle = oracle, .fleeting = fleeting};
     story("records of the watched key on the disk:");
     sim_file_each(read_superblock, &surveyor);
     if (surveyor.superblock_read) {
@@ -369,7 +378,7 @@ static void note_key(void *context, const struct record_header *record, uint32_t
     (void)offset;
     survey->keys = realloc(survey->keys, (survey->key_count + 1) * sizeof(*survey->keys));
     KVS_ASSERT(survey->keys != NULL);
-    survey->keys[survey->key_count++] = oracle_key_named(surveyor->oracle, record_key(record));
+    survey->keys[survey->key_count++] = key_of(surveyor, record);
 }
 
 static void list_lost_keys(void *context, const char *path)
@@ -396,13 +405,13 @@ static void count_place(void *context, const char *path, uint64_t offset, const 
     story("rot in %s at %llu, %zu bytes", path, (unsigned long long)offset, size);
 }
 
-void survey_take(struct survey *survey, const struct oracle *oracle)
+void survey_take(struct survey *survey, const struct oracle *oracle, const struct fleeting *fleeting)
 {
     *survey = (struct survey){0};
     sim_rot_each(count_place, survey);
     if (survey->rotten_places == 0)
         return;
-    struct surveyor surveyor = {.survey = survey, .oracle = oracle};
+    struct surveyor surveyor = {.survey = survey, .oracle = oracle, .fleeting = fleeting};
     sim_file_each(read_superblock, &surveyor);
     if (surveyor.superblock_read) {
         sim_file_each(read_manifest, &surveyor);

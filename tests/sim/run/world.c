@@ -10,6 +10,7 @@
  */
 #include "world.h"
 
+#include "fleeting.h"
 #include "host.h"
 #include "oracle.h"
 #include "sim_backups.h"
@@ -30,6 +31,7 @@
 #define LIVENESS_STEPS      3000000u
 #define CALM_AGAIN_NS       3000000000u /* space is back: writes must be taken again by then */
 #define RELAXED_NS          200000000u  /* relaxed writes are on disk by then */
+#define EXPIRY_LATE_MS      400u        /* after its time a key is not counted any more */
 #define CLIENT_BUFFERS      64u
 #define CLIENT_BUFFER_BYTES 4096u
 
@@ -42,6 +44,7 @@ struct world {
     struct host host;
     bool talkative;
     struct oracle *oracle;
+    struct fleeting *fleeting;
     struct ring *client_ring;
     struct client *clients[PLAN_CLIENTS];
     struct circumstances circumstances;
@@ -177,6 +180,7 @@ static void clients_begin(struct world *world)
         struct client_setting setting = {
             .ring = world->client_ring,
             .oracle = world->oracle,
+            .fleeting = world->fleeting,
             .tally = world->tally,
             .circumstances = &world->circumstances,
             .addr = host_addr(&world->host),
@@ -227,7 +231,10 @@ static bool boot_once(struct world *world, unsigned threads)
 static void taint_lost(struct world *world, const struct survey *survey)
 {
     for (unsigned i = 0; i < survey->key_count; i++)
-        oracle_taint(world->oracle, survey->keys[i]);
+        if (survey->keys[i] < oracle_keys(world->oracle))
+            oracle_taint(world->oracle, survey->keys[i]);
+        else
+            fleeting_taint(world->fleeting, survey->keys[i] - oracle_keys(world->oracle));
 }
 
 /* Takes away one reason for a refusal; false when there is none left. */
@@ -241,7 +248,7 @@ static bool take_reason_away(struct world *world, struct survey *survey, bool *f
         taint_lost(world, survey);
         sim_crash(SIM_RANDOM);
         survey_free(survey);
-        survey_take(survey, world->oracle);
+        survey_take(survey, world->oracle, world->fleeting);
         return true;
     }
     if (world->disk_limited && world->host.error == KVS_ERR_NO_SPACE) {
@@ -302,10 +309,11 @@ static void boot(struct world *world, unsigned threads, enum oracle_end end)
 {
     struct survey survey;
     bool calm_before = world->calm;
+    bool could_write = calm_before && !world->circumstances.space_may_lack && !world->circumstances.writes_may_fail;
     bool faults = any_odds(world, 0, SIM_FAULT_COUNT - 1) || world->single_fault;
-    survey_take(&survey, world->oracle);
+    survey_take(&survey, world->oracle, world->fleeting);
     if (story_on && getenv("KVS_SIM_KEY") != NULL)
-        survey_tell(world->oracle);
+        survey_tell(world->oracle, world->fleeting);
     suspend_lies(survey.rotten_places > 0);
     sim_rot_each(note_rotten_value, world);
     for (;;) {
@@ -320,6 +328,7 @@ static void boot(struct world *world, unsigned threads, enum oracle_end end)
     survey_free(&survey);
     oracle_judge(world->oracle, end, calm_before);
     sim_backups_reboot(&world->backups);
+    fleeting_boot(world->fleeting, end == ORACLE_STOPPED, could_write);
     note_owners(world);
     reset_circumstances(world);
     resume_faults(world);
@@ -346,8 +355,12 @@ static void check_count(struct world *world)
         least += present == 1;
         most += present != 0;
     }
-    int64_t counted = client_counted(world->clients[0]);
+    int64_t counted = client_counted(world->clients[0]), fleeting_least, fleeting_most;
     struct engine_stats stats = stats_of(world);
+    fleeting_range(world->fleeting, stats.expiry_unqueued > 0 ? UINT64_MAX / 2 : EXPIRY_LATE_MS, &fleeting_least,
+                   &fleeting_most);
+    least += fleeting_least;
+    most += fleeting_most;
     if (counted >= 0 && stats.settles_skipped == 0 && (counted < least || counted > most))
         broken("the node counts %lld keys; there are %lld..%lld", (long long)counted, (long long)least,
                (long long)most);
@@ -365,9 +378,10 @@ static void check_bounds(struct world *world)
     const struct config *config = &world->host.config;
     struct engine_stats stats = stats_of(world);
     uint64_t share = config->memory_bytes - config->memory_bytes / 4;
-    if (stats.image_bytes + stats.index_bytes > share)
-        broken("P8 bounded: images take %llu bytes and the index %llu, of %llu", (unsigned long long)stats.image_bytes,
-               (unsigned long long)stats.index_bytes, (unsigned long long)share);
+    if (stats.image_bytes + stats.index_bytes + stats.expiry_bytes > share)
+        broken("P8 bounded: images take %llu bytes, the index %llu and expiry %llu, of %llu",
+               (unsigned long long)stats.image_bytes, (unsigned long long)stats.index_bytes,
+               (unsigned long long)stats.expiry_bytes, (unsigned long long)share);
     for (uint64_t i = 0; held_by_requests(world) > 0; i++) {
         if (i == LIVENESS_STEPS || !step(world))
             broken("P8 bounded: requests that are done still hold %llu bytes",
@@ -383,6 +397,10 @@ static void check(struct world *world)
     for (uint64_t i = 0; stats_of(world).settling > 0; i++) {
         if (i == LIVENESS_STEPS || !step(world))
             broken("liveness: blind overwrites stay unsettled");
+    }
+    /* What has expired has some time to leave the count. */
+    uint64_t until = sim->now_ns + (uint64_t)EXPIRY_LATE_MS * 1000000;
+    for (uint64_t i = 0; sim->now_ns < until && i < LIVENESS_STEPS && step(world); i++) {
     }
     client_read_all(world->clients[0]);
     settle(world);
@@ -443,6 +461,7 @@ static void end_orderly(struct world *world, bool at_once)
 {
     world->tally->stops++;
     world->circumstances.leaving = true;
+    fleeting_stop(world->fleeting);
     host_stop(&world->host, at_once);
     for (uint64_t i = 0; !host_stopped(&world->host); i++) {
         if (i == LIVENESS_STEPS || !step(world)) {
@@ -598,6 +617,12 @@ static void do_step(struct world *world, const struct plan_step *what)
     case PLAN_TIME:
         do_time(world, what);
         break;
+    case PLAN_CLOCK: {
+        int64_t by_ms = what->b == 0 ? (int64_t)what->a : -(int64_t)what->a;
+        sim_step_wall(by_ms);
+        fleeting_clock_stepped(world->fleeting, by_ms);
+        break;
+    }
     case PLAN_CHECK:
         check(world);
         break;
@@ -637,6 +662,7 @@ static void begin(struct world *world)
     /* As much as a node of one thread takes: most of these get files of their own. */
     unsigned value_bytes_max = plan->memory_segments * plan->segment_kib * 1024 * 2 / 9;
     world->oracle = oracle_create(plan->keys, relaxed, plan->value_bytes, value_bytes_max);
+    world->fleeting = fleeting_create(4 + plan->keys / 8, plan->value_bytes);
     world->calm = true;
     boot(world, plan->threads, ORACLE_STOPPED);
 }
@@ -670,6 +696,7 @@ uint64_t world_run(const struct plan *plan, const struct world_options *options,
         tally->faults[kind] += sim_fault_count((enum sim_fault_kind)kind);
     uint64_t trace = sim_trace();
     oracle_free(world.oracle);
+    fleeting_free(world.fleeting);
     sim_destroy();
     return trace;
 }
