@@ -200,6 +200,8 @@ struct engine_request {
     bool relaxed;       /* a write need not be durable when acknowledged; a read may show what is not durable */
     bool head;          /* GET: whether there is a value, and how long it is, will do: a large one is not read */
     bool eager;         /* GET: end with AGAIN rather than wait for memory for a large value */
+    uint64_t asked_ns;  /* GET, engine_submit: when it was asked for (ring_now_ns of any ring of the process): what was
+                           asked for earlier has the first right to memory for a large value */
     uint64_t hash;      /* hash_key(key, engine_hash_seed) */
     struct slice key;   /* 1..KVS_KEY_BYTES_MAX bytes; an empty key is allowed too */
     struct slice value; /* PUT */

@@ -27,7 +27,7 @@
 #include <stdlib.h>
 
 #define MEMORY_WAIT_NS  1000000
-#define RESERVE_NS 20000000ull
+#define RESERVE_NS      20000000ull
 #define MEMORY_LIMIT_NS 10000000000ull
 #define PATH_BYTES      4352
 #define LARGE_MIN_MAX   (1024ull * 1024)
@@ -167,6 +167,7 @@ void shard_values_init(struct shard_values *values)
     for (size_t i = 0; i < ARRAY_COUNT(lists); i++)
         list_init(lists[i]);
     large_trash_init(&values->trash);
+    atomic_store(&values->oldest_ns, UINT64_MAX);
 }
 
 static void abandon_put(struct value_put *put, struct ring *ring)
@@ -406,13 +407,27 @@ static void get_read(struct value_reader *reader)
     store_value_got(shard, op, damage);
 }
 
+/* Of all that wait, on any shard, the one that was asked for first may use the reserve: whatever has to leave before
+ * its reply has its memory already. */
+static bool may_use_reserve(const struct store_shard *shard, const struct value_get *get)
+{
+    if (get->reserve_ns == 0 || ring_now_ns(shard->ring) < get->reserve_ns)
+        return false;
+    for (unsigned i = 0; i < shard->store->shard_count; i++) {
+        const struct store_shard *other = shard->store->shards[i];
+        if (other != shard && atomic_load(&other->values.oldest_ns) < get->op->request.asked_ns)
+            return false;
+    }
+    return true;
+}
+
 static bool start_get(struct value_get *get)
 {
     struct store_shard *shard = get->shard;
     size_t bytes = value_reader_bytes(get->reader.descriptor.value_bytes);
     struct store_values *values = &shard->store->values;
     get->reader.memory = large_memory_take(values->pool, bytes, false);
-    if (get->reader.memory == NULL && get->reserve_ns != 0 && ring_now_ns(shard->ring) >= get->reserve_ns)
+    if (get->reader.memory == NULL && may_use_reserve(shard, get))
         get->reader.memory = large_memory_take(&values->reserve, bytes, false);
     if (get->reader.memory == NULL)
         return false;
@@ -437,6 +452,7 @@ static bool is_next(const struct shard_values *values, const struct value_get *g
 static void start_gets(struct store_shard *shard)
 {
     struct list *waiting = &shard->values.gets_waiting;
+    uint64_t oldest_ns = UINT64_MAX;
     while (!list_empty(waiting)) {
         struct value_get *get = container_of(list_pop_front(waiting), struct value_get, link);
         bool next = is_next(&shard->values, get);
@@ -444,13 +460,16 @@ static void start_gets(struct store_shard *shard)
             continue;
         if (!next || ring_now_ns(shard->ring) < get->deadline_ns) {
             list_push_front(waiting, &get->link);
-            return;
+            oldest_ns = get->op->request.asked_ns;
+            break;
         }
         struct engine_op *op = get->op;
         free(get);
         op->result = (struct engine_result){.error = KVS_ERR_AGAIN};
         store_value_got(shard, op, "");
     }
+    if (atomic_load_explicit(&shard->values.oldest_ns, memory_order_relaxed) != oldest_ns)
+        atomic_store(&shard->values.oldest_ns, oldest_ns);
 }
 
 /* By the order of their marks. */

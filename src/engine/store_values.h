@@ -67,7 +67,8 @@ struct shard_values {
     uint64_t serial;
     struct list dying, unlinking; /* struct value_dying */
     unsigned unlink_count;
-    bool gets_first; /* whose turn it is to work */
+    _Atomic uint64_t oldest_ns; /* when the first of those that wait for memory was asked for; UINT64_MAX: none waits */
+    bool gets_first;            /* whose turn it is to work */
     struct large_trash trash;
     _Atomic(struct value_query *) query;
 };

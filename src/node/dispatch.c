@@ -141,6 +141,7 @@ void dispatch_op(struct shard *shard, struct op *op, enum route route)
 {
     KVS_ASSERT(route != ROUTE_DONE);
     op->owner = hash_shard(op->engine.request.hash, shard->count);
+    op->engine.request.asked_ns = ring_now_ns(shard->ring);
     op->at = shard;
     switch (route) {
     case ROUTE_LOCAL:
