@@ -432,6 +432,15 @@ static unsigned initial_depth(const struct index_options *options)
     return depth;
 }
 
+uint64_t index_bytes_for(uint64_t keys)
+{
+    const uint64_t full = PAGE_SLOTS * 5 / 6; /* of keys a page holds before it splits, or nearly so */
+    uint64_t bytes = PAGE_BYTES;
+    while (bytes / PAGE_BYTES * full < keys)
+        bytes *= 2;
+    return bytes;
+}
+
 enum kvs_err index_open(struct index **out, const struct index_options *options, struct epoch_thread *thread)
 {
     unsigned depth = initial_depth(options);

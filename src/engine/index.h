@@ -43,6 +43,9 @@ struct index_options {
     uint64_t bytes_initial; /* at first; may grow 32,768-fold. Rounded to a power of two of pages */
 };
 
+/* bytes_initial for so many keys: their pages are half full and more, and few of them split. */
+uint64_t index_bytes_for(uint64_t keys);
+
 /* `thread` is the writer's; what the writer retires is freed in its epoch_poll. */
 enum kvs_err index_open(struct index **out, const struct index_options *options, struct epoch_thread *thread);
 /* After every reader has gone and the writer's epoch was drained. */

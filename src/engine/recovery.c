@@ -270,7 +270,9 @@ static void forget(struct recovery *recovery)
 {
     for (unsigned i = 0; recovery->workers != NULL && i < recovery->worker_count; i++) {
         struct recovery_worker *worker = &recovery->workers[i];
-        big_memory_free(worker->scratch, recovery->store->segments.segment_bytes);
+        if (worker->scratch != NULL)
+            big_memory_free(worker->scratch, recovery->store->segments.segment_bytes);
+        free(worker->head);
         free(worker->live_puts);
         free(worker->live_units);
     }

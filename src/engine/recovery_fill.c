@@ -2,7 +2,9 @@
  * recovery_fill.c - the newest record of every key into the indexes: for each shard a merge of its part of all runs and
  * arrays. Shards are filled side by side, each by one worker.
  *
- * Entries come in the order of the index's pages (run_order), so that filling it touches memory in order.
+ * Entries come in the order of the index's pages (run_order), so that filling it touches memory in order. And an even
+ * share of all hashes lies together: a small part is merged first, only to see how many keys there are, so that the
+ * index is made for them and need not grow.
  *
  * Failure modes: the index has no room: NO_MEMORY. A run turns out to be damaged, or cannot be read: all indexes are
  * emptied again, the run is dropped, and what it covered has to be loaded first.
@@ -24,6 +26,8 @@ enum {
     READER_BLOCKS = 4,
     READER_BLOCKS_OF_MANY = 1,
     MANY_RUNS = 16,
+    SAMPLE_SHARE = 64,       /* one in so many keys is looked at first … */
+    SAMPLED_ENTRIES = 50000, /* … when there are so many at least */
 };
 
 struct fill {
@@ -32,6 +36,8 @@ struct fill {
     struct run_source *sources; /* those of runs first, in the order of recovery->runs */
     unsigned run_count, source_count;
     struct run_merge *merge;
+    struct run_range range;
+    bool sampling; /* only counts keys */
     uint64_t now_ms;
     uint64_t keys;
 };
@@ -53,15 +59,15 @@ static size_t lower_bound(const struct found_segment *found, uint64_t order)
     return low;
 }
 
-static enum kvs_err open_reader(struct fill *fill, const struct found_run *run, struct run_range range)
+static enum kvs_err open_reader(struct fill *fill, const struct found_run *run)
 {
     const struct recovery *recovery = fill->worker->recovery;
-    const struct run_reader_options options = {
-        .run = run->run,
-        .ring = fill->worker->ring,
-        .range = range,
-        .reads = READER_READS,
-        .read_blocks = recovery->run_count > MANY_RUNS ? (unsigned)READER_BLOCKS_OF_MANY : (unsigned)READER_BLOCKS};
+    const unsigned blocks = recovery->run_count > MANY_RUNS ? READER_BLOCKS_OF_MANY : READER_BLOCKS;
+    const struct run_reader_options options = {.run = run->run,
+                                               .ring = fill->worker->ring,
+                                               .range = fill->range,
+                                               .reads = READER_READS,
+                                               .read_blocks = blocks};
     enum kvs_err err = run_reader_open(&fill->sources[fill->source_count].reader, &options);
     if (err == KVS_ERR_OK)
         fill->source_count++;
@@ -71,13 +77,13 @@ static enum kvs_err open_reader(struct fill *fill, const struct found_run *run, 
 static enum kvs_err open_sources(struct fill *fill)
 {
     const struct recovery *recovery = fill->worker->recovery;
-    struct run_range range = run_range_of_shard(fill->shard->id, recovery->store->shard_count);
+    const struct run_range range = fill->range;
     fill->sources = calloc(recovery->run_count + recovery->found_count + 1, sizeof *fill->sources);
     if (fill->sources == NULL)
         return KVS_ERR_NO_MEMORY;
     enum kvs_err err = KVS_ERR_OK;
     for (size_t i = 0; err == KVS_ERR_OK && i < recovery->run_count; i++)
-        err = open_reader(fill, &recovery->runs[i], range);
+        err = open_reader(fill, &recovery->runs[i]);
     fill->run_count = fill->source_count;
     for (size_t i = 0; err == KVS_ERR_OK && i < recovery->found_count; i++) {
         const struct found_segment *found = &recovery->found[i];
@@ -104,6 +110,9 @@ static void close_sources(struct fill *fill)
         run_reader_close(reader);
     }
     free(fill->sources);
+    fill->merge = NULL;
+    fill->sources = NULL;
+    fill->run_count = fill->source_count = 0;
 }
 
 /* What lies in a segment that is gone, or that another run speaks for, does not count. */
@@ -162,7 +171,11 @@ static enum kvs_err insert_some(struct fill *fill, const struct run_entry *entri
             continue;
         /* It is dead, and hides what is older. */
         if (entries[i].expires_ms != 0 && entries[i].expires_ms <= fill->now_ms) {
-            store_count(&fill->shard->expiry.expired, 1);
+            store_count(&fill->shard->expiry.expired, !fill->sampling);
+            continue;
+        }
+        if (fill->sampling) {
+            fill->keys++;
             continue;
         }
         enum kvs_err err = insert(fill, &entries[i]);
@@ -202,21 +215,53 @@ static enum kvs_err merge_all(struct fill *fill)
     return err;
 }
 
-static enum kvs_err fill_shard(struct recovery_worker *worker, struct store_shard *shard)
+/* Merges what lies in fill->range. */
+static enum kvs_err merge_range(struct fill *fill)
 {
-    struct fill fill = {
-        .worker = worker, .shard = shard, .now_ms = wall_clock_now(&shard->store->base.clock, worker->ring)};
-    enum kvs_err err = open_sources(&fill);
-    const struct run_merge_options options = {.sources = fill.sources,
-                                              .source_count = fill.source_count,
-                                              .context = &fill,
+    enum kvs_err err = open_sources(fill);
+    const struct run_merge_options options = {.sources = fill->sources,
+                                              .source_count = fill->source_count,
+                                              .context = fill,
                                               .counts = counts,
                                               .second_wins = second_wins};
-    if (err == KVS_ERR_OK && fill.source_count > 0)
-        err = run_merge_open(&fill.merge, &options);
-    if (err == KVS_ERR_OK && fill.source_count > 0)
-        err = merge_all(&fill);
-    close_sources(&fill);
+    if (err == KVS_ERR_OK && fill->source_count > 0)
+        err = run_merge_open(&fill->merge, &options);
+    if (err == KVS_ERR_OK && fill->source_count > 0)
+        err = merge_all(fill);
+    close_sources(fill);
+    return err;
+}
+
+static uint64_t entries_of(const struct recovery *recovery)
+{
+    uint64_t count = 0;
+    for (size_t i = 0; i < recovery->run_count; i++)
+        count += recovery->runs[i].run->entry_count;
+    for (size_t i = 0; i < recovery->found_count; i++)
+        count += recovery->found[i].entry_count;
+    return count;
+}
+
+static enum kvs_err fill_shard(struct recovery_worker *worker, struct store_shard *shard)
+{
+    const struct recovery *recovery = worker->recovery;
+    const struct run_range range = run_range_of_shard(shard->id, recovery->store->shard_count);
+    struct fill fill = {
+        .worker = worker, .shard = shard, .now_ms = wall_clock_now(&shard->store->base.clock, worker->ring)};
+    enum kvs_err err = KVS_ERR_OK;
+    if (entries_of(recovery) >= SAMPLED_ENTRIES) {
+        fill.sampling = true;
+        fill.range =
+            (struct run_range){.first = range.first, .last = range.first + (range.last - range.first) / SAMPLE_SHARE};
+        err = merge_range(&fill);
+        if (err == KVS_ERR_OK)
+            err = store_index_reset(shard, fill.keys * SAMPLE_SHARE);
+        fill.sampling = false;
+        fill.keys = 0;
+    }
+    fill.range = range;
+    if (err == KVS_ERR_OK)
+        err = merge_range(&fill);
     epoch_drain(&shard->base.thread);
     store_count(&shard->keys, (int64_t)fill.keys);
     worker->keys += fill.keys;
@@ -255,7 +300,7 @@ static enum kvs_err empty_indexes(struct recovery *recovery)
 {
     struct store *store = recovery->store;
     for (unsigned i = 0; i < store->shard_count; i++) {
-        enum kvs_err err = store_index_reset(store->shards[i]);
+        enum kvs_err err = store_index_reset(store->shards[i], 0);
         if (err != KVS_ERR_OK)
             return err;
     }

@@ -113,7 +113,8 @@ struct recovery_worker {
     const uint8_t *current_bytes;
     struct run_collector *collector; /* NULL: its records need not be listed */
     uint64_t min_lsn;
-    uint8_t *scratch; /* for a segment that gets no image */
+    uint8_t *scratch; /* for a segment that gets no image … */
+    uint8_t *head;    /* … or for its beginning */
 
     uint32_t *live_puts, *live_units; /* by number of segment: what indexes point at */
 };

@@ -225,6 +225,8 @@ static enum kvs_err take_header(struct recovery_worker *worker, struct found_seg
 
 /* ---- what has to be read ---------------------------------------------------------------------------------------- */
 
+enum { HEAD_BYTES = 2 * KVS_BLOCK_BYTES }; /* the header, and that of the first batch */
+
 /* Nothing had been written to it when the last run ended in order; and no start writes to such a segment before the
  * manifest lists it as free. */
 static bool never_written(const struct found_segment *found)
@@ -361,12 +363,27 @@ static void take_free(struct recovery_worker *worker, const struct found_segment
         take_claim(worker, batch);
 }
 
+/* Where to read it. */
+static uint8_t *buffer_for(struct recovery_worker *worker, const struct found_segment *found)
+{
+    const uint64_t segment_bytes = worker->recovery->store->segments.segment_bytes;
+    if (found->image != NULL)
+        return found->image;
+    if (!read_whole(found) && worker->head == NULL)
+        worker->head = aligned_alloc(KVS_BLOCK_BYTES, HEAD_BYTES);
+    if (read_whole(found) && worker->scratch == NULL)
+        worker->scratch = big_memory_alloc(segment_bytes);
+    return read_whole(found) ? worker->scratch : worker->head;
+}
+
 static enum kvs_err load_one(struct recovery_worker *worker, struct found_segment *found)
 {
     struct recovery *recovery = worker->recovery;
     const struct store *store = recovery->store;
-    uint64_t size = read_whole(found) ? store->segments.segment_bytes : 2 * KVS_BLOCK_BYTES;
-    uint8_t *bytes = found->image == NULL ? worker->scratch : found->image;
+    uint64_t size = read_whole(found) ? store->segments.segment_bytes : HEAD_BYTES;
+    uint8_t *bytes = buffer_for(worker, found);
+    if (bytes == NULL)
+        return KVS_ERR_NO_MEMORY;
     enum kvs_err err = store->direct ? KVS_ERR_OK : uncache(worker, found);
     if (err == KVS_ERR_OK)
         err = read_bytes(recovery, worker->ring, found, bytes, size, worker->message);
@@ -412,12 +429,6 @@ static void spill_if_many(struct recovery_worker *worker, struct found_segment *
 static void load_some(struct recovery_worker *worker)
 {
     struct recovery *recovery = worker->recovery;
-    if (worker->scratch == NULL)
-        worker->scratch = big_memory_alloc(recovery->store->segments.segment_bytes);
-    if (worker->scratch == NULL) {
-        recovery_worker_fail(worker, 0, KVS_ERR_NO_MEMORY);
-        return;
-    }
     while (!atomic_load(&recovery->failed)) {
         size_t at = atomic_fetch_add(&recovery->next, 1);
         if (at >= recovery->found_count)

@@ -105,7 +105,7 @@ static uint32_t images_max(const struct store *store)
     return count > UINT32_MAX ? UINT32_MAX : (uint32_t)count;
 }
 
-enum kvs_err store_index_reset(struct store_shard *shard)
+enum kvs_err store_index_reset(struct store_shard *shard, uint64_t keys)
 {
     const struct store *store = shard->store;
     if (shard->index != NULL) {
@@ -118,6 +118,8 @@ enum kvs_err store_index_reset(struct store_shard *shard)
     atomic_store(&shard->expiry.expired, 0);
     uint64_t budget = store->base.options.memory_bytes / store->shard_count;
     struct index_options index = {.bytes_max = budget / 4, .bytes_initial = budget / 1024};
+    if (index.bytes_initial < index_bytes_for(keys) && index_bytes_for(keys) <= index.bytes_max)
+        index.bytes_initial = index_bytes_for(keys);
     return index_open(&shard->index, &index, &shard->base.thread);
 }
 
@@ -142,7 +144,7 @@ static enum kvs_err shard_open(struct store *store, unsigned id)
     shard_values_init(&shard->values);
     epoch_register(&store->base.epoch, &shard->base.thread);
     uint64_t budget = store->base.options.memory_bytes / store->shard_count;
-    enum kvs_err err = store_index_reset(shard);
+    enum kvs_err err = store_index_reset(shard, 0);
     if (err == KVS_ERR_OK)
         err = store_expiry_open(shard, budget / EXPIRY_SHARE, atomic_load(&store->base.clock.last_ms));
     return err;

@@ -168,8 +168,8 @@ static inline void store_count_dead(struct store_shard *shard, const struct inde
 /* Segments that logs and compaction need at the least: large values leave them the space. */
 uint32_t store_segments_min(const struct store *store);
 
-/* At start-up: gives the shard an empty index in place of what it has. */
-enum kvs_err store_index_reset(struct store_shard *shard);
+/* At start-up: gives the shard an empty index, made for so many keys, in place of what it has. */
+enum kvs_err store_index_reset(struct store_shard *shard, uint64_t keys);
 
 /* ---- store_ops.c ----------------------------------------------------------------------------------------------- */
 

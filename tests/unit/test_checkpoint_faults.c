@@ -453,29 +453,15 @@ static void test_checkpoint__segment_that_is_written_on_is_covered_anew(void **s
         store_boot(&fixture, &options);
         put_range(&fixture, 0, 10, 1);
         store_stop(&fixture);
-        assert_true(sim_file_exists("/data/000000000001.run"));
+        assert_int_equal(run_files().runs, 1);
 
-        /* As a start would. */
         store_boot(&fixture, &options);
-        struct store *store = segments_store(&fixture);
-        const struct run_open_options open = {.ring = fixture.main_ring,
-                                              .dir_fd = store->base.dir_fd,
-                                              .dir_name = store->base.data_dir,
-                                              .store_uuid = store->base.superblock.uuid,
-                                              .sequence = 1,
-                                              .direct = true};
-        struct run *run;
-        char message[ENGINE_MESSAGE_BYTES];
-        assert_int_equal(run_open(&run, &open, message), KVS_ERR_OK);
-        assert_int_equal(checkpoint_adopt(checkpoint_of(&fixture), run), KVS_ERR_OK);
-        struct segment *segment = store->shards[0]->log.open;
-        assert_int_equal(run->segments[0].number, segment->number);
-        segment->run = 1;
+        const struct segment *segment = segments_store(&fixture)->shards[0]->log.open;
         put_range(&fixture, 10, 20, 1);
         for (unsigned key = 20; later == LATER_SEALED && segment_state(segment) == SEGMENT_OPEN; key++)
             segments_put(&fixture, key, 1, BYTES);
         store_quiet();
-        assert_int_equal(segment->run, later == LATER_SEALED ? 0 : 1);
+        assert_int_equal(segment->run, 0);
         if (later == LATER_STOP_FAILS)
             sim_fail(RING_KIND_OPEN, 1, EMFILE);
         struct superblock superblock = superblock_of(&fixture);
@@ -484,13 +470,15 @@ static void test_checkpoint__segment_that_is_written_on_is_covered_anew(void **s
         else
             store_stop(&fixture);
         sim_fail_none();
-        const bool replaced = later == LATER_STOP || later == LATER_SEALED;
-        assert_int_equal(sim_file_exists("/data/000000000001.run"), !replaced);
-        assert_int_equal(sim_file_exists("/data/000000000002.run"), replaced);
+        const bool anew = later == LATER_STOP || later == LATER_SEALED;
         static struct disk disk;
         disk_open(&disk, &superblock);
-        assert_int_equal(disk_covered(&disk), later == LATER_SEALED ? 2 : 1);
-        assert_int_equal(disk.scanned > 0, !replaced);
+        /* The spare one is covered, too; otherwise it alone may be, by the first stop. */
+        if (anew)
+            assert_int_equal(disk_covered(&disk), later == LATER_SEALED ? 3 : 2);
+        else
+            assert_true(disk_covered(&disk) <= 1);
+        assert_int_equal(disk.scanned > 0, !anew);
         disk_close(&disk);
         sim_destroy();
     }
