@@ -22,8 +22,8 @@ static void step_done(struct ring_op *op);
 static void write_done(struct ring_op *op);
 
 static const char *const step_names[] = {
-    [VALUE_OPEN] = "making",   [VALUE_ALLOCATE] = "allocating",       [VALUE_WRITE] = "writing", [VALUE_SYNC] = "syncing",
-    [VALUE_RENAME] = "naming", [VALUE_SYNC_DIR] = "syncing the name of",
+    [VALUE_OPEN] = "making",  [VALUE_ALLOCATE] = "allocating", [VALUE_WRITE] = "writing",
+    [VALUE_SYNC] = "syncing", [VALUE_RENAME] = "naming",       [VALUE_SYNC_DIR] = "syncing the name of",
 };
 
 static size_t checksums_bytes(const struct value_writer *writer)

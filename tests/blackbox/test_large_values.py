@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -209,3 +210,22 @@ def test_small_requests_go_on_beside_large_ones(start_node):
     print(f"{len(took)} small GETs beside {len(rounds)} rounds of 64 MiB: p50 {p50:.2f} ms, p99 {p99:.2f} ms, "
           f"worst {took[-1] * 1e3:.2f} ms")
     assert p99 < 60 * SLOW
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_backups_have_large_values(start_node, run_client, tmp_path, elsewhere):
+    """As second names of the files, or, on another file system, as copies."""
+    place = tempfile.mkdtemp(prefix="kvs-backup-", dir="/dev/shm" if elsewhere else tmp_path)
+    try:
+        node = start_node(*FLAGS, "--backup-dir", place)
+        resp = Resp(node)
+        assert resp("SET", "kept", value_of(3, 1)) == b"+OK" and resp("SET", "replaced", value_of(2, 2)) == b"+OK"
+        done = run_client("backup", "then", node=node)
+        assert done.returncode == 0, done.stderr
+        assert resp("SET", "replaced", value_of(2, 3)) == b"+OK" and resp("DEL", "kept") == b":1"
+        wait_for(lambda: len(files(node)) == 1, 10 * SLOW, "the end of replaced files")
+        node.kill9()
+        resp = Resp(start_node(*FLAGS, data_dir=f"{place}/then"))
+        assert resp("GET", "kept") == value_of(3, 1) and resp("GET", "replaced") == value_of(2, 2)
+    finally:
+        shutil.rmtree(place)
