@@ -344,8 +344,11 @@ static void print_escaped(struct slice bytes)
 void print_record(const struct check_record *record, bool key_only)
 {
     if (!key_only)
-        printf("%06u %u %" PRIu64 " %s %zu %zu ", record->segment, record->offset, record->lsn,
-               record->put ? "put" : "delete", record->key.size, record->value.size);
+        printf("%06u %u %" PRIu64 " %s %zu %" PRIu64 " ", record->segment, record->offset, record->lsn,
+               record->large ? "large"
+               : record->put ? "put"
+                             : "delete",
+               record->key.size, record->value_bytes);
     print_escaped(record->key);
     if (!key_only && record->expires_ms != 0)
         printf(" expires %" PRIu64, record->expires_ms);

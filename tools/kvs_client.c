@@ -71,16 +71,27 @@ static int run_get(struct kvs *store, const struct arguments *arguments)
     return TOOL_EXIT_OK;
 }
 
+#define INPUT_BYTES_FIRST ((size_t)64 * 1024)
+
 /* Reads all of standard input, at most one byte more than a value may have. NULL, with a message, when it cannot. */
 static char *read_stdin(size_t *size)
 {
-    size_t capacity = KVS_VALUE_BYTES_MAX + 1;
-    char *data = malloc(capacity);
-    if (data == NULL) {
-        fprintf(stderr, PROGRAM ": set: out of memory\n");
-        return NULL;
+    size_t capacity = 0;
+    char *data = NULL;
+    *size = 0;
+    while (*size == capacity && capacity <= KVS_VALUE_BYTES_MAX) {
+        capacity = capacity == 0 ? INPUT_BYTES_FIRST : 2 * capacity;
+        if (capacity > KVS_VALUE_BYTES_MAX)
+            capacity = (size_t)KVS_VALUE_BYTES_MAX + 1;
+        char *grown = realloc(data, capacity);
+        if (grown == NULL) {
+            fprintf(stderr, PROGRAM ": set: out of memory\n");
+            free(data);
+            return NULL;
+        }
+        data = grown;
+        *size += fread(data + *size, 1, capacity - *size, stdin);
     }
-    *size = fread(data, 1, capacity, stdin);
     if (ferror(stdin)) {
         fprintf(stderr, PROGRAM ": set: cannot read the value from standard input\n");
         free(data);

@@ -108,6 +108,14 @@
     X(SETTLES_NOT_RAISED, P4, "a reader is not told that entries moved while it walked")                         \
     X(OVERTAKES_BUSY_KEY, P4, "an operation overtakes an earlier one on its key that waits for the disk")        \
     X(FULL_DISK_REFUSES_READS, P7, "refuses reads, too, when the disk is full")                                  \
+    /* large values */                                                                                           \
+    X(VALUE_NOT_SYNCED, P1, "names a value file, and then its record, before the file is durable")               \
+    X(VALUE_NAME_NOT_SYNCED, P1, "does not sync the folder after a value file's rename")                         \
+    X(VALUE_UNLINKED_EARLY, P1, "removes a value file before what has superseded it is durable")                 \
+    X(VALUE_UNLINKED_WHILE_READ, P3, "removes a value file while a read that has begun may need it")             \
+    X(VALUE_UNCHECKED, P3, "does not verify the checksums of a value file")                                      \
+    X(VALUE_ID_AGAIN, P3, "a boot gives value files ids that the one before has given")                          \
+    X(LARGE_UNBOUNDED, P8, "takes any amount of memory for large values")                                        \
     /* the ring */                                                                                               \
     X(SHORT_WRITE_IS_WHOLE, P1, "takes a short write for a whole one")                                           \
     X(SHORT_SEND_IS_WHOLE, P3, "takes a short send for a whole one")                                             \

@@ -10,8 +10,8 @@
  *     if (kvs_get(store, "colour", 6, &value, &value_bytes) == KVS_ERR_OK) …
  *     kvs_disconnect(store);
  *
- * Shapes. Keys are 0..65535 bytes, values 0..16 MiB, any bytes at all, never terminated by a zero. The server may set
- * lower limits.
+ * Shapes. Keys are 0..65535 bytes, values 0..512 MiB, any bytes at all, never terminated by a zero. The server has
+ * lower limits: values of 64 MiB unless it was told otherwise.
  *
  * Threads. A handle belongs to the thread that connected it, to the end; other threads connect for themselves. One call
  * at a time; every call blocks until its reply has come or the time is up.

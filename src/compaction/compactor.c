@@ -241,8 +241,9 @@ static const struct record_header *copy_record(struct compactor *compactor, cons
     struct segment *output = compactor->output;
     uint32_t offset = output->end + (uint32_t)compactor->chunk_bytes;
     uint8_t *to = compactor->chunk + compactor->chunk_bytes;
-    struct record_header fields = {.lsn = record->lsn, .kind = (uint8_t)kind, .flags = record->flags};
     bool put = kind == RECORD_PUT;
+    uint8_t flags = put ? record->flags : 0;
+    struct record_header fields = {.lsn = record->lsn, .kind = (uint8_t)kind, .flags = flags};
     record_encode(to, output->seed, offset, &fields, put ? record_expires_ms(record) : 0, record_key(record),
                   put ? record_value(record) : slice_make(NULL, 0));
     const struct record_header *copy = (const struct record_header *)(const void *)to;

@@ -34,6 +34,7 @@ enum kvs_err backup_open(struct backup **out, struct keeper *keeper)
         snprintf(backup->place_text, sizeof backup->place_text, "%.400s/%.100s", engine->data_dir, backup->place);
     snprintf(backup->partial_text, sizeof backup->partial_text, "%.500s/" BACKUP_PARTIAL_NAME, backup->place_text);
     backup->parent_fd = backup->place_fd = backup->dir_fd = backup->target_fd = -1;
+    backup->values_fd = backup->source_fd = -1;
     return KVS_ERR_OK;
 }
 
@@ -51,8 +52,14 @@ static void release(struct backup *backup, struct ring *ring)
         free(backup->slots[i].buffer);
         backup->slots[i].buffer = NULL;
     }
+    if (backup->source_fd >= 0)
+        ring_close_fd(ring, backup->source_fd);
+    backup->source_fd = -1;
     free(backup->names);
     backup->names = NULL;
+    free(backup->values);
+    backup->values = NULL;
+    backup->value_count = backup->value_capacity = 0;
 }
 
 void backup_close(struct backup *backup, struct ring *ring)
@@ -130,6 +137,7 @@ void backup_end(struct backup *backup)
 {
     KVS_ASSERT(backup->slots_busy == 0 && !ring_op_active(&backup->io));
     backup->stage = BACKUP_IDLE;
+    store_values_hold(backup_store(backup), false);
     release(backup, backup->ring);
     publish(backup);
     const struct engine_backup_state *state = &atomic_load(&backup->outcome)->state;
@@ -180,7 +188,12 @@ static void keep_fd(struct backup *backup)
         backup->place_fd = fd;
     else if (backup->stage == BACKUP_OPEN_DIR)
         backup->dir_fd = fd;
-    else if (backup->stage == BACKUP_CREATE || backup->stage == BACKUP_OPEN_SUPERBLOCK)
+    else if (backup->stage == BACKUP_OPEN_VALUES)
+        backup->values_fd = fd;
+    else if (backup->stage == BACKUP_OPEN_VALUE)
+        backup->source_fd = fd;
+    else if (backup->stage == BACKUP_CREATE || backup->stage == BACKUP_CREATE_VALUE ||
+             backup->stage == BACKUP_OPEN_SUPERBLOCK)
         backup->target_fd = fd;
     else if (backup->stage == BACKUP_LOOK)
         ring_close_fd(backup->ring, fd); /* that it is there is all that was asked */
@@ -211,6 +224,8 @@ void backup_step_done(struct ring_op *op)
         backup_set_step(backup);
     else if (stage == BACKUP_SYNC)
         backup_copy_step(backup);
+    else if (stage >= BACKUP_LINK_VALUE && stage <= BACKUP_SYNC_VALUES)
+        backup_values_step(backup);
     else
         backup_place_step(backup);
 }
@@ -237,12 +252,14 @@ static void begin(struct backup *backup)
     backup->begun_ns = ring_now_ns(backup->ring);
     backup->place_made = backup->renamed = backup->target_buffered = false;
     backup->name_count = 0;
+    store_values_hold(backup_store(backup), true);
     backup->segments = backup->linked = backup->other_bytes = 0;
     if (take_memory(backup)) {
         backup_place_begin(backup);
         return;
     }
     /* Again at a later turn: to say that it has failed takes memory, too. */
+    store_values_hold(backup_store(backup), false);
     free(backup->ending);
     backup->ending = NULL;
     release(backup, backup->ring);

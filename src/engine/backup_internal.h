@@ -35,6 +35,8 @@ enum backup_stage {
     BACKUP_LOOK, /* is the name taken? */
     BACKUP_MAKE_DIR,
     BACKUP_OPEN_DIR,
+    BACKUP_MAKE_VALUES,
+    BACKUP_OPEN_VALUES,
     BACKUP_CLEAR,
     BACKUP_MOMENT, /* backup_turn looks for it */
     BACKUP_ENTER,  /* backup_turn waits until the manifest has it durably */
@@ -44,6 +46,13 @@ enum backup_stage {
     BACKUP_ALLOCATE,
     BACKUP_COPY, /* the slots are at work, `io` is not */
     BACKUP_SYNC,
+    BACKUP_LINK_VALUE, /* … */
+    BACKUP_OPEN_VALUE,
+    BACKUP_CREATE_VALUE,
+    BACKUP_READ_VALUE,
+    BACKUP_WRITE_VALUE,
+    BACKUP_SYNC_VALUE,
+    BACKUP_SYNC_VALUES,
     BACKUP_MANIFEST, /* backup_turn waits for it */
     BACKUP_OPEN_SUPERBLOCK,
     BACKUP_WRITE_SUPERBLOCK,
@@ -89,9 +98,11 @@ struct backup {
     char place_text[ENGINE_BACKUP_PATH_BYTES], partial_text[ENGINE_BACKUP_PATH_BYTES]; /* for people */
     char parent[ENGINE_BACKUP_PATH_BYTES];
     int parent_fd, place_fd, dir_fd; /* -1: not open */
+    int values_fd, source_fd;
     bool place_made, renamed;
     char (*names)[256]; /* to be removed */
     unsigned name_count;
+    int names_fd; /* where they are */
 
     uint64_t durable[KVS_SHARDS_MAX]; /* the moment: of each log */
     uint64_t sealed[KVS_SHARDS_MAX];  /* LSN up to which sealed segments have each log of this boot */
@@ -101,7 +112,10 @@ struct backup {
     uint32_t next, numbers_end;       /* the segment that is being taken care of, and where numbers end */
     char segment_file[SEGMENT_NAME_BYTES];
     uint64_t segments, linked; /* in the copy by now; of them, as links */
-    uint64_t other_bytes;      /* manifest and superblock */
+    uint64_t other_bytes;      /* manifest, superblock and value files */
+    struct value_name *values; /* to be taken */
+    size_t value_count, value_capacity, value_next;
+    char value_file[VALUE_NAME_BYTES];
 
     struct backup_slot slots[BACKUP_COPY_SLOTS];
     unsigned slots_busy;
@@ -153,6 +167,13 @@ void backup_set_step(struct backup *backup);
 void backup_next(struct backup *backup);
 /* The manifest of the copy is written, or could not be. */
 void backup_listed(struct backup *backup);
+
+/* All segments and value files are in the copy. */
+void backup_list(struct backup *backup);
+
+/* backup_values.c */
+void backup_values_begin(struct backup *backup);
+void backup_values_step(struct backup *backup);
 
 /* backup_copy.c */
 /* Finds how far the log's segment belongs to the copy. */

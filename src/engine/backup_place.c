@@ -93,6 +93,8 @@ static void make_dir(struct backup *backup)
 static void take_name(void *context, const char *name)
 {
     struct backup *backup = context;
+    if (strcmp(name, VALUE_DIR_NAME) == 0)
+        return; /* a folder: it stays, what is in it goes */
     if (backup->name_count == BACKUP_NAMES_MAX || strlen(name) >= sizeof backup->names[0])
         return;
     memcpy(backup->names[backup->name_count++], name, strlen(name) + 1);
@@ -101,12 +103,16 @@ static void take_name(void *context, const char *name)
 /* Removes one file of what is in the directory; false when there is none. */
 static bool remove_one(struct backup *backup, enum backup_stage stage)
 {
-    if (backup->name_count == 0)
-        (void)ring_dir_list(backup->ring, backup->dir_fd, take_name, backup);
+    int dir_fds[] = {backup->dir_fd, backup->values_fd};
+    for (size_t i = 0; backup->name_count == 0 && i < ARRAY_COUNT(dir_fds); i++) {
+        backup->names_fd = dir_fds[i];
+        if (dir_fds[i] >= 0)
+            (void)ring_dir_list(backup->ring, dir_fds[i], take_name, backup);
+    }
     if (backup->name_count == 0)
         return false;
     backup_begin(backup, stage);
-    ring_file_unlink(backup->ring, &backup->io, backup->dir_fd, backup->names[--backup->name_count]);
+    ring_file_unlink(backup->ring, &backup->io, backup->names_fd, backup->names[--backup->name_count]);
     return true;
 }
 
@@ -121,6 +127,7 @@ void backup_undo(struct backup *backup)
     if (backup->target_fd >= 0)
         ring_close_fd(backup->ring, backup->target_fd);
     backup->target_fd = -1;
+    backup->name_count = 0;
     if (backup->dir_fd < 0 || backup->renamed || !remove_one(backup, BACKUP_UNDO))
         backup_end(backup);
 }
@@ -186,11 +193,13 @@ static const char *step_text(enum backup_stage stage, const char **where)
     switch (stage) {
     case BACKUP_MAKE_PLACE:
     case BACKUP_MAKE_DIR:
+    case BACKUP_MAKE_VALUES:
         return "make";
     case BACKUP_SYNC_PARENT:
         return "sync the directory above";
     case BACKUP_OPEN_PLACE:
     case BACKUP_OPEN_DIR:
+    case BACKUP_OPEN_VALUES:
         return "open";
     case BACKUP_CLEAR:
         return "remove what an earlier backup has left in";
@@ -210,7 +219,8 @@ static const char *step_text(enum backup_stage stage, const char **where)
 
 static bool is_failure(const struct backup *backup)
 {
-    bool making = backup->stage == BACKUP_MAKE_PLACE || backup->stage == BACKUP_MAKE_DIR;
+    bool making =
+        backup->stage == BACKUP_MAKE_PLACE || backup->stage == BACKUP_MAKE_DIR || backup->stage == BACKUP_MAKE_VALUES;
     return backup->io.error != KVS_ERR_OK && !(making && backup->io.error == KVS_ERR_EXISTS);
 }
 
@@ -245,6 +255,14 @@ void backup_place_step(struct backup *backup)
                        RING_OPEN_READ | RING_OPEN_DIRECTORY);
         break;
     case BACKUP_OPEN_DIR:
+        backup_begin(backup, BACKUP_MAKE_VALUES);
+        ring_dir_make(backup->ring, &backup->io, backup->dir_fd, VALUE_DIR_NAME);
+        break;
+    case BACKUP_MAKE_VALUES:
+        backup_begin(backup, BACKUP_OPEN_VALUES);
+        ring_file_open(backup->ring, &backup->io, backup->dir_fd, VALUE_DIR_NAME, RING_OPEN_READ | RING_OPEN_DIRECTORY);
+        break;
+    case BACKUP_OPEN_VALUES:
     case BACKUP_CLEAR:
         clear(backup);
         break;
@@ -276,7 +294,7 @@ void backup_place_step(struct backup *backup)
 
 void backup_place_close(struct backup *backup, struct ring *ring)
 {
-    int *fds[] = {&backup->parent_fd, &backup->place_fd, &backup->dir_fd};
+    int *fds[] = {&backup->parent_fd, &backup->place_fd, &backup->dir_fd, &backup->values_fd};
     for (size_t i = 0; i < ARRAY_COUNT(fds); i++) {
         if (*fds[i] >= 0)
             ring_close_fd(ring, *fds[i]);

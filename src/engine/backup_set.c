@@ -130,10 +130,8 @@ static void take_segment(struct backup *backup)
     while (backup->next < backup->numbers_end && manifest_find(backup->manifest, backup->next) == NULL)
         backup->next++;
     if (backup->next == backup->numbers_end) {
-        if (!is_complete(backup))
-            return;
-        backup->stage = BACKUP_MANIFEST;
-        manifest_write_begin(backup->manifest);
+        if (is_complete(backup))
+            backup_values_begin(backup);
         return;
     }
     const struct manifest_entry *entry = manifest_find(backup->manifest, backup->next);
@@ -145,6 +143,12 @@ static void take_segment(struct backup *backup)
     backup_begin(backup, BACKUP_LINK);
     ring_file_link(backup->ring, &backup->io, backup_store(backup)->base.dir_fd, backup->segment_file, backup->dir_fd,
                    backup->segment_file);
+}
+
+void backup_list(struct backup *backup)
+{
+    backup->stage = BACKUP_MANIFEST;
+    manifest_write_begin(backup->manifest);
 }
 
 void backup_next(struct backup *backup)

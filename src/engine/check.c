@@ -2,7 +2,7 @@
  * check.c - the order of things.
  *
  *   list the directory → superblock → manifest → each segment: read, scan, judge → streams, claims, age of the
- *   manifest → what the manifest may have forgotten → figures
+ *   manifest → what the manifest may have forgotten → files of large values → figures
  *
  * Failure modes: what a start would refuse is damage in the report, and the check goes on as far as it can. Only
  * without identity of the store, or without memory, it does not.
@@ -219,6 +219,7 @@ static enum kvs_err scan_all(struct check *check)
         scan_newer(check, true);
     check_streams(check);
     check_manifest_age(check);
+    check_values(check);
     return check->err;
 }
 
@@ -367,6 +368,7 @@ void check_close(struct check *check)
 {
     struct ring *ring = check->options.ring;
     manifest_close(check->manifest, ring);
+    check_values_close(check);
     if (check->bytes != NULL)
         big_memory_free(check->bytes, check->superblock.segment_bytes);
     check_map_deinit(&check->map);

@@ -9,8 +9,11 @@
  * Damage ends nothing: behind it, records are looked for that prove themselves by their own checksum, whose seed is of
  * store, segment and place. They count for what can be salvaged, and are told apart as `rescued`.
  *
- * Memory: one segment, and 46 to 91 bytes for each key that the log has a record of (while the table grows, half as
- * much again); for check_salvage also what an engine with these keys takes.
+ * Files of large values are read, too, each by itself. A start does not read them, and damage there does not make it
+ * refuse.
+ *
+ * Memory: one segment or large value, and 46 to 91 bytes for each key that the log has a record of (while the table
+ * grows, half as much again); for check_salvage also what an engine with these keys takes.
  *
  * Nobody may use the directory meanwhile: the lock is the caller's business, since taking it as a node does writes into
  * the directory.
@@ -26,7 +29,7 @@
 
 struct check;
 
-enum { CHECK_MESSAGE_BYTES = 512, CHECK_FILE_BYTES = 32, CHECK_DAMAGES_MAX = 10000 };
+enum { CHECK_MESSAGE_BYTES = 512, CHECK_FILE_BYTES = 64, CHECK_DAMAGES_MAX = 10000 };
 
 /* ---- what was found -------------------------------------------------------------------------------------------- */
 
@@ -93,6 +96,8 @@ struct check_report {
     uint64_t deleted_keys;  /* whose newest record is a delete */
     uint64_t expired_keys;  /* whose newest record has expired, by the clock and the latest time in the log */
     uint64_t copies;        /* records met again with the same LSN: moved by compaction, old place not given up yet */
+    uint64_t large_values, large_bytes;     /* of keys, and good: values that have files of their own */
+    uint64_t large_files, large_file_bytes; /* in the folder of such files: also what is left over */
     uint64_t rescued, torn_bytes;
     uint64_t memory_bytes; /* of the table of keys */
 
@@ -121,7 +126,9 @@ struct check_record {
     bool put; /* else a delete */
     uint64_t lsn;
     uint64_t expires_ms;     /* since 1970; 0 = never */
+    bool large;              /* the value lies in a file of its own; `value` is what the record has in its place */
     struct slice key, value; /* good during the call */
+    uint64_t value_bytes;
 };
 
 struct check_options {

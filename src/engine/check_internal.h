@@ -18,6 +18,7 @@
 #include "engine/manifest.h"
 #include "engine/recovery_internal.h"
 #include "engine/superblock.h"
+#include "engine/value_file.h"
 
 /* A file under a segment's name, or an entry of the manifest without one. */
 struct check_file {
@@ -53,8 +54,13 @@ struct check {
     struct check_map map;
     struct check_damage *damages;
     size_t damage_capacity;
-    bool manifest_claimed; /* batches say how far the manifest had come … */
-    uint32_t manifest_max; /* … at most */
+    bool manifest_claimed;      /* batches say how far the manifest had come … */
+    uint32_t manifest_max;      /* … at most */
+    struct check_large *larges; /* records of large values */
+    size_t large_count, large_capacity;
+    int values_fd; /* of their folder; 0: not opened yet, -1: it cannot be */
+    struct value_place place;
+    struct large_pool pool;
     uint64_t progress_total;
     enum kvs_err err; /* the first error inside a callback */
     char *message;
@@ -108,6 +114,18 @@ void check_take_record(struct check *check, const struct record_header *record, 
 /* Damage from `from` on: takes all that proves itself up to `to`, and fills in what is lost. */
 void check_rescue(struct check *check, struct check_file *file, uint32_t from, uint32_t to,
                   struct check_damage *damage);
+
+/* ---- check_values.c -------------------------------------------------------------------------------------------- */
+
+struct check_large;
+/* A good record that is large: its file will be asked for. */
+void check_note_large(struct check *check, const struct record_header *record);
+/* After all records are known: their files. */
+void check_values(struct check *check);
+void check_values_close(struct check *check);
+/* The value, verified, to be given back with large_memory_give; NULL: `text` says what is wrong. */
+struct large_memory *check_read_value(struct check *check, struct slice key, const struct value_descriptor *descriptor,
+                                      char text[VALUE_TEXT_BYTES]);
 
 /* ---- check_runs.c ---------------------------------------------------------------------------------------------- */
 

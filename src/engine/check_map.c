@@ -68,6 +68,13 @@ enum check_map_answer check_map_add(struct check_map *map, const struct check_ke
     return new ? CHECK_MAP_NEW : CHECK_MAP_NEWER;
 }
 
+bool check_map_is_newest(const struct check_map *map, uint64_t hash, uint64_t check, uint64_t lsn)
+{
+    const struct check_key key = {.hash = hash, .check = check};
+    const struct check_key *place = place_of(map, &key);
+    return place->used && place->put && place->lsn == lsn;
+}
+
 static int by_address(const void *a, const void *b)
 {
     const struct check_key *x = a;

@@ -38,6 +38,9 @@ enum check_map_answer {
 };
 enum check_map_answer check_map_add(struct check_map *map, const struct check_key *key, struct check_key *loser);
 
+/* True when this key's newest record is a put with this LSN. */
+bool check_map_is_newest(const struct check_map *map, uint64_t hash, uint64_t check, uint64_t lsn);
+
 /* Puts the newest records that are puts into order of their addresses at the beginning of map->keys; returns their
  * number. Nothing can be added any more. */
 uint64_t check_map_sort_puts(struct check_map *map);

@@ -32,7 +32,7 @@ struct rescue {
 static bool plausible(const struct record_header *record)
 {
     return (record->kind == RECORD_PUT || record->kind == RECORD_DELETE) && record->type == 0 && record->codec == 0 &&
-           record->value_bytes <= KVS_VALUE_BYTES_MAX;
+           record->value_bytes <= KVS_RECORD_VALUE_BYTES_MAX;
 }
 
 /* The log had all LSNs up to `last`; those that were not found are lost. */

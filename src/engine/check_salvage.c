@@ -96,7 +96,8 @@ static enum kvs_err open_store(struct salvage *salvage, const char *out_dir, uin
                                            .memory_bytes =
                                                4 * index_bytes > image_bytes ? 4 * index_bytes : image_bytes,
                                            .segment_bytes = check->superblock.segment_bytes,
-                                           .relaxed_interval_ms = 100};
+                                           .relaxed_interval_ms = 100,
+                                           .value_bytes_max = KVS_VALUE_BYTES_MAX};
     enum kvs_err err = engine_open(&salvage->engine, &options, check->options.ring, check->message);
     if (err == KVS_ERR_OK)
         err = engine_shard_start(salvage->engine, 0, salvage->ring, &salvage->shard);
@@ -131,7 +132,7 @@ static void put_done(struct engine_op *op)
     container_of(op, struct salvage, op)->op_done = true;
 }
 
-static enum kvs_err put(struct salvage *salvage, const struct record_header *record)
+static enum kvs_err put(struct salvage *salvage, const struct record_header *record, struct slice value)
 {
     struct slice key = record_key(record);
     struct engine_op *op = &salvage->op;
@@ -139,7 +140,7 @@ static enum kvs_err put(struct salvage *salvage, const struct record_header *rec
     op->request = (struct engine_request){.action = ENGINE_PUT,
                                           .hash = hash_key(key, engine_hash_seed(salvage->engine)),
                                           .key = key,
-                                          .value = record_value(record),
+                                          .value = value,
                                           .expires_ms = record_expires_ms(record)};
     engine_section_begin(salvage->shard);
     enum engine_answer answer = engine_try(salvage->shard, &op->request, &op->result);
@@ -154,7 +155,7 @@ static enum kvs_err put(struct salvage *salvage, const struct record_header *rec
     if (op->result.error == KVS_ERR_OK && op->result.gate > salvage->gate)
         salvage->gate = op->result.gate;
     salvage->out->keys++;
-    salvage->out->bytes += key.size + record->value_bytes;
+    salvage->out->bytes += key.size + value.size;
     salvage->turn_bytes += record_size(record);
     if (salvage->turn_bytes >= TURN_BYTES)
         turn(salvage, false);
@@ -170,6 +171,21 @@ static enum kvs_err explain(struct salvage *salvage, const char *out_dir, enum k
 }
 
 /* ---- the old one ----------------------------------------------------------------------------------------------- */
+
+/* A large value comes from its file. */
+static enum kvs_err put_large(struct salvage *salvage, const struct record_header *record)
+{
+    const struct value_descriptor descriptor = record_descriptor(record);
+    char text[VALUE_TEXT_BYTES];
+    struct large_memory *memory = check_read_value(salvage->check, record_key(record), &descriptor, text);
+    if (memory == NULL) {
+        salvage->out->lost++;
+        return KVS_ERR_OK;
+    }
+    enum kvs_err err = put(salvage, record, slice_make(memory->data, (size_t)descriptor.value_bytes));
+    large_memory_give(memory);
+    return err;
+}
 
 /* The record that was found at this place; NULL when it does not prove itself any more. */
 static const struct record_header *find_record(const struct check *check, const struct check_file *file,
@@ -205,7 +221,7 @@ static enum kvs_err copy_all(struct salvage *salvage, uint64_t keys)
         if (record == NULL)
             salvage->out->lost++;
         else
-            err = put(salvage, record);
+            err = record_is_large(record) ? put_large(salvage, record) : put(salvage, record, record_value(record));
     }
     while (err == KVS_ERR_OK && engine_durable(salvage->shard) < salvage->gate) {
         turn(salvage, true);

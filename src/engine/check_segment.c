@@ -86,6 +86,7 @@ void check_take_record(struct check *check, const struct record_header *record, 
     segment->rescued += check->rescuing;
     if (check->options.numbers == NULL)
         count_key(check, record, offset, bytes);
+    check_note_large(check, record);
     if (check->options.each == NULL)
         return;
     const struct check_record out = {.segment = segment->number,
@@ -95,7 +96,10 @@ void check_take_record(struct check *check, const struct record_header *record, 
                                      .lsn = record->lsn,
                                      .expires_ms = record_expires_ms(record),
                                      .key = record_key(record),
-                                     .value = record_value(record)};
+                                     .large = record_is_large(record),
+                                     .value = record_value(record),
+                                     .value_bytes = record_is_large(record) ? record_descriptor(record).value_bytes
+                                                                            : record->value_bytes};
     check->options.each(check->options.context, &out);
 }
 

@@ -26,6 +26,7 @@ enum { MIB = 1024 * 1024 };
 #define SEGMENT_BYTES_MIN     (64ull * 1024)
 #define SEGMENT_BYTES_MAX     (1024ull * MIB)
 #define SEGMENT_BYTES_DEFAULT (64ull * MIB)
+#define VALUE_BYTES_DEFAULT   (64ull * MIB)
 
 static const struct {
     const char *kind;
@@ -52,6 +53,11 @@ static enum kvs_err check_options(const struct engine_options *options, char mes
     if (segment != 0 && (!is_power_of_two(segment) || segment < SEGMENT_BYTES_MIN || segment > SEGMENT_BYTES_MAX)) {
         snprintf(message, ENGINE_MESSAGE_BYTES, "segment size %llu is not a power of two from 256 KiB to 1 GiB",
                  (unsigned long long)segment);
+        return KVS_ERR_INVALID;
+    }
+    if (options->value_bytes_max > KVS_VALUE_BYTES_MAX) {
+        snprintf(message, ENGINE_MESSAGE_BYTES, "a value limit of %llu MiB is too large; at most %u MiB can be stored",
+                 (unsigned long long)(options->value_bytes_max >> 20), KVS_VALUE_BYTES_MAX >> 20);
         return KVS_ERR_INVALID;
     }
     return KVS_ERR_OK;
@@ -268,23 +274,36 @@ uint64_t engine_hash_seed(const struct engine *engine)
     return engine->superblock.hash_seed;
 }
 
-static uint64_t value_bytes_max(const struct superblock *superblock)
+/* What the log itself can hold. */
+static uint64_t record_value_bytes_max(const struct superblock *superblock)
 {
     uint64_t segment_bytes = superblock->segment_bytes;
     /* In the small segments of tests the largest keys do not fit at all. */
     uint64_t key_bytes = segment_bytes / 8 < KVS_KEY_BYTES_MAX ? segment_bytes / 8 : KVS_KEY_BYTES_MAX;
     uint64_t most = segment_bytes - 2 * KVS_BLOCK_BYTES - sizeof(struct batch_header) - record_bytes(key_bytes, 0);
-    return most < KVS_VALUE_BYTES_MAX ? most : KVS_VALUE_BYTES_MAX;
+    return most < KVS_RECORD_VALUE_BYTES_MAX ? most : KVS_RECORD_VALUE_BYTES_MAX;
+}
+
+static uint64_t value_bytes_max(const struct engine *base)
+{
+    const struct engine_options *options = &base->options;
+    uint64_t chosen = options->value_bytes_max;
+    if (chosen == 0)
+        chosen = options->memory_bytes / 6 < VALUE_BYTES_DEFAULT ? options->memory_bytes / 6 : VALUE_BYTES_DEFAULT;
+    uint64_t whole = record_value_bytes_max(&base->superblock);
+    /* The engine `memory` copies values in one piece: longer ones would hold its thread up. */
+    bool files = strcmp(options->kind, "kvs") == 0 && options->large_bytes_min <= whole;
+    return files || chosen < whole ? chosen : whole;
 }
 
 uint64_t engine_value_bytes_max(const struct engine *engine)
 {
-    return value_bytes_max(&engine->superblock);
+    return value_bytes_max(engine);
 }
 
 uint64_t engine_prepared_value_bytes_max(const struct engine_prepared *prepared)
 {
-    return value_bytes_max(&prepared->base.superblock);
+    return value_bytes_max(&prepared->base);
 }
 
 const char *engine_kind(const struct engine *engine)

@@ -30,6 +30,9 @@
 struct engine;
 struct engine_shard;
 struct engine_background;
+struct large_memory;
+struct large_pool;
+struct value_put;
 
 #define ENGINE_MESSAGE_BYTES 512
 
@@ -58,8 +61,13 @@ struct engine_options {
     uint64_t
         segment_bytes; /* of a new store, a power of two; 0 = chosen from the budget. An existing store keeps its own */
     uint32_t relaxed_interval_ms; /* at most this long until a relaxed write is on disk */
-    uint64_t disk_bytes_max;      /* of all segment files together; 0 = as much as the file system has */
-    const char *backup_dir;       /* where backups go, an absolute path; NULL: `backups` in the data directory */
+    uint64_t disk_bytes_max;      /* of all segments and value files together; 0 = as much as the file system has */
+    uint64_t value_bytes_max;     /* largest value; 0 = chosen from the budget. What the engine offers may be less:
+                                     engine_value_bytes_max */
+    uint64_t large_bytes_min; /* a value of so many bytes gets a file of its own; 0 = chosen from the segment size */
+    struct large_pool *value_memory; /* large values that are read come in memory of this pool, which outlives the
+                                        engine; NULL: one of the engine's own, of a sixth of the budget */
+    const char *backup_dir;          /* where backups go, an absolute path; NULL: `backups` in the data directory */
 
     /* For the opening alone, and not looked at after it; NULL: the calling thread does it by itself, and tells nobody.
      */
@@ -108,7 +116,7 @@ void engine_recovered(const struct engine *engine, struct engine_recovery *out);
  * any, of the calling thread. */
 void engine_close(struct engine *engine, struct ring *ring);
 
-/* The largest value that fits into this store with a key of KVS_KEY_BYTES_MAX bytes; at most KVS_VALUE_BYTES_MAX. */
+/* The largest value that this store takes with a key of KVS_KEY_BYTES_MAX bytes; at most KVS_VALUE_BYTES_MAX. */
 uint64_t engine_value_bytes_max(const struct engine *engine);
 uint64_t engine_hash_seed(const struct engine *engine);
 const char *engine_kind(const struct engine *engine);
@@ -190,6 +198,10 @@ enum engine_action { ENGINE_GET, ENGINE_PUT, ENGINE_REMOVE };
 struct engine_request {
     enum engine_action action;
     bool relaxed;       /* a write need not be durable when acknowledged; a read may show what is not durable */
+    bool head;          /* GET: whether there is a value, and how long it is, will do: a large one is not read */
+    bool eager;         /* GET: end with AGAIN rather than wait for memory for a large value */
+    uint64_t asked_ns;  /* GET, engine_submit: when it was asked for (ring_now_ns of any ring of the process): what was
+                           asked for earlier has the first right to memory for a large value */
     uint64_t hash;      /* hash_key(key, engine_hash_seed) */
     struct slice key;   /* 1..KVS_KEY_BYTES_MAX bytes; an empty key is allowed too */
     struct slice value; /* PUT */
@@ -202,9 +214,13 @@ struct engine_result {
     enum kvs_err error; /* OK, NO_SPACE, NO_MEMORY, TOO_LARGE, FAILED, CORRUPT (see engine_damage_text), IO */
     bool found; /* GET: there is a value; PUT: the key was there before (a guess while its old record is on disk);
                    REMOVE: the key was there */
-    struct slice value;  /* GET */
-    uint64_t expires_ms; /* GET: of the value found; 0 = never */
-    uint64_t gate;       /* 0, or the LSN of the owner that must be durable first */
+    struct slice value;          /* GET; empty if only the head was asked for */
+    uint64_t value_bytes;        /* GET: how long the value is */
+    struct large_memory *memory; /* GET of a large value, from engine_submit only: `value` lies at its beginning. Take
+                                    it, and set this to NULL, or engine_op_release gives it back */
+    uint64_t large_id;           /* private to src/engine: the file that has the value; 0 = none */
+    uint64_t expires_ms;         /* GET: of the value found; 0 = never */
+    uint64_t gate;               /* 0, or the LSN of the owner that must be durable first */
 };
 
 enum engine_answer {
@@ -244,6 +260,7 @@ struct engine_op {
     struct list stall_link;     /* among the operations waiting for room in the log */
     bool removes;               /* a REMOVE, or a PUT of what has expired already */
     void *wait;                 /* what it needs while it waits for the disk */
+    struct value_put *put;      /* the file that its value is written to; NULL: none */
     uint8_t state;
 };
 
@@ -287,10 +304,12 @@ struct engine_stats {
     uint64_t disk_reads;
     uint64_t reads_joined; /* that waited for another one's read of the same record */
     uint64_t disk_read_bytes;
-    uint64_t segments;        /* files, free ones included */
-    uint64_t disk_bytes;      /* of all segment files */
-    uint64_t segments_free;   /* files that hold nothing */
-    uint64_t segments_sealed; /* full, and entered in the manifest */
+    uint64_t segments;          /* files, free ones included */
+    uint64_t disk_bytes;        /* of all segment files */
+    uint64_t large_values;      /* value files: also those that have died, until they are removed */
+    uint64_t large_value_bytes; /* what they take on disk */
+    uint64_t segments_free;     /* files that hold nothing */
+    uint64_t segments_sealed;   /* full, and entered in the manifest */
     uint64_t live_bytes; /* of records that count, estimated; as of the latest plan of compaction, or the start: logs
                             have appended less than a segment since */
     uint64_t damaged_reads;

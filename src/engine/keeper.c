@@ -30,6 +30,7 @@ enum kvs_err keeper_open(struct keeper *keeper, struct store *store, uint32_t im
     list_init(&keeper->unsealed);
     list_init(&keeper->retiring);
     warmup_init(&keeper->warmup);
+    value_sweep_init(&keeper->sweep);
     epoch_register(&store->base.epoch, &keeper->base.thread);
     uint64_t disk_bytes_max = store->base.options.disk_bytes_max;
     keeper->files_max = disk_bytes_max / store->segments.segment_bytes;
@@ -95,6 +96,7 @@ void keeper_close(struct keeper *keeper, struct ring *ring)
         manifest_close(keeper->manifest, ring);
     checkpoint_close(keeper->checkpoint, ring);
     relocation_close(keeper);
+    value_sweep_deinit(&keeper->sweep, ring);
     image_pool_deinit(&keeper->images);
 }
 
@@ -112,11 +114,23 @@ static uint32_t files(const struct keeper *keeper)
     return atomic_load_explicit(&keeper->store->segments.count, memory_order_relaxed);
 }
 
+uint64_t keeper_files_max(const struct keeper *keeper)
+{
+    const struct store *store = keeper->store;
+    uint64_t values = atomic_load_explicit(&store->values.bytes, memory_order_relaxed);
+    uint64_t taken = (values + store->segments.segment_bytes - 1) / store->segments.segment_bytes;
+    uint64_t least = store_segments_min(store);
+    if (keeper->files_max <= least)
+        return keeper->files_max; /* values get nothing of it */
+    return keeper->files_max > taken + least ? keeper->files_max - taken : least;
+}
+
 uint64_t keeper_addable(const struct keeper *keeper)
 {
     if (keeper->files_max == 0)
         return UINT32_MAX;
-    return keeper->files_max > files(keeper) ? keeper->files_max - files(keeper) : 0;
+    uint64_t most = keeper_files_max(keeper);
+    return most > files(keeper) ? most - files(keeper) : 0;
 }
 
 /* Free files that logs must leave to compaction. */
@@ -422,6 +436,7 @@ void keeper_turn(struct keeper *keeper)
         trim(keeper);
     }
     warmup_turn(keeper, keeper->stopping);
+    value_sweep_turn(keeper);
     checkpoint_turn(keeper->checkpoint);
     manifest_turn(keeper->manifest);
     publish(keeper);
@@ -440,7 +455,8 @@ int64_t keeper_timeout_ns(const struct keeper *keeper)
     int64_t timeout = manifest_timeout_ns(keeper->manifest);
     if (waits_for_image(keeper) && (timeout < 0 || timeout > IMAGE_WAIT_NS))
         timeout = IMAGE_WAIT_NS;
-    if (warmup_busy(&keeper->warmup) || backup_timeout_ns(keeper->backup) == 0)
+    bool sweeps = value_sweep_busy(&keeper->sweep) && !keeper->stopping;
+    if (warmup_busy(&keeper->warmup) || sweeps || backup_timeout_ns(keeper->backup) == 0)
         return 0;
     int64_t checkpoint = checkpoint_timeout_ns(keeper->checkpoint);
     return checkpoint >= 0 && (timeout < 0 || checkpoint < timeout) ? checkpoint : timeout;
@@ -460,8 +476,9 @@ bool keeper_stopped(const struct keeper *keeper)
 {
     /* What is queued for a manifest that finds no room is lost: it says nothing that a start would not find out. */
     bool idle = keeper->stopping && backup_stopped(keeper->backup) && checkpoint_stopped(keeper->checkpoint) &&
-                warmup_idle(&keeper->warmup) && segment_maker_idle(&keeper->relocation_maker) &&
-                keeper->trim == TRIM_IDLE && (manifest_idle(keeper->manifest) || manifest_stuck(keeper->manifest));
+                warmup_idle(&keeper->warmup) && value_sweep_idle(&keeper->sweep) &&
+                segment_maker_idle(&keeper->relocation_maker) && keeper->trim == TRIM_IDLE &&
+                (manifest_idle(keeper->manifest) || manifest_stuck(keeper->manifest));
     for (unsigned i = 0; i < keeper->store->shard_count; i++)
         idle = idle && segment_maker_idle(&keeper->makers[i]);
     return idle;

@@ -21,6 +21,7 @@
 #include "engine/manifest.h"
 #include "engine/segment.h"
 #include "engine/segment_maker.h"
+#include "engine/value_sweep.h"
 #include "engine/warmup.h"
 
 struct checkpoint;
@@ -53,6 +54,7 @@ struct keeper {
     uint32_t images_min;   /* what logs need, however large the caches are */
     uint32_t cache_grants; /* images whose memory went to the caches */
     struct warmup warmup;
+    struct value_sweep sweep;
     uint32_t uid_counter;
     struct segment_maker makers[KVS_SHARDS_MAX]; /* one for each log */
     struct segment_maker relocation_maker;
@@ -66,7 +68,7 @@ struct keeper {
     uint64_t seals, ends; /* segments that were sealed, and given up, since the start */
     /* Of each stream of this boot: it tells how far the stream is sealed, and is not given up meanwhile. */
     const struct segment *newest_sealed[KVS_SHARDS_MAX];
-    uint64_t files_max; /* 0 = no limit */
+    uint64_t files_max; /* within the limit on disk space, if there were no value files; 0 = no limit */
 
     bool output_wanted;   /* compaction waits for a segment */
     struct list retiring; /* RETIRED segments that wait for their turn */
@@ -122,6 +124,8 @@ struct manifest_entry keeper_sealed_entry(const struct segment *segment);
 uint64_t keeper_cache_limit(const struct keeper *keeper);
 /* Free files that logs do not get. */
 uint32_t keeper_reserved(const struct keeper *keeper);
+/* Files that there may be beside the value files; 0 = no limit. */
+uint64_t keeper_files_max(const struct keeper *keeper);
 /* Files that may still be made within the limit. */
 uint64_t keeper_addable(const struct keeper *keeper);
 

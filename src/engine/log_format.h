@@ -86,7 +86,10 @@ enum record_kind {
 enum record_flags {
     RECORD_NOTHING = 1, /* may be set, and means nothing */
     RECORD_EXPIRES = 2, /* a put: the extra bytes are the time from which on it counts no more, ms since 1970, not 0 */
+    RECORD_LARGE = 4,   /* of a put: the value is a struct value_descriptor (value_format.h), which names the file that
+                           has the real one */
 };
+enum { RECORD_DESCRIPTOR_BYTES = 24 };
 
 enum { RECORD_EXPIRY_BYTES = 8 };
 

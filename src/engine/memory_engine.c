@@ -143,6 +143,7 @@ static void give_answer(const struct memory_record *record, struct engine_result
     if (record == NULL)
         return;
     result->value = memory_value(record);
+    result->value_bytes = result->value.size;
     result->expires_ms = memory_expires_ms(record);
 }
 

@@ -128,7 +128,7 @@ size_t relocation_census(struct engine_background *background, struct relocation
         .segment_bytes = relocation_end_max(background) - KVS_BLOCK_BYTES,
         .files_reserved = keeper_reserved(keeper),
         .files = atomic_load_explicit(&store->segments.count, memory_order_relaxed),
-        .files_max = keeper->files_max,
+        .files_max = keeper_files_max(keeper),
         .files_free = keeper->free_count - keeper_reserved(keeper),
         .files_addable = keeper_addable(keeper),
         .bytes_appended = relocation_appended(background),

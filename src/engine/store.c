@@ -142,6 +142,7 @@ static enum kvs_err shard_open(struct store *store, unsigned id)
     list_init(&shard->stalled);
     list_init(&shard->waits);
     list_init(&shard->settlings);
+    shard_values_init(&shard->values);
     epoch_register(&store->base.epoch, &shard->base.thread);
     uint64_t budget = store->base.options.memory_bytes / store->shard_count;
     enum kvs_err err = store_index_reset(shard, 0);
@@ -168,6 +169,7 @@ static void store_free(struct store *store, struct ring *ring)
             continue;
         epoch_drain(&shard->base.thread);
         store_wait_deinit(shard);
+        shard_values_deinit(&shard->values, ring);
         if (shard->cache != NULL)
             read_cache_close(shard->cache);
         index_close(shard->index);
@@ -178,6 +180,7 @@ static void store_free(struct store *store, struct ring *ring)
         keeper_close(&store->keeper, ring);
     }
     close_segments(store, ring);
+    store_values_close(store, ring);
     segment_table_deinit(&store->segments);
     /* Only now: an epoch record is in use as long as others may look at it. */
     for (unsigned i = 0; i < store->shard_count; i++)
@@ -207,11 +210,16 @@ static enum kvs_err check_memory(const struct store *store, char message[ENGINE_
 
 /* Each log has a segment it writes in, one that is prepared, and one that it has left and that must stay because it is
  * its newest. Compaction has a reserve, a segment to copy into and one to copy from. */
+uint32_t store_segments_min(const struct store *store)
+{
+    return 3 * store->shard_count + KEEPER_RESERVE_FILES + 2;
+}
+
 static enum kvs_err check_disk_limit(const struct store *store, char message[ENGINE_MESSAGE_BYTES])
 {
     uint64_t limit = store->base.options.disk_bytes_max;
     uint64_t segment_bytes = store->segments.segment_bytes;
-    uint64_t need = (3ull * store->shard_count + KEEPER_RESERVE_FILES + 2) * segment_bytes;
+    uint64_t need = store_segments_min(store) * segment_bytes;
     if (limit == 0 || limit >= need)
         return KVS_ERR_OK;
     snprintf(message, ENGINE_MESSAGE_BYTES,
@@ -247,6 +255,8 @@ enum kvs_err kvs_engine_open(struct engine **out, const struct engine *base, str
         err = keeper_open(&store->keeper, store, images_max(store));
     for (unsigned i = 0; err == KVS_ERR_OK && i < shard_count; i++)
         err = shard_open(store, i);
+    if (err == KVS_ERR_OK)
+        err = store_values_open(store, ring, message);
     if (err == KVS_ERR_OK)
         err = store_recover(store, ring, message);
     if (err != KVS_ERR_OK) {
@@ -345,6 +355,7 @@ static void store_turn(struct engine_shard *base)
         supply_log(shard);
     relocation_shard_turn(shard);
     supply_cache(shard);
+    store_values_turn(shard);
     if (!shard->stopping)
         store_expiry_turn(shard);
     if (!list_empty(&shard->stalled)) {
@@ -370,9 +381,14 @@ static int64_t store_timeout_ns(const struct engine_shard *base)
     const struct store_shard *shard = container_of(base, struct store_shard, base);
     if (relocation_shard_busy(shard))
         return 0;
-    int64_t log_ns = log_timeout_ns(&shard->log);
-    int64_t expiry_ns = shard->stopping ? -1 : store_expiry_timeout_ns(shard);
-    return expiry_ns >= 0 && (log_ns < 0 || expiry_ns < log_ns) ? expiry_ns : log_ns;
+    int64_t timeouts[] = {log_timeout_ns(&shard->log), store_values_timeout_ns(shard),
+                          shard->stopping ? -1 : store_expiry_timeout_ns(shard)};
+    int64_t soonest = -1;
+    for (size_t i = 0; i < ARRAY_COUNT(timeouts); i++) {
+        if (timeouts[i] >= 0 && (soonest < 0 || timeouts[i] < soonest))
+            soonest = timeouts[i];
+    }
+    return soonest;
 }
 
 static void store_shard_stop(struct engine_shard *base)
@@ -384,7 +400,8 @@ static void store_shard_stop(struct engine_shard *base)
 static bool store_shard_stopped(const struct engine_shard *base)
 {
     const struct store_shard *shard = container_of(base, struct store_shard, base);
-    return shard->stopping && shard->clean_marked && log_idle(&shard->log) && shard->reads_in_flight == 0;
+    return shard->stopping && shard->clean_marked && log_idle(&shard->log) && shard->reads_in_flight == 0 &&
+           store_values_idle(shard);
 }
 
 /* ---- state ----------------------------------------------------------------------------------------------------- */
@@ -478,6 +495,8 @@ static void store_stats(const struct engine *engine, struct engine_stats *out)
     out->image_bytes =
         atomic_load_explicit(&store->keeper.images.count, memory_order_relaxed) * store->segments.segment_bytes;
     out->segments = atomic_load_explicit(&store->segments.count, memory_order_relaxed);
+    out->large_values = counter(&store->values.files);
+    out->large_value_bytes = counter(&store->values.bytes);
     out->disk_bytes = out->segments * store->segments.segment_bytes;
     out->segments_free = atomic_load_explicit(&store->keeper.figures.free_count, memory_order_relaxed);
     out->segments_sealed = atomic_load_explicit(&store->keeper.figures.sealed_count, memory_order_relaxed);

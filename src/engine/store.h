@@ -23,6 +23,7 @@
 #include "engine/relocation.h"
 #include "engine/segment.h"
 #include "engine/store_expiry.h"
+#include "engine/store_values.h"
 
 struct store;
 
@@ -81,6 +82,8 @@ struct store_shard {
     void *read_buffers; /* free ones, listed through their first word */
     unsigned read_buffer_count;
 
+    struct shard_values values;
+
     /* Raised before an older entry of a key goes because a newer one is in front of it: a reader's walk may have passed
      * the place of the newer before it came and find the older gone. */
     _Atomic uint64_t settles;
@@ -96,6 +99,7 @@ struct store {
     bool sync_after_write; /* else a write with RWF_DSYNC is durable when complete */
     unsigned shard_count;
     struct keeper keeper;
+    struct store_values values;
     _Atomic uint64_t retire_serial; /* retirements begun */
     _Atomic bool space_promised;    /* compaction is at work on freeing space */
     _Atomic uint64_t settled;       /* raised when a settled overwrite has had older records counted as dead */
@@ -161,6 +165,9 @@ static inline void store_count_dead(struct store_shard *shard, const struct inde
 
 /* ---- store.c --------------------------------------------------------------------------------------------------- */
 
+/* Segments that logs and compaction need at the least: large values leave them the space. */
+uint32_t store_segments_min(const struct store *store);
+
 /* At start-up: gives the shard an empty index, made for so many keys, in place of what it has. */
 enum kvs_err store_index_reset(struct store_shard *shard, uint64_t keys);
 
@@ -168,7 +175,8 @@ enum kvs_err store_index_reset(struct store_shard *shard, uint64_t keys);
 
 /* Whether the record is a put that counts no more. `reader`: of this thread, inside a section. */
 bool store_expired(struct store_shard *reader, const struct record_header *record);
-/* Turns a record of the key, in RAM, into a result. `log`: the owner's, whose durability decides on the gate. */
+/* Turns a record of the key, in RAM, into a result. `log`: the owner's, whose durability decides on the gate. A large
+ * value is not in it: see result->large_id. */
 void store_result(struct store_shard *reader, const struct record_header *record, const struct log *log,
                   const struct engine_request *request, struct engine_result *result);
 
@@ -191,21 +199,39 @@ struct store_known {
     uint64_t equal;    /* bit i: the record at addresses[i] has the key … */
     uint64_t expiring; /* … it has an expiry … */
     uint64_t expired;  /* … which has passed */
+    /* Of those that have the key and are large, as far as there is room: */
+    unsigned large_count;
+    const struct store_known_large {
+        unsigned position; /* in addresses */
+        struct value_descriptor descriptor;
+    } * large;
 };
+enum { STORE_KNOWN_LARGE_MAX = 3 };
 
 /* What to answer when the log has no room: AGAIN while room will come; NO_SPACE when none is in sight. */
 enum kvs_err store_no_room(const struct store_shard *shard);
 
 /* Whether the request is to take the key away: a REMOVE, or a PUT of what has expired already. Inside a section. */
 bool store_removes(struct store_shard *shard, const struct engine_request *request);
-/* Carries out a PUT, or a REMOVE whose cold candidates are all known. AGAIN: no room in the log, nothing was done. */
-enum kvs_err store_put(struct store_shard *shard, const struct engine_request *request, struct engine_result *result);
+/* Carries out a PUT (of a large value: its file is there, and has this descriptor; else NULL), or a REMOVE whose cold
+ * candidates are all known. AGAIN: no room in the log, nothing was done. */
+enum kvs_err store_put(struct store_shard *shard, const struct engine_request *request,
+                       const struct value_descriptor *descriptor, struct engine_result *result);
 enum kvs_err store_remove(struct store_shard *shard, const struct engine_request *request,
                           const struct store_known *known, struct engine_result *result);
 /* Ends the uncertainty of an unsettled entry whose key is request->key. */
 void store_settle(struct store_shard *shard, const struct engine_request *request, const struct store_known *known);
 /* Drops the entries of delete records in a batch that has become durable (log_options.deletes_durable). */
 void store_deletes_durable(void *context, const struct segment *segment, uint32_t offset);
+
+/* ---- store_buffers.c ------------------------------------------------------------------------------------------- */
+
+/* NULL: no memory. To be given back with the same size. */
+uint8_t *store_buffer_take(struct store_shard *shard, size_t bytes);
+/* `buffer` may be NULL. */
+void store_buffer_give(struct store_shard *shard, uint8_t *buffer, size_t bytes);
+/* Frees those that are kept. */
+void store_buffers_free(struct store_shard *shard);
 
 /* ---- store_wait.c ---------------------------------------------------------------------------------------------- */
 

@@ -122,6 +122,12 @@ static void expire(struct store_shard *shard, const struct expiry_item *item, ui
         add(shard, item->hash, item->address, now_ms + RETRY_MS);
         return;
     }
+    /* Of a record that is on disk only the file of a large value stays until the sweep after the next start. */
+    const struct record_header *record = store_look(shard, entry.address);
+    if (record != NULL && record_is_large(record)) {
+        const struct value_descriptor descriptor = record_descriptor(record);
+        store_value_died(shard, &descriptor, record->key_bytes);
+    }
     /* It may stand behind a newer entry that a reader has not seen: see store_settle. */
     atomic_fetch_add(&shard->settles, 1);
     index_remove(shard->index, &cursor);

@@ -33,6 +33,15 @@ void store_result(struct store_shard *reader, const struct record_header *record
     result->found = record->kind == RECORD_PUT && !store_expired(reader, record);
     result->value = result->found ? record_value(record) : slice_make(NULL, 0);
     result->expires_ms = result->found ? record_expires_ms(record) : 0;
+    result->value_bytes = result->value.size;
+    result->memory = NULL;
+    result->large_id = 0;
+    if (result->found && record_is_large(record)) {
+        const struct value_descriptor descriptor = record_descriptor(record);
+        result->value = slice_make(NULL, 0);
+        result->value_bytes = descriptor.value_bytes;
+        result->large_id = descriptor.id;
+    }
     result->gate = request->relaxed || record->lsn <= log_durable(log) ? 0 : record->lsn;
 }
 
@@ -48,7 +57,8 @@ const struct record_header *store_look(struct store_shard *shard, uint64_t addre
     return read_cache_find(cache, segment_get(table, address_segment(address, table->shift))->uid, address);
 }
 
-/* MUST_WAIT when a cold candidate comes before the answer. `own`: on the owner's thread, for its own ends. */
+/* MUST_WAIT when a cold candidate comes before the answer, or that is a large value. `own`: on the owner's thread, for
+ * its own ends. */
 static enum engine_answer look_up(struct store_shard *reader, struct store_shard *owner, bool own,
                                   const struct engine_request *request, struct engine_result *result)
 {
@@ -68,7 +78,7 @@ static enum engine_answer look_up(struct store_shard *reader, struct store_shard
                 result->found = true;
                 result->value = record_value(record);
             }
-            return ENGINE_DONE;
+            return result->large_id != 0 && !request->head ? ENGINE_MUST_WAIT : ENGINE_DONE;
         }
     }
     *result = (struct engine_result){.error = KVS_ERR_OK};
@@ -117,6 +127,8 @@ struct survey {
     bool expired;        /* … that has passed */
     bool unsettled;      /* its entry is */
     struct index_entry entry;
+    bool large; /* … and its value in a file: */
+    struct value_descriptor descriptor;
     bool cold; /* there are cold candidates */
     struct index_cursor at;
 };
@@ -142,6 +154,9 @@ static void survey_take(struct store_shard *shard, const struct engine_request *
             survey->unsettled = entry.unsettled;
             survey->entry = entry;
             survey->at = cursor;
+            survey->large = record_is_large(record);
+            if (survey->large)
+                survey->descriptor = record_descriptor(record);
         }
     }
 }
@@ -162,7 +177,8 @@ bool store_removes(struct store_shard *shard, const struct engine_request *reque
            (request->action == ENGINE_PUT && engine_expired(&shard->base, request->expires_ms));
 }
 
-enum kvs_err store_put(struct store_shard *shard, const struct engine_request *request, struct engine_result *result)
+enum kvs_err store_put(struct store_shard *shard, const struct engine_request *request,
+                       const struct value_descriptor *descriptor, struct engine_result *result)
 {
     struct survey survey;
     survey_take(shard, request, &survey);
@@ -181,6 +197,10 @@ enum kvs_err store_put(struct store_shard *shard, const struct engine_request *r
                             .expires_ms = request->expires_ms,
                             .key = request->key,
                             .value = request->value};
+    if (descriptor != NULL) {
+        put.flags = RECORD_LARGE; /* and the value is the descriptor */
+        put.value = slice_make(descriptor, sizeof *descriptor);
+    }
     enum kvs_err err = log_append(&shard->log, &put, &place);
     if (err != KVS_ERR_OK)
         return err;
@@ -192,6 +212,8 @@ enum kvs_err store_put(struct store_shard *shard, const struct engine_request *r
         if (survey.was_put)
             store_count_dead(shard, &survey.entry);
         count_expiring(shard, survey.expiring ? -1 : 0);
+        if (survey.large)
+            store_value_died(shard, &survey.descriptor, request->key.size);
     } else {
         err = index_insert(shard->index, request->hash, &entry);
         if (err != KVS_ERR_OK) {
@@ -211,6 +233,21 @@ enum kvs_err store_put(struct store_shard *shard, const struct engine_request *r
         store_settle_later(shard, request->key, request->hash);
     }
     return KVS_ERR_OK;
+}
+
+/* An entry of the key goes: if its value lies in a file, that goes, too. */
+static void let_value_die(struct store_shard *shard, const struct engine_request *request,
+                          const struct store_known *known, const struct index_entry *entry)
+{
+    const struct record_header *record = store_look(shard, entry->address);
+    if (record != NULL && record_is_large(record)) {
+        const struct value_descriptor descriptor = record_descriptor(record);
+        store_value_died(shard, &descriptor, request->key.size);
+    }
+    for (unsigned i = 0; record == NULL && i < known->large_count; i++) {
+        if (known->addresses[known->large[i].position] == entry->address)
+            store_value_died(shard, &known->large[i].descriptor, request->key.size);
+    }
 }
 
 /* What an entry's record is to an operation. */
@@ -286,8 +323,10 @@ enum kvs_err store_remove(struct store_shard *shard, const struct engine_request
         if (!judge(shard, request, known, &entry, &candidate))
             continue;
         keys += entry.unsettled;
-        if (candidate.put)
+        if (candidate.put) {
             store_count_dead(shard, &entry);
+            let_value_die(shard, request, known, &entry);
+        }
         count_expiring(shard, candidate.expiring ? -1 : 0);
         if (first) {
             struct index_entry tombstone = {.address = place.address, .class = record_class(place.bytes)};
@@ -353,7 +392,9 @@ enum engine_answer store_try(struct engine_shard *owner, const struct engine_req
         return ENGINE_MUST_WAIT;
     if (store_removes(shard, request))
         return try_remove(shard, request, result);
-    enum kvs_err err = store_put(shard, request, result);
+    if (store_value_is_large(shard, request))
+        return ENGINE_MUST_WAIT;
+    enum kvs_err err = store_put(shard, request, NULL, result);
     if (err == KVS_ERR_AGAIN)
         err = store_no_room(shard);
     if (err == KVS_ERR_AGAIN)
@@ -387,8 +428,10 @@ void store_settle(struct store_shard *shard, const struct engine_request *reques
         } else {
             atomic_fetch_add(&shard->settles, !canary_on(CANARY_SETTLES_NOT_RAISED));
             index_remove(shard->index, &cursor);
-            if (candidate.put)
+            if (candidate.put) {
                 store_count_dead(shard, &entry);
+                let_value_die(shard, request, known, &entry);
+            }
             count_expiring(shard, candidate.expiring ? -1 : 0);
             keys -= candidate.put;
         }

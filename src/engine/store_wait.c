@@ -9,6 +9,9 @@
  * one after another, each in one piece of the size its class tells, and verified: place, checksum, key. A GET ends at
  * the first record that has the key; REMOVE and settling compare all of them and then act on the index in one step.
  *
+ * Large values: the value of a PUT becomes a file before the record is appended, and those who want the key wait
+ * meanwhile. A GET reads the file when it has found the record. (store_values.h)
+ *
  * Failure: a record that does not verify is read once more, then reported as damage (P3): the operation ends with
  * CORRUPT, and nothing else is taken for the answer. A write that finds no room waits on the stalled list until the log
  * has a new segment, or ends with the error that keeps segments from being made.
@@ -40,6 +43,10 @@ struct wait {
     bool queued;  /* the operation is on the owner's queue */
     bool reading; /* it counts in shard->reading[generation]: segments that it may read from stay */
     uint8_t generation;
+    struct value_reader_mark mark; /* of a GET: files that die stay until it has ended */
+    bool large;                    /* … and has found a large value: */
+    struct value_descriptor descriptor;
+    uint64_t gate;
     bool moved; /* the record that is being read has another place by now */
     unsigned tries;
 
@@ -49,6 +56,8 @@ struct wait {
     uint64_t expiring, expired; /* bit i, with equal: it has an expiry, which has passed */
     uint64_t addresses[CANDIDATES_MAX];
     uint8_t classes[CANDIDATES_MAX];
+    unsigned known_large_count;
+    struct store_known_large known_large[STORE_KNOWN_LARGE_MAX];
 
     uint8_t *buffer;
     size_t buffer_bytes;
@@ -59,41 +68,17 @@ struct wait {
 static bool advance(struct wait *wait);
 static void read_done(struct ring_op *io);
 
-/* ---- buffers --------------------------------------------------------------------------------------------------- */
-
-static uint8_t *buffer_take(struct store_shard *shard, size_t bytes)
-{
-    if (bytes > STORE_READ_BUFFER_BYTES)
-        return aligned_alloc(KVS_BLOCK_BYTES, bytes);
-    void *buffer = shard->read_buffers;
-    if (buffer == NULL)
-        return aligned_alloc(KVS_BLOCK_BYTES, STORE_READ_BUFFER_BYTES);
-    memcpy(&shard->read_buffers, buffer, sizeof shard->read_buffers);
-    shard->read_buffer_count--;
-    return buffer;
-}
-
-static void buffer_give(struct store_shard *shard, uint8_t *buffer, size_t bytes)
-{
-    if (buffer == NULL)
-        return;
-    if (bytes > STORE_READ_BUFFER_BYTES || shard->read_buffer_count >= STORE_READ_BUFFERS_KEPT) {
-        free(buffer);
-        return;
-    }
-    memcpy(buffer, &shard->read_buffers, sizeof shard->read_buffers);
-    shard->read_buffers = buffer;
-    shard->read_buffer_count++;
-}
-
 static void wait_drop_buffer(struct wait *wait)
 {
-    buffer_give(wait->shard, wait->buffer, wait->buffer_bytes);
+    store_buffer_give(wait->shard, wait->buffer, wait->buffer_bytes);
     wait->buffer = NULL;
 }
 
 void store_op_release(struct engine_op *op)
 {
+    if (op->result.memory != NULL)
+        large_trash_add(&store_shard_of(op->shard)->values.trash, op->result.memory);
+    op->result.memory = NULL;
     struct wait *wait = op->wait;
     if (wait == NULL)
         return;
@@ -119,12 +104,7 @@ void store_wait_deinit(struct store_shard *shard)
     }
     for (struct list *node; (node = list_pop_front(&shard->settlings)) != NULL;)
         free(container_of(node, struct settling, link));
-    while (shard->read_buffers != NULL) {
-        void *buffer = shard->read_buffers;
-        memcpy(&shard->read_buffers, buffer, sizeof shard->read_buffers);
-        free(buffer);
-    }
-    shard->read_buffer_count = 0;
+    store_buffers_free(shard);
 }
 
 /* ---- the queues of keys ---------------------------------------------------------------------------------------- */
@@ -199,11 +179,47 @@ void store_wait_moved(struct store_shard *owner, uint64_t hash, uint64_t from, u
 /* Ends an operation that has its result and is on no queue. */
 static void complete(struct store_shard *shard, struct engine_op *op)
 {
-    if (op->wait != NULL)
-        reading_end(op->wait);
+    struct wait *wait = op->wait;
+    if (wait != NULL) {
+        reading_end(wait);
+        store_value_mark_end(&wait->mark);
+    }
+    if (op->put != NULL)
+        store_value_put_end(shard, op, op->result.error == KVS_ERR_OK);
     engine_section_begin(&shard->base);
     op->done(op);
     engine_section_end(&shard->base);
+}
+
+/* A GET that is on no queue and has found what it looked for: a large value is still to be read. What comes of its
+ * segment does not matter any more. */
+static void finish_get(struct store_shard *shard, struct engine_op *op)
+{
+    struct wait *wait = op->wait;
+    if (wait == NULL || !wait->large || op->result.error != KVS_ERR_OK) {
+        complete(shard, op);
+        return;
+    }
+    reading_end(wait);
+    wait_drop_buffer(wait);
+    store_value_get(shard, op, &wait->mark, &wait->descriptor);
+}
+
+void store_value_got(struct store_shard *shard, struct engine_op *op, const char *damage)
+{
+    struct engine_result *result = &op->result;
+    const struct wait *wait = op->wait;
+    if (result->error == KVS_ERR_OK) {
+        result->found = true;
+        result->value_bytes = result->value.size;
+        result->large_id = wait->descriptor.id;
+        result->gate = wait->gate > log_durable(&shard->log) ? wait->gate : 0;
+    } else if (result->error == KVS_ERR_CORRUPT || result->error == KVS_ERR_IO) {
+        store_count(&shard->counters.damaged_reads, 1);
+        snprintf(shard->damage, sizeof shard->damage, "%s", damage);
+        diag_error("damaged value: %s", shard->damage);
+    }
+    complete(shard, op);
 }
 
 /* ---- carrying out ---------------------------------------------------------------------------------------------- */
@@ -218,13 +234,15 @@ static bool execute(struct store_shard *shard, struct engine_op *op)
                                      .count = wait->count,
                                      .equal = wait->equal,
                                      .expiring = wait->expiring,
-                                     .expired = wait->expired};
+                                     .expired = wait->expired,
+                                     .large_count = wait->known_large_count,
+                                     .large = wait->known_large};
     enum kvs_err err = KVS_ERR_OK;
     engine_section_begin(&shard->base);
     if ((int)op->request.action == ACTION_SETTLE)
         store_settle(shard, &op->request, &known);
     else if (!op->removes)
-        err = store_put(shard, &op->request, &op->result);
+        err = store_put(shard, &op->request, op->put == NULL ? NULL : &op->put->writer.descriptor, &op->result);
     else
         err = store_remove(shard, &op->request, &known, &op->result);
     engine_section_end(&shard->base);
@@ -250,6 +268,15 @@ static unsigned next_unknown(struct wait *wait)
     return wait->position;
 }
 
+/* A GET has its record: if the value lies in a file that comes next. */
+static void note_large(struct wait *wait, const struct record_header *record)
+{
+    wait->gate = wait->op->result.gate;
+    wait->large = wait->op->result.found && record_is_large(record) && !wait->op->request.head;
+    if (wait->large)
+        wait->descriptor = record_descriptor(record);
+}
+
 /* A GET's result from a record in RAM: gated, if it is not durable yet. */
 static void give_resident(struct wait *wait, const struct record_header *record)
 {
@@ -257,12 +284,16 @@ static void give_resident(struct wait *wait, const struct record_header *record)
     store_result(wait->shard, record, &wait->shard->log, &wait->op->request, result);
     if (result->gate != 0)
         log_want(&wait->shard->log, result->gate);
+    note_large(wait, record);
 }
 
-/* The record of this candidate has the key. */
+/* The candidate at `position` has the key: REMOVE and settling may have to let its value die. */
 static void note_equal(struct wait *wait, unsigned position, const struct record_header *record)
 {
     wait->equal |= 1ull << position;
+    if (record_is_large(record) && wait->known_large_count < STORE_KNOWN_LARGE_MAX)
+        wait->known_large[wait->known_large_count++] =
+            (struct store_known_large){.position = position, .descriptor = record_descriptor(record)};
     wait->expiring |= (uint64_t)(record_expires_ms(record) != 0) << position;
     wait->expired |= (uint64_t)store_expired(wait->shard, record) << position;
 }
@@ -317,8 +348,14 @@ static struct wait *wait_new(struct store_shard *shard, struct engine_op *op)
     wait->queued = false;
     wait->reading = false;
     wait->moved = false;
-    if (op->request.action == ENGINE_GET)
+    wait->large = false;
+    wait->gate = 0;
+    wait->known_large_count = 0;
+    list_init(&wait->mark.link);
+    if (op->request.action == ENGINE_GET) {
         reading_begin(wait);
+        store_value_mark_begin(shard, &wait->mark);
+    }
     list_push_back(&shard->waits, &wait->link);
     wait->tries = 0;
     wait->count = wait->position = 0;
@@ -334,6 +371,12 @@ static bool run(struct store_shard *shard, struct engine_op *op)
 {
     op->state = OP_RUNNING;
     op->removes = store_removes(shard, &op->request);
+    if (store_value_is_large(shard, &op->request) && !op->removes) {
+        enum kvs_err err = store_value_put(shard, op);
+        if (err != KVS_ERR_OK)
+            op->result = (struct engine_result){.error = err};
+        return err != KVS_ERR_OK;
+    }
     if (op->request.action == ENGINE_PUT && !op->removes)
         return execute(shard, op);
     struct wait *wait = wait_new(shard, op);
@@ -347,7 +390,7 @@ static bool run(struct store_shard *shard, struct engine_op *op)
         if (!advance(wait))
             return false;
         if (get) {
-            complete(shard, op);
+            finish_get(shard, op);
             return false;
         }
     }
@@ -363,7 +406,7 @@ static void serve_key(struct store_shard *shard, uint64_t hash)
         bool get = op->request.action == ENGINE_GET;
         if (run(shard, op)) {
             leave_queue(shard, op);
-            complete(shard, op);
+            finish_get(shard, op); /* as any other, if it is none */
         } else if (!get) {
             break; /* a GET that waits has left the queue */
         }
@@ -376,6 +419,7 @@ void store_submit(struct engine_shard *owner, struct engine_op *op)
     struct store_shard *shard = store_shard_of(owner);
     op->shard = owner;
     op->wait = NULL;
+    op->put = NULL;
     op->state = OP_QUEUED;
     op->result = (struct engine_result){.error = KVS_ERR_OK};
     list_init(&op->stall_link);
@@ -406,6 +450,18 @@ void store_resume_stalled(struct store_shard *shard)
     }
 }
 
+void store_value_written(struct store_shard *shard, struct engine_op *op, enum kvs_err error)
+{
+    if (error != KVS_ERR_OK)
+        op->result = (struct engine_result){.error = error};
+    else if (!execute(shard, op))
+        return; /* it waits for room */
+    uint64_t hash = op->request.hash;
+    leave_queue(shard, op);
+    complete(shard, op);
+    serve_key(shard, hash);
+}
+
 /* ---- cold reads ------------------------------------------------------------------------------------------------ */
 
 /* All that had to be compared has been: ends a GET, carries out a write. */
@@ -415,7 +471,7 @@ static void wait_finish(struct wait *wait)
     struct store_shard *shard = wait->shard;
     uint64_t hash = op->request.hash;
     if (!wait->queued) {
-        complete(shard, op);
+        finish_get(shard, op);
         return;
     }
     wait_drop_buffer(wait);
@@ -447,6 +503,25 @@ static bool join_read(struct wait *wait)
     return false;
 }
 
+/*
+ * The candidate at wait->position has left the index since the snapshot: its key, another one with this fingerprint,
+ * was written again or removed. It does not matter any more to an operation that changes the index, and its segment may
+ * be gone. (To a GET it does, whose segments stay.)
+ */
+static bool candidate_gone(const struct wait *wait)
+{
+    struct index_cursor cursor;
+    struct index_entry entry;
+    if (!wait->queued)
+        return false;
+    index_find(wait->shard->index, wait->op->request.hash, &cursor);
+    while (index_next(&cursor, &entry)) {
+        if (entry.address == wait->addresses[wait->position])
+            return false;
+    }
+    return true;
+}
+
 /* Reads the candidate at wait->position. False, with an error for a result, when there is no memory for it. */
 static bool start_read(struct wait *wait)
 {
@@ -464,7 +539,7 @@ static bool start_read(struct wait *wait)
         end = store->segments.segment_bytes;
     wait->skip = (uint32_t)(offset - begin);
     wait->buffer_bytes = (size_t)(end - begin);
-    wait->buffer = buffer_take(wait->shard, wait->buffer_bytes);
+    wait->buffer = store_buffer_take(wait->shard, wait->buffer_bytes);
     if (wait->buffer == NULL) {
         wait->op->result = (struct engine_result){.error = KVS_ERR_NO_MEMORY};
         return false;
@@ -513,6 +588,7 @@ static bool accept_record(struct wait *wait, const struct record_header *record)
                 op->result.found = true;
                 op->result.value = record_value(record);
             }
+            note_large(wait, record);
             return true;
         }
         note_equal(wait, position, record);
@@ -544,7 +620,7 @@ static void serve_followers(struct list *followers, const struct wait *leader)
         struct wait *wait = container_of(node, struct wait, read_link);
         wait->buffer_bytes = leader->buffer_bytes;
         wait->skip = leader->skip;
-        wait->buffer = buffer_take(wait->shard, wait->buffer_bytes);
+        wait->buffer = store_buffer_take(wait->shard, wait->buffer_bytes);
         if (wait->buffer != NULL)
             memcpy(wait->buffer, leader->buffer, wait->buffer_bytes);
     }
@@ -569,6 +645,19 @@ static void remember(struct store_shard *shard, const struct segment *segment, u
         read_cache_add(cache, segment->uid, address, record);
 }
 
+/* With the candidates that are left. */
+static void go_on(struct wait *wait)
+{
+    struct store_shard *shard = wait->shard; /* `wait` may be gone before the section ends */
+    wait->tries = 0;
+    wait->whole = 0;
+    wait_drop_buffer(wait);
+    engine_section_begin(&shard->base);
+    if (advance(wait))
+        wait_finish(wait);
+    engine_section_end(&shard->base);
+}
+
 /* Whether the read has given a whole, undamaged record. If not, something else was begun, or the operation has ended.
  */
 static bool read_was_good(struct wait *wait, const struct segment *segment, const struct record_header *record)
@@ -578,8 +667,7 @@ static bool read_was_good(struct wait *wait, const struct segment *segment, cons
     uint64_t room = io->bytes > wait->skip ? io->bytes - wait->skip : 0;
     if (io->error == KVS_ERR_OK && room >= sizeof *record && wait->whole == 0) {
         uint64_t whole = record_size(record);
-        if (whole > room && whole <= record_bytes(RECORD_EXPIRY_BYTES + KVS_KEY_BYTES_MAX, KVS_VALUE_BYTES_MAX) &&
-            whole <= log_record_bytes_max(&store->segments)) {
+        if (whole > room && whole <= log_record_bytes_max(&store->segments)) {
             /* Of the largest class: now its size is known. */
             wait->whole = whole;
             read_again(wait);
@@ -590,6 +678,10 @@ static bool read_was_good(struct wait *wait, const struct segment *segment, cons
     uint32_t offset = address_offset(wait->addresses[wait->position], store->segments.shift);
     if (io->error == KVS_ERR_OK && (record_check(record, room, segment->seed, offset) == RECORD_VALID || unchecked))
         return true;
+    if (candidate_gone(wait)) {
+        go_on(wait);
+        return false;
+    }
     if (wait->tries++ > 0) {
         report_damage(wait);
         wait_finish(wait);
@@ -641,6 +733,10 @@ static bool advance(struct wait *wait)
 {
     bool get = wait->op->request.action == ENGINE_GET;
     while (next_unknown(wait) < wait->count) {
+        if (candidate_gone(wait)) {
+            wait->compared |= 1ull << wait->position;
+            continue;
+        }
         const struct record_header *record = store_look(wait->shard, wait->addresses[wait->position]);
         if (record == NULL)
             return !start_read(wait);

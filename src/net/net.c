@@ -42,6 +42,16 @@ static void tick_due(struct ring_op *op)
         conn_settle(conn);
     }
     struct list *next;
+    for (struct list *node = net->filling.next; node != &net->filling && net->send_ticks_max != 0; node = next) {
+        next = node->next;
+        struct net_conn *conn = container_of(node, struct net_conn, fill);
+        if (conn->state != NET_OPEN || conn->hold != NET_HOLD_NONE ||
+            net->tick - conn->fill_tick <= net->send_ticks_max)
+            continue;
+        net_count(&net->stats.connections_dropped, 1);
+        conn_drop(conn);
+        conn_settle(conn);
+    }
     for (struct list *node = net->refused.next; node != &net->refused; node = next) {
         next = node->next;
         struct net_conn *conn = container_of(node, struct net_conn, all);
@@ -50,7 +60,8 @@ static void tick_due(struct ring_op *op)
             conn_settle(conn);
         }
     }
-    if (op->error == KVS_ERR_OK && ((!list_empty(&net->sending) && net->send_ticks_max != 0) || net->refused_count > 0))
+    bool timed = (!list_empty(&net->sending) || !list_empty(&net->filling)) && net->send_ticks_max != 0;
+    if (op->error == KVS_ERR_OK && (timed || net->refused_count > 0))
         net_start_tick(net);
 }
 
@@ -83,6 +94,19 @@ void net_run_again(struct net *net)
         return;
     net->again_active = true;
     ring_timer(net->ring, &net->again_op, 0);
+}
+
+static void feed_due(struct ring_op *op)
+{
+    container_of(op, struct net, feed_op)->feed_active = false; /* net_flush does the rest */
+}
+
+void net_feed_later(struct net *net)
+{
+    if (net->feed_active)
+        return;
+    net->feed_active = true;
+    ring_timer(net->ring, &net->feed_op, (uint64_t)NET_FEED_MS * NS_PER_MS);
 }
 
 /* ---- listeners -------------------------------------------------------------------------------------------------- */
@@ -144,10 +168,12 @@ enum kvs_err net_accept(struct net *net, int listen_fd)
 /* ---- beginning and end ------------------------------------------------------------------------------------------ */
 
 /* A frame or a RESP argument as large as allowed fits easily; a thousand of them in one request do not. */
-static uint64_t request_bytes_max(const struct resp_limits *limits)
+static uint64_t request_bytes_max(const struct net_options *options)
 {
-    return 4 * (uint64_t)limits->arg_bytes_max + limits->inline_bytes_max + 16 * (uint64_t)limits->args_max +
-           (1u << 20);
+    const struct resp_limits *limits = &options->resp;
+    const uint64_t kept = options->arg_kept_bytes_max;
+    return (kept != 0 ? kept : 4 * (uint64_t)limits->arg_bytes_max) + limits->inline_bytes_max +
+           16 * (uint64_t)limits->args_max + (1u << 20);
 }
 
 static void init_time(struct net *net)
@@ -161,6 +187,7 @@ static void init_time(struct net *net)
     net->refused_ticks_max = (NET_REFUSED_WAIT_MS + net->tick_ms - 1) / net->tick_ms;
     ring_op_init(&net->tick_op, tick_due);
     ring_op_init(&net->again_op, again_due);
+    ring_op_init(&net->feed_op, feed_due);
 }
 
 enum kvs_err net_open(struct net **out, struct ring *ring, const struct net_options *options,
@@ -180,14 +207,21 @@ enum kvs_err net_open(struct net **out, struct ring *ring, const struct net_opti
     net->options = *options;
     net->handler = *handler;
     net->fail_errors = fail_errors;
-    net->request_bytes_max = request_bytes_max(&options->resp);
+    net->request_bytes_max = request_bytes_max(options);
     net->turn = 1;
     net->next_id = 1;
     net->stats.memory_bytes = sizeof *net + NET_BLOCK_BYTES;
-    struct list *lists[] = {&net->conns, &net->refused,  &net->dirty,  &net->gated,      &net->sending,
-                            &net->reap,  &net->runnable, &net->parked, &net->free_conns, &net->free_runs};
+    struct list *lists[] = {&net->conns,      &net->refused,   &net->dirty,    &net->gated,
+                            &net->sending,    &net->reap,      &net->runnable, &net->parked,
+                            &net->free_conns, &net->free_runs, &net->hungry,   &net->filling};
     for (size_t i = 0; i < ARRAY_COUNT(lists); i++)
         list_init(lists[i]);
+    large_trash_init(&net->trash);
+    net->own_pool.bytes_max = UINT64_MAX;
+    if (net->options.large == NULL)
+        net->options.large = &net->own_pool;
+    if (net->options.large_bytes == 0)
+        net->options.large_bytes = NET_LARGE_BYTES;
     init_time(net);
     *out = net;
     return KVS_ERR_OK;
@@ -214,6 +248,8 @@ static void stop_timers(struct net *net)
         ring_cancel(net->ring, &net->tick_op);
     if (net->again_active)
         ring_cancel(net->ring, &net->again_op);
+    if (net->feed_active)
+        ring_cancel(net->ring, &net->feed_op);
 }
 
 /* Calls `end` for every connection. */
@@ -248,7 +284,7 @@ bool net_drained(const struct net *net)
 {
     if (!net->draining || !list_empty(&net->conns) || !list_empty(&net->refused))
         return false;
-    if (net->tick_active || net->again_active)
+    if (net->tick_active || net->again_active || net->feed_active)
         return false;
     for (unsigned i = 0; i < net->listener_count; i++) {
         const struct net_listener *listener = &net->listeners[i];
@@ -269,6 +305,7 @@ void net_close(struct net *net)
     }
     net_resize(net, net->slices, (size_t)net->slice_capacity * sizeof *net->slices, 0);
     net_pool_free(net);
+    large_trash_empty(&net->trash);
     KVS_ASSERT(net->stats.memory_bytes == sizeof *net + NET_BLOCK_BYTES); /* else something has leaked */
     free(net->fail_errors);
     free(net);
@@ -291,6 +328,10 @@ void net_flush(struct net *net)
         output_send(container_of(net->dirty.next, struct net_conn, due));
     if (!list_empty(&net->parked))
         receive_parked(net);
+    if (__builtin_expect(!list_empty(&net->hungry), 0) && !net->feed_active)
+        net_feed(net);
+    if (__builtin_expect(large_trash_turn(&net->trash), 0))
+        net_run_again(net);
     while (!list_empty(&net->reap))
         conn_reap(container_of(net->reap.next, struct net_conn, due));
     if (net->draining)

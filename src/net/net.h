@@ -16,12 +16,14 @@
  *
  * Bounds. A connection whose unsent replies or requests under way exceed their limits is not read from until they have
  * shrunk; one that does not take its replies for `send_timeout_ms` is dropped. A request over the limits is answered
- * with an error and, where the protocol demands it, the end of the connection.
+ * with an error and, where the protocol demands it, the end of the connection. Large requests share a bound on memory;
+ * beyond it a connection is not read from until others are done.
  */
 #ifndef KVS_NET_NET_H
 #define KVS_NET_NET_H
 
 #include "base/bytes.h"
+#include "base/large_memory.h"
 #include "base/list.h"
 #include "proto/frame.h"
 #include "proto/resp.h"
@@ -56,6 +58,12 @@ struct net_options {
     unsigned requests_max;     /* requests under way per connection beyond which it is not read from */
     uint32_t send_timeout_ms;  /* 0 = never */
     struct resp_limits resp;
+    /* A RESP argument longer than this is not kept, and its request answered with an error; 0: all that the limits let
+     * through are. */
+    uint32_t arg_kept_bytes_max;
+    /* Memory for requests that are too long for receive buffers. Shared with others; NULL: as much as it takes. */
+    struct large_pool *large;
+    size_t large_bytes; /* partial requests beyond this get such memory; 0 = 256 KiB */
     struct frame_limits frame;
     struct frame_hello hello; /* what the server says of itself */
     size_t conn_user_bytes;   /* zeroed room for the handler in every connection: net_conn_user */
@@ -91,6 +99,12 @@ void net_fail_gates(struct net *net, const char *text);
 uint8_t *net_reply_reserve(struct net_conn *conn, size_t bytes);
 /* The reserved room's first `bytes` are the reply to the current request. */
 void net_reply_commit(struct net_conn *conn, size_t bytes, uint64_t gate);
+
+/*
+ * The memory that the current request lies in, if it is a large one that nothing else lies in: the caller's from now
+ * on, with the arguments or the frame in it, to be given back to a large_trash. NULL: the request must be copied.
+ */
+struct large_memory *net_request_keep(struct net_conn *conn);
 
 /* A reply that comes later. Embedded in the handler's own structure for the request. */
 struct net_slot {

@@ -26,59 +26,6 @@
  */
 #include "net/net_internal.h"
 
-/* ---- input ------------------------------------------------------------------------------------------------------ */
-
-static void input_free(struct net_conn *conn)
-{
-    net_input_give(conn->net, conn->input.data, conn->input.capacity);
-    conn->input = (struct net_input){0};
-}
-
-/* How much room to make for `need` bytes: all of the request if it is not much more than has arrived; at least twice
- * what there was, as what is held back, or an array of many arguments, grows by little at a time. */
-static size_t input_target(const struct net_conn *conn, size_t need)
-{
-    size_t target = need > NET_BLOCK_BYTES ? need : NET_BLOCK_BYTES;
-    if (conn->wanted > target)
-        target = conn->wanted < 4 * (uint64_t)target ? (size_t)conn->wanted : 4 * target;
-    return target > 2 * conn->input.capacity ? target : 2 * conn->input.capacity;
-}
-
-/* Keeps bytes for later; false: no memory, the connection is dropped. */
-static bool input_append(struct net_conn *conn, const uint8_t *data, size_t size)
-{
-    struct net_input *input = &conn->input;
-    const size_t need = input->size + size;
-    if (input->begin > 0 && input->begin + need > input->capacity) {
-        memmove(input->data, input->data + input->begin, input->size);
-        input->begin = 0;
-    }
-    if (need > input->capacity) {
-        const size_t target = input_target(conn, need);
-        uint8_t *grown = net_input_grow(conn->net, input->data, input->capacity, target);
-        if (grown == NULL) {
-            conn_drop(conn);
-            return false;
-        }
-        input->data = grown;
-        input->capacity = target;
-    }
-    KVS_ASSERT(input->data != NULL && input->begin + need <= input->capacity);
-    memcpy(input->data + input->begin + input->size, data, size);
-    input->size += size;
-    return true;
-}
-
-static void input_consume(struct net_conn *conn, size_t bytes)
-{
-    struct net_input *input = &conn->input;
-    KVS_ASSERT(bytes <= input->size);
-    input->begin += bytes;
-    input->size -= bytes;
-    if (input->size == 0)
-        input_free(conn);
-}
-
 /* ---- handling what arrives -------------------------------------------------------------------------------------- */
 
 static inline void handle_begin(struct net_conn *conn)
@@ -94,6 +41,17 @@ static inline void handle_end(struct net_conn *conn)
     conn->handling = false;
 }
 
+/* How many of the next `size` bytes are not worth keeping: they belong to an argument that is too long. Frames skip for
+ * themselves. */
+static size_t skip_bytes(struct net_conn *conn, size_t size)
+{
+    if (conn->skip == 0 || conn->protocol != NET_PROTOCOL_RESP)
+        return 0;
+    const size_t bytes = conn->skip < size ? (size_t)conn->skip : size;
+    conn->skip -= bytes;
+    return bytes;
+}
+
 /*
  * Completes the partial request that input holds with bytes from `data`, a little more than needed at a time. Returns
  * how many bytes of data are done with: when the request is complete, all up to its end (and of those after it whatever
@@ -106,7 +64,8 @@ static size_t complete_partial(struct net_conn *conn, uint8_t *data, size_t size
     while (at < size && conn->state == NET_OPEN) {
         const size_t have = input->size;
         size_t chunk = conn->wanted > have ? (size_t)(conn->wanted - have) : 0;
-        if (chunk < NET_CHUNK_BYTES)
+        /* A large request ends where its memory's contents do, so that it can be kept. */
+        if (chunk < NET_CHUNK_BYTES && (input->large == NULL || chunk == 0))
             chunk = NET_CHUNK_BYTES;
         if (chunk > size - at)
             chunk = size - at;
@@ -114,6 +73,7 @@ static size_t complete_partial(struct net_conn *conn, uint8_t *data, size_t size
             break;
         const size_t used = conn_handle(conn, input->data + input->begin, input->size);
         at += chunk;
+        at += skip_bytes(conn, size - at);
         if (used > 0) {
             /* A request is only partial if none of it can be handled without what comes. */
             KVS_ASSERT(used > have || conn->state != NET_OPEN);
@@ -136,6 +96,7 @@ static void handle_received(struct net_conn *conn, uint8_t *data, size_t size)
         at += conn_handle(conn, data + at, size - at);
     if (at < size && conn->state == NET_OPEN)
         (void)input_append(conn, data + at, size - at);
+    input_prepare(conn);
     handle_end(conn);
 }
 
@@ -149,6 +110,7 @@ void conn_resume(struct net_conn *conn)
     if (conn->hold == NET_HOLD_NONE && input->size > 0) {
         handle_begin(conn);
         input_consume(conn, conn_handle(conn, input->data + input->begin, input->size));
+        input_prepare(conn);
         handle_end(conn);
     }
     conn_settle(conn);
@@ -162,10 +124,12 @@ static bool may_go_on(const struct net_conn *conn)
     const struct net_options *options = &conn->net->options;
     if (conn->hold == NET_HOLD_TURN)
         return true;
+    if (conn->hold == NET_HOLD_MEMORY)
+        return false; /* net_feed does it */
     return conn->output_bytes <= options->output_bytes_max / 2 && conn->under_way <= options->requests_max / 2;
 }
 
-static void stop_receiving(struct net_conn *conn)
+void conn_stop_receiving(struct net_conn *conn)
 {
     if (conn->receiving && !conn->cancelled) {
         conn->cancelled = true;
@@ -176,8 +140,15 @@ static void stop_receiving(struct net_conn *conn)
 /* Data for a connection that may be on hold, or ought to be. */
 static void take_data(struct net_conn *conn, uint8_t *data, size_t size)
 {
+    const size_t skipped = skip_bytes(conn, size);
+    data += skipped;
+    size -= skipped;
+    if (size == 0)
+        return;
     conn_enter_turn(conn);
-    if (conn->hold != NET_HOLD_OVER && conn_must_hold(conn) != NET_HOLD_NONE)
+    /* One that has memory for a large request is to get on with it: others wait for that memory, and perhaps replies of
+     * its own. */
+    if (conn->input.large == NULL && conn->hold < NET_HOLD_OVER && conn_must_hold(conn) != NET_HOLD_NONE)
         conn->hold = (uint8_t)conn_must_hold(conn);
     if (conn->hold == NET_HOLD_NONE) {
         handle_received(conn, data, size);
@@ -185,7 +156,7 @@ static void take_data(struct net_conn *conn, uint8_t *data, size_t size)
     }
     if (conn->input.size == 0)
         conn->wanted = 0;
-    stop_receiving(conn);
+    conn_stop_receiving(conn);
     (void)input_append(conn, data, size);
 }
 
@@ -319,6 +290,7 @@ void conn_accepted(struct net *net, int fd)
     conn->refused = refused;
     conn->state = refused ? NET_REFUSED : NET_OPEN;
     list_init(&conn->wait);
+    list_init(&conn->fill);
     ring_op_init(&conn->recv, received);
     output_init(conn);
     resp_parser_init(&conn->parser, &net->options.resp, conn->args, NET_ARGS_INLINE);
@@ -347,7 +319,7 @@ void conn_end(struct net_conn *conn)
     /* What still comes is read and ignored while replies leave: unread bytes at the close would make the kernel reset
      * the connection, and the peer might lose them. */
     if (conn->net->draining)
-        stop_receiving(conn);
+        conn_stop_receiving(conn);
 }
 
 void conn_drop(struct net_conn *conn)
@@ -361,7 +333,7 @@ void conn_drop(struct net_conn *conn)
     ring_shutdown(conn->net->ring, conn->fd);
     if (canary_on(CANARY_FD_CLOSED_EARLY))
         ring_close_fd(conn->net->ring, conn->fd);
-    stop_receiving(conn);
+    conn_stop_receiving(conn);
     if (conn->sending)
         ring_cancel(conn->net->ring, &conn->send);
 }

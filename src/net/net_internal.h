@@ -3,6 +3,7 @@
  *
  *   net.c          listeners, timers, the lists of connections, net_flush
  *   net_pool.c     memory: connections, output blocks, runs, iovecs
+ *   net_input.c    what was received and not handled yet; memory for large requests
  *   net_conn.c     the life of one connection: receive, hold back, finish, close
  *   net_request.c  bytes into requests: RESP, frames, hello, refusals
  *   net_output.c   replies into bytes: blocks, runs, slots, gates, the gathered send
@@ -41,6 +42,8 @@
 #define NET_REFUSED_MAX       64u        /* connections over the limit that are told so at the same time */
 #define NET_REFUSED_WAIT_MS   1000u      /* for the first byte of such a connection, which tells its protocol */
 #define NET_TICK_MS_MAX       250u
+#define NET_FEED_MS           1u            /* between two looks for memory for large requests */
+#define NET_LARGE_BYTES       (256u * 1024) /* when the options do not say */
 #define NET_ACCEPT_BACKOFF_MS 100u
 #define NET_FAIL_TEXT_BYTES   256u
 
@@ -95,14 +98,16 @@ enum net_state {
 /* Why nothing of a connection is handled for now. */
 enum net_hold {
     NET_HOLD_NONE,
-    NET_HOLD_TURN, /* it has had its share of this turn */
-    NET_HOLD_OVER, /* it has too much under way: until that has shrunk to half */
+    NET_HOLD_TURN,   /* it has had its share of this turn */
+    NET_HOLD_OVER,   /* it has too much under way: until that has shrunk to half */
+    NET_HOLD_MEMORY, /* a large request waits for memory */
 };
 
 enum net_protocol { NET_PROTOCOL_UNKNOWN, NET_PROTOCOL_RESP, NET_PROTOCOL_FRAME };
 
 /* Received bytes that are not handled yet: a partial request, or, while the connection is held, any number of them. */
 struct net_input {
+    struct large_memory *large; /* what `data` lies in; NULL: it is of the pool */
     uint8_t *data;
     size_t capacity;
     size_t begin;
@@ -136,8 +141,12 @@ struct net_conn {
     struct list due;       /* in net->dirty, gated, sending or reap */
 
     struct net_input input;
+    const uint8_t *request_begin; /* of the current request: where it lies */
+    size_t request_bytes;
+    struct list fill; /* in net->filling, while it has large memory */
+    unsigned fill_tick;
     uint64_t wanted; /* size of the partial request that would be enough to get further; 0 = not known */
-    uint64_t skip;   /* bytes of a frame over the limits still to be ignored */
+    uint64_t skip;   /* bytes of a frame, or of an argument, over the limits still to be ignored */
     uint64_t turn;   /* in which turn_requests were handled */
     unsigned turn_requests;
     unsigned send_tick;
@@ -186,6 +195,12 @@ struct net {
     struct list reap;     /* CLOSING, and nothing refers to them any more */
     struct list runnable; /* have input to handle in the next turn */
     struct list parked;   /* wait for a receive buffer */
+    struct list hungry;   /* wait for memory for a large request */
+    struct list filling;  /* have it */
+    struct large_trash trash;
+    struct large_pool own_pool; /* when the options name none */
+    struct ring_op feed_op;
+    bool feed_active;
 
     struct ring_op tick_op;
     struct ring_op again_op;
@@ -238,6 +253,8 @@ static inline void net_uncount(uint64_t *counter, uint64_t less)
 
 /* Makes ring_turn return soon, and connections in net->runnable go on. */
 void net_run_again(struct net *net);
+/* Connections in net->hungry are looked at again soon. */
+void net_feed_later(struct net *net);
 /* Starts the coarse clock that time-outs are measured by, unless it is running. */
 void net_start_tick(struct net *net);
 
@@ -287,6 +304,20 @@ void conn_receive(struct net_conn *conn);
 void conn_forget(struct net_conn *conn);
 /* The active send has ended well: perhaps input that waited for it can be handled now. */
 void conn_sent(struct net_conn *conn);
+
+void conn_stop_receiving(struct net_conn *conn);
+
+/* ---- net_input.c ------------------------------------------------------------------------------------------------ */
+
+void input_free(struct net_conn *conn);
+/* Keeps bytes for later; false: no memory, the connection is dropped. */
+bool input_append(struct net_conn *conn, const uint8_t *data, size_t size);
+/* So many of them have been handled. */
+void input_consume(struct net_conn *conn, size_t bytes);
+/* Gets memory for what a partial request has announced, or holds the connection until there is some. */
+void input_prepare(struct net_conn *conn);
+/* Lets those go on that wait for memory, as far as there is some. */
+void net_feed(struct net *net);
 
 /* ---- net_request.c ---------------------------------------------------------------------------------------------- */
 

@@ -97,6 +97,27 @@ static bool resize_slices(struct net *net, uint32_t count)
     return true;
 }
 
+/* The request had an argument that was too long to be kept. */
+static void refuse_cut(struct net_conn *conn)
+{
+    char text[ERROR_TEXT_BYTES];
+    snprintf(text, sizeof text, "ERR value of %llu bytes is too large; the limit is %u",
+             (unsigned long long)conn->parser.cut_bytes, conn->net->options.arg_kept_bytes_max);
+    reply_error(conn, text);
+    count_request(conn);
+}
+
+/* A partial request waits for an argument that is too long: what there is of it has to do, the rest is ignored. */
+static void cut_argument(struct net_conn *conn, size_t there)
+{
+    struct resp_parser *parser = &conn->parser;
+    const uint32_t bytes_max = conn->net->options.arg_kept_bytes_max;
+    if (bytes_max == 0 || resp_parser_awaits(parser) <= bytes_max)
+        return;
+    conn->skip = resp_parser_cut(parser, there);
+    conn->wanted = parser->wanted;
+}
+
 static inline void handle_resp(struct net_conn *conn, const uint8_t *data)
 {
     struct net *net = conn->net;
@@ -107,6 +128,12 @@ static inline void handle_resp(struct net_conn *conn, const uint8_t *data)
     }
     for (uint32_t i = 0; i < parser->argc; i++)
         net->slices[i] = resp_arg_slice(parser, data, i);
+    if (__builtin_expect(parser->cut_bytes != 0, 0)) {
+        refuse_cut(conn);
+        return;
+    }
+    conn->request_begin = data;
+    conn->request_bytes = (size_t)parser->size;
     conn->answered = false;
     net->handler.resp_request(net->handler.context, conn, net->slices, parser->argc);
     KVS_ASSERT(conn->answered || conn->state != NET_OPEN);
@@ -174,6 +201,7 @@ static size_t handle_resp_all(struct net_conn *conn, uint8_t *data, size_t size)
             resp_parser_next(parser);
         } else if (status == RESP_MORE) {
             conn->wanted = parser->wanted;
+            cut_argument(conn, size - at);
             if (conn->wanted > conn->net->request_bytes_max && !canary_on(CANARY_REQUEST_UNBOUNDED))
                 refuse_resp(conn, "request too large");
             break;
@@ -244,12 +272,14 @@ static void handle_hello(struct net_conn *conn, const struct frame *frame)
     reply_frame(conn, header, FRAME_OK, slice_make(&hello, sizeof hello));
 }
 
-static void handle_frame(struct net_conn *conn, const struct frame *frame)
+static void handle_frame(struct net_conn *conn, const struct frame *frame, const uint8_t *begin)
 {
     struct net *net = conn->net;
     if (!conn->hello_done || frame->header.opcode == FRAME_HELLO) {
         handle_hello(conn, frame);
     } else {
+        conn->request_begin = begin;
+        conn->request_bytes = frame->size;
         conn->request_id = frame->header.id;
         conn->request_opcode = frame->header.opcode;
         conn->answered = false;
@@ -316,7 +346,7 @@ static size_t handle_frames_all(struct net_conn *conn, const uint8_t *data, size
         struct frame frame;
         const enum frame_result result = frame_parse(data + at, size - at, limits, &frame);
         if (__builtin_expect(result == FRAME_WHOLE, 1)) {
-            handle_frame(conn, &frame);
+            handle_frame(conn, &frame, data + at);
             requests++;
             at += frame.size;
         } else if (result == FRAME_MORE) {

@@ -70,6 +70,7 @@ static void tell(struct call *call, enum reply_kind kind)
         return;
     struct engine_request request =
         dispatch_request(call->shard, call->client, ENGINE_GET, call->args[1], slice_make(NULL, 0));
+    request.head = true;
     struct reply_format format = {.kind = (uint8_t)kind, .resp_version = call->client->resp_version};
     dispatch_request_one(call->shard, call->conn, &request, &format);
 }

@@ -23,6 +23,7 @@ enum option_id {
     OPTION_THREADS,
     OPTION_MEMORY,
     OPTION_SEGMENT_SIZE,
+    OPTION_VALUE_MAX,
     OPTION_DISK_LIMIT,
     OPTION_SPACE_PERCENT,
     OPTION_ENGINE,
@@ -42,6 +43,7 @@ static const struct option long_options[] = {
     {"threads", required_argument, NULL, OPTION_THREADS},
     {"memory", required_argument, NULL, OPTION_MEMORY},
     {"segment-size", required_argument, NULL, OPTION_SEGMENT_SIZE},
+    {"value-max", required_argument, NULL, OPTION_VALUE_MAX},
     {"disk-limit", required_argument, NULL, OPTION_DISK_LIMIT},
     {"space-percent", required_argument, NULL, OPTION_SPACE_PERCENT},
     {"engine", required_argument, NULL, OPTION_ENGINE},
@@ -164,6 +166,15 @@ static bool set_segment_size(struct parse *parse, const char *value)
     return true;
 }
 
+static bool set_value_max(struct parse *parse, const char *value)
+{
+    uint64_t bytes;
+    if (!config_parse_size(value, &bytes) || bytes < 1 || bytes > KVS_VALUE_BYTES_MAX)
+        return complain(parse, "value-max", value, "expected a size from 1 to 512M, such as 64M");
+    parse->config->value_bytes_max = bytes;
+    return true;
+}
+
 static bool set_disk_limit(struct parse *parse, const char *value)
 {
     if (!config_parse_size(value, &parse->config->disk_bytes_max))
@@ -225,6 +236,8 @@ static bool set_option(struct parse *parse, int option, const char *value)
         return set_memory(parse, value);
     case OPTION_SEGMENT_SIZE:
         return set_segment_size(parse, value);
+    case OPTION_VALUE_MAX:
+        return set_value_max(parse, value);
     case OPTION_DISK_LIMIT:
         return set_disk_limit(parse, value);
     case OPTION_SPACE_PERCENT:
@@ -350,7 +363,8 @@ void config_print_help(FILE *out)
           "  --threads N            threads, one shard each, 1 to 64                (CPUs it may use)\n"
           "  --memory SIZE          RAM for index, data and buffers, at least 64M   (half of the RAM)\n"
           "  --segment-size SIZE    log file size of a new store, 1M to 1G          (chosen from --memory)\n"
-          "  --disk-limit SIZE      disk space for log files; 0: no limit           (0)\n"
+          "  --value-max SIZE       longest value, up to 512M and an eighth of --memory (64M)\n"
+          "  --disk-limit SIZE      disk space for log and value files; 0: no limit (0)\n"
           "  --space-percent N      disk space used for every 100 bytes of live data\n"
           "                         before old records are cleared away, 120 to 1000 (200)\n"
           "  --engine NAME          kvs: durable; memory: nothing survives a restart (kvs)\n"

@@ -91,6 +91,16 @@ static void on_slot_released(struct net_slot *slot)
     op_give(&op->home->pool, op);
 }
 
+/* Gives the op the request: a large one as it lies, for nobody else needs what it lies in. */
+static bool take_request(struct op *op, struct net_conn *conn, const struct engine_request *request)
+{
+    struct large_memory *large = request->action == ENGINE_PUT ? net_request_keep(conn) : NULL;
+    if (large == NULL)
+        return op_copy_request(op, request);
+    op_keep_request(op, request, large);
+    return true;
+}
+
 void dispatch_request_one(struct shard *shard, struct net_conn *conn, const struct engine_request *request,
                           const struct reply_format *format)
 {
@@ -103,7 +113,7 @@ void dispatch_request_one(struct shard *shard, struct net_conn *conn, const stru
         return;
     }
     struct op *op = op_take(&shard->pool);
-    if (op == NULL || !op_copy_request(op, request)) {
+    if (op == NULL || !take_request(op, conn, request)) {
         if (op != NULL)
             op_give(&shard->pool, op);
         result = (struct engine_result){.error = KVS_ERR_AGAIN};
@@ -131,6 +141,7 @@ void dispatch_op(struct shard *shard, struct op *op, enum route route)
 {
     KVS_ASSERT(route != ROUTE_DONE);
     op->owner = hash_shard(op->engine.request.hash, shard->count);
+    op->engine.request.asked_ns = ring_now_ns(shard->ring);
     op->at = shard;
     switch (route) {
     case ROUTE_LOCAL:
@@ -151,11 +162,12 @@ static void complete(struct shard *shard, struct op *op)
 {
     if (op->sent)
         op->client->under_way[op->owner]--;
+    op_drop_request(&shard->pool, op);
     count_result(shard, &op->engine.request, &op->engine.result);
     if (op->gather != NULL)
         gather_part_done(op);
     else
-        net_slot_fill(&op->slot, op->bytes, op->reply_bytes, shard_gate(shard, op->client, op->gate));
+        net_slot_fill(&op->slot, op->reply, op->reply_bytes, shard_gate(shard, op->client, op->gate));
 }
 
 /* Turns the engine's result into the reply, and gives back what lies behind it. */

@@ -14,9 +14,13 @@
 #include "base/assert.h"
 #include "base/canary.h"
 #include "node/dispatch.h"
+#include "node/node_internal.h"
 #include "proto/resp.h"
 
 #include <stdlib.h>
+
+/* Copied at a time; a longer reply is put together over several turns. */
+#define COPY_BYTES (512u * 1024)
 
 struct gather {
     struct net_slot slot;
@@ -30,7 +34,11 @@ struct gather {
     struct op *failed;
     struct op_budget *budget;
     uint8_t *reply;
-    size_t reply_capacity; /* taken from the budget; 0: `small` is used */
+    size_t reply_capacity; /* taken from the budget; 0: `small`, or `large`, is used */
+    struct large_memory *large;
+    size_t reply_size;  /* of what has been put together so far */
+    unsigned next_part; /* to be copied … */
+    size_t next_byte;   /* … from here on */
     uint8_t small[64];
     unsigned part_count; /* 0 when counting */
     struct op *parts[];  /* values, in order */
@@ -55,6 +63,7 @@ static void gather_free(struct gather *gather)
         atomic_fetch_sub_explicit(&gather->budget->used_bytes, gather->reply_capacity, memory_order_relaxed);
         free(gather->reply);
     }
+    large_trash_add(&gather->shard->pool.trash, gather->large);
     free(gather);
 }
 
@@ -65,8 +74,11 @@ static void on_released(struct net_slot *slot)
 
 void gather_abandon(struct shard *shard)
 {
-    while (!list_empty(&shard->gathers))
-        gather_free(container_of(shard->gathers.next, struct gather, link));
+    struct list *lists[] = {&shard->gathers, &shard->assembling};
+    for (size_t i = 0; i < ARRAY_COUNT(lists); i++) {
+        while (!list_empty(lists[i]))
+            gather_free(container_of(lists[i]->next, struct gather, link));
+    }
 }
 
 static struct gather *gather_begin(struct shard *shard, struct net_conn *conn, unsigned part_count)
@@ -115,7 +127,7 @@ static size_t write_error(struct gather *gather)
     uint8_t text[REPLY_ERROR_BYTES_MAX];
     struct slice reply = {.data = text};
     if (gather->failed != NULL) {
-        reply = slice_make(gather->failed->bytes, gather->failed->reply_bytes);
+        reply = slice_make(gather->failed->reply, gather->failed->reply_bytes);
     } else {
         struct reply_origin origin = shard_origin(gather->shard);
         struct engine_result result = {.error = gather->error};
@@ -128,35 +140,62 @@ static size_t write_error(struct gather *gather)
     return reply.size;
 }
 
-static size_t write_values(struct gather *gather)
+/* Room for all values; false, with an error, when there is none. */
+static bool begin_values(struct gather *gather)
 {
     uint64_t bytes = RESP_HEADER_BYTES_MAX;
     for (unsigned i = 0; i < gather->part_count; i++)
         bytes += gather->parts[i]->reply_bytes;
-    if (!reserve_reply(gather, bytes)) {
+    bool fits;
+    if (bytes > COPY_BYTES) {
+        if (bytes <= GATHER_REPLY_BYTES_MAX)
+            gather->large = large_memory_take(&gather->shard->node->large, bytes, false);
+        fits = gather->large != NULL;
+        gather->reply = fits ? gather->large->data : NULL;
+    } else {
+        fits = reserve_reply(gather, bytes);
+    }
+    if (fits)
+        gather->reply_size = resp_write_array_header(gather->reply, gather->part_count);
+    else
         gather->error = KVS_ERR_AGAIN;
-        return write_error(gather);
-    }
-    size_t size = resp_write_array_header(gather->reply, gather->part_count);
-    for (unsigned i = 0; i < gather->part_count; i++) {
-        memcpy(gather->reply + size, gather->parts[i]->bytes, gather->parts[i]->reply_bytes);
-        size += gather->parts[i]->reply_bytes;
-    }
-    return size;
+    return fits;
 }
 
-static void finish(struct gather *gather)
+/* Copies some of the values; true when all have been. */
+static bool copy_values(struct gather *gather)
+{
+    size_t left = COPY_BYTES;
+    while (gather->next_part < gather->part_count && left > 0) {
+        const struct op *part = gather->parts[gather->next_part];
+        size_t size = part->reply_bytes - gather->next_byte;
+        if (size > left)
+            size = left;
+        memcpy(gather->reply + gather->reply_size, part->reply + gather->next_byte, size);
+        gather->reply_size += size;
+        gather->next_byte += size;
+        left -= size;
+        if (gather->next_byte == part->reply_bytes) {
+            gather->next_part++;
+            gather->next_byte = 0;
+        }
+    }
+    return gather->next_part == gather->part_count;
+}
+
+/* All that the reply is made of is there, and is not needed any more after this. */
+static void give_reply(struct gather *gather)
 {
     struct shard *shard = gather->shard;
-    size_t size;
+    size_t size = gather->reply_size;
     if (gather->error != KVS_ERR_OK) {
         size = write_error(gather);
-    } else if (gather->part_count > 0) {
-        size = write_values(gather);
-    } else {
+    } else if (gather->part_count == 0) {
         gather->reply = gather->small;
         size = resp_write_integer(gather->small, (int64_t)gather->found);
     }
+    list_remove(&gather->link);
+    list_push_back(&shard->gathers, &gather->link);
     for (unsigned i = 0; i < gather->part_count; i++) {
         if (gather->parts[i] != NULL && gather->parts[i] != gather->failed)
             op_give(&shard->pool, gather->parts[i]);
@@ -164,6 +203,26 @@ static void finish(struct gather *gather)
     if (gather->failed != NULL)
         op_give(&shard->pool, gather->failed);
     net_slot_fill(&gather->slot, gather->reply, size, shard_gate(shard, gather->client, gather->gate));
+}
+
+void gather_turn(struct shard *shard)
+{
+    if (list_empty(&shard->assembling))
+        return;
+    struct gather *gather = container_of(shard->assembling.next, struct gather, link);
+    if (copy_values(gather))
+        give_reply(gather);
+}
+
+static void finish(struct gather *gather)
+{
+    bool values = gather->error == KVS_ERR_OK && gather->part_count > 0;
+    if (values && begin_values(gather) && !copy_values(gather)) {
+        list_remove(&gather->link);
+        list_push_back(&gather->shard->assembling, &gather->link);
+    } else {
+        give_reply(gather);
+    }
 }
 
 static void part_ended(struct gather *gather)
@@ -230,6 +289,7 @@ void gather_count(struct shard *shard, struct net_conn *conn, enum engine_action
 
     for (unsigned i = 0; i < count && error == KVS_ERR_OK; i++) {
         struct engine_request request = dispatch_request(shard, client, action, keys[i], slice_make(NULL, 0));
+        request.head = action == ENGINE_GET;
         struct engine_result result = {0};
         enum route route = dispatch_try(shard, client, &request, &result);
         if (route == ROUTE_DONE) {
@@ -307,7 +367,7 @@ static bool take_part(struct gather *gather, const struct engine_result *result,
     op->gather = gather;
     op->format = *format;
     op->engine.result = *result;
-    op_write_reply(op, result, &origin);
+    op_write_reply(op, &op->engine.result, &origin);
     op->gate = result->gate;
     *out = op;
     gather->pending++;
@@ -329,6 +389,7 @@ void gather_values(struct shard *shard, struct net_conn *conn, const struct slic
     struct reply_format format = {.kind = REPLY_VALUE, .resp_version = client->resp_version};
     for (unsigned i = 0; i < count && gather->error == KVS_ERR_OK; i++) {
         struct engine_request request = dispatch_request(shard, client, ENGINE_GET, keys[i], slice_make(NULL, 0));
+        request.eager = true; /* the parts that are there hold memory until all are */
         struct engine_result result = {0};
         enum route route = dispatch_try(shard, client, &request, &result);
         bool sent = route == ROUTE_DONE ? take_part(gather, &result, &format, &gather->parts[i])

@@ -19,6 +19,8 @@ void gather_count(struct shard *shard, struct net_conn *conn, enum engine_action
 /* The reply is an array of the keys' values. */
 void gather_values(struct shard *shard, struct net_conn *conn, const struct slice *keys, unsigned count);
 
+/* Once per turn of the shard's loop: goes on putting a large reply together. */
+void gather_turn(struct shard *shard);
 /* Frees what is under way, with no reply: after the connections have been freed. */
 void gather_abandon(struct shard *shard);
 

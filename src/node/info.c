@@ -104,8 +104,10 @@ static void write_memory(const struct node *node, const struct totals *totals, c
                 "used_memory_cache:%llu\r\nused_memory_expiry:%llu\r\n",
                 ull(heap), ull(engine->index_bytes), ull(engine->image_bytes), ull(engine->cache_bytes),
                 ull(engine->expiry_bytes));
-    text_printf(out, "used_memory_connections:%llu\r\nused_memory_requests:%llu\r\n", ull(totals->net.memory_bytes),
-                ull(atomic_load_explicit(&node->budget.used_bytes, memory_order_relaxed)));
+    text_printf(out, "used_memory_connections:%llu\r\nused_memory_requests:%llu\r\nused_memory_large_values:%llu\r\n",
+                ull(totals->net.memory_bytes),
+                ull(atomic_load_explicit(&node->budget.used_bytes, memory_order_relaxed)),
+                ull(atomic_load_explicit(&node->large.used_bytes, memory_order_relaxed)));
     text_printf(out, "maxmemory:%llu\r\nmaxmemory_human:%s\r\nmaxmemory_policy:noeviction\r\n",
                 ull(node->config.memory_bytes), max_text);
 }
@@ -160,6 +162,8 @@ static void write_persistence(const struct node *node, const struct ring *ring, 
                 ull(engine->disk_bytes));
     text_printf(out, "disk_free_segments:%llu\r\ndisk_sealed_segments:%llu\r\nlive_bytes:%llu\r\n",
                 ull(engine->segments_free), ull(engine->segments_sealed), ull(engine->live_bytes));
+    text_printf(out, "large_values:%llu\r\nlarge_value_bytes:%llu\r\n", ull(engine->large_values),
+                ull(engine->large_value_bytes));
     text_printf(out, "recovered_keys:%llu\r\nrecovered_records:%llu\r\nrecovery_cut_bytes:%llu\r\nrecovery_ms:%llu\r\n",
                 ull(recovery.keys), ull(recovery.records), ull(recovery.cut_bytes), ull(recovery.elapsed_ns / 1000000));
     if (open)

@@ -24,35 +24,39 @@
 #include <stdlib.h>
 
 /* Bounds of one shard's operations under way, and of one connection's. */
-#define OPS_MIN          4096u
-#define OPS_MAX          (1024u * 1024)
-#define REQUESTS_MAX     1024u
-#define OUTPUT_BYTES_MIN (64ull << 10)
-#define OUTPUT_BYTES_MAX (1ull << 20)
-#define SEND_TIMEOUT_MS  30000u
-#define BUDGET_BYTES_MIN (64ull << 20)
-#define INLINE_BYTES_MAX 65536u
-#define ARGS_MAX         (1024u * 1024)
+#define OPS_MIN             4096u
+#define OPS_MAX             (1024u * 1024)
+#define REQUESTS_MAX        1024u
+#define OUTPUT_BYTES_MIN    (64ull << 10)
+#define OUTPUT_BYTES_MAX    (1ull << 20)
+#define SEND_TIMEOUT_MS     30000u
+#define BUDGET_BYTES_MIN    (64ull << 20)
+#define INLINE_BYTES_MAX    65536u
+#define LARGE_REQUEST_BYTES (256ull << 10)
+#define ARGS_MAX            (1024u * 1024)
 
 static uint64_t clamp(uint64_t value, uint64_t low, uint64_t high)
 {
     return value < low ? low : value > high ? high : value;
 }
 
-/* Shares the memory out: half of what is not the engine's to requests under way, half to unsent replies. */
+/* Shares the memory out: half of what is not the engine's to large requests and large values under way, a quarter to
+ * other requests under way, a quarter to unsent replies. */
 static void set_limits(struct node *node)
 {
     const struct config *config = &node->config;
-    uint64_t eighth = config->memory_bytes / 8;
-    node->budget.bytes_max = eighth < BUDGET_BYTES_MIN ? BUDGET_BYTES_MIN : eighth;
-    node->ops_max = (unsigned)clamp(eighth / node->shard_count / sizeof(struct op), OPS_MIN, OPS_MAX);
+    uint64_t sixteenth = config->memory_bytes / 16;
+    node->budget.bytes_max = sixteenth < BUDGET_BYTES_MIN ? BUDGET_BYTES_MIN : sixteenth;
+    node->large.bytes_max = config->memory_bytes / 8;
+    node->ops_max = (unsigned)clamp(sixteenth / node->shard_count / sizeof(struct op), OPS_MIN, OPS_MAX);
     node->net_options = (struct net_options){
         .connections_max = config->max_clients,
-        .output_bytes_max = clamp(eighth / config->max_clients, OUTPUT_BYTES_MIN, OUTPUT_BYTES_MAX),
+        .output_bytes_max = clamp(sixteenth / config->max_clients, OUTPUT_BYTES_MIN, OUTPUT_BYTES_MAX),
         .requests_max = REQUESTS_MAX,
         .send_timeout_ms = SEND_TIMEOUT_MS,
-        /* Arguments somewhat over the limit are let in, to be refused by a command that can say why. */
-        .resp = {.args_max = ARGS_MAX, .arg_bytes_max = 2 * KVS_VALUE_BYTES_MAX, .inline_bytes_max = INLINE_BYTES_MAX},
+        .resp = {.args_max = ARGS_MAX, .arg_bytes_max = KVS_VALUE_BYTES_MAX, .inline_bytes_max = INLINE_BYTES_MAX},
+        .large = &node->large,
+        .large_bytes = clamp(config->memory_bytes / 64, 0, LARGE_REQUEST_BYTES),
         .frame = {.key_bytes_max = KVS_KEY_BYTES_MAX}, /* the store's limit for values: take_directory */
         .hello = {.version_min = FRAME_VERSION,
                   .version_max = FRAME_VERSION,
@@ -88,15 +92,27 @@ static enum kvs_err take_directory(struct node *node, char message[NODE_MESSAGE_
         .segment_bytes = config->segment_bytes,
         .relaxed_interval_ms = config->relaxed_interval_ms,
         .disk_bytes_max = config->disk_bytes_max,
+        .value_bytes_max = config->value_bytes_max,
+        .value_memory = &node->large,
         .backup_dir = config->backup_dir,
     };
     char text[ENGINE_MESSAGE_BYTES] = "";
+    if (config->value_bytes_max > config->memory_bytes / 8) {
+        snprintf(
+            message, NODE_MESSAGE_BYTES,
+            "--value-max %llu: a value may take an eighth of the memory at most, which is %llu bytes; give --memory "
+            "%lluM or more, or a smaller --value-max",
+            (unsigned long long)config->value_bytes_max, (unsigned long long)config->memory_bytes / 8,
+            (unsigned long long)(config->value_bytes_max * 8 + (1 << 20) - 1) >> 20);
+        return KVS_ERR_INVALID;
+    }
     enum kvs_err err = engine_prepare(&node->prepared, &options, node->ring, text);
     if (err != KVS_ERR_OK) {
         explain_store(node, err, text, message);
         return err;
     }
     node->value_bytes_max = (uint32_t)engine_prepared_value_bytes_max(node->prepared);
+    node->net_options.arg_kept_bytes_max = node->value_bytes_max;
     node->net_options.frame.value_bytes_max = node->value_bytes_max;
     node->net_options.hello.value_bytes_max = node->value_bytes_max;
     return KVS_ERR_OK;
@@ -118,6 +134,7 @@ static enum kvs_err make_shards(struct node *node)
         shard->count = node->shard_count;
         shard->node = node;
         list_init(&shard->gathers);
+        list_init(&shard->assembling);
         shard->mailbox = mailroom_box(node->mailroom, i);
     }
     return KVS_ERR_OK;

@@ -27,6 +27,7 @@ struct node {
 
     struct mailroom *mailroom;
     struct op_budget budget;
+    struct large_pool large; /* memory of large requests and large values under way */
     struct shard *shards;
     struct background background;
     unsigned shard_count;

@@ -23,6 +23,7 @@ void op_pool_init(struct op_pool *pool, struct shard *home, struct op_budget *bu
 {
     KVS_ASSERT(max >= SLAB_OPS);
     *pool = (struct op_pool){.home = home, .budget = budget, .max = max - max % SLAB_OPS};
+    large_trash_init(&pool->trash);
 }
 
 static void drop_bytes(struct op *op)
@@ -40,11 +41,14 @@ void op_pool_deinit(struct op_pool *pool)
     while (pool->slabs != NULL) {
         struct op_slab *slab = pool->slabs;
         pool->slabs = slab->next;
-        for (unsigned i = 0; i < SLAB_OPS; i++)
+        for (unsigned i = 0; i < SLAB_OPS; i++) {
             drop_bytes(&slab->ops[i]);
+            large_memory_give(slab->ops[i].large);
+        }
         free(slab);
     }
     pool->free = NULL;
+    large_trash_empty(&pool->trash);
 }
 
 unsigned op_pool_left(const struct op_pool *pool)
@@ -88,6 +92,8 @@ struct op *op_take(struct op_pool *pool)
     op->sent = false;
     op->gate = 0;
     op->reply_bytes = 0;
+    op->reply = op->bytes;
+    KVS_ASSERT(op->large == NULL);
     return op;
 }
 
@@ -95,6 +101,8 @@ void op_give(struct op_pool *pool, struct op *op)
 {
     KVS_ASSERT(op->home == pool->home && pool->used > 0);
     drop_bytes(op);
+    large_trash_add(&pool->trash, op->large);
+    op->large = NULL;
     op->mail.next = pool->free;
     pool->free = &op->mail;
     pool->used--;
@@ -135,14 +143,39 @@ bool op_copy_request(struct op *op, const struct engine_request *request)
     return true;
 }
 
-void op_write_reply(struct op *op, const struct engine_result *result, const struct reply_origin *origin)
+void op_keep_request(struct op *op, const struct engine_request *request, struct large_memory *large)
 {
+    KVS_ASSERT(op->large == NULL);
+    op->engine.request = *request;
+    op->engine.result = (struct engine_result){0};
+    op->large = large;
+}
+
+void op_drop_request(struct op_pool *pool, struct op *op)
+{
+    if (op->large == NULL || op->reply != op->bytes)
+        return;
+    large_trash_add(&pool->trash, op->large);
+    op->large = NULL;
+}
+
+void op_write_reply(struct op *op, struct engine_result *result, const struct reply_origin *origin)
+{
+    if (result->memory != NULL) {
+        KVS_ASSERT(op->large == NULL && result->error == KVS_ERR_OK);
+        op->large = result->memory;
+        result->memory = NULL;
+        op->reply_bytes = reply_write_around(op->large->data, result->value.size, &op->format, &op->reply);
+        return;
+    }
     if (op_reserve(op, reply_bound(&op->format, result))) {
+        op->reply = op->bytes;
         op->reply_bytes = reply_write(op->bytes, &op->format, result, origin);
         return;
     }
     /* op_reserve has fallen back to `room`, where a short text fits. */
     op->engine.result.error = KVS_ERR_AGAIN;
+    op->reply = op->bytes;
     op->reply_bytes = reply_write_error(op->bytes, &op->format, KVS_ERR_AGAIN,
                                         "OOM kvs-node: the requests under way hold too much memory; try again");
 }

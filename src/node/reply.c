@@ -7,6 +7,7 @@
  */
 #include "node/reply.h"
 
+#include "base/large_memory.h"
 #include "proto/frame.h"
 #include "proto/resp.h"
 
@@ -126,6 +127,26 @@ static size_t write_frame_result(uint8_t *out, const struct reply_format *format
     bool missing = !result->found && (format->frame_opcode == FRAME_GET || format->frame_opcode == FRAME_REMOVE);
     struct slice value = format->frame_opcode == FRAME_GET && result->found ? result->value : slice_make(NULL, 0);
     return write_frame(out, format, missing ? FRAME_NOT_FOUND : FRAME_OK, value);
+}
+
+size_t reply_write_around(uint8_t *value, size_t value_bytes, const struct reply_format *format, const uint8_t **reply)
+{
+    static_assert(LARGE_MEMORY_ROOM >= RESP_HEADER_BYTES_MAX && LARGE_MEMORY_ROOM >= sizeof(struct frame_header),
+                  "room around a large value");
+    uint8_t head[LARGE_MEMORY_ROOM];
+    size_t head_bytes, tail_bytes = 0;
+    if (format->kind == REPLY_FRAME) {
+        struct frame_header header = {
+            .opcode = format->frame_opcode, .flags = FRAME_REPLY, .status = FRAME_OK, .id = format->frame_id};
+        head_bytes = frame_write_header(head, &header, 0, value_bytes);
+    } else {
+        head_bytes = resp_write_bulk_header(head, value_bytes);
+        memcpy(value + value_bytes, "\r\n", 2);
+        tail_bytes = 2;
+    }
+    memcpy(value - head_bytes, head, head_bytes);
+    *reply = value - head_bytes;
+    return head_bytes + value_bytes + tail_bytes;
 }
 
 /* Seconds are rounded to the nearest, as Redis does. */

@@ -311,6 +311,8 @@ static bool in_transition(enum shard_state state)
 static int64_t wait_ns(const struct shard *shard)
 {
     int64_t wait = shard->engine != NULL ? engine_timeout_ns(shard->engine) : -1;
+    if (!list_empty(&shard->pool.trash.pieces) || !list_empty(&shard->assembling))
+        wait = 0;
     if (mailbox_backlog(shard->mailbox))
         wait = shard_sooner(wait, BACKLOG_WAIT_NS);
     if (in_transition(get_state(shard)))
@@ -341,6 +343,8 @@ bool shard_turn(struct shard *shard, bool may_sleep)
     if (shard->engine != NULL)
         events += turn_engine(shard);
     bool goes_on = follow_phase(shard);
+    (void)large_trash_turn(&shard->pool.trash);
+    gather_turn(shard);
     mailbox_send(shard->mailbox);
     net_flush(shard->net);
     shard->busy = events > 0 || get_state(shard) != state || wait_ns(shard) != wait;

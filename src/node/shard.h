@@ -83,7 +83,8 @@ struct shard {
     bool asleep; /* mail wakes the ring */
     bool busy;   /* the latest turn did something */
     struct op_pool pool;
-    struct list gathers; /* commands with several keys under way */
+    struct list gathers;    /* commands with several keys under way */
+    struct list assembling; /* … whose reply is being put together, a piece in each turn */
     struct shard_counters counters;
     struct engine_result *scratch; /* SHARD_SCRATCH_RESULTS */
 

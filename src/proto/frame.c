@@ -35,21 +35,26 @@ enum frame_result frame_parse(const uint8_t *data, size_t size, const struct fra
     return FRAME_WHOLE;
 }
 
-size_t frame_write(uint8_t *out, const struct frame_header *header, struct slice key, struct slice value)
+size_t frame_write_header(uint8_t *out, const struct frame_header *header, size_t key_bytes, size_t value_bytes)
 {
-    KVS_ASSERT(key.size <= UINT16_MAX && value.size <= UINT32_MAX);
+    KVS_ASSERT(key_bytes <= UINT16_MAX && value_bytes <= UINT32_MAX);
     struct frame_header wire = *header;
     wire.magic = FRAME_MAGIC;
-    wire.key_bytes = (uint16_t)key.size;
-    wire.value_bytes = (uint32_t)value.size;
+    wire.key_bytes = (uint16_t)key_bytes;
+    wire.value_bytes = (uint32_t)value_bytes;
     wire.reserved = 0;
     wire.reserved2 = 0;
-
     memcpy(out, &wire, sizeof wire);
+    return sizeof wire;
+}
+
+size_t frame_write(uint8_t *out, const struct frame_header *header, struct slice key, struct slice value)
+{
+    size_t at = frame_write_header(out, header, key.size, value.size);
     if (key.size > 0)
-        memcpy(out + sizeof wire, key.data, key.size);
+        memcpy(out + at, key.data, key.size);
     if (value.size > 0)
-        memcpy(out + sizeof wire + key.size, value.data, value.size);
+        memcpy(out + at + key.size, value.data, value.size);
     return frame_bytes(key.size, value.size);
 }
 

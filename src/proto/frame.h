@@ -98,6 +98,9 @@ enum frame_result frame_parse(const uint8_t *data, size_t size, const struct fra
  */
 size_t frame_write(uint8_t *out, const struct frame_header *header, struct slice key, struct slice value);
 
+/* The same for a frame whose key and value are somewhere else: the header alone. */
+size_t frame_write_header(uint8_t *out, const struct frame_header *header, size_t key_bytes, size_t value_bytes);
+
 static inline size_t frame_bytes(size_t key_bytes, size_t value_bytes)
 {
     return sizeof(struct frame_header) + key_bytes + value_bytes;

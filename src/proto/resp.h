@@ -42,6 +42,7 @@ struct resp_parser {
     uint64_t size;       /* bytes of the request parsed so far; of all of it with RESP_REQUEST */
     uint64_t wanted;     /* with RESP_MORE: bytes from the request's start that would be enough to get further */
     char error[96];
+    uint64_t cut_bytes; /* how long the argument was that resp_parser_cut has cut; 0 = none was */
     int64_t bulk_bytes; /* private: length announced for the argument being read, -1 = its length line comes next */
     uint64_t scanned;   /* private: bytes of the line that begins at `size` known to hold no end of it */
     uint8_t phase;      /* private */
@@ -60,6 +61,12 @@ void resp_parser_init(struct resp_parser *parser, const struct resp_limits *limi
 enum resp_status resp_parse(struct resp_parser *parser, uint8_t *data, size_t size);
 
 void resp_parser_next(struct resp_parser *parser);
+
+/* After RESP_MORE: the length of the argument that is not all there yet; 0 when it waits for anything else. */
+uint64_t resp_parser_awaits(const struct resp_parser *parser);
+/* … and that is not wanted: what there is of it among the `size` bytes so far counts as all of it. Returns how many of
+ * the bytes that come next are to be left out; the parser goes on with what is behind them. */
+uint64_t resp_parser_cut(struct resp_parser *parser, size_t size);
 
 static inline struct slice resp_arg_slice(const struct resp_parser *parser, const uint8_t *data, uint32_t index)
 {

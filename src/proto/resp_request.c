@@ -53,7 +53,24 @@ void resp_parser_next(struct resp_parser *parser)
     parser->wanted = 0;
     parser->bulk_bytes = -1;
     parser->scanned = 0;
+    parser->cut_bytes = 0;
     parser->phase = PHASE_START;
+}
+
+uint64_t resp_parser_awaits(const struct resp_parser *parser)
+{
+    return parser->phase == PHASE_ARRAY && parser->bulk_bytes > 0 ? (uint64_t)parser->bulk_bytes : 0;
+}
+
+uint64_t resp_parser_cut(struct resp_parser *parser, size_t size)
+{
+    const uint64_t length = resp_parser_awaits(parser);
+    KVS_ASSERT(length > 0 && size >= parser->size);
+    const uint64_t there = size - parser->size < length ? size - parser->size : length;
+    parser->cut_bytes = length;
+    parser->bulk_bytes = (int64_t)there;
+    parser->wanted = parser->size + there + 2;
+    return length - there;
 }
 
 static enum resp_status fail(struct resp_parser *parser, const char *text)

@@ -143,7 +143,7 @@ def test_a_place_on_another_file_system_gets_copies(start_node, run_client, tmp_
         assert path == f"{place}/far"
         info = persistence(node)
         assert int(info["last_backup_copied_bytes"]) > 1 << 20
-        assert all(os.stat(f"{path}/{name}").st_nlink == 1 for name in os.listdir(path))
+        assert all(os.stat(entry).st_nlink == 1 for entry in os.scandir(path) if entry.is_file())
         node.kill9()
         check(path)
         copy = start_node(*FLAGS, data_dir=path)

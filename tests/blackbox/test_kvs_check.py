@@ -87,7 +87,9 @@ def data(start_node, tmp_path):
 def snapshot(folder):
     """Everything that a program could change: names, bytes, times."""
     return {
-        path.name: (path.read_bytes(), path.stat().st_mtime_ns, path.stat().st_mode) for path in sorted(folder.iterdir())
+        path.name: (path.read_bytes(), path.stat().st_mtime_ns, path.stat().st_mode)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
     } | {".": folder.stat().st_mtime_ns}
 
 

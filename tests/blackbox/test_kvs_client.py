@@ -250,7 +250,7 @@ def test_output_into_a_closed_pipe_is_an_error(node, run_client):
 
 
 def test_too_large_is_refused_and_named(node, run_client):
-    result = run_client("set", "k", "--stdin", node=node, stdin=b"x" * (16 * 1024 * 1024 + 1))
+    result = run_client("set", "k", "--stdin", node=node, stdin=b"x" * (32 * 1024 * 1024 + 1))
     assert result.returncode == 1 and b"too large" in result.stderr
     expect(run_client("get", "k", node=node), stdout=b"Key not found\n")
     result = run_client("set", "x" * 65536, "v", node=node)

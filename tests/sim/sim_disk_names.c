@@ -187,12 +187,29 @@ static void sync_moves(const struct sim_dir *parent, uint64_t sequence, bool fai
     }
 }
 
+/* The directories in one go with it: they have no move of their own to be taken back. */
+static void move_children(const char *from, const char *to)
+{
+    size_t length = strlen(from);
+    for (struct list *node = sim->disk->dirs.next; node != &sim->disk->dirs; node = node->next) {
+        struct sim_dir *child = container_of(node, struct sim_dir, link);
+        if (strncmp(child->path, from, length) != 0 || child->path[length] != '/')
+            continue;
+        KVS_ASSERT(child->moved.from == NULL);
+        size_t size = strlen(to) + strlen(child->path + length) + 1;
+        char *path = malloc(size);
+        KVS_ASSERT(path != NULL);
+        snprintf(path, size, "%s%s", to, child->path + length);
+        free(child->path);
+        child->path = path;
+    }
+}
+
 void sim_dir_move(struct sim_dir *dir, const char *to)
 {
     char *path = strdup(to);
     KVS_ASSERT(path != NULL);
-    for (struct list *node = sim->disk->dirs.next; node != &sim->disk->dirs; node = node->next)
-        KVS_ASSERT(!is_parent(dir, container_of(node, struct sim_dir, link)));
+    move_children(dir->path, to);
     KVS_ASSERT(dir->moved.from == NULL); /* once is enough for everybody */
     dir->moved.from = dir->path;
     dir->moved.sequence = ++sim->sequence;
@@ -273,6 +290,7 @@ void sim_dir_crash(struct sim_dir *dir, enum sim_crash_mode mode)
         change_free(change);
     }
     if (dir->moved.from != NULL && !survives(dir->moved.keep, mode)) {
+        move_children(dir->path, dir->moved.from);
         free(dir->path);
         dir->path = dir->moved.from;
         dir->moved.from = NULL;

@@ -185,6 +185,11 @@ static inline void fixture_request(void *context, struct net_conn *conn, const s
         memset(out + size, 'b', number);
         memcpy(out + size + number, "\r\n", 2);
         net_reply_commit(conn, size + number + 2, 0);
+    } else if (slice_equal(args[0], slice_text("KEEP"))) {
+        /* The sum of the argument, or -1 when it could not be kept. */
+        struct large_memory *kept = net_request_keep(conn);
+        net_reply_commit(conn, resp_write_integer(out, kept != NULL ? (int64_t)crc32c(0, x.data, x.size) : -1), 0);
+        large_memory_give(kept);
     } else if (slice_equal(args[0], slice_text("SUM"))) {
         uint32_t sum = 0;
         for (unsigned i = 1; i < count; i++)

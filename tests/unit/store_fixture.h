@@ -45,6 +45,7 @@ static inline struct engine_options store_options(unsigned shard_count)
                                    .shard_count = shard_count,
                                    .memory_bytes = (uint64_t)shard_count * 8 * 256 * 1024,
                                    .segment_bytes = 256 * 1024,
+                                   .large_bytes_min = UINT64_MAX, /* all values stand in the log */
                                    .relaxed_interval_ms = 100};
 }
 

@@ -139,14 +139,23 @@ static void see_written(void *context, const struct check_record *record)
     assert_true(slice_equal(record->value, segments_value(key, version, record->value.size)));
 }
 
+/* Another directory for each salvage. */
+static void next_out(char out[32])
+{
+    static unsigned times;
+    snprintf(out, 32, "/out%u", times++);
+}
+
 static void salvage(void)
 {
+    char out[32];
+    next_out(out);
     struct check_fixture fixture;
     struct check_salvaged done;
     char message[CHECK_MESSAGE_BYTES];
     check_begin(&fixture, "/data", (struct check_options){0});
     assert_int_equal(fixture.error, KVS_ERR_OK);
-    enum kvs_err err = check_salvage(fixture.check, "/out", &done, message);
+    enum kvs_err err = check_salvage(fixture.check, out, &done, message);
     uint64_t keys = fixture.report->keys;
     check_end(&fixture);
     if (err == KVS_ERR_INVALID)
@@ -155,7 +164,7 @@ static void salvage(void)
         fail_msg("%s", message);
     assert_int_equal(done.keys, keys);
     unsigned records = 0;
-    check_begin(&fixture, "/out", (struct check_options){.each = see_written, .context = &records});
+    check_begin(&fixture, out, (struct check_options){.each = see_written, .context = &records});
     assert_int_equal(fixture.error, KVS_ERR_OK);
     assert_int_equal(fixture.report->damage_count, 0);
     assert_int_equal(fixture.report->keys, keys);
@@ -166,16 +175,18 @@ static void salvage(void)
 /* What is salvaged has so many keys, and this version of this key. */
 static void salvage_with(uint64_t keys, unsigned key, unsigned version)
 {
+    char out[32];
+    next_out(out);
     struct check_fixture fixture;
     struct check_salvaged done;
     char message[CHECK_MESSAGE_BYTES];
     check_begin(&fixture, "/data", (struct check_options){0});
-    assert_int_equal(check_salvage(fixture.check, "/out", &done, message), KVS_ERR_OK);
+    assert_int_equal(check_salvage(fixture.check, out, &done, message), KVS_ERR_OK);
     check_end(&fixture);
     assert_int_equal(done.keys, keys);
     struct store_fixture store;
     struct engine_options options = store_options(1);
-    options.data_dir = "/out";
+    options.data_dir = out;
     store_boot(&store, &options);
     segments_expect(&store, key, version, LARGE_BYTES);
     store_stop(&store);

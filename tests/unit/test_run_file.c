@@ -46,7 +46,7 @@ static void test_run_place__holds_the_largest_of_everything(void **state)
 {
     (void)state;
     const uint64_t address = (1ull << 40) - 1;
-    const uint64_t bytes = record_bytes((size_t)KVS_KEY_BYTES_MAX + UINT16_MAX, (size_t)KVS_VALUE_BYTES_MAX);
+    const uint64_t bytes = record_bytes((size_t)KVS_KEY_BYTES_MAX + UINT16_MAX, (size_t)KVS_RECORD_VALUE_BYTES_MAX);
     const struct run_entry entry = {.place = run_place(address, bytes, RUN_DELETE)};
     assert_int_equal(run_entry_address(&entry), address);
     assert_int_equal(run_entry_record_bytes(&entry), bytes);

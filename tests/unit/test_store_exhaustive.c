@@ -271,6 +271,7 @@ static struct engine_options options_of(unsigned shards)
 {
     struct engine_options options = store_options(shards);
     options.memory_bytes = (uint64_t)shards * 6 * options.segment_bytes; /* four images, the least */
+    options.large_bytes_min = 0;                                         /* large values get files */
     return options;
 }
 

@@ -394,6 +394,8 @@ static void run_seed(uint64_t seed)
     for (unsigned boot = 0; boot < BOOTS; boot++) {
         struct engine_options options = store_options(1 + (unsigned)sim_random(STORE_SHARDS_MAX));
         options.memory_bytes = options.shard_count * (6 + sim_random(3)) * options.segment_bytes;
+        if (sim_random(2) == 0)
+            options.large_bytes_min = 1 + sim_random(options.segment_bytes / 8); /* large values get files */
         store_boot(&fixture, &options);
         if (sim_random(3) > 0)
             store_compact(&fixture, 120 + (unsigned)sim_random(100));

@@ -25,7 +25,7 @@
 
 #define ASKS_MAX     4096u /* unanswered at a time */
 #define ASK_KEYS_MAX 8u
-#define VALUE_ROOM   (256u * 1024)
+#define VALUE_ROOM   (2048u * 1024)
 /* Of a pipeline. With few keys less: what a hundred writes under way on one key allow takes too long to decide. */
 #define DEPTH_MAX     600u
 #define DEPTH_PER_KEY 3u

@@ -53,8 +53,9 @@ struct world {
     unsigned odds[SIM_FAULT_COUNT];
     bool single_fault; /* PLAN_FAIL has set one since the boot */
     bool disk_limited;
-    bool calm;  /* nothing out of the ordinary since the boot */
-    bool fresh; /* nothing was asked since the boot */
+    bool values_rotten; /* the file of some large value does not hold what was written to it */
+    bool calm;          /* nothing out of the ordinary since the boot */
+    bool fresh;         /* nothing was asked since the boot */
 };
 
 /* The only state that a wrapped function can reach. */
@@ -285,9 +286,17 @@ static void note_owners(struct world *world)
     }
 }
 
+static void note_rotten_value(void *context, const char *path, uint64_t offset, const uint8_t *truth, size_t size)
+{
+    struct world *world = context;
+    (void)offset, (void)truth, (void)size;
+    world->values_rotten = world->values_rotten || strstr(path, "/values/") != NULL;
+}
+
 static void reset_circumstances(struct world *world)
 {
-    world->circumstances = (struct circumstances){0};
+    /* A start does not read the files of large values: whoever asks for one finds what is wrong with it. */
+    world->circumstances = (struct circumstances){.damage_may_show = world->values_rotten};
     sim_fail_none();
     world->calm = true;
     world->fresh = true;
@@ -306,6 +315,7 @@ static void boot(struct world *world, unsigned threads, enum oracle_end end)
     if (story_on && getenv("KVS_SIM_KEY") != NULL)
         survey_tell(world->oracle, world->fleeting);
     suspend_lies(survey.rotten_places > 0);
+    sim_rot_each(note_rotten_value, world);
     for (;;) {
         if (survey.may_refuse)
             survey_remove_runs();
@@ -653,7 +663,8 @@ static void begin(struct world *world)
     sim_set_socket_bytes(plan->socket_bytes);
     hash_mask = mask_of(plan->hash_bits);
     unsigned relaxed = plan->keys >= 8 && plan->seed % 2 == 0 ? plan->keys / 4 : 0;
-    unsigned value_bytes_max = plan->segment_kib * 1024 / 5;
+    /* As much as a node of one thread takes: most of these get files of their own. */
+    unsigned value_bytes_max = plan->memory_segments * plan->segment_kib * 1024 * 2 / 9;
     world->oracle = oracle_create(plan->keys, relaxed, plan->value_bytes, value_bytes_max);
     world->fleeting = fleeting_create(4 + plan->keys / 8, plan->value_bytes);
     world->calm = true;

@@ -1,0 +1,159 @@
+/*
+ * value_sweep.c - one file after the other:  open → read the header → ask the key's owner → next
+ *
+ * Why the owner decides, and not this thread: between a look into the index and the removal the key may be written
+ * again, or a write that superseded the file may not be durable yet. The owner queues the file with those whose death
+ * it has noticed itself, and they wait for both.
+ *
+ * Failure: whatever goes wrong with a file, it stays, and the next one follows.
+ */
+#include "engine/value_sweep.h"
+
+#include "base/assert.h"
+#include "base/diag.h"
+#include "base/hash.h"
+#include "engine/store.h"
+
+#include <stdlib.h>
+
+/* A header with the longest key. */
+#define HEADER_BYTES_MAX ((size_t)align_up(sizeof(struct value_header) + KVS_KEY_BYTES_MAX, KVS_BLOCK_BYTES))
+
+static void step_done(struct ring_op *op);
+
+static struct keeper *keeper_with(struct value_sweep *sweep)
+{
+    return container_of(sweep, struct keeper, sweep);
+}
+
+void value_sweep_init(struct value_sweep *sweep)
+{
+    *sweep = (struct value_sweep){.fd = -1};
+}
+
+static void next_file(struct value_sweep *sweep)
+{
+    if (sweep->fd >= 0)
+        ring_close_fd(keeper_with(sweep)->ring, sweep->fd);
+    sweep->fd = -1;
+    sweep->next++;
+    sweep->state = SWEEP_NEXT;
+}
+
+static void open_file(struct value_sweep *sweep)
+{
+    struct keeper *keeper = keeper_with(sweep);
+    const struct store_values *values = &keeper->store->values;
+    if (sweep->next == values->found_count) {
+        free(sweep->block);
+        sweep->block = NULL;
+        sweep->state = SWEEP_DONE;
+        return;
+    }
+    if (sweep->block == NULL)
+        sweep->block = aligned_alloc(KVS_BLOCK_BYTES, HEADER_BYTES_MAX);
+    if (sweep->block == NULL)
+        return; /* again in another turn */
+    value_name_write(sweep->name, values->found[sweep->next]);
+    sweep->state = SWEEP_OPEN;
+    sweep->block_bytes = KVS_BLOCK_BYTES;
+    ring_op_init(&sweep->io, step_done);
+    ring_file_open(keeper->ring, &sweep->io, values->place.dir_fd, sweep->name,
+                   RING_OPEN_READ | (values->place.direct ? RING_OPEN_DIRECT : 0u));
+}
+
+static void read_header(struct value_sweep *sweep)
+{
+    sweep->state = SWEEP_READ;
+    ring_op_init(&sweep->io, step_done);
+    ring_file_read(keeper_with(sweep)->ring, &sweep->io, sweep->fd, sweep->block, sweep->block_bytes, 0);
+}
+
+static void take_header(struct value_sweep *sweep, size_t bytes)
+{
+    const struct store *store = keeper_with(sweep)->store;
+    struct value_name name = store->values.found[sweep->next];
+    const struct value_header *header = (const void *)sweep->block;
+    bool more = bytes == sweep->block_bytes && header->magic == VALUE_MAGIC &&
+                sizeof *header + header->key_bytes > bytes && sweep->block_bytes < HEADER_BYTES_MAX;
+    if (more) {
+        sweep->block_bytes = HEADER_BYTES_MAX;
+        read_header(sweep);
+        return;
+    }
+    const char *wrong = value_header_check(sweep->block, bytes, store->base.superblock.uuid, name.id);
+    if (wrong != NULL) {
+        diag_warn(VALUE_DIR_NAME "/%s: %s; the file stays as it is, see kvs-check", sweep->name, wrong);
+        next_file(sweep);
+        return;
+    }
+    struct slice key = value_header_key(header);
+    uint64_t hash = hash_key(key, store->base.superblock.hash_seed);
+    sweep->query = (struct value_query){
+        .op = {.request = {.action = ENGINE_GET, .head = true, .hash = hash, .key = key}}, .name = name};
+    sweep->owner = hash_shard(hash, store->shard_count);
+    sweep->state = SWEEP_ASK;
+}
+
+static void step_done(struct ring_op *op)
+{
+    struct value_sweep *sweep = container_of(op, struct value_sweep, io);
+    if (sweep->state == SWEEP_OPEN && op->error == KVS_ERR_OK)
+        sweep->fd = op->fd;
+    if (op->error != KVS_ERR_OK) {
+        /* It may have died, and gone, since the start. */
+        if (op->error != KVS_ERR_NOT_FOUND)
+            diag_warn("cannot read " VALUE_DIR_NAME "/%s: %s", sweep->name, ring_op_text(op));
+        next_file(sweep);
+    } else if (sweep->state == SWEEP_OPEN) {
+        read_header(sweep);
+    } else {
+        take_header(sweep, (size_t)op->bytes);
+    }
+}
+
+static void ask(struct value_sweep *sweep)
+{
+    const struct keeper *keeper = keeper_with(sweep);
+    struct store_shard *shard = keeper->store->shards[sweep->owner];
+    if (atomic_load_explicit(&shard->wake_ring, memory_order_acquire) == NULL)
+        return; /* it will wake the background when it starts */
+    sweep->state = SWEEP_ASKED;
+    atomic_store_explicit(&shard->values.query, &sweep->query, memory_order_release);
+    store_shard_wake(shard, keeper->ring);
+}
+
+void value_sweep_turn(struct keeper *keeper)
+{
+    struct value_sweep *sweep = &keeper->sweep;
+    if (sweep->state == SWEEP_ASKED) {
+        const struct store_shard *shard = keeper->store->shards[sweep->owner];
+        if (atomic_load_explicit(&shard->values.query, memory_order_acquire) == NULL)
+            next_file(sweep);
+    }
+    if (keeper->stopping)
+        return;
+    if (sweep->state == SWEEP_NEXT)
+        open_file(sweep);
+    if (sweep->state == SWEEP_ASK)
+        ask(sweep);
+}
+
+bool value_sweep_busy(const struct value_sweep *sweep)
+{
+    return sweep->state == SWEEP_NEXT;
+}
+
+bool value_sweep_idle(const struct value_sweep *sweep)
+{
+    return sweep->state != SWEEP_OPEN && sweep->state != SWEEP_READ && sweep->state != SWEEP_ASKED;
+}
+
+void value_sweep_deinit(struct value_sweep *sweep, struct ring *ring)
+{
+    if (sweep->fd >= 0)
+        ring_close_fd(ring, sweep->fd);
+    sweep->fd = -1;
+    free(sweep->block);
+    sweep->block = NULL;
+}

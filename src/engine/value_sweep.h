@@ -1,0 +1,47 @@
+/*
+ * value_sweep.h - after a start, finds the value files that nothing names any more: what a crash has left of puts that
+ * were never acknowledged, and of values whose file was not removed when they died.
+ *
+ * For each file that the start has found: its header tells the key; the key's owner is asked whether its newest record
+ * names this file, and lets the file go if not. One file at a time, in the background (keeper.h): its thread, its ring.
+ * Files of this boot are not looked at. A file whose header cannot be read, or is damaged, stays: it may be a live one,
+ * and kvs-check tells.
+ */
+#ifndef KVS_ENGINE_VALUE_SWEEP_H
+#define KVS_ENGINE_VALUE_SWEEP_H
+
+#include "engine/store_values.h"
+
+struct keeper;
+
+enum value_sweep_state {
+    SWEEP_NEXT, /* another file */
+    SWEEP_OPEN,
+    SWEEP_READ,
+    SWEEP_ASK, /* until the owner has a place for the query */
+    SWEEP_ASKED,
+    SWEEP_DONE,
+};
+
+struct value_sweep {
+    enum value_sweep_state state;
+    size_t next; /* in values.found */
+    int fd;
+    uint8_t *block; /* where the header is read */
+    size_t block_bytes;
+    char name[VALUE_NAME_BYTES];
+    struct ring_op io;
+    struct value_query query;
+    unsigned owner;
+};
+
+/* `fd` has to be -1 before the first turn. */
+void value_sweep_init(struct value_sweep *sweep);
+void value_sweep_turn(struct keeper *keeper);
+/* The turn should come again at once. */
+bool value_sweep_busy(const struct value_sweep *sweep);
+/* True when nothing of it is in flight, nor at a shard. */
+bool value_sweep_idle(const struct value_sweep *sweep);
+void value_sweep_deinit(struct value_sweep *sweep, struct ring *ring);
+
+#endif
