@@ -17,6 +17,7 @@
 #include "base/canary.h"
 
 #include <stdio.h>
+#include <string.h>
 
 enum { SUPERBLOCK_FILE_BYTES = 2 * KVS_BLOCK_BYTES };
 
@@ -229,18 +230,27 @@ void backup_place_step(struct backup *backup)
     const char *where;
     const char *what = step_text(backup->stage, &where);
     if (what != NULL && is_failure(backup)) {
+        /* That may be the data directory, and a failed sync is told to one of those who wait for their names. */
+        if (backup->stage == BACKUP_SYNC_PARENT && !canary_on(CANARY_BACKUP_SYNC_UNTOLD))
+            atomic_fetch_add(&backup_store(backup)->segments.name_syncs_failed, 1);
         fail_step(backup, what, where);
         return;
     }
     switch (backup->stage) {
     case BACKUP_MAKE_PLACE:
         backup->place_made = backup->io.error == KVS_ERR_OK;
-        open_parent(backup);
+        backup->place_unsure = backup->place_unsure || backup->place_made;
+        /* A name in the data directory that was there before is durable: the start has synced it. */
+        if (backup->place_unsure || strchr(backup->place, '/') != NULL)
+            open_parent(backup);
+        else
+            open_place(backup);
         break;
     case BACKUP_OPEN_PARENT:
         sync_parent(backup);
         break;
     case BACKUP_SYNC_PARENT:
+        backup->place_unsure = false;
         open_place(backup);
         break;
     case BACKUP_OPEN_PLACE:

@@ -98,6 +98,11 @@ static enum kvs_err settle_names(struct recovery *recovery)
     ring_await(recovery->ring, &op);
     if (op.error != KVS_ERR_OK)
         say(recovery, "cannot sync the names in %s: %s", store->base.data_dir, ring_op_text(&op));
+    /* One that has failed before, for a run that this start has made, was to cover these names, too. */
+    if (op.error == KVS_ERR_OK && atomic_load(&store->segments.name_syncs_failed) > 0) {
+        say(recovery, "an earlier sync of the names in %s has failed: start again", store->base.data_dir);
+        return KVS_ERR_IO;
+    }
     return op.error;
 }
 

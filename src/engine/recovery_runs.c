@@ -272,7 +272,8 @@ void recovery_spill(struct recovery_worker *worker, struct found_segment *found)
                                                .store_uuid = store->base.superblock.uuid,
                                                .sequence = sequence,
                                                .time_ms = worker->time_ms,
-                                               .direct = store->direct};
+                                               .direct = store->direct,
+                                               .name_syncs_failed = &recovery->store->segments.name_syncs_failed};
     struct run_writer *writer;
     if (run_writer_open(&writer, &options) != KVS_ERR_OK)
         return;
