@@ -100,7 +100,7 @@ struct backup {
     int parent_fd, place_fd, dir_fd; /* -1: not open */
     int values_fd, source_fd;
     bool place_made, renamed;
-    bool place_unsure; /* it was made by this process, and its name may not last yet */
+    bool place_unsure;  /* it was made by this process, and its name may not last yet */
     char (*names)[256]; /* to be removed */
     unsigned name_count;
     int names_fd; /* where they are */
