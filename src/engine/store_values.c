@@ -162,8 +162,8 @@ void store_values_close(struct store *store, struct ring *ring)
 
 void shard_values_init(struct shard_values *values)
 {
-    struct list *lists[] = {&values->puts,  &values->puts_waiting, &values->gets,     &values->gets_waiting,
-                            &values->marks, &values->dying,        &values->unlinking};
+    struct list *lists[] = {&values->puts,         &values->puts_waiting, &values->puts_written, &values->gets,
+                            &values->gets_waiting, &values->marks,        &values->dying,        &values->unlinking};
     for (size_t i = 0; i < ARRAY_COUNT(lists); i++)
         list_init(lists[i]);
     large_trash_init(&values->trash);
@@ -180,8 +180,11 @@ void shard_values_deinit(struct shard_values *values, struct ring *ring)
 {
     for (struct list *node; (node = list_pop_front(&values->puts)) != NULL;)
         abandon_put(container_of(node, struct value_put, link), ring);
-    for (struct list *node; (node = list_pop_front(&values->puts_waiting)) != NULL;)
-        free(container_of(node, struct value_put, link));
+    struct list *idle[] = {&values->puts_waiting, &values->puts_written};
+    for (size_t i = 0; i < ARRAY_COUNT(idle); i++) {
+        for (struct list *node; (node = list_pop_front(idle[i])) != NULL;)
+            free(container_of(node, struct value_put, link));
+    }
     for (struct list *node; (node = list_pop_front(&values->gets)) != NULL;) {
         struct value_get *get = container_of(node, struct value_get, link);
         value_reader_abandon(&get->reader, ring);
@@ -322,6 +325,7 @@ static void put_written(struct value_writer *writer)
     struct store_shard *shard = put->shard;
     struct store *store = shard->store;
     list_remove(&put->link);
+    list_push_back(&shard->values.puts_written, &put->link);
     KVS_ASSERT(shard->values.put_count > 0);
     shard->values.put_count--;
     if (writer->error == KVS_ERR_OK) {
@@ -383,6 +387,7 @@ void store_value_put_end(struct store_shard *shard, struct engine_op *op, bool g
     op->put = NULL;
     if (!good && put->writer.error == KVS_ERR_OK)
         die(shard, put->writer.name, 0); /* no record has ever named it */
+    list_remove(&put->link);
     free(put);
 }
 

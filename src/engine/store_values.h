@@ -61,6 +61,7 @@ struct value_reader_mark {
 /* Of a shard. */
 struct shard_values {
     struct list puts, puts_waiting; /* struct value_put */
+    struct list puts_written;       /* likewise: the file is there, the record is not yet */
     unsigned put_count;
     struct list gets, gets_waiting; /* struct value_get; those that wait do so for memory */
     struct list marks;              /* of gets, in order */
