@@ -231,7 +231,7 @@ void backup_place_step(struct backup *backup)
     const char *what = step_text(backup->stage, &where);
     if (what != NULL && is_failure(backup)) {
         /* That may be the data directory, and a failed sync is told to one of those who wait for their names. */
-        if (backup->stage == BACKUP_SYNC_PARENT && !canary_on(CANARY_BACKUP_SYNC_UNTOLD))
+        if (backup->stage == BACKUP_SYNC_PARENT)
             atomic_fetch_add(&backup_store(backup)->segments.name_syncs_failed, 1);
         fail_step(backup, what, where);
         return;
