@@ -17,4 +17,12 @@ static inline void blocking_init(struct ring_op *op)
     ring_op_init(op, blocking_done);
 }
 
+/* Makes a file, or the names in a directory, durable: op->error tells. */
+static inline void blocking_sync(struct ring *ring, struct ring_op *op, int fd)
+{
+    blocking_init(op);
+    ring_file_sync(ring, op, fd);
+    ring_await(ring, op);
+}
+
 #endif

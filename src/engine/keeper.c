@@ -453,13 +453,12 @@ static bool waits_for_image(const struct keeper *keeper)
 int64_t keeper_timeout_ns(const struct keeper *keeper)
 {
     int64_t timeout = manifest_timeout_ns(keeper->manifest);
-    if (waits_for_image(keeper) && (timeout < 0 || timeout > IMAGE_WAIT_NS))
-        timeout = IMAGE_WAIT_NS;
+    if (waits_for_image(keeper))
+        timeout = ring_sooner(timeout, IMAGE_WAIT_NS);
     bool sweeps = value_sweep_busy(&keeper->sweep) && !keeper->stopping;
     if (warmup_busy(&keeper->warmup) || sweeps || backup_timeout_ns(keeper->backup) == 0)
         return 0;
-    int64_t checkpoint = checkpoint_timeout_ns(keeper->checkpoint);
-    return checkpoint >= 0 && (timeout < 0 || checkpoint < timeout) ? checkpoint : timeout;
+    return ring_sooner(timeout, checkpoint_timeout_ns(keeper->checkpoint));
 }
 
 void keeper_stop(struct keeper *keeper)

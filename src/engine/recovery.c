@@ -44,9 +44,7 @@ static enum kvs_err write_blocking(struct recovery *recovery, const struct found
     ring_file_write(recovery->ring, &op, found->segment->fd, bytes, size, offset, 0);
     ring_await(recovery->ring, &op);
     if (op.error == KVS_ERR_OK) {
-        blocking_init(&op);
-        ring_file_sync(recovery->ring, &op, found->segment->fd);
-        ring_await(recovery->ring, &op);
+        blocking_sync(recovery->ring, &op, found->segment->fd);
     }
     if (op.error != KVS_ERR_OK)
         say(recovery, "cannot write segment %06u of %s: %s", found->number, recovery->store->base.data_dir,
@@ -79,9 +77,7 @@ static enum kvs_err settle_tail(struct recovery *recovery, struct found_segment 
     if (canary_on(CANARY_TAIL_NOT_SYNCED))
         return KVS_ERR_OK;
     struct ring_op op;
-    blocking_init(&op);
-    ring_file_sync(recovery->ring, &op, found->segment->fd);
-    ring_await(recovery->ring, &op);
+    blocking_sync(recovery->ring, &op, found->segment->fd);
     if (op.error != KVS_ERR_OK)
         say(recovery, "cannot sync segment %06u of %s: %s", found->number, store->base.data_dir, ring_op_text(&op));
     return op.error;
@@ -93,9 +89,7 @@ static enum kvs_err settle_names(struct recovery *recovery)
 {
     const struct store *store = recovery->store;
     struct ring_op op;
-    blocking_init(&op);
-    ring_file_sync(recovery->ring, &op, store->base.dir_fd);
-    ring_await(recovery->ring, &op);
+    blocking_sync(recovery->ring, &op, store->base.dir_fd);
     if (op.error != KVS_ERR_OK)
         say(recovery, "cannot sync the names in %s: %s", store->base.data_dir, ring_op_text(&op));
     /* One that has failed before, for a run that this start has made, was to cover these names, too. */

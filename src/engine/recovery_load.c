@@ -39,9 +39,7 @@ static const char *data_dir(const struct recovery_worker *worker)
 static enum kvs_err uncache(struct recovery_worker *worker, const struct found_segment *found)
 {
     struct ring_op op;
-    blocking_init(&op);
-    ring_file_sync(worker->ring, &op, found->segment->fd);
-    ring_await(worker->ring, &op);
+    blocking_sync(worker->ring, &op, found->segment->fd);
     enum kvs_err err = op.error != KVS_ERR_OK ? op.error : ring_file_uncache(worker->ring, found->segment->fd);
     if (err != KVS_ERR_OK)
         worker_say(worker, "cannot sync segment %06u of %s before it is read: %s", found->number, data_dir(worker),

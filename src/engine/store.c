@@ -381,14 +381,8 @@ static int64_t store_timeout_ns(const struct engine_shard *base)
     const struct store_shard *shard = container_of(base, struct store_shard, base);
     if (relocation_shard_busy(shard))
         return 0;
-    int64_t timeouts[] = {log_timeout_ns(&shard->log), store_values_timeout_ns(shard),
-                          shard->stopping ? -1 : store_expiry_timeout_ns(shard)};
-    int64_t soonest = -1;
-    for (size_t i = 0; i < ARRAY_COUNT(timeouts); i++) {
-        if (timeouts[i] >= 0 && (soonest < 0 || timeouts[i] < soonest))
-            soonest = timeouts[i];
-    }
-    return soonest;
+    int64_t expiry_ns = shard->stopping ? -1 : store_expiry_timeout_ns(shard);
+    return ring_sooner(expiry_ns, ring_sooner(log_timeout_ns(&shard->log), store_values_timeout_ns(shard)));
 }
 
 static void store_shard_stop(struct engine_shard *base)

@@ -113,9 +113,7 @@ static void write_copies(struct ring *ring, struct ring_op *op, int fd, const st
     ring_await(ring, op);
     if (op->error != KVS_ERR_OK || canary_on(CANARY_SUPERBLOCK_NOT_SYNCED))
         return;
-    blocking_init(op);
-    ring_file_sync(ring, op, fd);
-    ring_await(ring, op);
+    blocking_sync(ring, op, fd);
 }
 
 enum kvs_err superblock_write(struct ring *ring, int dir_fd, const char *dir_name, struct superblock *superblock,
@@ -145,9 +143,7 @@ enum kvs_err superblock_write(struct ring *ring, int dir_fd, const char *dir_nam
         ring_await(ring, &op);
     }
     if (op.error == KVS_ERR_OK && new) {
-        blocking_init(&op);
-        ring_file_sync(ring, &op, dir_fd);
-        ring_await(ring, &op);
+        blocking_sync(ring, &op, dir_fd);
     }
     return op.error == KVS_ERR_OK ? KVS_ERR_OK : fail(message, "write", dir_name, &op);
 }

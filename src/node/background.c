@@ -127,9 +127,9 @@ static int64_t wait_ns(const struct background *background)
 {
     int64_t wait = background->engine != NULL ? engine_background_timeout_ns(background->engine) : -1;
     if (background->compactor != NULL)
-        wait = shard_sooner(wait, compact_timeout_ns(background->compactor));
+        wait = ring_sooner(wait, compact_timeout_ns(background->compactor));
     enum shard_state state = get_state(background);
-    return state == SHARD_LOADING || state == SHARD_DRAINED ? wait : shard_sooner(wait, SHARD_TRANSITION_WAIT_NS);
+    return state == SHARD_LOADING || state == SHARD_DRAINED ? wait : ring_sooner(wait, SHARD_TRANSITION_WAIT_NS);
 }
 
 bool background_turn(struct background *background, bool may_sleep)

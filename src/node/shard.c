@@ -314,9 +314,9 @@ static int64_t wait_ns(const struct shard *shard)
     if (!list_empty(&shard->pool.trash.pieces) || !list_empty(&shard->assembling))
         wait = 0;
     if (mailbox_backlog(shard->mailbox))
-        wait = shard_sooner(wait, BACKLOG_WAIT_NS);
+        wait = ring_sooner(wait, BACKLOG_WAIT_NS);
     if (in_transition(get_state(shard)))
-        wait = shard_sooner(wait, SHARD_TRANSITION_WAIT_NS);
+        wait = ring_sooner(wait, SHARD_TRANSITION_WAIT_NS);
     return wait;
 }
 

@@ -92,12 +92,6 @@ struct shard {
     char message[SHARD_MESSAGE_BYTES]; /* empty, or why the node cannot start; settled before SHARD_READY */
 };
 
-/* The sooner of two times to wait; -1 = for ever. */
-static inline int64_t shard_sooner(int64_t a, int64_t b)
-{
-    return a < 0 || (b >= 0 && a > b) ? b : a;
-}
-
 /* Opens the shard on the calling thread and accepts connections; on failure its state is SHARD_BROKEN and there is
  * nothing to close. */
 void shard_open(struct shard *shard);

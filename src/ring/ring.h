@@ -101,6 +101,12 @@ void ring_close(struct ring *ring);
 /* One line: set-up flags and features obtained. Lives as long as the ring. */
 const char *ring_describe(const struct ring *ring);
 
+/* The sooner of two times to wait, as ring_turn takes them: -1 = for ever. */
+static inline int64_t ring_sooner(int64_t a, int64_t b)
+{
+    return a < 0 || (b >= 0 && a > b) ? b : a;
+}
+
 /*
  * Submits what was started, waits for at least one completion or for timeout_ns (0: do not wait; negative: for ever),
  * and calls back for every completion that is there. Returns the number of callbacks made.

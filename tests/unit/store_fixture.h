@@ -60,7 +60,7 @@ static inline int64_t store_background_timeout(const struct store_fixture *fixtu
 {
     int64_t timeout = engine_background_timeout_ns(fixture->background);
     int64_t compact = fixture->compactor == NULL ? -1 : compact_timeout_ns(fixture->compactor);
-    return compact >= 0 && (timeout < 0 || compact < timeout) ? compact : timeout;
+    return ring_sooner(timeout, compact);
 }
 
 static inline void store_turn_background(void *context)
