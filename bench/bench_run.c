@@ -7,6 +7,7 @@
  * The checkpoint has ENTRIES entries; 16 summaries have ENTRIES / 32 each, half of them of keys that the checkpoint has
  * too. FOLDER/bench-run is made, and its files removed at the end. O_DIRECT where FOLDER has it.
  */
+#include "bench.h"
 #include "engine/big_memory.h"
 #include "engine/blocking.h"
 #include "engine/run_merge.h"
@@ -28,25 +29,11 @@ struct bench {
 
 static const uint8_t uuid[16] = "bench_run";
 
-static uint64_t now_ns(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
 static uint64_t cpu_ns(void)
 {
     struct timespec ts;
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
     return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
-static uint64_t mix(uint64_t x)
-{
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebull;
-    return x ^ x >> 31;
 }
 
 static void die(const char *what, const char *why)
