@@ -73,8 +73,14 @@ static inline struct slice segments_value(unsigned i, unsigned version, size_t b
     char text[64];
     int text_bytes = snprintf(text, sizeof text, "%u.%u.", i, version);
     assert_true(bytes <= sizeof value);
-    for (size_t at = 0; at < bytes; at++)
-        value[at] = (uint8_t)text[at % (size_t)text_bytes];
+    /* The text again and again: each copy takes all that is there. */
+    size_t filled = (size_t)text_bytes < bytes ? (size_t)text_bytes : bytes;
+    memcpy(value, text, filled);
+    while (filled < bytes) {
+        size_t more = filled < bytes - filled ? filled : bytes - filled;
+        memcpy(value + filled, value, more);
+        filled += more;
+    }
     return slice_make(value, bytes);
 }
 
