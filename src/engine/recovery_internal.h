@@ -37,6 +37,8 @@ struct stretch {
 bool stretch_extend(struct stretch *stretch, const struct batch_header *batch, uint32_t segment);
 /* A stretch that begins with this batch. */
 struct stretch stretch_begin(const struct batch_header *batch, uint32_t segment, bool sealed);
+/* For qsort: stream by stream, and in each by LSN. */
+int stretch_compare(const void *a, const void *b);
 
 /* A file with a segment's name, and what the manifest says of it. */
 struct found_segment {
@@ -189,6 +191,9 @@ void recovery_close_runs(struct recovery *recovery, bool remove);
 
 /* Reads what has to be read of every segment that was not loaded yet. */
 enum kvs_err recovery_load(struct recovery *recovery);
+/* The refusal of a segment whose file has only so many bytes. */
+enum kvs_err recovery_cut_short(const struct recovery *recovery, const struct found_segment *found, uint64_t bytes,
+                                char message[ENGINE_MESSAGE_BYTES]);
 /* Reads the whole segment. */
 enum kvs_err recovery_read_segment(const struct recovery *recovery, struct ring *ring,
                                    const struct found_segment *found, uint8_t *bytes,

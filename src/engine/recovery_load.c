@@ -47,6 +47,17 @@ static enum kvs_err uncache(struct recovery_worker *worker, const struct found_s
     return err;
 }
 
+enum kvs_err recovery_cut_short(const struct recovery *recovery, const struct found_segment *found, uint64_t bytes,
+                                char message[ENGINE_MESSAGE_BYTES])
+{
+    const struct store *store = recovery->store;
+    KVS_ASSERT(bytes < store->segments.segment_bytes);
+    snprintf(message, ENGINE_MESSAGE_BYTES,
+             "segment %06u of %s is cut short: %" PRIu64 " bytes of %" PRIu64 "; its records cannot be trusted",
+             found->number, store->base.data_dir, bytes, store->segments.segment_bytes);
+    return KVS_ERR_CORRUPT;
+}
+
 static enum kvs_err read_bytes(const struct recovery *recovery, struct ring *ring, const struct found_segment *found,
                                uint8_t *bytes, uint64_t size, char message[ENGINE_MESSAGE_BYTES])
 {
@@ -60,13 +71,7 @@ static enum kvs_err read_bytes(const struct recovery *recovery, struct ring *rin
                  store->base.data_dir, ring_op_text(&op));
         return op.error;
     }
-    if (op.bytes < size) {
-        snprintf(message, ENGINE_MESSAGE_BYTES,
-                 "segment %06u of %s is cut short: %" PRIu64 " bytes of %" PRIu64 "; its records cannot be trusted",
-                 found->number, store->base.data_dir, op.bytes, store->segments.segment_bytes);
-        return KVS_ERR_CORRUPT;
-    }
-    return KVS_ERR_OK;
+    return op.bytes < size ? recovery_cut_short(recovery, found, op.bytes, message) : KVS_ERR_OK;
 }
 
 enum kvs_err recovery_read_segment(const struct recovery *recovery, struct ring *ring,
