@@ -212,10 +212,7 @@ static void decide(const struct run_merge *merge, struct run_entry *candidate, u
         wins = merge->options.second_wins == NULL
                    ? (unsigned)(ordinals[1] >= ordinals[0])
                    : (unsigned)merge->options.second_wins(merge->options.context, entries[0], entries[1]);
-    const struct run_entry winner = *entries[wins];
-    if (merge->options.lost != NULL)
-        merge->options.lost(merge->options.context, ordinals[!wins], entries[!wins]);
-    *candidate = winner;
+    *candidate = *entries[wins];
     *candidate_source = ordinals[wins];
 }
 
