@@ -105,7 +105,7 @@ static enum kvs_err adopt(struct recovery *recovery, struct store_shard *shard, 
     uint8_t *image = image_take_unused(pool);
     if (image == NULL)
         return KVS_ERR_NO_MEMORY;
-    atomic_store(&segment->image_from, segment->end);
+    atomic_store(&segment->image_from, canary_on(CANARY_TAIL_SHOWN_UNREAD) ? 0 : segment->end);
     image_attach(pool, segment, image);
     segment_set_state(segment, SEGMENT_OPEN);
     shard->adopted = segment;

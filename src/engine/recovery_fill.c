@@ -19,7 +19,7 @@
 #include <stdlib.h>
 
 enum {
-    FILL_ENTRIES = 512,   /* taken at once */
+    FILL_ENTRIES = 512, /* taken at once */
     FETCH_AHEAD = 32,
     DRAIN_ENTRIES = 4096, /* after so many, pages that the index has left are freed */
     /* Of what readers take of memory: each of few runs gets a MiB, many share. */

@@ -112,8 +112,8 @@ struct recovery_worker {
     struct found_segment *current;
     const struct scan_segment *scanned;
     struct run_collector *collector; /* NULL: its records need not be listed */
-    uint8_t *head; /* for the beginnings of segments … */
-    struct recovery_window *window; /* … and for what is read whole */
+    uint8_t *head;                   /* for the beginnings of segments … */
+    struct recovery_window *window;  /* … and for what is read whole */
 
     uint32_t *live_puts, *live_units; /* by number of segment: what indexes point at */
 };

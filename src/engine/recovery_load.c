@@ -3,10 +3,9 @@
  *
  *   covered by a run and sealed   only its header is read; what there is to know is in the manifest and in the run
  *   not covered                   is read and scanned as a whole; its records become a sorted array of entries
- *   covered, but not sealed       is read from where the run's knowledge ends: when there is nothing behind, that is its
- *                                 end; else it is as if it were not covered
- *   free                          its header, and that of its first batch: a manifest that has lost its last changes
- *                                 may call a file free that a log had just taken into use
+ *   covered, but not sealed       is read from where the run's knowledge ends: when there is nothing behind, that is
+ * its end; else it is as if it were not covered free                          its header, and that of its first batch:
+ * a manifest that has lost its last changes may call a file free that a log had just taken into use
  *
  * Nothing of what is read stays in memory but the entries: images are filled in the background, after the start
  * (warmup.h).
@@ -51,7 +50,8 @@ static enum kvs_err uncache(struct recovery_worker *worker, const struct found_s
 
 static enum kvs_err refuse_cut_short(struct recovery_worker *worker, const struct found_segment *found, uint64_t bytes)
 {
-    worker_say(worker, "segment %06u of %s is cut short: %" PRIu64 " bytes of %" PRIu64 "; its records cannot be trusted",
+    worker_say(worker,
+               "segment %06u of %s is cut short: %" PRIu64 " bytes of %" PRIu64 "; its records cannot be trusted",
                found->number, data_dir(worker), bytes, worker->recovery->store->segments.segment_bytes);
     return KVS_ERR_CORRUPT;
 }

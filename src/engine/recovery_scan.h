@@ -9,8 +9,8 @@
 
 struct scan_segment {
     const uint8_t *bytes; /* the whole segment; or NULL, and instead: */
-    /* Shows `size` bytes of the segment, until it is called again; offsets never fall. NULL: they cannot be had, and the
-     * scan ends there (scan_result.unreadable). */
+    /* Shows `size` bytes of the segment, until it is called again; offsets never fall. NULL: they cannot be had, and
+     * the scan ends there (scan_result.unreadable). */
     const uint8_t *(*look)(void *context, uint64_t offset, uint64_t size);
     void *context;
     uint64_t size;
@@ -48,7 +48,8 @@ typedef void scan_batch_fn(void *context, const struct batch_header *batch, uint
 void scan_batches(const struct scan_segment *segment, struct scan_result *result, scan_batch_fn *each_batch,
                   void *context);
 
-/* Whether from `offset` on, where a batch would stand, to the end of the segment there is not even the header of one. */
+/* Whether from `offset` on, where a batch would stand, to the end of the segment there is not even the header of one.
+ */
 bool scan_nothing_behind(const struct scan_segment *segment, uint64_t offset, bool *unreadable);
 
 /* Calls `each_record` for every record of a valid batch at `offset`. */

@@ -4,9 +4,9 @@
  *             base          looked at      ready           asked         base + capacity
  *   memory     │ left behind  │ to be seen   │ being read    │               │
  *
- * Happy path: the reader walks through what is ready while the pieces behind it are read. When the memory is used up and
- * most of it has been left behind, what remains is moved to the front. It is little: at most a batch, or what the disk
- * was faster by.
+ * Happy path: the reader walks through what is ready while the pieces behind it are read. When the memory is used up
+ * and most of it has been left behind, what remains is moved to the front. It is little: at most a batch, or what the
+ * disk was faster by.
  *
  * Failure: a read fails, or the file ends. Nothing can be seen from there on, until the window is moved.
  */

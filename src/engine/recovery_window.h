@@ -1,6 +1,6 @@
 /*
- * recovery_window.h - the bytes of a segment as they pass by: a start reads files far larger than what it keeps of them,
- * and memory that is touched for the first time costs more than reading.
+ * recovery_window.h - the bytes of a segment as they pass by: a start reads files far larger than what it keeps of
+ * them, and memory that is touched for the first time costs more than reading.
  *
  * A window of some MiB moves along the file, in which reads are always under way ahead of what is looked at. It grows
  * when somebody has to see more than that at once.
@@ -25,8 +25,8 @@ void recovery_window_close(struct recovery_window *window);
 /* From here on the window is one of this file, from `offset` on, a multiple of the block size. Errors are forgotten. */
 void recovery_window_move(struct recovery_window *window, int fd, uint64_t offset);
 
-/* `size` bytes of the file at `offset`, valid until the next call; offsets never fall, below one to which the window was
- * moved. NULL: they cannot be had. For scan_segment.look, with the window as its context. */
+/* `size` bytes of the file at `offset`, valid until the next call; offsets never fall, below one to which the window
+ * was moved. NULL: they cannot be had. For scan_segment.look, with the window as its context. */
 const uint8_t *recovery_window_look(void *window, uint64_t offset, uint64_t size);
 
 /* Why not: what reading has failed with, or CORRUPT: the file ends before. OK while all went well. */

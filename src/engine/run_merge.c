@@ -219,7 +219,8 @@ static void decide(const struct run_merge *merge, struct run_entry *candidate, u
     *candidate_source = ordinals[wins];
 }
 
-/* Only one run is left: each of its entries is of another key than the one before it, and there is nothing to decide. */
+/* Only one run is left: each of its entries is of another key than the one before it, and there is nothing to decide.
+ */
 static size_t take_last(struct run_merge *merge, struct run_entry *out, size_t max)
 {
     struct source *source = &merge->sources[0];
