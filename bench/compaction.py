@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """What compaction costs when half of the space is live: bytes written, space, and the latency of clients.
 
-Amplification. A node whose --disk-limit is twice what its live records take is filled and overwritten, keys all alike or
+Amplification. A node whose disk has room for twice what its live records take is filled and overwritten, keys all alike or
 zipfian, as fast as it goes, in rounds of half the live bytes. The last rounds are the steady state.
 
     write   bytes written per byte of records appended: to the log (batches are padded to 4 KiB), by compaction, by
             checkpoints, and by all of the process as the kernel counts it (/proc/PID/io: the manifest and the zeros of
             new files as well)
-    space   bytes of the data directory's files per byte of live records
+    space   bytes of the data directory's files per byte of live records. --disk-limit is 190 % of these: manifest and runs
+            come on top of it
 
 A record is the key, the value and a header of 32 bytes; what users sent is less, and is stated.
 
@@ -36,7 +37,7 @@ class Setting:
         self.keys = self.live // self.record
         self.load = ("--keys", self.keys, "--value-size", options.value, "--threads", 1)
         self.flags = ("--memory", f"{options.memory}M", "--segment-size", f"{SEGMENT_MIB}M")
-        self.limit = ("--disk-limit", f"{2 * options.live}M")
+        self.limit = ("--disk-limit", f"{options.live * 19 // 10}M")
         self.hard = ("--connections", 50, "--pipeline", 16, "--warmup", 0)
 
 
@@ -122,12 +123,23 @@ def measure(options, bench, setting):
     return found, rate, pairs
 
 
+def provoke(node, setting, seed):
+    """Overwrites until compaction is at work."""
+    arguments = ("--read-share", 0, "--requests", max(setting.keys // 64, 1), "--seed", seed + 1000)
+    for _ in range(32):
+        if node.info()["compaction_running"] != 0:
+            return
+        node.load(*setting.load, *setting.hard, *arguments)
+
+
 def latency(options, setting, nodes, rate):
     pairs = []
     for number in range(options.pairs):
         pair = []
         for node in nodes:
             nodes[1].rest(10)
+            if node is nodes[1]:
+                provoke(node, setting, number)
             before = look(node)
             arguments = ("--rate", rate, "--seconds", options.seconds, "--connections", 50, "--seed", number + 100)
             run = node.load(*setting.load, *arguments)["run"]
@@ -141,7 +153,7 @@ def latency(options, setting, nodes, rate):
 def report(options, setting, found, rate, pairs):
     payload = KEY_BYTES + options.value
     print(f"{setting.keys} keys, values of {options.value} bytes: records of {setting.record} bytes, of which users sent {payload};")
-    print(f"{options.live} MiB live, limit {2 * options.live} MiB, --memory {options.memory}M, {options.threads} threads.")
+    print(f"{options.live} MiB live, --disk-limit {options.live * 19 // 10}M, --memory {options.memory}M, {options.threads} threads.")
     amplification_table(found)
     print(f"\nLatency: {len(pairs)} pairs of {options.seconds:g} s, open loop of {rate} per second, half of them reads. Median (min - max).")
     rows = latency_rows(pairs, ("reads", "writes"), limit=2)

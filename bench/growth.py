@@ -2,7 +2,8 @@
 """What the growth of the index costs clients: the latency of writes of new keys beside that of overwrites.
 
 Both at the same rate, in an open loop, alternating, on one node, while other clients read at the same rate. The index
-splits its pages one by one as new keys come; the table says how many splits there were.
+splits its pages one by one as new keys come; since they fill alike, splits come in waves, one for each doubling of the
+keys. So before each measurement of growth keys are added until a wave is there. The table says how many splits there were.
 
     bench/growth.py [--keys N] [--pairs N] [--seconds S] [--rate R] [--quick]
 """
@@ -33,6 +34,15 @@ def main():
             rate = max(int(closed["run"]["per_second"] / 6), 100)
         bench.results["rate"] = rate
 
+        def seek_wave():
+            """Adds keys, a fiftieth at a time, until pages split; at most a doubling."""
+            for _ in range(60):
+                keys, splits = node_keys(node.info()), node.info()["index_splits"]
+                some = ("--distribution", "latest", "--read-share", 0, "--requests", max(keys // 50, 1), "--pipeline", 64)
+                node.load("--keys", keys, *some)
+                if node.info()["index_splits"] - splits > 3 * options.threads:
+                    return
+
         def measure(distribution, keys, seed):
             before = node.info()
             common = ("--rate", rate, "--seconds", options.seconds, "--seed", seed)
@@ -45,6 +55,7 @@ def main():
             return found
 
         for number in range(options.pairs):
+            seek_wave()
             overwrites = measure("uniform", options.keys, number)
             pairs.append((overwrites, measure("latest", node_keys(node.info()), number)))
             say(f"  pair {number + 1} of {options.pairs}")

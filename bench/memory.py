@@ -16,7 +16,7 @@ import time
 
 from bench_node import MIB, Bench, load_end, mib, say, table
 
-PARTS = ("heap", "index", "images", "cache", "expiry")
+PARTS = ("heap", "index", "images", "cache", "expiry", "buffers", "large_values")
 
 
 class Sampler(threading.Thread):
