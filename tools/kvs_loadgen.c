@@ -6,7 +6,8 @@
  *
  * Failure modes. A worker cannot connect: its message, exit 1. SIGINT, SIGTERM: nothing more is sent, the replies under
  * way are waited for, what there is gets printed; a second signal does not wait. No reply for --timeout seconds: the
- * run is given up and the requests under way count as errors. Errors and mismatches make the exit code 1.
+ * run is given up and the requests under way count as errors. Errors, mismatches and requests of an open loop that were
+ * not sent in the end make the exit code 1.
  */
 #include "loadgen_options.h"
 #include "loadgen_report.h"
@@ -113,6 +114,8 @@ static void run_stage(struct coordinator *coordinator, const char *title, enum l
 {
     struct loadgen_control *control = &coordinator->control;
     control->stage = (struct loadgen_stage){.kind = kind, .seconds_ns = (uint64_t)(seconds * 1e9)};
+    if (kind == LOADGEN_RUNNING)
+        control->stage.rate = coordinator->options->rate;
     unsigned number = atomic_fetch_add(&control->stage_number, 1) + 1;
     wake_workers(coordinator);
     coordinator->answered_ns = coordinator->shown_ns = ring_now_ns(control->ring);
@@ -267,7 +270,11 @@ static int report(const struct coordinator *coordinator)
         loadgen_report_json(coordinator->options, fill, run);
     else
         loadgen_report_text(coordinator->options, fill, run);
-    bool good = fill->counts.errors == 0 && run->counts.errors == 0 && run->counts.mismatches == 0;
+    const char *path = coordinator->options->histogram_path;
+    if (path != NULL && run->present && !loadgen_report_histogram(path, run))
+        return TOOL_EXIT_FAILED;
+    bool good =
+        fill->counts.errors == 0 && run->counts.errors == 0 && run->counts.mismatches == 0 && run->counts.unsent == 0;
     return good ? TOOL_EXIT_OK : TOOL_EXIT_FAILED;
 }
 

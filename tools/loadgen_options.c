@@ -19,6 +19,9 @@ enum {
     OPTION_UNIX,
     OPTION_PROTOCOL,
     OPTION_READ_SHARE,
+    OPTION_DISTRIBUTION,
+    OPTION_THETA,
+    OPTION_HISTOGRAM,
     OPTION_SECONDS,
     OPTION_WARMUP,
     OPTION_FILL,
@@ -32,8 +35,11 @@ enum {
 static const char help[] =
     "Usage: " LOADGEN " [OPTIONS]\n"
     "\n"
-    "Drives a server with reads and writes in a closed loop: each connection keeps --pipeline requests under way and\n"
-    "sends the next when a reply has come. Prints throughput, latency percentiles and the client's own CPU use.\n"
+    "Drives a server with reads and writes. In a closed loop each connection keeps --pipeline requests under way and\n"
+    "sends the next when a reply has come. In an open loop (--rate) requests are due at fixed times, and latency "
+    "counts\n"
+    "from there, however long a request then has to wait for a connection: a server that stalls hides nothing.\n"
+    "Prints throughput, latency percentiles and the client's own CPU use.\n"
     "\n"
     "Where:\n"
     "  --addr IP:PORT        the server; default " TOOL_ADDR_DEFAULT "\n"
@@ -43,7 +49,11 @@ static const char help[] =
     "  --pipeline P          requests under way per connection; default 1\n"
     "  --threads T           client threads, which share the connections; default 1\n"
     "What:\n"
-    "  --keys K              number of keys, chosen uniformly; default 1000000\n"
+    "  --keys K              number of keys; default 1000000\n"
+    "  --distribution NAME   uniform (default): all keys alike\n"
+    "                        zipfian: the k-th most wanted key as often as k^-theta says, scattered over all keys\n"
+    "                        latest: writes add new keys behind the K; reads prefer the newest, as zipfian says\n"
+    "  --theta T             of zipfian and latest, 0 to 10; default 0.99\n"
     "  --key-size BYTES      default 16: \"key:000000000042\"\n"
     "  --value-size BYTES    default 64; contents follow from key and seed\n"
     "  --read-share SHARE    part of the requests that read: 0.9 or 90%; default 0.5\n"
@@ -51,19 +61,23 @@ static const char help[] =
     "  --seed N              of the random choices and the values; default 1\n"
     "  --fill                first write every key once, in order\n"
     "  --verify              check the contents of what is read; after --fill a missing key is a mismatch too\n"
-    "How long:\n"
+    "How fast, how long:\n"
+    "  --rate R              an open loop of R requests a second, all threads together; --fill is a closed one. What\n"
+    "                        the server falls behind by is sent later, for as long again as the schedule was; what is\n"
+    "                        then still left is counted as unsent\n"
     "  --seconds S           measure for this time; default 10; 0 with --fill: only fill\n"
     "  --requests N          measure this many requests instead\n"
     "  --warmup S            run this long before measuring; default 1, with --requests 0\n"
     "  --timeout S           give up when no reply comes for this time; default 30\n"
     "Output:\n"
     "  --json                results as one JSON object\n"
+    "  --histogram FILE      writes the measured latencies as CSV: upper bound in ns, reads, writes\n"
     "  --quiet               no progress line\n"
     "  -h, --help            print this and exit\n"
     "  -V, --version         print the version and exit\n"
     "\n"
     "SIGINT ends the run early and prints what there is. Exit codes: 0 all requests were answered without errors or\n"
-    "mismatches, 1 not so, 2 the command line makes no sense.\n";
+    "mismatches (and sent, with --rate), 1 not so, 2 the command line makes no sense.\n";
 
 /* Options that are whole numbers. */
 static const struct number {
@@ -78,6 +92,7 @@ static const struct number {
     {"key-size", offsetof(struct loadgen_options, key_bytes), 1, KVS_KEY_BYTES_MAX},
     {"value-size", offsetof(struct loadgen_options, value_bytes), 0, KVS_VALUE_BYTES_MAX},
     {"requests", offsetof(struct loadgen_options, requests), 1, UINT64_C(1000000000000)},
+    {"rate", offsetof(struct loadgen_options, rate), 10, 1000000000},
     {"timeout", offsetof(struct loadgen_options, timeout_seconds), 1, 86400},
     {"seed", offsetof(struct loadgen_options, seed), 0, UINT64_MAX},
 };
@@ -87,6 +102,9 @@ static const struct option long_options[] = {
     {"unix", required_argument, NULL, OPTION_UNIX},
     {"protocol", required_argument, NULL, OPTION_PROTOCOL},
     {"read-share", required_argument, NULL, OPTION_READ_SHARE},
+    {"distribution", required_argument, NULL, OPTION_DISTRIBUTION},
+    {"theta", required_argument, NULL, OPTION_THETA},
+    {"histogram", required_argument, NULL, OPTION_HISTOGRAM},
     {"seconds", required_argument, NULL, OPTION_SECONDS},
     {"warmup", required_argument, NULL, OPTION_WARMUP},
     {"fill", no_argument, NULL, OPTION_FILL},
@@ -101,8 +119,9 @@ static const struct option long_options[] = {
     {"key-size", required_argument, NULL, OPTION_NUMBERS + 4},
     {"value-size", required_argument, NULL, OPTION_NUMBERS + 5},
     {"requests", required_argument, NULL, OPTION_NUMBERS + 6},
-    {"timeout", required_argument, NULL, OPTION_NUMBERS + 7},
-    {"seed", required_argument, NULL, OPTION_NUMBERS + 8},
+    {"rate", required_argument, NULL, OPTION_NUMBERS + 7},
+    {"timeout", required_argument, NULL, OPTION_NUMBERS + 8},
+    {"seed", required_argument, NULL, OPTION_NUMBERS + 9},
     {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, 'V'},
     {NULL, 0, NULL, 0},
@@ -163,6 +182,26 @@ static bool parse_protocol(const char *text, enum client_protocol *protocol)
     return true;
 }
 
+static bool parse_distribution(const char *text, enum loadgen_distribution *distribution)
+{
+    for (enum loadgen_distribution one = LOADGEN_UNIFORM; one <= LOADGEN_LATEST; one++) {
+        if (strcmp(text, loadgen_distribution_name(one)) == 0) {
+            *distribution = one;
+            return true;
+        }
+    }
+    fprintf(stderr, LOADGEN ": --distribution takes uniform, zipfian or latest, not '%s'\n", text);
+    return false;
+}
+
+static bool parse_theta(const char *text, double *theta)
+{
+    if (tool_parse_double(text, 0, 10, theta))
+        return true;
+    fprintf(stderr, LOADGEN ": --theta takes a number from 0 to 10; this is not: '%s'\n", text);
+    return false;
+}
+
 /* One option; false: said why. */
 static bool parse_option(int option, struct loadgen_options *options, struct command_line *line)
 {
@@ -177,6 +216,13 @@ static bool parse_option(int option, struct loadgen_options *options, struct com
         return parse_protocol(optarg, &options->protocol);
     case OPTION_READ_SHARE:
         return parse_share(optarg, &options->read_share);
+    case OPTION_DISTRIBUTION:
+        return parse_distribution(optarg, &options->distribution);
+    case OPTION_THETA:
+        return parse_theta(optarg, &options->theta);
+    case OPTION_HISTOGRAM:
+        options->histogram_path = optarg;
+        return true;
     case OPTION_SECONDS:
         return parse_time("seconds", optarg, &options->seconds);
     case OPTION_WARMUP:
@@ -238,12 +284,13 @@ static bool resolve_address(const struct command_line *line, struct loadgen_opti
 static bool check_together(const struct loadgen_options *options)
 {
     uint64_t digits = 1;
-    for (uint64_t last = options->keys - 1; last >= 10; last /= 10)
+    uint64_t keys = options->keys + (options->distribution == LOADGEN_LATEST ? LOADGEN_NEW_KEYS_MAX : 0);
+    for (uint64_t last = keys - 1; last >= 10; last /= 10)
         digits++;
     if (digits > options->key_bytes) {
         fprintf(stderr,
                 LOADGEN ": keys of %llu bytes cannot tell %llu keys apart; give --key-size %llu or fewer --keys\n",
-                (unsigned long long)options->key_bytes, (unsigned long long)options->keys, (unsigned long long)digits);
+                (unsigned long long)options->key_bytes, (unsigned long long)keys, (unsigned long long)digits);
         return false;
     }
     if (options->threads > options->connections) {
@@ -263,6 +310,12 @@ static bool check_together(const struct loadgen_options *options)
     return true;
 }
 
+const char *loadgen_distribution_name(enum loadgen_distribution distribution)
+{
+    static const char *const names[] = {"uniform", "zipfian", "latest"};
+    return names[distribution];
+}
+
 enum loadgen_parsed loadgen_options_parse(int argc, char **argv, struct loadgen_options *options)
 {
     *options = (struct loadgen_options){
@@ -273,6 +326,7 @@ enum loadgen_parsed loadgen_options_parse(int argc, char **argv, struct loadgen_
         .keys = 1000000,
         .key_bytes = 16,
         .value_bytes = 64,
+        .theta = 0.99,
         .read_share = 0.5,
         .seconds = 10,
         .warmup_seconds = -1,

@@ -7,10 +7,13 @@
  */
 #include "loadgen_report.h"
 
+#include <errno.h>
 #include <stdio.h>
 
 /* Above this share of a core the figures speak of the client. */
 #define CLIENT_LIMIT 0.9
+/* An open loop whose last request was later than this was not kept up with. */
+#define BEHIND_LIMIT_NS UINT64_C(100000000)
 
 void loadgen_result_collect(struct loadgen_result *result, const struct loadgen_worker *workers, uint64_t count)
 {
@@ -18,11 +21,17 @@ void loadgen_result_collect(struct loadgen_result *result, const struct loadgen_
     struct loadgen_counts *sum = &result->counts;
     histogram_init(&sum->reads);
     histogram_init(&sum->writes);
+    histogram_init(&sum->delays);
     sum->begin_ns = UINT64_MAX;
     for (uint64_t i = 0; i < count; i++) {
         const struct loadgen_counts *part = &workers[i].counts;
         histogram_merge(&sum->reads, &part->reads);
         histogram_merge(&sum->writes, &part->writes);
+        histogram_merge(&sum->delays, &part->delays);
+        sum->crowded += part->crowded;
+        sum->unsent += part->unsent;
+        if (part->behind_ns > sum->behind_ns)
+            sum->behind_ns = part->behind_ns;
         sum->hits += part->hits;
         sum->misses += part->misses;
         sum->mismatches += part->mismatches;
@@ -63,6 +72,11 @@ static double cpu_us_per_operation(const struct loadgen_result *result)
     return count > 0 ? (double)result->counts.cpu_ns / 1e3 / (double)count : 0;
 }
 
+static bool kept_up(const struct loadgen_result *result)
+{
+    return result->counts.unsent == 0 && result->counts.behind_ns <= BEHIND_LIMIT_NS;
+}
+
 static const char *protocol_name(const struct loadgen_options *options)
 {
     return options->protocol == CLIENT_RESP ? "resp" : "binary";
@@ -71,7 +85,8 @@ static const char *protocol_name(const struct loadgen_options *options)
 static const struct {
     const char *name; /* in JSON */
     double percent;
-} percentiles[] = {{"p50_us", 50}, {"p90_us", 90}, {"p99_us", 99}, {"p99_9_us", 99.9}, {"max_us", 100}};
+} percentiles[] = {{"p50_us", 50},     {"p90_us", 90},       {"p99_us", 99},
+                   {"p99_9_us", 99.9}, {"p99_99_us", 99.99}, {"max_us", 100}};
 
 #define PERCENTILE_COUNT (sizeof(percentiles) / sizeof(percentiles[0]))
 
@@ -87,13 +102,30 @@ static void print_latency(const char *name, const struct histogram *histogram, c
     printf("\n");
 }
 
+/* Of an open loop: how well its schedule was met. */
+static void print_schedule(const struct loadgen_options *options, const struct loadgen_result *result)
+{
+    const struct loadgen_counts *counts = &result->counts;
+    printf("sending: p50 %.3f ms, p99.9 %.3f ms, max %.3f ms after the time; %llu requests had to wait for one of the\n"
+           "         %llu places, %llu were never sent. All of this is part of the latency.\n",
+           (double)histogram_percentile(&counts->delays, 50) / 1e6,
+           (double)histogram_percentile(&counts->delays, 99.9) / 1e6, (double)counts->delays.max / 1e6,
+           (unsigned long long)counts->crowded, (unsigned long long)(options->connections * options->pipeline),
+           (unsigned long long)counts->unsent);
+    if (!kept_up(result))
+        printf(
+            "WARNING: %llu per second were not kept up with: the last request was %.3f s late. Latencies say how the\n"
+            "         backlog grew, not how fast the server is; lower --rate, or give more --connections\n",
+            (unsigned long long)options->rate, (double)counts->behind_ns / 1e9);
+}
+
 static void print_stage(const char *title, const struct loadgen_options *options, const struct loadgen_result *result)
 {
     const struct loadgen_counts *counts = &result->counts;
     printf("\n%s: %llu operations in %.3f s, %.0f per second\n\n", title, (unsigned long long)operations(result),
            result->seconds, per_second(result, operations(result)));
-    printf("        %12s %12s %10s %10s %10s %10s %10s\n", "operations", "per second", "p50 ms", "p90 ms", "p99 ms",
-           "p99.9 ms", "max ms");
+    printf("        %12s %12s %10s %10s %10s %10s %10s %10s\n", "operations", "per second", "p50 ms", "p90 ms",
+           "p99 ms", "p99.9 ms", "p99.99 ms", "max ms");
     print_latency("reads", &counts->reads, result);
     print_latency("writes", &counts->writes, result);
     printf("\n");
@@ -107,6 +139,8 @@ static void print_stage(const char *title, const struct loadgen_options *options
         printf(", the first: %s", counts->error_text);
     printf("\npayload: %.2f MB/s sent, %.2f MB/s received\n", per_second(result, counts->bytes_out) / 1e6,
            per_second(result, counts->bytes_in) / 1e6);
+    if (counts->delays.count > 0)
+        print_schedule(options, result);
     printf("client:  %.3f us of CPU per operation, %.0f %% of a core (busiest thread)\n", cpu_us_per_operation(result),
            result->cpu_share_max * 100);
     if (result->cpu_share_max > CLIENT_LIMIT)
@@ -116,12 +150,20 @@ static void print_stage(const char *title, const struct loadgen_options *options
 void loadgen_report_text(const struct loadgen_options *options, const struct loadgen_result *fill,
                          const struct loadgen_result *run)
 {
-    printf("%s over %s, %llu connections x %llu requests, %llu thread%s, closed loop\n", options->addr_text,
-           protocol_name(options), (unsigned long long)options->connections, (unsigned long long)options->pipeline,
+    char distribution[64] = "uniform";
+    if (options->distribution != LOADGEN_UNIFORM)
+        snprintf(distribution, sizeof(distribution), "%s (theta %g)", loadgen_distribution_name(options->distribution),
+                 options->theta);
+    printf("%s over %s, %llu connections x %llu requests, %llu thread%s, ", options->addr_text, protocol_name(options),
+           (unsigned long long)options->connections, (unsigned long long)options->pipeline,
            (unsigned long long)options->threads, options->threads > 1 ? "s" : "");
-    printf("%llu keys of %llu bytes, values of %llu bytes, %.4g %% reads%s, seed %llu\n",
+    if (options->rate > 0)
+        printf("open loop of %llu per second\n", (unsigned long long)options->rate);
+    else
+        printf("closed loop\n");
+    printf("%llu keys of %llu bytes, values of %llu bytes, %.4g %% reads, %s%s, seed %llu\n",
            (unsigned long long)options->keys, (unsigned long long)options->key_bytes,
-           (unsigned long long)options->value_bytes, options->read_share * 100,
+           (unsigned long long)options->value_bytes, options->read_share * 100, distribution,
            options->relaxed ? ", relaxed writes" : "", (unsigned long long)options->seed);
     if (fill->present)
         print_stage("fill", options, fill);
@@ -165,6 +207,13 @@ static void json_stage(const char *name, const struct loadgen_result *result)
     json_latency("reads", &counts->reads, result);
     printf(",\n  ");
     json_latency("writes", &counts->writes, result);
+    if (counts->delays.count > 0) {
+        printf(",\n  ");
+        json_latency("send_delays", &counts->delays, result);
+        printf(",\n  \"crowded\": %llu, \"unsent\": %llu, \"behind_us\": %.3f, \"kept_up\": %s",
+               (unsigned long long)counts->crowded, (unsigned long long)counts->unsent, (double)counts->behind_ns / 1e3,
+               kept_up(result) ? "true" : "false");
+    }
     printf(",\n  \"hits\": %llu, \"misses\": %llu, \"mismatches\": %llu, \"errors\": %llu, \"first_error\": ",
            (unsigned long long)counts->hits, (unsigned long long)counts->misses, (unsigned long long)counts->mismatches,
            (unsigned long long)counts->errors);
@@ -181,7 +230,8 @@ void loadgen_report_json(const struct loadgen_options *options, const struct loa
 {
     printf("{\"version\": \"" KVS_VERSION "\", \"address\": ");
     json_text(options->addr_text);
-    printf(", \"protocol\": \"%s\", \"loop\": \"closed\",\n", protocol_name(options));
+    printf(", \"protocol\": \"%s\", \"loop\": \"%s\", \"rate\": %llu,\n", protocol_name(options),
+           options->rate > 0 ? "open" : "closed", (unsigned long long)options->rate);
     printf(" \"connections\": %llu, \"pipeline\": %llu, \"threads\": %llu, \"keys\": %llu, \"key_bytes\": %llu,\n",
            (unsigned long long)options->connections, (unsigned long long)options->pipeline,
            (unsigned long long)options->threads, (unsigned long long)options->keys,
@@ -189,10 +239,37 @@ void loadgen_report_json(const struct loadgen_options *options, const struct loa
     printf(" \"value_bytes\": %llu, \"read_share\": %.6g, \"relaxed\": %s, \"seed\": %llu,\n",
            (unsigned long long)options->value_bytes, options->read_share, options->relaxed ? "true" : "false",
            (unsigned long long)options->seed);
+    printf(" \"distribution\": \"%s\", \"theta\": %g,\n", loadgen_distribution_name(options->distribution),
+           options->theta);
     printf(" \"percentile_error_max\": 0.0079");
     if (fill->present)
         json_stage("fill", fill);
     if (run->present)
         json_stage("run", run);
     printf("}\n");
+}
+
+/* ---- CSV ------------------------------------------------------------------------------------------------------- */
+
+bool loadgen_report_histogram(const char *path, const struct loadgen_result *result)
+{
+    FILE *file = fopen(path, "w");
+    if (file == NULL) {
+        fprintf(stderr, LOADGEN ": cannot write the histogram to %s: %s\n", path, strerror(errno));
+        return false;
+    }
+    fprintf(file, "# Latencies. Each is at most its upper bound, which is less than 0.79 %% above it.\n"
+                  "upper_bound_ns,reads,writes\n");
+    for (uint32_t i = 0; i < HISTOGRAM_BUCKETS; i++) {
+        uint64_t reads = result->counts.reads.buckets[i];
+        uint64_t writes = result->counts.writes.buckets[i];
+        if (reads + writes > 0)
+            fprintf(file, "%llu,%llu,%llu\n", (unsigned long long)histogram_bucket_top(i), (unsigned long long)reads,
+                    (unsigned long long)writes);
+    }
+    bool failed = ferror(file) != 0;
+    failed |= fclose(file) != 0;
+    if (failed)
+        fprintf(stderr, LOADGEN ": the histogram in %s is not whole: is the disk full?\n", path);
+    return !failed;
 }

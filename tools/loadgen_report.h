@@ -24,4 +24,8 @@ void loadgen_report_text(const struct loadgen_options *options, const struct loa
 void loadgen_report_json(const struct loadgen_options *options, const struct loadgen_result *fill,
                          const struct loadgen_result *run);
 
+/* Writes the latencies of reads and writes to a file as CSV, a line for each bucket that has any: the greatest value of
+ * the bucket in ns, how many reads, how many writes. False: could not, and said why. */
+bool loadgen_report_histogram(const char *path, const struct loadgen_result *result);
+
 #endif

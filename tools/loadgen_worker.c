@@ -6,6 +6,10 @@
  * that instant is the end of the requests answered and the beginning of those that follow, so the time that this
  * program takes to look at the replies is counted as latency, never hidden.
  *
+ * In an open loop replies only free their places. At the end of each turn what is due is sent, from the places of the
+ * connections in turn; the next turn lasts until the next request is due. Latency counts from that time: what a request
+ * waits for a free place, or for this thread to wake up, is part of it, and also counted apart, as delay.
+ *
  * Failure modes. An error reply is counted, its first text kept, the run goes on. A connection that ends is counted
  * with all its unanswered requests as errors and stays out; when the last one ends, so does the stage. A server that
  * falls silent is noticed by the coordinator, which sets `abandon`.
@@ -18,6 +22,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 
 #define NS_PER_S  UINT64_C(1000000000)
@@ -44,25 +49,29 @@ struct worker_conn {
 
 /* ---- sending --------------------------------------------------------------------------------------------------- */
 
-/* Chooses the next request. False: the stage has no more to send. */
-static bool next_request(struct loadgen_worker *worker, uint64_t now_ns, struct slot *slot)
+/* False: the stage has no more to send. */
+static bool may_send(struct loadgen_worker *worker, uint64_t now_ns)
 {
-    const struct loadgen_control *control = worker->control;
-    if (!worker->sending)
-        return false;
-    if (atomic_load_explicit(&control->stop, memory_order_relaxed) || now_ns >= worker->until_ns ||
-        worker->quota_left == 0) {
+    if (worker->sending && (atomic_load_explicit(&worker->control->stop, memory_order_relaxed) ||
+                            now_ns >= worker->until_ns || worker->quota_left == 0))
         worker->sending = false;
-        return false;
-    }
-    slot->start_ns = now_ns;
-    if (control->stage.kind == LOADGEN_FILL) {
+    return worker->sending;
+}
+
+/* Chooses the next request. One that could not be sent is the next once more: none that was drawn is left out. */
+static void choose(struct loadgen_worker *worker, uint64_t start_ns, struct slot *slot)
+{
+    slot->start_ns = start_ns;
+    if (worker->control->stage.kind == LOADGEN_FILL) {
         slot->read = false;
         slot->key = worker->fill_end - worker->quota_left;
-    } else {
-        slot->key = loadgen_draw(&worker->source, &slot->read);
+        return;
     }
-    return true;
+    if (!worker->drawn)
+        worker->draw.key = loadgen_draw(&worker->source, &worker->draw.read);
+    worker->drawn = true;
+    slot->key = worker->draw.key;
+    slot->read = worker->draw.read;
 }
 
 static enum kvs_err send_slot(struct worker_conn *wc, uint32_t place)
@@ -79,6 +88,9 @@ static enum kvs_err send_slot(struct worker_conn *wc, uint32_t place)
     }
     enum kvs_err err = client_conn_send(wc->conn, &request);
     if (err == KVS_ERR_OK) {
+        wc->idle_count--;
+        worker->idle_count--;
+        worker->drawn = false;
         worker->quota_left--;
         worker->under_way++;
         worker->counts.bytes_out += request.key.size + request.value.size;
@@ -94,23 +106,57 @@ static void note_error(struct loadgen_worker *worker, uint64_t count, const char
     counts->errors += count;
 }
 
-/* Lets every idle slot send, as long as the stage has requests and the connection has room. */
+/* Sends one request from an idle slot. False: the connection takes none now, or it is no use to try any further. */
+static bool send_one(struct worker_conn *wc, uint64_t start_ns)
+{
+    uint32_t place = wc->idle[wc->idle_count - 1];
+    choose(wc->worker, start_ns, &wc->slots[place]);
+    enum kvs_err err = send_slot(wc, place);
+    if (err != KVS_ERR_OK && err != KVS_ERR_AGAIN && err != KVS_ERR_CLOSED) {
+        const char *text = kvs_err_text(err);
+        note_error(wc->worker, 1, text, strlen(text));
+        wc->worker->sending = false;
+    }
+    return err == KVS_ERR_OK;
+}
+
+/* Closed loop: lets every idle slot send, as long as the stage has requests and the connection has room. */
 static void refill(struct worker_conn *wc, uint64_t now_ns)
 {
-    while (wc->idle_count > 0) {
-        uint32_t place = wc->idle[wc->idle_count - 1];
-        if (!next_request(wc->worker, now_ns, &wc->slots[place]))
-            return;
-        enum kvs_err err = send_slot(wc, place);
-        if (err == KVS_ERR_AGAIN || err == KVS_ERR_CLOSED)
-            return;
-        if (err != KVS_ERR_OK) {
-            const char *text = kvs_err_text(err);
-            note_error(wc->worker, 1, text, strlen(text));
-            wc->worker->sending = false;
-            return;
+    while (wc->idle_count > 0 && may_send(wc->worker, now_ns) && send_one(wc, now_ns))
+        ;
+}
+
+/* Open loop: sends one request from the next connection that takes it. False: none does. */
+static bool send_anywhere(struct loadgen_worker *worker, uint64_t due_ns)
+{
+    for (uint64_t tries = 0; tries < worker->connection_count && worker->sending; tries++) {
+        struct worker_conn *wc = &worker->conns[worker->next_conn];
+        worker->next_conn = (worker->next_conn + 1) % worker->connection_count;
+        if (wc->conn != NULL && wc->idle_count > 0 && send_one(wc, due_ns)) {
+            client_conn_flush(wc->conn);
+            return true;
         }
-        wc->idle_count--;
+    }
+    return false;
+}
+
+/* Open loop: sends all that is due, as far as there are places. Returns how long to wait for more; -1: for a reply. */
+static int64_t send_due(struct loadgen_worker *worker)
+{
+    for (;;) {
+        uint64_t now_ns = ring_now_ns(worker->ring);
+        if (!may_send(worker, now_ns) || worker->idle_count == 0)
+            return -1;
+        uint64_t due_ns = schedule_due_ns(&worker->schedule, worker->scheduled);
+        if (due_ns > now_ns)
+            return (int64_t)(due_ns - now_ns);
+        if (!send_anywhere(worker, due_ns))
+            return -1;
+        worker->scheduled++;
+        worker->counts.crowded += due_ns < worker->crowded_ns;
+        worker->counts.behind_ns = now_ns - due_ns;
+        histogram_add(&worker->counts.delays, now_ns - due_ns);
     }
 }
 
@@ -150,8 +196,13 @@ static void on_reply(void *context, uint64_t tag, const struct client_reply *rep
     } else {
         note_error(worker, 1, kvs_err_text(reply->error), strlen(kvs_err_text(reply->error)));
     }
+    if (!slot->read)
+        loadgen_written(&worker->source, slot->key);
     wc->idle[wc->idle_count++] = (uint32_t)tag;
-    refill(wc, reply->seen_ns);
+    if (worker->idle_count++ == 0)
+        worker->crowded_ns = reply->seen_ns;
+    if (worker->schedule.rate == 0)
+        refill(wc, reply->seen_ns);
 }
 
 static void on_opened(void *context)
@@ -166,6 +217,8 @@ static void on_closed(void *context, enum kvs_err error, const char *message)
     struct loadgen_worker *worker = wc->worker;
     uint64_t lost = client_conn_pending(wc->conn);
     worker->under_way -= lost;
+    worker->idle_count -= wc->idle_count;
+    wc->idle_count = 0;
     worker->alive--;
     if (error != KVS_ERR_OK)
         note_error(worker, lost > 0 ? lost : 1, message, strlen(message));
@@ -180,7 +233,7 @@ static const struct client_handlers handlers = {.opened = on_opened, .reply = on
 /* Until a completion, or until the coordinator wakes us. */
 static void turn(struct loadgen_worker *worker)
 {
-    ring_turn(worker->ring, -1);
+    (void)ring_turn(worker->ring, -1);
 }
 
 static bool abandoned(const struct loadgen_worker *worker)
@@ -226,6 +279,44 @@ static void counts_init(struct loadgen_counts *counts)
     memset(counts, 0, sizeof(*counts));
     histogram_init(&counts->reads);
     histogram_init(&counts->writes);
+    histogram_init(&counts->delays);
+}
+
+static void run_closed(struct loadgen_worker *worker)
+{
+    for (uint64_t i = 0; i < worker->connection_count; i++) {
+        struct worker_conn *wc = &worker->conns[i];
+        if (wc->conn == NULL)
+            continue;
+        refill(wc, ring_now_ns(worker->ring));
+        client_conn_flush(wc->conn);
+    }
+    while (worker->under_way > 0 && !abandoned(worker))
+        turn(worker);
+}
+
+/* The schedule's requests, all of them if they can be sent until the time of a second schedule is over. */
+static void run_open(struct loadgen_worker *worker, uint64_t begin_ns, const struct loadgen_stage *stage)
+{
+    struct loadgen_control *control = worker->control;
+    worker->schedule = (struct schedule){
+        .begin_ns = begin_ns, .rate = stage->rate, .index = worker->index, .stride = control->options->threads};
+    worker->scheduled = 0;
+    worker->crowded_ns = 0;
+    worker->quota_left =
+        stage->seconds_ns > 0 ? schedule_count(&worker->schedule, stage->seconds_ns) : worker->requests_quota;
+    uint64_t span_ns = schedule_due_ns(&worker->schedule, worker->quota_left) - begin_ns;
+    worker->until_ns = begin_ns + 2 * span_ns + NS_PER_S;
+    do {
+        int64_t wait_ns = send_due(worker);
+        if (worker->alive == 0)
+            break;
+        if (worker->under_way > 0 || worker->sending)
+            (void)ring_turn(worker->ring, wait_ns);
+    } while ((worker->under_way > 0 || worker->sending) && !abandoned(worker));
+    if (!atomic_load_explicit(&control->stop, memory_order_relaxed))
+        worker->counts.unsent = worker->quota_left;
+    worker->schedule.rate = 0;
 }
 
 static void run_stage(struct loadgen_worker *worker, const struct loadgen_stage *stage)
@@ -243,15 +334,10 @@ static void run_stage(struct loadgen_worker *worker, const struct loadgen_stage 
     else
         worker->quota_left = worker->requests_quota;
     worker->sending = true;
-    for (uint64_t i = 0; i < worker->connection_count; i++) {
-        struct worker_conn *wc = &worker->conns[i];
-        if (wc->conn == NULL)
-            continue;
-        refill(wc, ring_now_ns(worker->ring));
-        client_conn_flush(wc->conn);
-    }
-    while (worker->under_way > 0 && !abandoned(worker))
-        turn(worker);
+    if (stage->rate > 0)
+        run_open(worker, begin_ns, stage);
+    else
+        run_closed(worker);
     if (worker->under_way > 0)
         note_error(worker, worker->under_way, "no reply: given up", strlen("no reply: given up"));
     worker->counts.begin_ns = begin_ns;
@@ -295,6 +381,7 @@ static bool allocate(struct loadgen_worker *worker)
             return false;
         for (uint32_t place = 0; place < slot_count; place++)
             wc->idle[wc->idle_count++] = place;
+        worker->idle_count += wc->idle_count;
     }
     return loadgen_source_init(&worker->source, worker->control->workload, worker->index) == KVS_ERR_OK;
 }
@@ -361,6 +448,7 @@ static void run_stages(struct loadgen_worker *worker)
 void *loadgen_worker_main(void *argument)
 {
     struct loadgen_worker *worker = argument;
+    (void)prctl(PR_SET_TIMERSLACK, 1ul); /* ns: to wake up when a request is due, and not 50 us later */
     if (set_up(worker)) {
         run_stages(worker);
     } else {

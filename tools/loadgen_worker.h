@@ -13,6 +13,7 @@
 
 #include "client/histogram.h"
 #include "loadgen_options.h"
+#include "loadgen_schedule.h"
 #include "loadgen_workload.h"
 #include "ring/ring.h"
 
@@ -27,6 +28,7 @@ enum loadgen_stage_kind { LOADGEN_CONNECT, LOADGEN_FILL, LOADGEN_RUNNING, LOADGE
 struct loadgen_stage {
     enum loadgen_stage_kind kind;
     uint64_t seconds_ns; /* RUNNING: send for this time; 0: until each worker has sent its quota */
+    uint64_t rate;       /* requests a second, by all workers; 0: a closed loop */
 };
 
 struct loadgen_control {
@@ -43,6 +45,10 @@ struct loadgen_control {
 /* What a worker has counted in one stage. */
 struct loadgen_counts {
     struct histogram reads, writes; /* latency in ns, of requests answered without error */
+    struct histogram delays;        /* open loop: from the time that a request was due to its sending, in ns */
+    uint64_t crowded;               /* open loop: requests that were due while every place was taken */
+    uint64_t unsent;                /* open loop: requests that were due, and given up */
+    uint64_t behind_ns;             /* open loop: by so much the last request was late */
     uint64_t hits, misses, mismatches;
     uint64_t errors;                     /* requests answered with an error or never answered */
     uint64_t bytes_out, bytes_in;        /* keys and values sent; values received */
@@ -73,6 +79,16 @@ struct loadgen_worker {
     bool sending;
     uint64_t until_ns;
     uint64_t quota_left;
+    struct schedule schedule;
+    uint64_t scheduled;  /* requests of it that have been sent */
+    uint64_t idle_count; /* free places of connections that are open */
+    uint64_t crowded_ns; /* when a place last came free after all had been taken */
+    uint64_t next_conn;  /* whose turn it is */
+    bool drawn;          /* `draw` is yet to be sent */
+    struct {
+        uint64_t key;
+        bool read;
+    } draw;
     uint64_t fill_next, fill_end;
     uint64_t last_seen_ns;
     uint64_t answered_count;

@@ -138,6 +138,7 @@
     X(OWNER_ANSWERS_EARLY, P1, "an owner sends an answer to another shard before it is durable")                 \
     X(DEL_UNGATED, P1, "a DEL of several keys does not wait for its gates")                                      \
     X(READ_OVERTAKES_WRITE, P4, "a read overtakes the connection's own write to another shard")                  \
+    X(READS_UNBOUNDED, P8, "cold reads may take any amount of memory")                                           \
     X(OPS_UNBOUNDED, P8, "requests under way may hold any amount of memory")                                     \
     X(WAKE_UP_LOST, P9, "a shard goes to sleep without a last look at its mailbox")
 

@@ -250,7 +250,6 @@ static const struct record_header *copy_record(struct compactor *compactor, cons
     segment_count_record(output, copy, 1);
     compactor->chunk_bytes += record_size(copy);
     compactor->chunk_records++;
-    compactor->copied_any = true;
     return copy;
 }
 
@@ -360,9 +359,10 @@ static void victim_done(struct compactor *compactor)
     compactor->victim = NULL;
     compactor->state = COMPACT_OPEN;
     compactor->copied[compactor->copied_count++] = victim;
-    if (compactor->copied_count == POLICY_VICTIMS_MAX || (!compactor->copied_any && compactor->output == NULL)) {
+    /* Without an output all that was copied of it is final. If it stayed until there is one, and none can be had, the
+     * next plan would choose it a second time. */
+    if (compactor->copied_count == POLICY_VICTIMS_MAX || compactor->output == NULL)
         flush_then(compactor, COMPACT_SEAL);
-    }
 }
 
 /* Looks at one record, or at the header of the next batch. False when something has to come first. */
@@ -428,7 +428,6 @@ static void open_victim(struct compactor *compactor)
     if (victim == NULL || segment_state(victim) != SEGMENT_SEALED)
         return;
     compactor->victim = victim;
-    compactor->copied_any = false;
     compactor->tries = 0;
     compactor->batch = compactor->batch_end = compactor->at = KVS_BLOCK_BYTES;
     compactor->window_bytes = 0;
@@ -533,6 +532,7 @@ static void plan(struct compactor *compactor)
 
 static void take_output(struct compactor *compactor)
 {
+    KVS_ASSERT(compactor->copied_count == 0);
     compactor->output = relocation_output(compactor->background);
     if (compactor->output == NULL) {
         if (compactor->stopping || relocation_output_error(compactor->background) != KVS_ERR_OK) {

@@ -66,7 +66,6 @@ struct compactor {
     uint64_t now_ms;           /* the store's time, or a little before it */
     uint32_t batch, batch_end; /* the batch at `batch`; batch_end = batch before its header was read */
     uint32_t at;               /* the next record */
-    bool copied_any;           /* of this victim */
     unsigned tries;
     uint8_t *window;
     size_t window_capacity, window_bytes;

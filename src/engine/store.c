@@ -20,7 +20,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { EXPIRY_SHARE = 16 /* of the memory budget: that many of it are one for the queues of what expires */ };
+enum {
+    EXPIRY_SHARE = 16, /* of the memory budget: that many of it are one for the queues of what expires */
+    READS_SHARE = 24,  /* likewise: for what is being read from disk, on top of the budget */
+};
 
 static const struct engine_interface store_interface;
 
@@ -140,11 +143,13 @@ static enum kvs_err shard_open(struct store *store, unsigned id)
     for (unsigned i = 0; i < STORE_READ_BUCKETS; i++)
         list_init(&shard->reads[i]);
     list_init(&shard->stalled);
+    list_init(&shard->reads_late);
     list_init(&shard->waits);
     list_init(&shard->settlings);
     shard_values_init(&shard->values);
     epoch_register(&store->base.epoch, &shard->base.thread);
     uint64_t budget = store->base.options.memory_bytes / store->shard_count;
+    shard->reads_bytes_max = budget / READS_SHARE;
     enum kvs_err err = store_index_reset(shard, 0);
     if (err == KVS_ERR_OK)
         err = store_expiry_open(shard, budget / EXPIRY_SHARE, atomic_load(&store->base.clock.last_ms));

@@ -72,6 +72,8 @@ struct store_shard {
     struct list settlings; /* background operations under way */
     unsigned settling;
     unsigned reads_in_flight;
+    uint64_t reads_bytes, reads_bytes_max; /* that they read */
+    struct list reads_late;                /* struct wait: reads that have to wait until fewer bytes are being read */
 
     /* Reads under way by address: others who want the same record wait for them. */
     struct list reads[STORE_READ_BUCKETS];
@@ -243,10 +245,18 @@ bool store_busy(const struct store_shard *owner, uint64_t hash);
 void store_resume_stalled(struct store_shard *shard);
 /* The record that a candidate of waiting operations stands for has another place now. */
 void store_wait_moved(struct store_shard *owner, uint64_t hash, uint64_t from, uint64_t to);
-/* Starts a background read that settles what a blind overwrite of this key left open. */
-void store_settle_later(struct store_shard *shard, struct slice key, uint64_t hash);
 /* Frees what is left of operations that a crash has abandoned, and the pooled buffers. */
 void store_wait_deinit(struct store_shard *shard);
+
+/* ---- store_settle.c -------------------------------------------------------------------------------------------- */
+
+/* Beyond the actions of engine.h: ends the uncertainty that a blind overwrite has left. */
+enum { STORE_SETTLE = 100 };
+
+/* Starts a background read that settles what a blind overwrite of this key left open. */
+void store_settle_later(struct store_shard *shard, struct slice key, uint64_t hash);
+/* Frees those that a crash has abandoned. */
+void store_settlings_free(struct store_shard *shard);
 
 /* ---- recovery.c ------------------------------------------------------------------------------------------------ */
 

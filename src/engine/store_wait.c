@@ -9,6 +9,8 @@
  * one after another, each in one piece of the size its class tells, and verified: place, checksum, key. A GET ends at
  * the first record that has the key; REMOVE and settling compare all of them and then act on the index in one step.
  *
+ * What is being read at a time is bounded, in bytes. Reads beyond that wait, and look again when their turn has come.
+ *
  * Large values: the value of a PUT becomes a file before the record is appended, and those who want the key wait
  * meanwhile. A GET reads the file when it has found the record. (store_values.h)
  *
@@ -25,12 +27,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { CANDIDATES_MAX = 64 };
+enum { CANDIDATES_MAX = 64, LATE_READS_MAX = 64 };
 
 enum op_state { OP_QUEUED, OP_RUNNING, OP_STALLED };
-
-/* Beyond the actions of engine.h: ends the uncertainty that a blind overwrite has left. */
-enum { ACTION_SETTLE = 100 };
 
 /* What an operation needs while it reads. */
 struct wait {
@@ -88,13 +87,6 @@ void store_op_release(struct engine_op *op)
     op->wait = NULL;
 }
 
-/* An operation of the background's own. */
-struct settling {
-    struct engine_op op;
-    struct list link; /* in shard->settlings */
-    uint8_t key[];
-};
-
 void store_wait_deinit(struct store_shard *shard)
 {
     for (struct list *node; (node = list_pop_front(&shard->waits)) != NULL;) {
@@ -102,8 +94,7 @@ void store_wait_deinit(struct store_shard *shard)
         free(wait->buffer);
         free(wait);
     }
-    for (struct list *node; (node = list_pop_front(&shard->settlings)) != NULL;)
-        free(container_of(node, struct settling, link));
+    store_settlings_free(shard);
     store_buffers_free(shard);
 }
 
@@ -239,7 +230,7 @@ static bool execute(struct store_shard *shard, struct engine_op *op)
                                      .large = wait->known_large};
     enum kvs_err err = KVS_ERR_OK;
     engine_section_begin(&shard->base);
-    if ((int)op->request.action == ACTION_SETTLE)
+    if ((int)op->request.action == STORE_SETTLE)
         store_settle(shard, &op->request, &known);
     else if (!op->removes)
         err = store_put(shard, &op->request, op->put == NULL ? NULL : &op->put->writer.descriptor, &op->result);
@@ -522,6 +513,17 @@ static bool candidate_gone(const struct wait *wait)
     return true;
 }
 
+/* True when so many bytes are being read that this read has to wait. One that is made again does not. */
+static bool wait_for_turn(struct wait *wait, uint64_t bytes)
+{
+    struct store_shard *shard = wait->shard;
+    if (shard->reads_in_flight == 0 || shard->reads_bytes + bytes <= shard->reads_bytes_max || wait->whole != 0 ||
+        wait->tries > 0 || canary_on(CANARY_READS_UNBOUNDED))
+        return false;
+    list_push_back(&shard->reads_late, &wait->read_link);
+    return true;
+}
+
 /* Reads the candidate at wait->position. False, with an error for a result, when there is no memory for it. */
 static bool start_read(struct wait *wait)
 {
@@ -537,6 +539,8 @@ static bool start_read(struct wait *wait)
     uint64_t end = align_up(offset + want, KVS_BLOCK_BYTES);
     if (end > store->segments.segment_bytes)
         end = store->segments.segment_bytes;
+    if (wait_for_turn(wait, end - begin))
+        return true;
     wait->skip = (uint32_t)(offset - begin);
     wait->buffer_bytes = (size_t)(end - begin);
     wait->buffer = store_buffer_take(wait->shard, wait->buffer_bytes);
@@ -547,6 +551,7 @@ static bool start_read(struct wait *wait)
     reading_begin(wait);
     list_push_back(reads_of(wait->shard, address), &wait->read_link);
     wait->shard->reads_in_flight++;
+    wait->shard->reads_bytes += wait->buffer_bytes;
     store_count(&wait->shard->counters.disk_reads, 1);
     store_count(&wait->shard->counters.disk_read_bytes, (int64_t)wait->buffer_bytes);
     ring_op_init(&wait->io, read_done);
@@ -692,6 +697,17 @@ static bool read_was_good(struct wait *wait, const struct segment *segment, cons
     return false;
 }
 
+/* Those whose turn has come. Some need no read any more: not too many of these at once, as long as others fly. */
+static void start_late(struct store_shard *shard)
+{
+    for (unsigned tries = 0; !list_empty(&shard->reads_late); tries++) {
+        bool room = shard->reads_bytes + STORE_READ_BUFFER_BYTES <= shard->reads_bytes_max && tries < LATE_READS_MAX;
+        if (shard->reads_in_flight > 0 && !room)
+            return;
+        go_on(container_of(list_pop_front(&shard->reads_late), struct wait, read_link));
+    }
+}
+
 static void read_done(struct ring_op *io)
 {
     struct wait *wait = container_of(io, struct wait, io);
@@ -705,6 +721,7 @@ static void read_done(struct ring_op *io)
         list_push_back(&followers, node);
     list_remove(&wait->read_link);
     shard->reads_in_flight--;
+    shard->reads_bytes -= wait->buffer_bytes;
     if (wait->queued)
         reading_end(wait);
     const struct record_header *record = (const struct record_header *)(const void *)(wait->buffer + wait->skip);
@@ -723,6 +740,7 @@ static void read_done(struct ring_op *io)
         take_record(wait, record);
     }
     release_followers(&followers, good);
+    start_late(shard);
 }
 
 /*
@@ -748,41 +766,4 @@ static bool advance(struct wait *wait)
             return true;
     }
     return true;
-}
-
-/* ---- settling -------------------------------------------------------------------------------------------------- */
-
-static void settling_done(struct engine_op *op)
-{
-    struct settling *settling = container_of(op, struct settling, op);
-    struct store_shard *shard = store_shard_of(op->shard);
-    KVS_ASSERT(shard->settling > 0);
-    shard->settling--;
-    store_count(&shard->counters.settles_ended, 1);
-    store_op_release(op);
-    list_remove(&settling->link);
-    free(settling);
-}
-
-void store_settle_later(struct store_shard *shard, struct slice key, uint64_t hash)
-{
-    /* What is left unsettled costs one entry in the index until the key is overwritten blindly again, removed, or
-     * recovered. */
-    if (shard->stopping)
-        return;
-    struct settling *settling = malloc(sizeof *settling + key.size);
-    if (settling == NULL) {
-        store_count(&shard->counters.settles_skipped, 1);
-        return;
-    }
-    memset(&settling->op, 0, sizeof settling->op);
-    if (key.size > 0)
-        memcpy(settling->key, key.data, key.size);
-    settling->op.done = settling_done;
-    settling->op.request = (struct engine_request){
-        .action = (enum engine_action)ACTION_SETTLE, .hash = hash, .key = {settling->key, key.size}};
-    shard->settling++;
-    store_count(&shard->counters.settles_begun, 1);
-    list_push_back(&shard->settlings, &settling->link);
-    store_submit(&shard->base, &settling->op);
 }

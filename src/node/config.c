@@ -310,10 +310,20 @@ static void set_defaults(struct config *config, unsigned cpus)
     };
 }
 
+/*
+ * What the process takes besides what it shares out, measured. Once: programs and libraries, what the allocator needs
+ * for itself, what compaction and checkpoints work with. For each thread: receive buffers, pages of the index that are
+ * taken in advance, its stack.
+ */
+#define MEMORY_FIXED_BYTES  (20ull << 20)
+#define MEMORY_THREAD_BYTES (5ull << 20)
+
 void config_set_memory(struct config *config, uint64_t ram_bytes)
 {
     if (config->memory_bytes == 0)
         config->memory_bytes = ram_bytes / 2 < CONFIG_MEMORY_BYTES_MIN ? CONFIG_MEMORY_BYTES_MIN : ram_bytes / 2;
+    uint64_t fixed = MEMORY_FIXED_BYTES + config->threads * MEMORY_THREAD_BYTES;
+    config->memory_fixed_bytes = fixed < config->memory_bytes / 2 ? fixed : config->memory_bytes / 2;
 }
 
 bool config_parse(struct config *out, int argc, char **argv, unsigned cpus, char message[CONFIG_MESSAGE_BYTES])

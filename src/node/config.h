@@ -31,13 +31,14 @@ struct config {
     const char *data_dir;
     const char *backup_dir; /* absolute; NULL: in the data directory */
     unsigned threads;
-    uint64_t memory_bytes;    /* 0 until config_set_memory, if it was not given */
-    uint64_t segment_bytes;   /* 0 = the engine chooses */
-    uint64_t value_bytes_max; /* 0 = 64 MiB, or an eighth of the memory if that is less */
-    uint64_t disk_bytes_max;  /* of all segment and value files; 0 = what the file system has */
-    unsigned space_percent;   /* disk space that may be used for each hundred bytes of live records */
-    const char *engine;       /* "kvs" or "memory" */
-    bool relaxed;             /* what connections begin with */
+    uint64_t memory_bytes;       /* 0 until config_set_memory, if it was not given */
+    uint64_t memory_fixed_bytes; /* of these, what the process takes whatever it holds; the rest is shared out */
+    uint64_t segment_bytes;      /* 0 = the engine chooses */
+    uint64_t value_bytes_max;    /* 0 = 64 MiB, or an eighth of the memory if that is less */
+    uint64_t disk_bytes_max;     /* of all segment and value files; 0 = what the file system has */
+    unsigned space_percent;      /* disk space that may be used for each hundred bytes of live records */
+    const char *engine;          /* "kvs" or "memory" */
+    bool relaxed;                /* what connections begin with */
     uint32_t relaxed_interval_ms;
     unsigned max_clients;
     bool protected_mode;
@@ -50,7 +51,7 @@ struct config {
  */
 bool config_parse(struct config *out, int argc, char **argv, unsigned cpus, char message[CONFIG_MESSAGE_BYTES]);
 
-/* Without --memory: half of the RAM this process may use. */
+/* Without --memory: half of the RAM this process may use. And how much of it is not there to be shared out. */
 void config_set_memory(struct config *config, uint64_t ram_bytes);
 
 /* Parses "4096", "64K", "512MiB", "2G": binary multiples, any case. False on anything else, and on overflow. */

@@ -1,7 +1,8 @@
 /*
  * info.c - the sections of INFO.
  *
- * Memory is what the allocator says plus the engine's own mappings: exact enough to size a node, and needs no file.
+ * Memory is what the allocator says plus what is mapped past it, by the engine, for large values and for receiving:
+ * exact enough to size a node, and needs no file.
  *
  * While the store is being opened there is nothing to tell of it: its figures are 0, and those of the opening are
  * there.
@@ -94,20 +95,22 @@ static void write_memory(const struct node *node, const struct totals *totals, c
 {
     char used_text[16], max_text[16];
     uint64_t heap = machine_heap_bytes();
-    uint64_t used = heap + engine->index_bytes + engine->image_bytes + engine->cache_bytes + engine->expiry_bytes;
+    uint64_t buffers = (uint64_t)node->shard_count * SHARD_RECV_BUFFERS * SHARD_RECV_BUFFER_BYTES;
+    uint64_t large = atomic_load_explicit(&node->large.used_bytes, memory_order_relaxed);
+    uint64_t used =
+        heap + buffers + large + engine->index_bytes + engine->image_bytes + engine->cache_bytes + engine->expiry_bytes;
     human(used_text, used);
     human(max_text, node->config.memory_bytes);
     text_printf(out, "# Memory\r\nused_memory:%llu\r\nused_memory_human:%s\r\nused_memory_peak_rss:%llu\r\n", ull(used),
                 used_text, ull(machine_peak_resident_bytes()));
     text_printf(out,
                 "used_memory_heap:%llu\r\nused_memory_index:%llu\r\nused_memory_images:%llu\r\n"
-                "used_memory_cache:%llu\r\nused_memory_expiry:%llu\r\n",
+                "used_memory_cache:%llu\r\nused_memory_expiry:%llu\r\nused_memory_buffers:%llu\r\n",
                 ull(heap), ull(engine->index_bytes), ull(engine->image_bytes), ull(engine->cache_bytes),
-                ull(engine->expiry_bytes));
+                ull(engine->expiry_bytes), ull(buffers));
     text_printf(out, "used_memory_connections:%llu\r\nused_memory_requests:%llu\r\nused_memory_large_values:%llu\r\n",
                 ull(totals->net.memory_bytes),
-                ull(atomic_load_explicit(&node->budget.used_bytes, memory_order_relaxed)),
-                ull(atomic_load_explicit(&node->large.used_bytes, memory_order_relaxed)));
+                ull(atomic_load_explicit(&node->budget.used_bytes, memory_order_relaxed)), ull(large));
     text_printf(out, "maxmemory:%llu\r\nmaxmemory_human:%s\r\nmaxmemory_policy:noeviction\r\n",
                 ull(node->config.memory_bytes), max_text);
 }

@@ -13,6 +13,9 @@
 #include <unistd.h>
 
 /* jemalloc's, when it is linked. */
+extern const char *malloc_conf;
+/* What is freed counts as long as it is there: it goes back to the system soon, and threads keep no large pieces. */
+const char *malloc_conf = "dirty_decay_ms:250,muzzy_decay_ms:0,tcache_max:4096";
 extern int mallctl(const char *name, void *old, size_t *old_bytes, void *new, size_t new_bytes) __attribute__((weak));
 
 unsigned machine_cpus(void)
@@ -101,12 +104,12 @@ uint64_t machine_ram_bytes(struct ring *ring)
 uint64_t machine_heap_bytes(void)
 {
     uint64_t epoch = 1;
-    size_t allocated = 0;
-    size_t epoch_bytes = sizeof(epoch), allocated_bytes = sizeof(allocated);
+    size_t resident = 0;
+    size_t epoch_bytes = sizeof(epoch), resident_bytes = sizeof(resident);
     if (mallctl == NULL || mallctl("epoch", &epoch, &epoch_bytes, &epoch, sizeof(epoch)) != 0 ||
-        mallctl("stats.allocated", &allocated, &allocated_bytes, NULL, 0) != 0)
+        mallctl("stats.resident", &resident, &resident_bytes, NULL, 0) != 0)
         return 0;
-    return allocated;
+    return resident;
 }
 
 uint64_t machine_peak_resident_bytes(void)

@@ -16,7 +16,8 @@ bool machine_pin_thread(unsigned index);
  * start-up, on the thread of `ring`. */
 uint64_t machine_ram_bytes(struct ring *ring);
 
-/* Bytes the allocator has given out; 0 when it does not tell (under a sanitizer). Any thread; takes microseconds. */
+/* Bytes of RAM that the allocator holds: given out, kept for the next time, its own; 0 when it does not tell (under a
+ * sanitizer). Any thread; takes microseconds. */
 uint64_t machine_heap_bytes(void);
 
 /* The most memory that was ever resident. Any thread. */

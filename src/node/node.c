@@ -24,13 +24,13 @@
 #include <stdlib.h>
 
 /* Bounds of one shard's operations under way, and of one connection's. */
-#define OPS_MIN             4096u
+#define OPS_MIN             2048u
 #define OPS_MAX             (1024u * 1024)
 #define REQUESTS_MAX        1024u
 #define OUTPUT_BYTES_MIN    (64ull << 10)
 #define OUTPUT_BYTES_MAX    (1ull << 20)
 #define SEND_TIMEOUT_MS     30000u
-#define BUDGET_BYTES_MIN    (64ull << 20)
+#define BUDGET_BYTES_MIN    (4ull << 20)
 #define INLINE_BYTES_MAX    65536u
 #define LARGE_REQUEST_BYTES (256ull << 10)
 #define ARGS_MAX            (1024u * 1024)
@@ -40,14 +40,21 @@ static uint64_t clamp(uint64_t value, uint64_t low, uint64_t high)
     return value < low ? low : value > high ? high : value;
 }
 
+/* What there is to share out. */
+static uint64_t memory_shared(const struct config *config)
+{
+    KVS_ASSERT(config->memory_fixed_bytes < config->memory_bytes);
+    return config->memory_bytes - config->memory_fixed_bytes;
+}
+
 /* Shares the memory out: half of what is not the engine's to large requests and large values under way, a quarter to
  * other requests under way, a quarter to unsent replies. */
 static void set_limits(struct node *node)
 {
     const struct config *config = &node->config;
-    uint64_t sixteenth = config->memory_bytes / 16;
+    uint64_t sixteenth = memory_shared(config) / 16;
     node->budget.bytes_max = sixteenth < BUDGET_BYTES_MIN ? BUDGET_BYTES_MIN : sixteenth;
-    node->large.bytes_max = config->memory_bytes / 8;
+    node->large.bytes_max = memory_shared(config) / 8;
     node->ops_max = (unsigned)clamp(sixteenth / node->shard_count / sizeof(struct op), OPS_MIN, OPS_MAX);
     node->net_options = (struct net_options){
         .connections_max = config->max_clients,
@@ -88,7 +95,7 @@ static enum kvs_err take_directory(struct node *node, char message[NODE_MESSAGE_
         .kind = config->engine,
         .data_dir = config->data_dir,
         .shard_count = config->threads,
-        .memory_bytes = config->memory_bytes - config->memory_bytes / 4,
+        .memory_bytes = memory_shared(config) - memory_shared(config) / 4,
         .segment_bytes = config->segment_bytes,
         .relaxed_interval_ms = config->relaxed_interval_ms,
         .disk_bytes_max = config->disk_bytes_max,

@@ -22,7 +22,8 @@ def run_json(run_loadgen, server, *arguments, code=0):
 
 
 def check_latency(part):
-    assert 0 < part["p50_us"] <= part["p90_us"] <= part["p99_us"] <= part["p99_9_us"] <= part["max_us"]
+    names = ("p50_us", "p90_us", "p99_us", "p99_9_us", "p99_99_us", "max_us")
+    assert 0 < part["p50_us"] and [part[name] for name in names] == sorted(part[name] for name in names)
 
 
 # ---- against Redis, which nobody here wrote --------------------------------------------------------------------------
@@ -119,6 +120,141 @@ def test_interrupt_ends_early_and_prints(redis):
     assert run["errors"] == 0 and run["operations"] > 0 and run["seconds"] < 20
 
 
+# ---- open loop -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_open_loop_keeps_to_its_schedule(redis, run_loadgen, threads):
+    arguments = ["--rate", 2000, "--requests", 2000, "--warmup", "0.2", "--fill", "--verify", "--threads", threads]
+    found = run_json(run_loadgen, redis, *arguments)
+    assert found["loop"] == "open" and found["rate"] == 2000
+    run = found["run"]
+    assert run["operations"] == 2000 and run["mismatches"] == run["unsent"] == 0
+    assert 0.999 <= run["seconds"] < 3  # the last is due 0.5 ms before the second is over
+    assert run["send_delays"]["operations"] == 2000
+    text = run_loadgen("--rate", 1000, "--seconds", "0.5", "--warmup", 0, *SMALL, server=redis)
+    assert text.returncode == 0 and "open loop of 1000 per second" in text.stdout and "500 operations" in text.stdout
+    assert "sending:" in text.stdout
+
+
+def stalled(redis, seconds):
+    """A run of 3000 requests in three seconds; the server sleeps from the first second on."""
+    process = subprocess.Popen(
+        [binary("kvs-loadgen"), "--addr", redis.address, "--rate", "1000", "--seconds", "3", "--warmup", "0", "--json"]
+        + [str(word) for word in SMALL],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    time.sleep(1)
+    redis.process.send_signal(signal.SIGSTOP)
+    time.sleep(seconds)
+    redis.process.send_signal(signal.SIGCONT)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    run = json.loads(out)["run"]
+    assert run["operations"] == 3000 and run["unsent"] == 0
+    return run
+
+
+def test_open_loop_does_not_hide_a_stall(redis):
+    """Six requests meet the stall. All those that were due meanwhile have to wait, too, and count."""
+    run = stalled(redis, 1)
+    assert run["kept_up"] is True and run["crowded"] > 800
+    for part in (run["reads"], run["writes"]):
+        # Of three seconds one was lost: a third of all waited, half a second on average.
+        assert part["max_us"] > 900000 and part["p90_us"] > 500000 and part["mean_us"] > 120000
+
+
+def test_open_loop_sends_what_was_due_at_its_end(redis):
+    run = stalled(redis, 2.5)
+    assert run["seconds"] > 3.3 and run["writes"]["max_us"] > 2400000
+
+
+def test_open_loop_says_when_it_was_not_kept_up_with(redis, run_loadgen):
+    begin = time.monotonic()
+    run = run_json(run_loadgen, redis, "--rate", 50000000, "--seconds", "0.3", "--warmup", 0, code=1)["run"]
+    assert time.monotonic() - begin < 20
+    assert run["kept_up"] is False and run["unsent"] > 0 and run["errors"] == 0
+    assert run["operations"] + run["unsent"] == 15000000 and run["behind_us"] > 100000
+    text = run_loadgen("--rate", 50000000, "--seconds", "0.1", "--warmup", 0, *SMALL, server=redis)
+    assert text.returncode == 1 and "not kept up" in text.stdout
+
+
+def test_open_loop_ends_with_its_server(start_node):
+    node = start_node()
+    process = subprocess.Popen(
+        [binary("kvs-loadgen"), "--addr", node.address, "--rate", "1000", "--seconds", "100", "--warmup", "0", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    time.sleep(1)
+    node.kill9()
+    out, _ = process.communicate(timeout=20)
+    assert process.returncode == 1
+    run = json.loads(out)["run"]
+    assert run["operations"] > 0 and run["operations"] + run["unsent"] + run["errors"] >= 100000
+
+
+# ---- which keys ------------------------------------------------------------------------------------------------------
+
+
+def test_distributions_differ_in_how_many_keys_they_reach(redis, run_loadgen):
+    reached = {}
+    for distribution in ("uniform", "zipfian", "latest"):
+        redis.command("FLUSHALL")
+        arguments = ["--distribution", distribution, "--read-share", 0, "--requests", 2000, "--threads", 2]
+        found = run_json(run_loadgen, redis, *arguments)
+        assert found["distribution"] == distribution and found["theta"] == 0.99
+        reached[distribution] = int(redis.command("DBSIZE")[1:])
+    # Of n keys n uniform draws reach 63 %. Those of latest are new each time.
+    assert 1200 < reached["uniform"] < 1330 and 600 < reached["zipfian"] < 1000 and reached["latest"] == 2000
+    redis.command("FLUSHALL")
+    run_json(run_loadgen, redis, "--distribution", "zipfian", "--theta", 2, "--read-share", 0, "--requests", 2000)
+    assert int(redis.command("DBSIZE")[1:]) < 200
+
+
+def test_latest_reads_what_has_been_written(redis, run_loadgen):
+    arguments = ["--distribution", "latest", "--fill", "--verify", "--requests", 20000, "--threads", 2, "--pipeline", 8]
+    run = run_json(run_loadgen, redis, *arguments)["run"]
+    assert run["misses"] == run["mismatches"] == 0 and run["hits"] > 9000
+    assert redis.command("DBSIZE") == b":%d\r\n" % (2000 + run["writes"]["operations"])
+    # Only what is new is there: then most reads find something.
+    redis.command("FLUSHALL")
+    run = run_json(run_loadgen, redis, "--distribution", "latest", "--requests", 20000, "--threads", 2)["run"]
+    assert 0 < run["misses"] < run["hits"]
+
+
+# ---- histogram -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", [[], ["--rate", 4000]])
+def test_histogram_agrees_with_the_percentiles(redis, run_loadgen, tmp_path, rate):
+    path = tmp_path / "latency.csv"
+    run = run_json(run_loadgen, redis, "--requests", 4000, "--histogram", path, "--read-share", "0.8", *rate)["run"]
+    lines = path.read_text().splitlines()
+    assert lines[0].startswith("#") and "0.79" in lines[0] and lines[1] == "upper_bound_ns,reads,writes"
+    rows = [[int(word) for word in line.split(",")] for line in lines[2:]]
+    bounds = [row[0] for row in rows]
+    assert bounds == sorted(set(bounds)) and all(reads + writes > 0 for _, reads, writes in rows)
+    for column, name in ((1, "reads"), (2, "writes")):
+        part = run[name]
+        assert sum(row[column] for row in rows) == part["operations"]
+        for percent, key in ((50, "p50_us"), (99, "p99_us")):
+            seen = 0
+            for row in rows:
+                seen += row[column]
+                if seen * 100 >= part["operations"] * percent:
+                    break
+            assert row[0] / 1000 == pytest.approx(part[key], abs=0.001)
+
+
+def test_histogram_that_cannot_be_written_is_told(redis, run_loadgen):
+    result = run_loadgen("--requests", 10, "--histogram", "/nowhere/h.csv", *SMALL, server=redis)
+    assert result.returncode == 1 and "/nowhere/h.csv" in result.stderr and "10 operations" in result.stdout
+    result = run_loadgen("--requests", 10, "--histogram", "/dev/full", *SMALL, server=redis)
+    assert result.returncode == 1 and "/dev/full" in result.stderr
+
+
 # ---- against kvs-node ------------------------------------------------------------------------------------------------
 
 
@@ -200,6 +336,10 @@ def test_silent_server_is_given_up(run_loadgen):
         (["--read-share", "%"], "--read-share"),
         (["--protocol", "http"], "http"),
         (["--relaxed"], "binary"),
+        (["--rate", "0"], "--rate"),
+        (["--distribution", "normal"], "normal"),
+        (["--theta", "-1"], "--theta"),
+        (["--distribution", "latest", "--key-size", "8"], "--key-size 12"),
         (["--seconds", "1e"], "--seconds"),
         (["--addr", "nowhere"], "nowhere"),
         (["--addr", "127.0.0.1:1", "--unix", "/s"], "exclude"),

@@ -358,6 +358,17 @@ static struct segment *tail_of(struct store_fixture *fixture)
     return NULL;
 }
 
+/* The tail's beginning is not in RAM yet; as a rule it is before the store is ready. */
+static void boot_with_half_a_tail(struct store_fixture *fixture, const struct engine_options *options)
+{
+    store_boot(fixture, options);
+    for (unsigned i = 0; i < 200 && tail_of(fixture)->image_from == 0; i++) {
+        store_stop(fixture);
+        store_boot(fixture, options);
+    }
+    assert_true(tail_of(fixture)->image_from > 8 * KVS_BLOCK_BYTES);
+}
+
 static void test_recovery_runs__beginning_of_a_tail_is_verified_before_it_is_shown(void **state)
 {
     (void)state;
@@ -366,9 +377,8 @@ static void test_recovery_runs__beginning_of_a_tail_is_verified_before_it_is_sho
     struct engine_options options;
     make_store(&fixture, &options, 1);
     options.memory_bytes = 40 * options.segment_bytes;
-    store_boot(&fixture, &options);
+    boot_with_half_a_tail(&fixture, &options);
     const uint32_t number = tail_of(&fixture)->number;
-    assert_true(tail_of(&fixture)->image_from > 8 * KVS_BLOCK_BYTES);
     expect_changed(&fixture);
     store_quiet();
     assert_int_equal(tail_of(&fixture)->image_from, 0);
@@ -377,8 +387,7 @@ static void test_recovery_runs__beginning_of_a_tail_is_verified_before_it_is_sho
     assert_int_equal(disk_reads(&fixture), before);
     store_stop(&fixture);
 
-    store_boot(&fixture, &options);
-    assert_true(tail_of(&fixture)->image_from > 8 * KVS_BLOCK_BYTES);
+    boot_with_half_a_tail(&fixture, &options);
     damage(number, 3, 5);
     store_quiet();
     assert_int_equal(tail_of(&fixture)->number, number);

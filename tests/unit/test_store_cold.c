@@ -62,6 +62,48 @@ static unsigned a_cold_key(const struct store_fixture *fixture)
     return 0;
 }
 
+/* However many want something from the disk, what is being read keeps to its bound, and everybody is served. */
+static void test_store__cold_reads_keep_to_their_memory(void **state)
+{
+    (void)state;
+    sim_create(3);
+    struct store_fixture fixture;
+    boot_with_cold_keys(&fixture, 1);
+    const struct store_shard *shard = shard_at(&fixture, 0);
+    static struct store_waiting gets[KEYS];
+    static char keys[KEYS][32];
+    bool begun[KEYS] = {false};
+    uint64_t most_bytes = 0;
+    bool late = false;
+    for (unsigned i = 0; i < KEYS; i++) {
+        if (!is_cold(&fixture, i))
+            continue;
+        segments_key(keys[i], i);
+        struct engine_request request = store_request(&fixture, ENGINE_GET, slice_text(keys[i]), slice_make(NULL, 0));
+        store_begin(&fixture, &gets[i], &request);
+        begun[i] = true;
+        late = late || !list_empty(&shard->reads_late);
+        most_bytes = shard->reads_bytes > most_bytes ? shard->reads_bytes : most_bytes;
+    }
+    assert_true(late);
+    assert_true(most_bytes > shard->reads_bytes_max / 2);
+    for (unsigned i = 0; i < KEYS; i++) {
+        if (!begun[i])
+            continue;
+        store_finish(&gets[i]);
+        most_bytes = shard->reads_bytes > most_bytes ? shard->reads_bytes : most_bytes;
+        assert_int_equal(gets[i].op.result.error, KVS_ERR_OK);
+        assert_int_equal(gets[i].value_bytes, BYTES);
+        assert_true(slice_equal(slice_make(gets[i].value, BYTES), segments_value(i, 3, BYTES)));
+        free(gets[i].value);
+    }
+    assert_true(most_bytes <= shard->reads_bytes_max);
+    assert_int_equal(shard->reads_bytes, 0);
+    assert_true(list_empty(&shard->reads_late));
+    store_stop(&fixture);
+    sim_destroy();
+}
+
 static void test_store__readers_of_one_cold_record_share_a_read(void **state)
 {
     (void)state;
@@ -195,6 +237,7 @@ static void test_store__images_and_caches_stay_within_the_budget(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_store__cold_reads_keep_to_their_memory),
         cmocka_unit_test(test_store__readers_of_one_cold_record_share_a_read),
         cmocka_unit_test(test_store__a_failed_read_fails_only_its_own_reader),
         cmocka_unit_test(test_store__what_was_read_once_is_served_from_the_cache),
