@@ -136,6 +136,7 @@ enum kvs_err store_values_open(struct store *store, struct ring *ring, char mess
         values->place.dir_fd = -1;
         return KVS_ERR_OK;
     }
+    name_sync_init(&values->place.names, values->place.dir_fd);
     struct listing listing = {.store = store, .err = err};
     if (err == KVS_ERR_OK)
         err = ring_dir_list(ring, values->place.dir_fd, list_file, &listing);
@@ -605,9 +606,18 @@ static bool has_work(const struct shard_values *values)
     return false;
 }
 
+static void turn_puts(struct shard_values *values)
+{
+    for (struct list *node = values->puts.next, *next; node != &values->puts; node = next) {
+        next = node->next;
+        value_writer_turn(&container_of(node, struct value_put, link)->writer); /* ends that one at the most */
+    }
+}
+
 void store_values_turn(struct store_shard *shard)
 {
     struct shard_values *values = &shard->values;
+    turn_puts(values);
     (void)large_trash_turn(&values->trash);
     start_gets(shard);
     start_puts(shard);
@@ -631,5 +641,6 @@ bool store_values_idle(const struct store_shard *shard)
     const struct shard_values *values = &shard->values;
     return list_empty(&values->puts) && list_empty(&values->puts_waiting) && list_empty(&values->gets) &&
            list_empty(&values->gets_waiting) && values->unlink_count == 0 &&
+           !name_sync_at_work(&shard->store->values.place.names, shard->ring) &&
            atomic_load_explicit(&values->query, memory_order_relaxed) == NULL;
 }
