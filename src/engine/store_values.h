@@ -113,6 +113,9 @@ void store_value_mark_end(struct value_reader_mark *mark);
 
 /* The index does not point at this put any more, and what has superseded it has been appended. */
 void store_value_died(struct store_shard *shard, const struct value_descriptor *descriptor, size_t key_bytes);
+/* The index does not point at this put any more, for it has expired. */
+void store_value_expired(struct store_shard *shard, const struct value_descriptor *descriptor, size_t key_bytes,
+                         uint64_t expires_ms);
 
 /* Once per turn. */
 void store_values_turn(struct store_shard *shard);
