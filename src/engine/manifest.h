@@ -85,6 +85,7 @@ static_assert(sizeof(struct manifest_block) == 64, "manifest block");
 enum { MANIFEST_BLOCK_ENTRIES = (KVS_BLOCK_BYTES - 64) / 64, MANIFEST_FAILURE_BYTES = 256 };
 
 struct manifest;
+struct name_sync;
 
 struct manifest_options {
     struct ring *ring; /* start-up only; manifest_attach gives the background's */

@@ -264,7 +264,6 @@ void store_value_died(struct store_shard *shard, const struct value_descriptor *
     die(shard, name, canary_on(CANARY_VALUE_UNLINKED_EARLY) ? 0 : shard->log.next_lsn - 1, 0);
 }
 
-/* A start whose clock was set back would show the key again, and must find the file then. */
 void store_value_expired(struct store_shard *shard, const struct value_descriptor *descriptor, size_t key_bytes,
                          uint64_t expires_ms)
 {
