@@ -19,7 +19,8 @@
 #include <stdlib.h>
 
 enum {
-    FILL_ENTRIES = 512,   /* taken at once */
+    FILL_ENTRIES = 512, /* taken at once */
+    FETCH_AHEAD = 32,
     DRAIN_ENTRIES = 4096, /* after so many, pages that the index has left are freed */
     /* Of what readers take of memory: each of few runs gets a MiB, many share. */
     READER_READS = 4,
@@ -189,6 +190,8 @@ static enum kvs_err insert_some(struct fill *fill, const struct run_entry *entri
             fill->scatter[fill->kept++] = entries[i];
             continue;
         }
+        if (i + FETCH_AHEAD < count)
+            index_prefetch(fill->shard->index, entries[i + FETCH_AHEAD].order);
         enum kvs_err err = insert(fill, &entries[i]);
         if (err != KVS_ERR_OK)
             return err;

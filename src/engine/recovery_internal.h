@@ -17,6 +17,7 @@
 #define KVS_ENGINE_RECOVERY_INTERNAL_H
 
 #include "engine/recovery_scan.h"
+#include "engine/recovery_window.h"
 #include "engine/run_open.h"
 #include "engine/store.h"
 
@@ -30,13 +31,15 @@ struct stretch {
     uint64_t first_lsn, last_lsn; /* last = first - 1: none */
     uint64_t durable_lsn;         /* the highest that its batches claim */
     bool boot;                    /* it begins with a boot batch, as every stream does */
-    bool sealed;                  /* its segment is */
+    bool known;                   /* to be whole: sealed, or covered by a run of an orderly stop */
 };
 
 /* Takes the segment's next batch into the stretch, if it goes on there. */
 bool stretch_extend(struct stretch *stretch, const struct batch_header *batch, uint32_t segment);
 /* A stretch that begins with this batch. */
-struct stretch stretch_begin(const struct batch_header *batch, uint32_t segment, bool sealed);
+struct stretch stretch_begin(const struct batch_header *batch, uint32_t segment, bool known);
+/* For qsort: stream by stream, and in each by LSN. */
+int stretch_compare(const void *a, const void *b);
 
 /* A file with a segment's name, and what the manifest says of it. */
 struct found_segment {
@@ -50,7 +53,6 @@ struct found_segment {
     const struct run_segment *covered; /* by a run, of `run`; NULL: not at all */
     uint64_t run;
     bool loaded;               /* its header was read, and all else that has to be */
-    uint8_t *image;            /* to read it into; NULL: it gets none */
     bool unspillable;          /* it has been tried */
     struct run_entry *entries; /* the newest of each key, sorted; of a segment that was read and is not covered */
     size_t entry_count;
@@ -110,11 +112,10 @@ struct recovery_worker {
 
     /* Of the segment in hand. */
     struct found_segment *current;
-    const uint8_t *current_bytes;
+    const struct scan_segment *scanned;
     struct run_collector *collector; /* NULL: its records need not be listed */
-    uint64_t min_lsn;
-    uint8_t *scratch; /* for a segment that gets no image … */
-    uint8_t *head;    /* … or for its beginning */
+    uint8_t *head;                   /* for the beginnings of segments … */
+    struct recovery_window *window;  /* … and for what is read whole */
 
     uint32_t *live_puts, *live_units; /* by number of segment: what indexes point at */
 };
@@ -189,10 +190,9 @@ void recovery_close_runs(struct recovery *recovery, bool remove);
 
 /* Reads what has to be read of every segment that was not loaded yet. */
 enum kvs_err recovery_load(struct recovery *recovery);
-/* Reads the whole segment. */
-enum kvs_err recovery_read_segment(const struct recovery *recovery, struct ring *ring,
-                                   const struct found_segment *found, uint8_t *bytes,
-                                   char message[ENGINE_MESSAGE_BYTES]);
+/* The refusal of a segment whose file has only so many bytes. */
+enum kvs_err recovery_cut_short(const struct recovery *recovery, const struct found_segment *found, uint64_t bytes,
+                                char message[ENGINE_MESSAGE_BYTES]);
 
 /* ---- recovery_fill.c ------------------------------------------------------------------------------------------- */
 
@@ -203,8 +203,8 @@ enum kvs_err recovery_fill(struct recovery *recovery);
 
 /* Takes a log's batch in this segment into account. NO_MEMORY. */
 enum kvs_err recovery_add_batch(struct found_segment *found, const struct batch_header *batch);
-/* A sealed segment of a log that was not read: the manifest tells how far its stream came there. NO_MEMORY. */
-enum kvs_err recovery_add_sealed(struct found_segment *found);
+/* A segment of a log that was not read: the manifest, or a run, tells how far its stream came there. NO_MEMORY. */
+enum kvs_err recovery_add_known(struct found_segment *found, uint64_t epoch, uint32_t stream, uint64_t last_lsn);
 enum kvs_err recovery_refuse_damage(const struct recovery *recovery, const struct found_segment *found,
                                     char message[ENGINE_MESSAGE_BYTES]);
 enum kvs_err recovery_check_streams(struct recovery *recovery);

@@ -195,13 +195,10 @@ enum kvs_err recovery_find_runs(struct recovery *recovery)
 /* Back to what it was before it was loaded. */
 static void unload(struct recovery *recovery, struct found_segment *found)
 {
-    struct keeper *keeper = &recovery->store->keeper;
     recovery_uncover(recovery, found);
     if (!found->loaded)
         return;
     found->loaded = false;
-    image_detach(&keeper->images, found->segment);
-    epoch_drain(&keeper->base.thread);
     segment_set_state(found->segment, SEGMENT_FREE);
 }
 
@@ -252,7 +249,7 @@ static enum kvs_err write_run(struct recovery_worker *worker, struct run_writer 
             ring_turn(worker->ring, -1);
     }
     if (run_writer_state(writer) == KVS_ERR_AGAIN) {
-        struct run_segment segment = run_describe(found->segment);
+        struct run_segment segment = run_describe(found->segment, worker->recovery->store->keeper.manifest);
         run_writer_finish(writer, &segment, 1);
     }
     while (run_writer_state(writer) == KVS_ERR_AGAIN)

@@ -170,6 +170,7 @@ static inline void disk_scan_record(void *context, const struct record_header *r
         disk_add(&scan->disk->found, scan->collector.entries);
         return;
     }
+    figures->min_lsn = record->lsn < figures->min_lsn ? record->lsn : figures->min_lsn;
     figures->record_bytes += (uint32_t)bytes;
     figures->record_bytes_max = bytes > figures->record_bytes_max ? (uint32_t)bytes : figures->record_bytes_max;
     if (record->kind == RECORD_PUT) {
@@ -184,8 +185,14 @@ static inline void disk_scan_record(void *context, const struct record_header *r
 
 static inline void disk_scan_batch(void *context, const struct batch_header *batch, uint32_t offset)
 {
-    (void)batch;
     struct disk_scan *scan = context;
+    struct run_segment *figures = &scan->figures;
+    if (offset < scan->covered) {
+        figures->last_lsn = batch->first_lsn + batch->record_count - 1;
+        figures->epoch = (uint32_t)batch->epoch;
+        figures->stream = batch->stream;
+        figures->manifest = batch->manifest;
+    }
     scan_records(&scan->scan, offset, disk_scan_record, scan);
 }
 
@@ -195,9 +202,9 @@ static inline void disk_scan_segment(struct disk *disk, uint32_t number)
     const uint64_t size = disk->superblock.segment_bytes;
     uint8_t *bytes = aligned_alloc(KVS_BLOCK_BYTES, size);
     char path[64];
-    snprintf(path, sizeof path, "/data/%06u.seg", number);
+    store_segment_path(path, number);
     sim_file_read(path, 0, bytes, size);
-    struct disk_scan scan = {.disk = disk, .covered = segment->covered};
+    struct disk_scan scan = {.disk = disk, .covered = segment->covered, .figures.min_lsn = UINT64_MAX};
     scan.scan = (struct scan_segment){
         .bytes = bytes, .size = size, .seed = segment_seed(disk->superblock.uuid, segment->uid), .epoch = UINT64_MAX};
     scan.collector = (struct run_collector){
@@ -212,6 +219,8 @@ static inline void disk_scan_segment(struct disk *disk, uint32_t number)
         scan.figures.uid = segment->uid;
         scan.figures.end = segment->covered;
         const struct run_segment *listed = run_segment_find(disk->runs[segment->run], number);
+        assert_true((int32_t)(listed->manifest - scan.figures.manifest) >= 0);
+        scan.figures.manifest = listed->manifest;
         assert_memory_equal(listed, &scan.figures, sizeof scan.figures);
     }
     free(scan.collector.entries);
@@ -242,6 +251,12 @@ static inline void disk_compare(const struct disk *disk)
                      (unsigned long long)found->order, (unsigned long long)found->lsn);
     }
     assert_int_equal(disk->found.count, disk->expected.count);
+}
+
+/* To be taken before a crash or a stop. */
+static inline struct superblock disk_superblock(const struct store_fixture *fixture)
+{
+    return segments_store(fixture)->base.superblock;
 }
 
 /* After a crash or a stop of this store, and before the next boot: whatever runs there are tell what the segments do.
@@ -332,6 +347,14 @@ static inline struct run_files run_files(void)
 static inline struct checkpoint *checkpoint_of(const struct store_fixture *fixture)
 {
     return segments_keeper(fixture)->checkpoint;
+}
+
+/* Has it look now whether there is something to do. */
+static inline void checkpoint_begin(struct store_fixture *fixture)
+{
+    checkpoint_of(fixture)->due = true;
+    engine_background_turn(fixture->background);
+    sim_ring_body(fixture->background_ring, store_turn_background, fixture);
 }
 
 static inline struct checkpoint_stats checkpoint_figures(const struct store_fixture *fixture)

@@ -411,17 +411,22 @@ static void expect_filled(struct store_fixture *store, unsigned except)
     }
 }
 
-static void test_check__salvage_of_a_sound_store(void **state)
+static void expect_salvage_of_all(void)
 {
-    (void)state;
-    sim_create(5);
-    make_store(2);
     struct store_fixture store;
     uint64_t keys;
     salvage(&store, &keys);
     assert_int_equal(keys, KEYS - KEYS / 10);
     expect_filled(&store, KEYS);
     store_stop(&store);
+}
+
+static void test_check__salvage_of_a_sound_store(void **state)
+{
+    (void)state;
+    sim_create(5);
+    make_store(2);
+    expect_salvage_of_all();
     sim_destroy();
 }
 
@@ -515,7 +520,7 @@ static void test_check__salvage_goes_behind_the_damage(void **state)
         check_end(&fixture);
         assert_true(wanted.offset > 0);
         char path[64];
-        snprintf(path, sizeof path, "/data/%06u.seg", wanted.segment);
+        store_segment_path(path, wanted.segment);
         sim_file_flip(path, (wanted.offset + 25) * 8);
         check_begin(&fixture, "/data", (struct check_options){0});
         assert_int_equal(fixture.report->damages[0].records_max, 1);
@@ -546,12 +551,7 @@ static void test_check__salvage_without_superblock_and_manifest(void **state)
     make_store(2);
     sim_file_remove("/data/superblock");
     sim_file_remove("/data/" MANIFEST_NAME);
-    struct store_fixture store;
-    uint64_t keys;
-    salvage(&store, &keys);
-    assert_int_equal(keys, KEYS - KEYS / 10);
-    expect_filled(&store, KEYS);
-    store_stop(&store);
+    expect_salvage_of_all();
     sim_destroy();
 }
 
