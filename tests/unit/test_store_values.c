@@ -262,7 +262,8 @@ static void test_values__file_of_what_expires_stays_until_the_time_is_told(void 
         there += waiting.op.result.found;
         gone += !waiting.op.result.found;
         free(waiting.value);
-        store_crash(&fixture, SIM_KILL);
+        store_quiet();
+        store_stop(&fixture);
         sim_destroy();
     }
     assert_true(there > 20 && gone > 20);
