@@ -95,7 +95,7 @@ static void check_stream(struct check *check, const struct check_run *runs, size
     for (size_t i = 0; i < count; i++) {
         const struct stretch *run = &runs[i].stretch;
         bool follows = run->first_lsn == high + 1 && (begun || run->boot);
-        if (!run->known && !follows)
+        if (!run->sealed && !follows)
             gap(check, run, high + 1, run->first_lsn - 1);
         begun = true;
         high = run->last_lsn;

@@ -221,7 +221,7 @@ static uint32_t covers(void *context, struct run_segment *out)
         const struct segment *segment = checkpoint_segment(checkpoint, item->number, item->uid);
         if (segment == NULL || item->dropped || segment->run != 0)
             continue;
-        out[count++] = run_describe(segment, checkpoint->store->keeper.manifest);
+        out[count++] = run_describe(segment);
     }
     return count;
 }

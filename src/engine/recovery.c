@@ -1,5 +1,5 @@
 /*
- * recovery.c - from the files of a data directory to index, images and open segments.
+ * recovery.c - from the files of a data directory to indexes and open segments.
  *
  *   list the directory → open the runs → load what they do not cover → fill the indexes → check that no stream has a
  *   gap → zero the torn tails → choose the segments to write on in → write the manifest → raise epoch and LSN base in
@@ -224,7 +224,7 @@ static void report(struct recovery *recovery)
     for (unsigned i = 0; recovery->workers != NULL && i < recovery->worker_count; i++) {
         report->records += recovery->workers[i].records;
         report->segments += recovery->workers[i].segments;
-        report->bytes += recovery->workers[i].bytes + recovery_window_bytes(recovery->workers[i].window);
+        report->bytes += recovery->workers[i].bytes;
         report->keys += recovery->workers[i].keys;
     }
 }
@@ -245,7 +245,6 @@ static void forget(struct recovery *recovery)
 {
     for (unsigned i = 0; recovery->workers != NULL && i < recovery->worker_count; i++) {
         struct recovery_worker *worker = &recovery->workers[i];
-        recovery_window_close(worker->window);
         free(worker->head);
         free(worker->live_puts);
         free(worker->live_units);

@@ -3,6 +3,7 @@
  *
  *   recovery_files.c    which files there are, and what the manifest says of them
  *   recovery_runs.c     which of the segments sorted runs cover, so that they need not be read
+ *   recovery_window.c   shows the bytes of a file as they pass by
  *   recovery_load.c     reads the others, side by side, into sorted arrays of entries
  *   recovery_fill.c     merges runs and arrays into the indexes, side by side
  *   recovery_streams.c  judges all segments together
@@ -31,13 +32,13 @@ struct stretch {
     uint64_t first_lsn, last_lsn; /* last = first - 1: none */
     uint64_t durable_lsn;         /* the highest that its batches claim */
     bool boot;                    /* it begins with a boot batch, as every stream does */
-    bool known;                   /* to be whole: sealed, or covered by a run of an orderly stop */
+    bool sealed;                  /* its segment is */
 };
 
 /* Takes the segment's next batch into the stretch, if it goes on there. */
 bool stretch_extend(struct stretch *stretch, const struct batch_header *batch, uint32_t segment);
 /* A stretch that begins with this batch. */
-struct stretch stretch_begin(const struct batch_header *batch, uint32_t segment, bool known);
+struct stretch stretch_begin(const struct batch_header *batch, uint32_t segment, bool sealed);
 /* For qsort: stream by stream, and in each by LSN. */
 int stretch_compare(const void *a, const void *b);
 
@@ -114,8 +115,9 @@ struct recovery_worker {
     struct found_segment *current;
     const struct scan_segment *scanned;
     struct run_collector *collector; /* NULL: its records need not be listed */
-    uint8_t *head;                   /* for the beginnings of segments … */
-    struct recovery_window *window;  /* … and for what is read whole */
+    uint64_t min_lsn;
+    uint8_t *head;                  /* for the beginnings of segments … */
+    struct recovery_window *window; /* … and for what is read whole */
 
     uint32_t *live_puts, *live_units; /* by number of segment: what indexes point at */
 };
@@ -203,8 +205,8 @@ enum kvs_err recovery_fill(struct recovery *recovery);
 
 /* Takes a log's batch in this segment into account. NO_MEMORY. */
 enum kvs_err recovery_add_batch(struct found_segment *found, const struct batch_header *batch);
-/* A segment of a log that was not read: the manifest, or a run, tells how far its stream came there. NO_MEMORY. */
-enum kvs_err recovery_add_known(struct found_segment *found, uint64_t epoch, uint32_t stream, uint64_t last_lsn);
+/* A sealed segment of a log that was not read: the manifest tells how far its stream came there. NO_MEMORY. */
+enum kvs_err recovery_add_sealed(struct found_segment *found);
 enum kvs_err recovery_refuse_damage(const struct recovery *recovery, const struct found_segment *found,
                                     char message[ENGINE_MESSAGE_BYTES]);
 enum kvs_err recovery_check_streams(struct recovery *recovery);

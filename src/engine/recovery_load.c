@@ -3,9 +3,10 @@
  *
  *   covered by a run and sealed   only its header is read; what there is to know is in the manifest and in the run
  *   not covered                   is read and scanned as a whole; its records become a sorted array of entries
- *   covered, but not sealed       is read from where the run's knowledge ends: when there is nothing behind, that is
- * its end; else it is as if it were not covered free                          its header, and that of its first batch:
- * a manifest that has lost its last changes may call a file free that a log had just taken into use
+ *   covered, but not sealed       is read and scanned, for its end has to be found; its records are listed only if that
+ *                                 is not where the run's knowledge ends
+ *   free                          its header, and that of its first batch: a manifest that has lost its last changes
+ *                                 may call a file free that a log had just taken into use
  *
  * Nothing of what is read stays in memory but the entries: images are filled in the background, after the start
  * (warmup.h).
@@ -131,6 +132,8 @@ static void take_batch(struct recovery_worker *worker, const struct batch_header
     segment->stream = batch->stream;
     if ((batch->flags & BATCH_RELOCATED) != 0)
         return;
+    if (batch->record_count > 0 && batch->first_lsn < worker->min_lsn)
+        worker->min_lsn = batch->first_lsn;
     uint64_t last_lsn = batch->first_lsn + batch->record_count - 1;
     if (last_lsn > worker->lsn_max)
         worker->lsn_max = last_lsn;
@@ -278,11 +281,11 @@ static void keep_newest(struct found_segment *found, struct run_collector *colle
     found->entry_count = kept;
 }
 
-/* The segment as the window shows it, from `offset` on. */
-static struct scan_segment show_from(struct recovery_worker *worker, const struct found_segment *found, uint64_t offset)
+/* The segment as the window shows it. */
+static struct scan_segment show(struct recovery_worker *worker, const struct found_segment *found)
 {
     const struct store *store = worker->recovery->store;
-    recovery_window_move(worker->window, found->segment->fd, offset);
+    recovery_window_move(worker->window, found->segment->fd, KVS_BLOCK_BYTES);
     return (struct scan_segment){.look = recovery_window_look,
                                  .context = worker->window,
                                  .size = store->segments.segment_bytes,
@@ -290,81 +293,70 @@ static struct scan_segment show_from(struct recovery_worker *worker, const struc
                                  .epoch = store->base.superblock.epoch};
 }
 
-/* The segment's records become entries. */
+/* `collector`: for its records; NULL: what they are is known. */
+static enum kvs_err scan(struct recovery_worker *worker, struct found_segment *found, struct run_collector *collector)
+{
+    const struct scan_segment segment = show(worker, found);
+    worker->current = found;
+    worker->scanned = &segment;
+    worker->collector = collector;
+    worker->min_lsn = UINT64_MAX;
+    found->stretch_count = 0;
+    scan_batches(&segment, &found->scan, take_batch_records, worker);
+    worker->scanned = NULL;
+    worker->collector = NULL;
+    return found->scan.unreadable ? refuse_unreadable(worker, found) : worker->err;
+}
+
+/* What the records are is known as long as the segment ends where the run has seen its end. */
+static bool known_whole(const struct found_segment *found)
+{
+    return found->scan.end == found->covered->end || canary_on(CANARY_RUN_SHORT_OF_TAIL);
+}
+
 static enum kvs_err scan_one(struct recovery_worker *worker, struct found_segment *found)
 {
     const struct store *store = worker->recovery->store;
-    const struct scan_segment scan = show_from(worker, found, KVS_BLOCK_BYTES);
     struct run_collector collector = {
         .hash_seed = store->base.superblock.hash_seed, .segment = found->number, .shift = store->segments.shift};
-    recovery_uncover(worker->recovery, found);
-    worker->current = found;
-    worker->scanned = &scan;
-    worker->collector = &collector;
-    found->stretch_count = 0;
-    scan_batches(&scan, &found->scan, take_batch_records, worker);
-    worker->scanned = NULL;
-    worker->collector = NULL;
-    keep_newest(found, &collector);
-    if (found->scan.unreadable)
-        return refuse_unreadable(worker, found);
-    if (worker->err != KVS_ERR_OK)
-        return worker->err;
+    enum kvs_err err = found->covered == NULL ? KVS_ERR_OK : scan(worker, found, NULL);
+    if (err == KVS_ERR_OK && found->covered != NULL && known_whole(found)) {
+        restore_counters(found->segment, found->covered, worker->min_lsn);
+    } else if (err == KVS_ERR_OK) {
+        recovery_uncover(worker->recovery, found);
+        err = scan(worker, found, &collector);
+        keep_newest(found, &collector);
+    }
+    if (err == KVS_ERR_OK)
+        err = judge(worker, found);
     if (collector.lsn_max > worker->lsn_max)
         worker->lsn_max = collector.lsn_max;
     struct segment *segment = found->segment;
     segment->end = found->scan.end;
     segment->last_lsn = found->scan.last_lsn;
     worker->records += found->scan.records;
-    return judge(worker, found);
-}
-
-/* What is known of a segment without its batches: where and with what they end. */
-static enum kvs_err take_known(struct recovery_worker *worker, struct found_segment *found, uint64_t min_lsn,
-                               const struct scan_result *known)
-{
-    struct segment *segment = found->segment;
-    restore_counters(segment, found->covered, min_lsn);
-    found->scan = *known;
-    found->scan.batches = 1;
-    segment->end = known->end;
-    segment->last_lsn = known->last_lsn;
-    segment->epoch = (uint32_t)known->epoch;
-    segment->stream = known->stream;
-    take_epoch(worker, known->epoch);
-    if (segment->kind != SEGMENT_LOG)
-        return KVS_ERR_OK;
-    if (known->last_lsn > worker->lsn_max)
-        worker->lsn_max = known->last_lsn;
-    found->stretch_count = 0;
-    return recovery_add_known(found, known->epoch, known->stream, known->last_lsn);
+    return err;
 }
 
 /* A sealed segment that a run covers. */
 static enum kvs_err take_sealed(struct recovery_worker *worker, struct found_segment *found)
 {
+    struct segment *segment = found->segment;
     const struct manifest_entry *entry = &found->entry;
-    const struct scan_result known = {
-        .end = entry->end, .last_lsn = entry->last_lsn, .epoch = entry->epoch, .stream = entry->stream};
-    return take_known(worker, found, entry->min_lsn, &known);
-}
-
-/* One that a log was writing in when it stopped in order: as long as nothing stands behind what the run has seen. */
-static enum kvs_err take_tail(struct recovery_worker *worker, struct found_segment *found, bool *taken)
-{
-    const struct run_segment *covered = found->covered;
-    const struct scan_segment scan = show_from(worker, found, covered->end);
-    bool unreadable;
-    *taken = scan_nothing_behind(&scan, covered->end, &unreadable) || canary_on(CANARY_RUN_SHORT_OF_TAIL);
-    if (unreadable)
-        return refuse_unreadable(worker, found);
-    if (!*taken)
+    restore_counters(segment, found->covered, entry->min_lsn);
+    segment->end = entry->end;
+    segment->last_lsn = entry->last_lsn;
+    segment->epoch = entry->epoch;
+    segment->stream = entry->stream;
+    found->scan = (struct scan_result){
+        .end = entry->end, .last_lsn = entry->last_lsn, .epoch = entry->epoch, .stream = entry->stream, .batches = 1};
+    take_epoch(worker, entry->epoch);
+    if (entry->kind != SEGMENT_LOG)
         return KVS_ERR_OK;
-    take_claim(worker, covered->manifest);
-    const struct scan_result known = {
-        .end = covered->end, .last_lsn = covered->last_lsn, .epoch = covered->epoch, .stream = covered->stream};
-    const enum kvs_err err = take_known(worker, found, covered->min_lsn, &known);
-    return err == KVS_ERR_OK ? judge(worker, found) : err;
+    if (entry->last_lsn > worker->lsn_max)
+        worker->lsn_max = entry->last_lsn;
+    found->stretch_count = 0;
+    return recovery_add_sealed(found);
 }
 
 /* A file that is free by the manifest: its batches, if it has any of ours, know of a later one. */
@@ -384,7 +376,6 @@ static void take_free(struct recovery_worker *worker, const struct found_segment
 static enum kvs_err take_segment(struct recovery_worker *worker, struct found_segment *found)
 {
     bool stray;
-    bool taken = false;
     enum kvs_err err = take_header(worker, found, worker->head, &stray);
     found->scan = (struct scan_result){.end = KVS_BLOCK_BYTES};
     if (err != KVS_ERR_OK || stray || never_written(found))
@@ -393,9 +384,7 @@ static enum kvs_err take_segment(struct recovery_worker *worker, struct found_se
         return take_sealed(worker, found);
     if (worker->window == NULL)
         err = recovery_window_open(&worker->window, worker->ring, worker->recovery->store->segments.segment_bytes);
-    if (err == KVS_ERR_OK && found->covered != NULL)
-        err = take_tail(worker, found, &taken);
-    return err == KVS_ERR_OK && !taken ? scan_one(worker, found) : err;
+    return err == KVS_ERR_OK ? scan_one(worker, found) : err;
 }
 
 static enum kvs_err load_one(struct recovery_worker *worker, struct found_segment *found)
@@ -478,9 +467,21 @@ static void expect(struct recovery *recovery)
     recovery_expect(recovery, bytes);
 }
 
+/* They may have grown to the size of a segment, and indexes are filled next. */
+static void close_windows(struct recovery *recovery)
+{
+    for (unsigned i = 0; i < recovery->worker_count; i++) {
+        struct recovery_worker *worker = &recovery->workers[i];
+        worker->bytes += recovery_window_bytes(worker->window);
+        recovery_window_close(worker->window);
+        worker->window = NULL;
+    }
+}
+
 enum kvs_err recovery_load(struct recovery *recovery)
 {
     expect(recovery);
     enum kvs_err err = recovery_share(recovery, load_some);
+    close_windows(recovery);
     return err == KVS_ERR_OK ? recovery_adopt_spilled(recovery) : err;
 }

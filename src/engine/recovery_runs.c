@@ -249,7 +249,7 @@ static enum kvs_err write_run(struct recovery_worker *worker, struct run_writer 
             ring_turn(worker->ring, -1);
     }
     if (run_writer_state(writer) == KVS_ERR_AGAIN) {
-        struct run_segment segment = run_describe(found->segment, worker->recovery->store->keeper.manifest);
+        struct run_segment segment = run_describe(found->segment);
         run_writer_finish(writer, &segment, 1);
     }
     while (run_writer_state(writer) == KVS_ERR_AGAIN)

@@ -148,16 +148,6 @@ void scan_batches(const struct scan_segment *segment, struct scan_result *result
         look_behind(segment, result);
 }
 
-bool scan_nothing_behind(const struct scan_segment *segment, uint64_t offset, bool *unreadable)
-{
-    *unreadable = false;
-    for (uint64_t at = offset; at < segment->size; at += KVS_BLOCK_BYTES) {
-        if (batch_at(segment, at, unreadable) != NULL || *unreadable)
-            return false;
-    }
-    return true;
-}
-
 void scan_records(const struct scan_segment *segment, uint32_t offset, scan_record_fn *each_record, void *context)
 {
     const struct batch_header *batch = (const void *)look(segment, offset, sizeof *batch);

@@ -48,10 +48,6 @@ typedef void scan_batch_fn(void *context, const struct batch_header *batch, uint
 void scan_batches(const struct scan_segment *segment, struct scan_result *result, scan_batch_fn *each_batch,
                   void *context);
 
-/* Whether from `offset` on, where a batch would stand, to the end of the segment there is not even the header of one.
- */
-bool scan_nothing_behind(const struct scan_segment *segment, uint64_t offset, bool *unreadable);
-
 /* Calls `each_record` for every record of a valid batch at `offset`. */
 typedef void scan_record_fn(void *context, const struct record_header *record, uint32_t offset);
 void scan_records(const struct scan_segment *segment, uint32_t offset, scan_record_fn *each_record, void *context);

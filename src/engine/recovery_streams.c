@@ -30,7 +30,7 @@ bool stretch_extend(struct stretch *stretch, const struct batch_header *batch, u
     return true;
 }
 
-struct stretch stretch_begin(const struct batch_header *batch, uint32_t segment, bool known)
+struct stretch stretch_begin(const struct batch_header *batch, uint32_t segment, bool sealed)
 {
     return (struct stretch){.epoch = batch->epoch,
                             .stream = batch->stream,
@@ -39,7 +39,7 @@ struct stretch stretch_begin(const struct batch_header *batch, uint32_t segment,
                             .last_lsn = last_lsn(batch),
                             .durable_lsn = batch->durable_lsn,
                             .boot = (batch->flags & BATCH_BOOT) != 0,
-                            .known = known};
+                            .sealed = sealed};
 }
 
 enum kvs_err recovery_add_batch(struct found_segment *found, const struct batch_header *batch)
@@ -54,17 +54,17 @@ enum kvs_err recovery_add_batch(struct found_segment *found, const struct batch_
     return err;
 }
 
-enum kvs_err recovery_add_known(struct found_segment *found, uint64_t epoch, uint32_t stream, uint64_t last_lsn)
+enum kvs_err recovery_add_sealed(struct found_segment *found)
 {
     enum kvs_err err = recovery_grow((void **)&found->stretches, found->stretch_count, &found->stretch_capacity,
                                      sizeof *found->stretches);
     if (err == KVS_ERR_OK)
-        found->stretches[found->stretch_count++] = (struct stretch){.epoch = epoch,
-                                                                    .stream = stream,
+        found->stretches[found->stretch_count++] = (struct stretch){.epoch = found->entry.epoch,
+                                                                    .stream = found->entry.stream,
                                                                     .segment = found->number,
-                                                                    .first_lsn = last_lsn,
-                                                                    .last_lsn = last_lsn,
-                                                                    .known = true};
+                                                                    .first_lsn = found->entry.last_lsn,
+                                                                    .last_lsn = found->entry.last_lsn,
+                                                                    .sealed = true};
     return err;
 }
 
@@ -116,7 +116,7 @@ static enum kvs_err check_stream(struct recovery *recovery, const struct stretch
         const struct stretch *stretch = &stretches[i];
         /* Segments between two sealed ones may have been given up. */
         bool follows = stretch->first_lsn == high + 1 && (begun || stretch->boot);
-        if (!stretch->known && !follows && !canary_on(CANARY_GAP_IGNORED))
+        if (!stretch->sealed && !follows && !canary_on(CANARY_GAP_IGNORED))
             return refuse_gap(recovery, stretch, high + 1, stretch->first_lsn - 1);
         begun = true;
         high = stretch->last_lsn;

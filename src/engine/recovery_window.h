@@ -2,8 +2,8 @@
  * recovery_window.h - the bytes of a segment as they pass by: a start reads files far larger than what it keeps of
  * them, and memory that is touched for the first time costs more than reading.
  *
- * A window of some MiB moves along the file, in which reads are always under way ahead of what is looked at. It grows
- * when somebody has to see more than that at once.
+ * A window of some MiB moves along the file, with reads under way ahead of what is looked at. It grows when somebody
+ * has to see more than that at once.
  *
  * Threads: one, that of the ring, which is turned while bytes are waited for. Blocking; start-up only.
  */

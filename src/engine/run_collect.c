@@ -40,7 +40,7 @@ enum kvs_err run_collect(struct run_collector *collector, const struct record_he
     return KVS_ERR_OK;
 }
 
-struct run_segment run_describe(const struct segment *segment, const struct manifest *manifest)
+struct run_segment run_describe(const struct segment *segment)
 {
     return (struct run_segment){
         .uid = segment->uid,
@@ -55,10 +55,5 @@ struct run_segment run_describe(const struct segment *segment, const struct mani
         .deletes_min_lsn = segment->deletes > 0 ? segment->deletes_min_lsn : 0,
         .deletes_last_lsn = segment->deletes > 0 ? segment->deletes_last_lsn : 0,
         .expiring_last_lsn = segment->expiring_last_lsn,
-        .last_lsn = segment->last_lsn,
-        .min_lsn = atomic_load_explicit(&segment->min_lsn, memory_order_relaxed),
-        .epoch = segment->epoch,
-        .stream = segment->stream,
-        .manifest = (uint32_t)manifest_sequence(manifest),
     };
 }

@@ -22,8 +22,8 @@ struct run_collector {
 
 /* The array is the collector's, and grows; free() it. The collector starts as a zeroed struct with its first fields. */
 
-/* What a run says of this segment when it covers it up to its end. `manifest`: the store's. */
-struct run_segment run_describe(const struct segment *segment, const struct manifest *manifest);
+/* What a run says of this segment when it covers it up to its end. */
+struct run_segment run_describe(const struct segment *segment);
 
 /* Adds an entry for the record at `offset` of the segment. NO_MEMORY. */
 enum kvs_err run_collect(struct run_collector *collector, const struct record_header *record, uint32_t offset);

@@ -31,7 +31,7 @@
 
 #define RUN_MAGIC       0x31304e555253564bull /* "KVSRUN01" */
 #define RUN_BLOCK_MAGIC 0x5253564bu           /* "KVSR" */
-#define RUN_VERSION     2u
+#define RUN_VERSION     1u
 
 #define RUN_HEADER_BYTES KVS_BLOCK_BYTES
 #define RUN_BLOCK_BYTES  65536u
@@ -138,18 +138,13 @@ struct run_segment {
     uint32_t expiring;                          /* puts with an expiry */
     uint64_t deletes_min_lsn, deletes_last_lsn; /* of its deletes, if there are any */
     uint64_t expiring_last_lsn;                 /* the highest of its puts with an expiry */
-    uint64_t last_lsn;                          /* as of its last batch; 0: it has none */
-    uint64_t min_lsn;                           /* the lowest of its records; UINT64_MAX: it has none */
-    uint32_t epoch, stream;                     /* as of its last batch */
-    uint32_t manifest;                          /* how far the manifest had come, as batches say it */
-    uint32_t reserved;
 };
-static_assert(sizeof(struct run_segment) == 96, "run segment");
+static_assert(sizeof(struct run_segment) == 64, "run segment");
 
 /* Items that fit into a whole block. An item of the index is the first_order of the entry block of that number. */
 enum {
     RUN_BLOCK_ENTRIES = (RUN_BLOCK_BYTES - 64) / 40,
-    RUN_BLOCK_SEGMENTS = (RUN_BLOCK_BYTES - 64) / 96,
+    RUN_BLOCK_SEGMENTS = (RUN_BLOCK_BYTES - 64) / 64,
     RUN_BLOCK_ORDERS = (RUN_BLOCK_BYTES - 64) / 8,
 };
 

@@ -7,7 +7,7 @@
  * Threads: whoever opens it turns the ring it was begun with until run_state is no longer AGAIN. It is closed after its
  * last reader.
  *
- * RAM: 96 bytes a segment and 8 bytes for each 64 KiB of entries.
+ * RAM: 64 bytes a segment and 8 bytes for each 64 KiB of entries.
  */
 #ifndef KVS_ENGINE_RUN_OPEN_H
 #define KVS_ENGINE_RUN_OPEN_H

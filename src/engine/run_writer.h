@@ -1,6 +1,6 @@
 /*
  * run_writer.h - writes a run, streaming: entries go in as they come, in order, and memory stays at about 1 MiB, plus 8
- * bytes for each 64 KiB of entries and 96 for each segment.
+ * bytes for each 64 KiB of entries and 64 for each segment.
  *
  * The file is made as NNNNNNNNNNNN.run.new, synced, renamed, and its directory synced, so that a run under its final
  * name is whole.

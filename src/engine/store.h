@@ -143,7 +143,7 @@ static inline void store_shard_wake(const struct store_shard *shard, struct ring
         ring_wake(from, ring);
 }
 
-/* The record at `address` in RAM; NULL when its segment has no image. Inside a section. */
+/* The record at `address` in RAM; NULL when it is in no image. Inside a section. */
 static inline const struct record_header *store_resident(const struct store *store, uint64_t address)
 {
     const struct segment *segment = segment_get(&store->segments, address_segment(address, store->segments.shift));

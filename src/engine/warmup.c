@@ -197,3 +197,10 @@ void warmup_turn(struct keeper *keeper, bool stopping)
     if (warmup->busy)
         read_next(keeper, segment);
 }
+
+void warmup_deinit(struct keeper *keeper)
+{
+    end(keeper);
+    free(keeper->warmup.piece);
+    keeper->warmup.piece = NULL;
+}

@@ -24,7 +24,7 @@ static const uint8_t uuid[16] = "fuzz_run";
 
 /* ---- the format, once more ------------------------------------------------------------------------------------- */
 
-enum { HEADER = 4096, BLOCK = 65536, PER_ENTRIES = 1636, PER_SEGMENTS = 682, PER_INDEX = 8184 };
+enum { HEADER = 4096, BLOCK = 65536, PER_ENTRIES = 1636, PER_SEGMENTS = 1023, PER_INDEX = 8184 };
 
 struct place {
     uint64_t offset, bytes, count;
@@ -56,7 +56,7 @@ static bool place_of(uint64_t entries, uint64_t segments, uint64_t number, struc
 {
     *place = (struct place){.offset = HEADER};
     const uint64_t entry_blocks = (entries + PER_ENTRIES - 1) / PER_ENTRIES;
-    return place_in(&number, place, entries, PER_ENTRIES, 40) || place_in(&number, place, segments, PER_SEGMENTS, 96) ||
+    return place_in(&number, place, entries, PER_ENTRIES, 40) || place_in(&number, place, segments, PER_SEGMENTS, 64) ||
            place_in(&number, place, entry_blocks, PER_INDEX, 8);
 }
 

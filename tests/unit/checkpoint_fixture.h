@@ -170,7 +170,6 @@ static inline void disk_scan_record(void *context, const struct record_header *r
         disk_add(&scan->disk->found, scan->collector.entries);
         return;
     }
-    figures->min_lsn = record->lsn < figures->min_lsn ? record->lsn : figures->min_lsn;
     figures->record_bytes += (uint32_t)bytes;
     figures->record_bytes_max = bytes > figures->record_bytes_max ? (uint32_t)bytes : figures->record_bytes_max;
     if (record->kind == RECORD_PUT) {
@@ -185,14 +184,8 @@ static inline void disk_scan_record(void *context, const struct record_header *r
 
 static inline void disk_scan_batch(void *context, const struct batch_header *batch, uint32_t offset)
 {
+    (void)batch;
     struct disk_scan *scan = context;
-    struct run_segment *figures = &scan->figures;
-    if (offset < scan->covered) {
-        figures->last_lsn = batch->first_lsn + batch->record_count - 1;
-        figures->epoch = (uint32_t)batch->epoch;
-        figures->stream = batch->stream;
-        figures->manifest = batch->manifest;
-    }
     scan_records(&scan->scan, offset, disk_scan_record, scan);
 }
 
@@ -204,7 +197,7 @@ static inline void disk_scan_segment(struct disk *disk, uint32_t number)
     char path[64];
     store_segment_path(path, number);
     sim_file_read(path, 0, bytes, size);
-    struct disk_scan scan = {.disk = disk, .covered = segment->covered, .figures.min_lsn = UINT64_MAX};
+    struct disk_scan scan = {.disk = disk, .covered = segment->covered};
     scan.scan = (struct scan_segment){
         .bytes = bytes, .size = size, .seed = segment_seed(disk->superblock.uuid, segment->uid), .epoch = UINT64_MAX};
     scan.collector = (struct run_collector){
@@ -219,8 +212,6 @@ static inline void disk_scan_segment(struct disk *disk, uint32_t number)
         scan.figures.uid = segment->uid;
         scan.figures.end = segment->covered;
         const struct run_segment *listed = run_segment_find(disk->runs[segment->run], number);
-        assert_true((int32_t)(listed->manifest - scan.figures.manifest) >= 0);
-        scan.figures.manifest = listed->manifest;
         assert_memory_equal(listed, &scan.figures, sizeof scan.figures);
     }
     free(scan.collector.entries);
