@@ -149,6 +149,9 @@ static inline bool store_all_stopped(void *context)
         return false;
     engine_background_stop(fixture->background);
     engine_background_turn(fixture->background);
+    /* That was no turn of its loop, which may be asleep for good. */
+    if (store_background_timeout(fixture) == 0)
+        sim_ring_body(fixture->background_ring, store_turn_background, fixture);
     return engine_background_stopped(fixture->background);
 }
 
