@@ -44,6 +44,9 @@
     X(SUPERBLOCK_NOT_SYNCED, P1, "does not sync the superblock")                                                 \
     X(SUPERBLOCK_BOTH_COPIES, P5, "overwrites both copies of the superblock at once")                            \
     X(LOCK_IGNORED, P3, "opens a directory that another process has locked")                                     \
+    X(NAME_SYNC_SHARED_LATE, P1, "counts names as durable that were changed after the sync had begun")           \
+    X(NAME_SYNC_NOT_TOLD, P1, "tells a failed sync of a directory only to those whom it was to cover")           \
+    X(NAME_SYNC_FAILURE_IGNORED, P6, "takes a failed sync of a directory for a success")                         \
     /* recovery */                                                                                               \
     X(LSN_BASE_NOT_RAISED, P2, "a boot uses LSNs that an earlier one has used")                                  \
     X(EPOCH_NOT_RAISED, P5, "a boot uses the epoch of the one before")                                           \

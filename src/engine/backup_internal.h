@@ -12,6 +12,7 @@
 #include "base/limits.h"
 #include "engine/backup.h"
 #include "engine/keeper.h"
+#include "engine/name_sync.h"
 #include "engine/store.h"
 
 #define BACKUP_PLACE_NAME   "backups"  /* in the data directory, when no other place is configured */
@@ -100,10 +101,11 @@ struct backup {
     int parent_fd, place_fd, dir_fd; /* -1: not open */
     int values_fd, source_fd;
     bool place_made, renamed;
-    bool place_unsure;  /* it was made by this process, and its name may not last yet */
     char (*names)[256]; /* to be removed */
     unsigned name_count;
-    int names_fd; /* where they are */
+    int names_fd;                 /* where they are */
+    struct name_sync other_names; /* of a directory that is not the store's */
+    struct name_change naming;
 
     uint64_t durable[KVS_SHARDS_MAX]; /* the moment: of each log */
     uint64_t sealed[KVS_SHARDS_MAX];  /* LSN up to which sealed segments have each log of this boot */

@@ -23,14 +23,42 @@ enum { SUPERBLOCK_FILE_BYTES = 2 * KVS_BLOCK_BYTES };
 
 static void fail_step(struct backup *backup, const char *what, const char *where)
 {
+    bool of_names = backup->stage == BACKUP_SYNC_PARENT || backup->stage == BACKUP_SYNC_PLACE;
     backup_fail(backup, backup->io.error, "cannot %s %s%s%s: %s", what, backup->place_text, *where == 0 ? "" : "/",
-                where, ring_op_text(&backup->io));
+                where, of_names ? backup->naming.text : ring_op_text(&backup->io));
+}
+
+/* ---- names that others may sync, too --------------------------------------------------------------------------- */
+
+/* Before a name changes outside of the copy. Should it not be in the data directory, this does no harm. */
+static void begin_name(struct backup *backup)
+{
+    name_change_begin(&backup->naming, &backup_store(backup)->names);
+}
+
+static void names_synced(struct name_change *change)
+{
+    struct backup *backup = container_of(change, struct backup, naming);
+    backup->io.error = change->error;
+    backup_step_done(&backup->io);
+}
+
+/* The directory may be the data directory, where syncs must not meet, and a failure concerns all. */
+static void sync_names(struct backup *backup, enum backup_stage stage, int fd)
+{
+    backup->stage = stage;
+    if (!ring_file_same(backup->ring, fd, backup_store(backup)->base.dir_fd)) {
+        name_sync_init(&backup->other_names, fd);
+        name_change_begin(&backup->naming, &backup->other_names);
+    }
+    name_change_sync(&backup->naming, backup->ring, names_synced);
 }
 
 /* ---- the place ------------------------------------------------------------------------------------------------- */
 
 void backup_place_begin(struct backup *backup)
 {
+    begin_name(backup);
     backup_begin(backup, BACKUP_MAKE_PLACE);
     ring_dir_make(backup->ring, &backup->io, backup_store(backup)->base.dir_fd, backup->place);
 }
@@ -65,8 +93,7 @@ static void sync_parent(struct backup *backup)
     } else if (backup->io.error != KVS_ERR_OK) {
         fail_step(backup, "open the directory above", "");
     } else {
-        backup_begin(backup, BACKUP_SYNC_PARENT);
-        ring_file_sync(backup->ring, &backup->io, backup->parent_fd);
+        sync_names(backup, BACKUP_SYNC_PARENT, backup->parent_fd);
     }
 }
 
@@ -171,6 +198,7 @@ static void sync_step(struct backup *backup, enum backup_stage stage, int fd)
 
 static void rename_dir(struct backup *backup)
 {
+    begin_name(backup);
     backup_begin(backup, BACKUP_RENAME);
     ring_file_rename(backup->ring, &backup->io, backup->place_fd, BACKUP_PARTIAL_NAME, backup->name);
 }
@@ -230,27 +258,18 @@ void backup_place_step(struct backup *backup)
     const char *where;
     const char *what = step_text(backup->stage, &where);
     if (what != NULL && is_failure(backup)) {
-        /* That may be the data directory, and a failed sync is told to one of those who wait for their names. */
-        if (backup->stage == BACKUP_SYNC_PARENT)
-            atomic_fetch_add(&backup_store(backup)->segments.name_syncs_failed, 1);
         fail_step(backup, what, where);
         return;
     }
     switch (backup->stage) {
     case BACKUP_MAKE_PLACE:
         backup->place_made = backup->io.error == KVS_ERR_OK;
-        backup->place_unsure = backup->place_unsure || backup->place_made;
-        /* A name in the data directory that was there before is durable: the start has synced it. */
-        if (backup->place_unsure || strchr(backup->place, '/') != NULL)
-            open_parent(backup);
-        else
-            open_place(backup);
+        open_parent(backup);
         break;
     case BACKUP_OPEN_PARENT:
         sync_parent(backup);
         break;
     case BACKUP_SYNC_PARENT:
-        backup->place_unsure = false;
         open_place(backup);
         break;
     case BACKUP_OPEN_PLACE:
@@ -290,7 +309,7 @@ void backup_place_step(struct backup *backup)
         break;
     case BACKUP_RENAME:
         backup->renamed = true;
-        sync_step(backup, BACKUP_SYNC_PLACE, backup->place_fd);
+        sync_names(backup, BACKUP_SYNC_PLACE, backup->place_fd);
         break;
     case BACKUP_SYNC_PLACE:
         backup_end(backup);

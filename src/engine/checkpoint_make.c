@@ -31,7 +31,7 @@ static enum kvs_err writer_begin(struct making *making)
                                                .sequence = making->sequence,
                                                .time_ms = wall_clock_now(&store->base.clock, checkpoint->ring),
                                                .direct = store->direct,
-                                               .name_syncs_failed = &store->segments.name_syncs_failed};
+                                               .names = &store->names};
     return run_writer_open(&making->writer, &options);
 }
 

@@ -66,6 +66,7 @@ enum kvs_err keeper_start(struct keeper *keeper, struct ring *ring)
                                             .images = &keeper->images,
                                             .manifest = keeper->manifest,
                                             .dir_fd = engine->dir_fd,
+                                            .names = &store->names,
                                             .direct = store->direct,
                                             .sync_after_write = store->sync_after_write,
                                             .store_uuid = engine->superblock.uuid,
@@ -335,30 +336,35 @@ static void trim_end(struct keeper *keeper)
     keeper->trim = TRIM_IDLE;
 }
 
-static void trim_done(struct ring_op *op)
+static void trim_failed(struct keeper *keeper, const char *text)
+{
+    diag_warn("cannot remove segment file %06u, which is not needed any more: %s", keeper->trimmed->number, text);
+    trim_end(keeper);
+}
+
+static void trim_synced(struct name_change *change)
+{
+    struct keeper *keeper = container_of(change, struct keeper, trim_name);
+    KVS_ASSERT(keeper->trim == TRIM_SYNC_DIR);
+    if (change->error != KVS_ERR_OK) {
+        trim_failed(keeper, change->text);
+        return;
+    }
+    struct manifest_entry entry = {.number = keeper->trimmed->number, .state = MANIFEST_GONE};
+    uint64_t ticket;
+    (void)manifest_change(keeper->manifest, &entry, &ticket); /* a FREE entry without a file means nothing */
+    trim_end(keeper);
+}
+
+static void trim_unlinked(struct ring_op *op)
 {
     struct keeper *keeper = container_of(op, struct keeper, trim_io);
-    struct store *store = keeper->store;
-    bool syncing = keeper->trim == TRIM_SYNC_DIR;
     if (op->error != KVS_ERR_OK) {
-        diag_warn("cannot remove segment file %06u, which is not needed any more: %s", keeper->trimmed->number,
-                  ring_op_text(op));
-        if (syncing)
-            atomic_fetch_add(&store->segments.name_syncs_failed, 1);
-        trim_end(keeper);
-    } else if (syncing) {
-        struct manifest_entry entry = {.number = keeper->trimmed->number, .state = MANIFEST_GONE};
-        uint64_t ticket;
-        /* If another's sync has failed meanwhile, this one may have said so to that one alone. */
-        if (atomic_load(&store->segments.name_syncs_failed) == keeper->trim_syncs_failed)
-            (void)manifest_change(keeper->manifest, &entry, &ticket); /* a FREE entry without a file means nothing */
-        trim_end(keeper);
-    } else {
-        keeper->trim = TRIM_SYNC_DIR;
-        keeper->trim_syncs_failed = atomic_load(&store->segments.name_syncs_failed);
-        ring_op_init(&keeper->trim_io, trim_done);
-        ring_file_sync(keeper->ring, &keeper->trim_io, store->base.dir_fd);
+        trim_failed(keeper, ring_op_text(op));
+        return;
     }
+    keeper->trim = TRIM_SYNC_DIR;
+    name_change_sync(&keeper->trim_name, keeper->ring, trim_synced);
 }
 
 /* The next one that has to go. */
@@ -384,7 +390,8 @@ static void trim(struct keeper *keeper)
         return;
     segment_name(keeper->trimmed_name, keeper->trimmed->number, "");
     keeper->trim = TRIM_UNLINK;
-    ring_op_init(&keeper->trim_io, trim_done);
+    name_change_begin(&keeper->trim_name, &keeper->store->names);
+    ring_op_init(&keeper->trim_io, trim_unlinked);
     ring_file_unlink(keeper->ring, &keeper->trim_io, keeper->store->base.dir_fd, keeper->trimmed_name);
 }
 

@@ -19,6 +19,7 @@
 #include "engine/backup.h"
 #include "engine/engine_internal.h"
 #include "engine/manifest.h"
+#include "engine/name_sync.h"
 #include "engine/segment.h"
 #include "engine/segment_maker.h"
 #include "engine/value_sweep.h"
@@ -86,8 +87,8 @@ struct keeper {
     enum trim_state trim;
     struct segment *trimmed;
     char trimmed_name[SEGMENT_NAME_BYTES];
-    uint32_t trim_syncs_failed; /* of the directory, by anybody, before the removal's */
     struct ring_op trim_io;
+    struct name_change trim_name;
 };
 
 static inline struct keeper *keeper_of(struct engine_background *background)

@@ -127,6 +127,7 @@ static void advance(struct log *log)
         atomic_store_explicit(&log->durable, commit->last_lsn, memory_order_release);
         uint64_t took_ns = ring_now_ns(log->options.ring) - commit->started_ns;
         add_relaxed(&log->total_commit_ns, took_ns);
+        log->told_ms = commit->stamped_ms;
         if (commit->deletes > 0)
             log->options.deletes_durable(log->options.context, commit->segment, commit->offset);
         log->oldest = (log->oldest + 1) % LOG_COMMITS_MAX;
@@ -194,7 +195,8 @@ static void commit_start(struct log *log)
                                   .records = log->records,
                                   .deletes = log->deletes,
                                   .last_lsn = log->next_lsn - 1,
-                                  .started_ns = ring_now_ns(log->options.ring)};
+                                  .started_ns = ring_now_ns(log->options.ring),
+                                  .stamped_ms = log->stamped_ms};
     ring_op_init(&commit->io, commit_done);
     ring_file_write(log->options.ring, &commit->io, log->open->fd, log->image + log->batch, commit->bytes, log->batch,
                     log->options.sync_after_write || canary_on(CANARY_NO_DSYNC) ? 0 : RING_WRITE_DURABLE);

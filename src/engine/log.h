@@ -30,6 +30,7 @@ struct log_commit {
     uint32_t records, deletes;
     uint64_t last_lsn;
     uint64_t started_ns;
+    uint64_t stamped_ms;
     bool syncing;
     bool done;
 };
@@ -65,7 +66,8 @@ struct log {
     uint64_t prev_lsn;   /* last one before the forming batch */
     bool wanted;         /* somebody waits for the forming batch */
     uint64_t relaxed_ns; /* when it has to be written though nobody waits; 0 = not at all */
-    uint64_t stamped_ms; /* the time that the latest batch says */
+    uint64_t stamped_ms; /* the time that the latest batch says … */
+    uint64_t told_ms;    /* … and the latest durable one: a start goes on from there at the least */
 
     struct segment *closing; /* the one before `open`, while batches of it are in flight */
     struct segment *spare;

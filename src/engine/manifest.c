@@ -32,6 +32,9 @@ static struct manifest *create(const struct manifest_options *options)
         return NULL;
     manifest->options = *options;
     manifest->ring = options->ring;
+    name_sync_init(&manifest->own_names, options->dir_fd);
+    if (manifest->options.names == NULL)
+        manifest->options.names = &manifest->own_names;
     if (manifest->options.first_sequence == 0)
         manifest->options.first_sequence = 1;
     manifest->seed = crc32c(0, options->store_uuid, 16);
@@ -139,8 +142,8 @@ enum kvs_err manifest_set(struct manifest *manifest, const struct manifest_entry
 enum kvs_err manifest_write(struct manifest *manifest, char message[ENGINE_MESSAGE_BYTES])
 {
     manifest_write_begin(manifest);
-    ring_await(manifest->ring, &manifest->rewrite.io);
-    KVS_ASSERT(!manifest_writing(manifest));
+    while (manifest_writing(manifest))
+        ring_turn(manifest->ring, -1);
     manifest->rewrite.blocking = false;
     return manifest_written(manifest, message);
 }

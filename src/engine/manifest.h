@@ -85,6 +85,7 @@ static_assert(sizeof(struct manifest_block) == 64, "manifest block");
 enum { MANIFEST_BLOCK_ENTRIES = (KVS_BLOCK_BYTES - 64) / 64, MANIFEST_FAILURE_BYTES = 256 };
 
 struct manifest;
+struct name_sync;
 
 struct manifest_options {
     struct ring *ring; /* start-up only; manifest_attach gives the background's */
@@ -94,9 +95,8 @@ struct manifest_options {
     bool direct;           /* O_DIRECT */
     bool sync_after_write; /* no durable writes: write, then fdatasync */
     bool read_only; /* manifest_open changes nothing, so what it has read need not be durable; nothing may be written */
-    /* Shared by all who sync the directory, as segment_table's: a failure is told to one of them and may have cost the
-     * others' names. The caller's, for as long as the manifest is open. NULL: nobody else syncs it. */
-    _Atomic uint32_t *name_syncs_failed;
+    /* Of the directory; the caller's, for as long as the manifest is open. NULL: nobody else changes names in it. */
+    struct name_sync *names;
     uint64_t first_sequence; /* of a new manifest's first file; 0: 1, as a new store's */
 };
 

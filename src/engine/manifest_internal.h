@@ -10,6 +10,7 @@
 #define KVS_ENGINE_MANIFEST_INTERNAL_H
 
 #include "engine/manifest.h"
+#include "engine/name_sync.h"
 #include "ring/ring.h"
 
 #define MANIFEST_NEW_NAME MANIFEST_NAME ".new"
@@ -82,6 +83,7 @@ struct manifest_rewrite {
     bool blocking;      /* somebody waits for it, and will say what has gone wrong */
     uint64_t retry_ns;  /* not before */
     struct ring_op io;
+    struct name_change naming;
     struct manifest_file file;
     uint8_t *chunk;
     uint32_t written;         /* blocks of the file, or of what is behind the snapshot when catching up */
@@ -89,12 +91,12 @@ struct manifest_rewrite {
     uint64_t snapshot_ticket; /* the snapshot may lack changes behind this one */
     uint64_t held_ticket;     /* the file has all changes up to this one, once it has caught up */
     uint64_t room_min;        /* blocks for changes, from the experience of an attempt that had too few */
-    uint32_t name_syncs_failed;
     char text[MANIFEST_FAILURE_BYTES];
 };
 
 struct manifest {
     struct manifest_options options;
+    struct name_sync own_names; /* when there are no others */
     struct ring *ring;
     uint32_t seed; /* of all checksums */
     struct manifest_table table;

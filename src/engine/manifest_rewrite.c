@@ -185,8 +185,7 @@ static void write_chunk(struct manifest *manifest)
 static void rename_file(struct manifest *manifest)
 {
     struct manifest_rewrite *rewrite = &manifest->rewrite;
-    if (manifest->options.name_syncs_failed != NULL)
-        rewrite->name_syncs_failed = atomic_load(manifest->options.name_syncs_failed);
+    name_change_begin(&rewrite->naming, manifest->options.names);
     begin_step(manifest, REWRITE_RENAME);
     ring_file_rename(manifest->ring, &rewrite->io, manifest->options.dir_fd, MANIFEST_NEW_NAME, MANIFEST_NAME);
 }
@@ -256,6 +255,16 @@ static void finish(struct manifest *manifest)
     atomic_store(&manifest->sequence, manifest->file.first_sequence + manifest->file.next - 1);
 }
 
+static void named(struct name_change *change)
+{
+    struct manifest *manifest = container_of(change, struct manifest, rewrite.naming);
+    KVS_ASSERT(manifest->rewrite.state == REWRITE_SYNC_DIR && !manifest->failed);
+    if (change->error != KVS_ERR_OK)
+        fail_step(manifest, change->error, change->text);
+    else
+        finish(manifest);
+}
+
 /* The step in flight has gone well. */
 static void next_step(struct manifest *manifest)
 {
@@ -293,12 +302,11 @@ static void next_step(struct manifest *manifest)
         rename_file(manifest);
         break;
     case REWRITE_RENAME:
-        begin_step(manifest, REWRITE_SYNC_DIR);
-        ring_file_sync(manifest->ring, &rewrite->io, manifest->options.dir_fd);
+        rewrite->state = REWRITE_SYNC_DIR;
+        name_change_sync(&rewrite->naming, manifest->ring, named);
         break;
     default:
-        KVS_ASSERT(rewrite->state == REWRITE_SYNC_DIR);
-        finish(manifest);
+        KVS_ASSERT(false);
         break;
     }
 }
@@ -307,17 +315,11 @@ static void step_done(struct ring_op *op)
 {
     struct manifest *manifest = container_of(op, struct manifest, rewrite.io);
     struct manifest_rewrite *rewrite = &manifest->rewrite;
-    _Atomic uint32_t *name_syncs_failed = manifest->options.name_syncs_failed;
     KVS_ASSERT(rewrite->state != REWRITE_IDLE && rewrite->state != REWRITE_HOLD);
-    bool syncs_names = rewrite->state == REWRITE_SYNC_DIR && name_syncs_failed != NULL;
     if (rewrite->state == REWRITE_UNDO) {
         undone(manifest);
     } else if (op->error != KVS_ERR_OK && !(rewrite->state == REWRITE_REMOVE && op->error == KVS_ERR_NOT_FOUND)) {
-        if (syncs_names)
-            atomic_fetch_add(name_syncs_failed, 1);
         fail_step(manifest, op->error, ring_op_text(op));
-    } else if (syncs_names && atomic_load(name_syncs_failed) != rewrite->name_syncs_failed) {
-        fail_step(manifest, KVS_ERR_IO, "another sync of the directory has failed, and may have lost the name");
     } else if (manifest->failed && rewrite->state == REWRITE_OPEN) {
         rewrite->file.fd = op->fd;
         undo(manifest);

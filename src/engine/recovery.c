@@ -80,7 +80,8 @@ static enum kvs_err settle_tail(struct recovery *recovery, struct found_segment 
 }
 
 /* The last run may have died between the renaming of a segment and the sync of the directory that makes its name last.
- */
+ * Runs that this start has written need it, too. It is the only sync of the directory by then but for the manifest's,
+ * before and after; one that fails ends the start. */
 static enum kvs_err settle_names(struct recovery *recovery)
 {
     const struct store *store = recovery->store;
@@ -88,11 +89,6 @@ static enum kvs_err settle_names(struct recovery *recovery)
     blocking_sync(recovery->ring, &op, store->base.dir_fd);
     if (op.error != KVS_ERR_OK)
         say(recovery, "cannot sync the names in %s: %s", store->base.data_dir, ring_op_text(&op));
-    /* One that has failed before, for a run that this start has made, was to cover these names, too. */
-    if (op.error == KVS_ERR_OK && atomic_load(&store->segments.name_syncs_failed) > 0) {
-        say(recovery, "an earlier sync of the names in %s has failed: start again", store->base.data_dir);
-        return KVS_ERR_IO;
-    }
     return op.error;
 }
 

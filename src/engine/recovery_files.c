@@ -88,7 +88,7 @@ static enum kvs_err open_manifest(struct recovery *recovery)
                                        .store_uuid = store->base.superblock.uuid,
                                        .direct = store->direct,
                                        .sync_after_write = store->sync_after_write,
-                                       .name_syncs_failed = &store->segments.name_syncs_failed};
+                                       .names = &store->names};
     enum kvs_err err = manifest_open(&store->keeper.manifest, &options, recovery->message);
     if (err != KVS_ERR_NOT_FOUND)
         return err;

@@ -263,14 +263,14 @@ void recovery_spill(struct recovery_worker *worker, struct found_segment *found)
     const struct store *store = recovery->store;
     found->unspillable = true;
     uint64_t sequence = recovery->spill_sequence + (uint64_t)(found - recovery->found);
+    /* Its name is synced with all others before the start ends (settle_names in recovery.c). */
     const struct run_writer_options options = {.ring = worker->ring,
                                                .dir_fd = store->base.dir_fd,
                                                .dir_name = store->base.data_dir,
                                                .store_uuid = store->base.superblock.uuid,
                                                .sequence = sequence,
                                                .time_ms = worker->time_ms,
-                                               .direct = store->direct,
-                                               .name_syncs_failed = &recovery->store->segments.name_syncs_failed};
+                                               .direct = store->direct};
     struct run_writer *writer;
     if (run_writer_open(&writer, &options) != KVS_ERR_OK)
         return;

@@ -56,7 +56,8 @@ struct run_writer {
     bool renamed;
     int fd;
     uint32_t seed;
-    struct ring_op io; /* of every step but the writing of windows */
+    struct ring_op io; /* of every step but the writing of windows, and but the sync of the directory: */
+    struct name_change naming;
 
     uint8_t *memory;
     struct window windows[WINDOWS];
@@ -332,19 +333,44 @@ static const char *step_name(enum step step)
                                    : "sync";
 }
 
-static void step_begin(struct run_writer *writer, enum step step)
+static void sync_file(struct run_writer *writer)
 {
-    writer->step = step;
+    writer->step = STEP_SYNC;
     ring_op_init(&writer->io, io_done);
-    struct ring *ring = writer->options.ring;
-    if (step == STEP_SYNC) {
-        ring_file_sync(ring, &writer->io, writer->fd);
-    } else if (step == STEP_RENAME) {
-        ring_file_rename(ring, &writer->io, writer->options.dir_fd, writer->new_name, writer->name);
-    } else {
-        KVS_ASSERT(step == STEP_SYNC_DIR);
-        ring_file_sync(ring, &writer->io, writer->options.dir_fd);
+    ring_file_sync(writer->options.ring, &writer->io, writer->fd);
+}
+
+static void rename_file(struct run_writer *writer)
+{
+    const struct run_writer_options *options = &writer->options;
+    if (options->names != NULL)
+        name_change_begin(&writer->naming, options->names);
+    writer->step = STEP_RENAME;
+    ring_op_init(&writer->io, io_done);
+    ring_file_rename(options->ring, &writer->io, options->dir_fd, writer->new_name, writer->name);
+}
+
+static void named(struct name_change *change)
+{
+    struct run_writer *writer = container_of(change, struct run_writer, naming);
+    KVS_ASSERT(writer->step == STEP_SYNC_DIR);
+    if (change->error != KVS_ERR_OK)
+        fail(writer, change->error, step_name(STEP_SYNC_DIR), change->text);
+    if (writer->error == KVS_ERR_OK) {
+        writer->step = STEP_DONE;
+        return;
     }
+    writer->step = STEP_FAILING;
+    undo(writer);
+}
+
+static void sync_name(struct run_writer *writer)
+{
+    writer->step = STEP_SYNC_DIR;
+    if (writer->options.names != NULL)
+        name_change_sync(&writer->naming, writer->options.ring, named);
+    else
+        writer->step = STEP_DONE;
 }
 
 static void io_done(struct ring_op *op)
@@ -361,8 +387,6 @@ static void io_done(struct ring_op *op)
         writer->renamed = op->error == KVS_ERR_OK;
     if (op->error != KVS_ERR_OK)
         fail(writer, op->error, step_name(step), ring_op_text(op));
-    if (op->error != KVS_ERR_OK && step == STEP_SYNC_DIR && writer->options.name_syncs_failed != NULL)
-        atomic_fetch_add(writer->options.name_syncs_failed, 1);
     if (writer->error != KVS_ERR_OK) {
         writer->step = STEP_FAILING;
         undo(writer);
@@ -378,17 +402,14 @@ static void io_done(struct ring_op *op)
         }
         break;
     case STEP_HEADER:
-        step_begin(writer, STEP_SYNC);
+        sync_file(writer);
         break;
     case STEP_SYNC:
-        step_begin(writer, STEP_RENAME);
-        break;
-    case STEP_RENAME:
-        step_begin(writer, STEP_SYNC_DIR);
+        rename_file(writer);
         break;
     default:
-        KVS_ASSERT(step == STEP_SYNC_DIR);
-        writer->step = STEP_DONE;
+        KVS_ASSERT(step == STEP_RENAME);
+        sync_name(writer);
         break;
     }
 }

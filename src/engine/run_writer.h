@@ -14,9 +14,8 @@
 #define KVS_ENGINE_RUN_WRITER_H
 
 #include "engine/engine.h"
+#include "engine/name_sync.h"
 #include "engine/run_file.h"
-
-#include <stdatomic.h>
 
 struct run_writer;
 
@@ -29,9 +28,9 @@ struct run_writer_options {
                           part of this */
     uint64_t time_ms;  /* the store's (wall_clock.h) */
     bool direct;       /* O_DIRECT */
-    /* Shared by all who sync the directory (segment_table): raised when this one's sync fails, for it may have cost the
-     * others' names. The caller's, until the writer is closed. NULL: nobody else syncs it. */
-    _Atomic uint32_t *name_syncs_failed;
+    /* Of the directory; the caller's, until the writer is closed. NULL: the caller syncs it himself later, or does
+     * without: a crash before that may cost the run, no more. */
+    struct name_sync *names;
 };
 
 /* Begins to make the file. NO_MEMORY; whatever else goes wrong is told by run_writer_state. */
@@ -51,7 +50,8 @@ void run_writer_finish(struct run_writer *writer, const struct run_segment *segm
 /* Gives up: the unfinished file is removed, the error becomes CANCELLED. No effect once it is done or has failed. */
 void run_writer_abort(struct run_writer *writer);
 
-/* AGAIN while there is something to do; OK: the run is there, durably; else what has failed, and nothing is left. */
+/* AGAIN while there is something to do; OK: the run is there, durably (but see `names`); else what has failed, and
+ * nothing is left. */
 enum kvs_err run_writer_state(const struct run_writer *writer);
 /* What failed, where. "" while nothing has. */
 const char *run_writer_failure_text(const struct run_writer *writer);

@@ -96,9 +96,7 @@ static inline void segment_count_dead(struct segment *segment, unsigned class, i
 void segment_count_record(struct segment *segment, const struct record_header *record, int by);
 
 struct segment_table {
-    _Atomic uint32_t
-        name_syncs_failed; /* syncs of the directory, by any maker: each may have lost others' names, too */
-    unsigned shift;        /* log2 of segment_bytes */
+    unsigned shift; /* log2 of segment_bytes */
     uint64_t segment_bytes;
     uint32_t count_max;               /* that addresses can name */
     _Atomic uint32_t next;            /* lowest number that was never given out */

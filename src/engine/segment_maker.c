@@ -158,6 +158,18 @@ static void add_file(struct segment_maker *maker)
 
 /* ---- steps ----------------------------------------------------------------------------------------------------- */
 
+static void named(struct name_change *change)
+{
+    struct segment_maker *maker = container_of(change, struct segment_maker, naming);
+    KVS_ASSERT(maker->state == MAKER_SYNC_DIR);
+    if (change->error != KVS_ERR_OK)
+        fail(maker, change->error, change->text);
+    else if (maker->stopping)
+        maker->state = MAKER_FAILED;
+    else
+        add_file(maker);
+}
+
 static void next_step(struct segment_maker *maker)
 {
     struct ring *ring = maker->options.ring;
@@ -179,16 +191,16 @@ static void next_step(struct segment_maker *maker)
         ring_file_sync(ring, &maker->io, canary_on(CANARY_HEADER_NOT_SYNCED) ? maker->options.dir_fd : maker->fd);
         break;
     case MAKER_SYNC:
-        maker->name_syncs_failed = atomic_load(&maker->options.table->name_syncs_failed);
+        name_change_begin(&maker->naming, maker->options.names);
         start(maker, MAKER_RENAME);
         ring_file_rename(ring, &maker->io, maker->options.dir_fd, maker->new_name, maker->name);
         break;
     case MAKER_RENAME:
-        start(maker, MAKER_SYNC_DIR);
-        ring_file_sync(ring, &maker->io, canary_on(CANARY_NAME_NOT_SYNCED) ? maker->fd : maker->options.dir_fd);
-        break;
-    case MAKER_SYNC_DIR:
-        add_file(maker);
+        maker->state = MAKER_SYNC_DIR;
+        if (canary_on(CANARY_NAME_NOT_SYNCED))
+            add_file(maker);
+        else
+            name_change_sync(&maker->naming, ring, named);
         break;
     case MAKER_HEADER:
         if (maker->options.sync_after_write) {
@@ -214,23 +226,12 @@ static void step_done(struct ring_op *op)
         pause_after_failure(maker);
         return;
     }
-    _Atomic uint32_t *name_syncs_failed = &maker->options.table->name_syncs_failed;
-    if (op->error != KVS_ERR_OK) {
-        if (maker->state == MAKER_SYNC_DIR)
-            atomic_fetch_add(name_syncs_failed, 1);
+    if (op->error != KVS_ERR_OK)
         fail(maker, op->error, ring_op_text(op));
-        return;
-    }
-    /* A failure is told to one of those who sync the directory; the others' names may be lost all the same. */
-    if (maker->state == MAKER_SYNC_DIR && atomic_load(name_syncs_failed) != maker->name_syncs_failed) {
-        fail(maker, KVS_ERR_IO, "another sync of the directory has failed, and may have lost the name");
-        return;
-    }
-    if (maker->stopping) {
+    else if (maker->stopping)
         maker->state = MAKER_FAILED;
-        return;
-    }
-    next_step(maker);
+    else
+        next_step(maker);
 }
 
 static void use_again(struct segment_maker *maker)

@@ -12,6 +12,7 @@
 #ifndef KVS_ENGINE_SEGMENT_MAKER_H
 #define KVS_ENGINE_SEGMENT_MAKER_H
 
+#include "engine/name_sync.h"
 #include "engine/segment.h"
 #include "ring/ring.h"
 
@@ -21,8 +22,9 @@ struct segment_maker_options {
     struct image_pool *images;
     struct manifest *manifest;
     int dir_fd;
-    bool direct;           /* O_DIRECT */
-    bool sync_after_write; /* no durable writes: write, then fdatasync */
+    struct name_sync *names; /* of that directory */
+    bool direct;             /* O_DIRECT */
+    bool sync_after_write;   /* no durable writes: write, then fdatasync */
     const uint8_t *store_uuid;
     uint64_t epoch;
     uint32_t *uid_counter; /* shared by all makers of the store */
@@ -57,6 +59,7 @@ struct segment_maker {
     enum segment_maker_state state;
     enum maker_purpose purpose;
     struct ring_op io;
+    struct name_change naming;
     bool timer_active;
     bool stopping;
     struct ring_op timer;
@@ -70,7 +73,6 @@ struct segment_maker {
     uint64_t ticket;             /* of the manifest */
     _Atomic(enum kvs_err) error; /* of the latest failure; OK when the latest attempt went well */
     enum segment_maker_state failed_in;
-    uint32_t name_syncs_failed; /* of the table, before the rename */
     char new_name[SEGMENT_NAME_BYTES], name[SEGMENT_NAME_BYTES];
     struct segment *segment; /* once its file is whole; also a free one, to be used again */
 };

@@ -240,6 +240,7 @@ enum kvs_err kvs_engine_open(struct engine **out, const struct engine *base, str
     memset(store, 0, sizeof *store);
     store->base = *base;
     store->base.interface = &store_interface;
+    name_sync_init(&store->names, store->base.dir_fd);
     epoch_init(&store->base.epoch);
     wall_clock_init(&store->base.clock, ring);
     unsigned shard_count = base->options.shard_count;

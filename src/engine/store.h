@@ -19,6 +19,7 @@
 #include "engine/index.h"
 #include "engine/keeper.h"
 #include "engine/log.h"
+#include "engine/name_sync.h"
 #include "engine/read_cache.h"
 #include "engine/relocation.h"
 #include "engine/segment.h"
@@ -93,7 +94,8 @@ struct store_shard {
 };
 
 struct store {
-    struct engine base; /* first */
+    struct engine base;     /* first */
+    struct name_sync names; /* of the data directory. While it is open by the background alone, before by the start */
     struct segment_table segments;
     bool direct;           /* O_DIRECT works in this directory */
     bool sync_after_write; /* else a write with RWF_DSYNC is durable when complete */

@@ -126,7 +126,7 @@ static void expire(struct store_shard *shard, const struct expiry_item *item, ui
     const struct record_header *record = store_look(shard, entry.address);
     if (record != NULL && record_is_large(record)) {
         const struct value_descriptor descriptor = record_descriptor(record);
-        store_value_died(shard, &descriptor, record->key_bytes);
+        store_value_expired(shard, &descriptor, record->key_bytes, item->expires_ms);
     }
     /* It may stand behind a newer entry that a reader has not seen: see store_settle. */
     atomic_fetch_add(&shard->settles, 1);

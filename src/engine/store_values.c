@@ -48,8 +48,9 @@ struct value_dying {
     struct list link;
     struct store_shard *shard;
     struct value_name name;
-    uint64_t gate;   /* what has superseded it is durable when the log is so far */
-    uint64_t serial; /* gets with a lower one may still need it */
+    uint64_t gate;     /* what has superseded it is durable when the log is so far */
+    uint64_t shown_ms; /* … and when that has told a time this late: the value was shown as expired */
+    uint64_t serial;   /* gets with a lower one may still need it */
     struct ring_op io;
     char text[VALUE_NAME_BYTES];
 };
@@ -136,6 +137,7 @@ enum kvs_err store_values_open(struct store *store, struct ring *ring, char mess
         values->place.dir_fd = -1;
         return KVS_ERR_OK;
     }
+    name_sync_init(&values->place.names, values->place.dir_fd);
     struct listing listing = {.store = store, .err = err};
     if (err == KVS_ERR_OK)
         err = ring_dir_list(ring, values->place.dir_fd, list_file, &listing);
@@ -246,25 +248,33 @@ static void unlink_done(struct ring_op *op)
     free(dying);
 }
 
-static void die(struct store_shard *shard, struct value_name name, uint64_t gate)
+static void die(struct store_shard *shard, struct value_name name, uint64_t gate, uint64_t shown_ms)
 {
     struct value_dying *dying = malloc(sizeof *dying);
     if (dying == NULL)
         return; /* the sweep after the next start finds it */
-    *dying = (struct value_dying){.shard = shard, .name = name, .gate = gate, .serial = ++shard->values.serial};
+    *dying = (struct value_dying){
+        .shard = shard, .name = name, .gate = gate, .shown_ms = shown_ms, .serial = ++shard->values.serial};
     list_push_back(&shard->values.dying, &dying->link);
 }
 
 void store_value_died(struct store_shard *shard, const struct value_descriptor *descriptor, size_t key_bytes)
 {
     struct value_name name = value_name_of(descriptor->id, key_bytes, descriptor->value_bytes);
-    die(shard, name, canary_on(CANARY_VALUE_UNLINKED_EARLY) ? 0 : shard->log.next_lsn - 1);
+    die(shard, name, canary_on(CANARY_VALUE_UNLINKED_EARLY) ? 0 : shard->log.next_lsn - 1, 0);
+}
+
+void store_value_expired(struct store_shard *shard, const struct value_descriptor *descriptor, size_t key_bytes,
+                         uint64_t expires_ms)
+{
+    struct value_name name = value_name_of(descriptor->id, key_bytes, descriptor->value_bytes);
+    die(shard, name, shard->log.next_lsn - 1, canary_on(CANARY_VALUE_UNLINKED_EARLY) ? 0 : expires_ms);
 }
 
 static bool may_go(const struct store_shard *shard, const struct value_dying *dying)
 {
     const struct list *marks = &shard->values.marks;
-    if (dying->gate > log_durable(&shard->log))
+    if (dying->gate > log_durable(&shard->log) || dying->shown_ms > shard->log.told_ms)
         return false;
     if (list_empty(marks) || canary_on(CANARY_VALUE_UNLINKED_WHILE_READ))
         return true;
@@ -386,7 +396,7 @@ void store_value_put_end(struct store_shard *shard, struct engine_op *op, bool g
     struct value_put *put = op->put;
     op->put = NULL;
     if (!good && put->writer.error == KVS_ERR_OK)
-        die(shard, put->writer.name, 0); /* no record has ever named it */
+        die(shard, put->writer.name, 0, 0); /* no record has ever named it */
     list_remove(&put->link);
     free(put);
 }
@@ -530,7 +540,7 @@ static void query_done(struct engine_op *op)
     bool known = op->result.error == KVS_ERR_OK; /* else it stays: nothing is proved */
     bool live = op->result.found && op->result.large_id == query->name.id;
     if (known && !live)
-        die(shard, query->name, shard->log.next_lsn - 1);
+        die(shard, query->name, shard->log.next_lsn - 1, shard->expiry.shown_ms);
     if (known && !live)
         log_want(&shard->log, shard->log.next_lsn - 1);
     engine_op_release(op);
@@ -605,9 +615,18 @@ static bool has_work(const struct shard_values *values)
     return false;
 }
 
+static void turn_puts(struct shard_values *values)
+{
+    for (struct list *node = values->puts.next, *next; node != &values->puts; node = next) {
+        next = node->next;
+        value_writer_turn(&container_of(node, struct value_put, link)->writer); /* ends that one at the most */
+    }
+}
+
 void store_values_turn(struct store_shard *shard)
 {
     struct shard_values *values = &shard->values;
+    turn_puts(values);
     (void)large_trash_turn(&values->trash);
     start_gets(shard);
     start_puts(shard);
@@ -631,5 +650,6 @@ bool store_values_idle(const struct store_shard *shard)
     const struct shard_values *values = &shard->values;
     return list_empty(&values->puts) && list_empty(&values->puts_waiting) && list_empty(&values->gets) &&
            list_empty(&values->gets_waiting) && values->unlink_count == 0 &&
+           !name_sync_at_work(&shard->store->values.place.names, shard->ring) &&
            atomic_load_explicit(&values->query, memory_order_relaxed) == NULL;
 }

@@ -8,7 +8,8 @@
  *
  * A death is noticed when the record is at hand, which it nearly always is: in RAM, or read by the REMOVE or the
  * settling that drops its entry. Files whose death was not noticed, or came to nothing in a crash, are found after the
- * next start (value_sweep.h).
+ * next start (value_sweep.h). What has expired is shown as gone by the time alone: its file stays until the log has
+ * told that time durably, for a start whose clock was set back would show the key again.
  *
  * Threads: a shard's values are its owner's thread's. Figures and the pool are everybody's; a query belongs to the
  * background until it is in `query`, then to the owner until that is NULL again.
@@ -113,6 +114,9 @@ void store_value_mark_end(struct value_reader_mark *mark);
 
 /* The index does not point at this put any more, and what has superseded it has been appended. */
 void store_value_died(struct store_shard *shard, const struct value_descriptor *descriptor, size_t key_bytes);
+/* The index does not point at this put any more, for it has expired. */
+void store_value_expired(struct store_shard *shard, const struct value_descriptor *descriptor, size_t key_bytes,
+                         uint64_t expires_ms);
 
 /* Once per turn. */
 void store_values_turn(struct store_shard *shard);

@@ -12,6 +12,7 @@
 #define KVS_ENGINE_VALUE_FILE_H
 
 #include "base/large_memory.h"
+#include "engine/name_sync.h"
 #include "engine/value_format.h"
 #include "ring/ring.h"
 
@@ -21,12 +22,12 @@ enum {
     VALUE_TEXT_BYTES = 256,
 };
 
-/* Where the value files of a store lie. Shared by all; it does not change, but for the counter. */
+/* Where the value files of a store lie. Shared by all; it does not change, but for what `names` is at. */
 struct value_place {
     int dir_fd; /* of the folder `values` */
     bool direct;
     const uint8_t *store_uuid;
-    _Atomic uint32_t name_syncs_failed; /* syncs of the folder, by anybody: each may have lost others' names, too */
+    struct name_sync names; /* of the folder; for writing only */
 };
 
 /* ---- writing --------------------------------------------------------------------------------------------------- */
@@ -62,12 +63,13 @@ struct value_writer {
     struct value_layout layout;
     struct value_name name;
     char names[2][VALUE_NAME_BYTES]; /* while it is unfinished, and then */
-    uint32_t seed, name_syncs_failed;
+    uint32_t seed;
     int fd;
     uint64_t at;         /* where the next write begins */
     uint32_t *checksums; /* the last part of the file */
     unsigned in_flight;
     struct ring_op io;
+    struct name_change naming;
     struct value_write {
         struct ring_op io;
         struct value_writer *writer;
@@ -80,6 +82,8 @@ void value_writer_begin(struct value_writer *writer);
 /* There is something to do for value_writer_work. */
 bool value_writer_has_work(const struct value_writer *writer);
 void value_writer_work(struct value_writer *writer);
+/* Once per turn: takes notice when the folder was synced by another thread. `done` may be called. */
+void value_writer_turn(struct value_writer *writer);
 /* Frees what an unfinished one holds whose ring is gone; `ring` is the closing thread's. */
 void value_writer_abandon(struct value_writer *writer, struct ring *ring);
 

@@ -188,6 +188,24 @@ static void write_done(struct ring_op *op)
 
 /* ---- steps ----------------------------------------------------------------------------------------------------- */
 
+static void named(struct name_change *change)
+{
+    struct value_writer *writer = container_of(change, struct value_writer, naming);
+    KVS_ASSERT(writer->state == VALUE_SYNC_DIR && writer->error == KVS_ERR_OK);
+    if (change->error == KVS_ERR_OK) {
+        end(writer);
+        return;
+    }
+    note(writer, change->error, change->text);
+    undo(writer);
+}
+
+void value_writer_turn(struct value_writer *writer)
+{
+    if (writer->state == VALUE_SYNC_DIR)
+        name_change_collect(&writer->naming);
+}
+
 static void next_step(struct value_writer *writer)
 {
     struct ring *ring = writer->ring;
@@ -201,17 +219,19 @@ static void next_step(struct value_writer *writer)
         writer->state = VALUE_WRITE; /* the rest is work */
         break;
     case VALUE_SYNC:
-        writer->name_syncs_failed = atomic_load(&place->name_syncs_failed);
+        name_change_begin(&writer->naming, &writer->place->names);
         start(writer, VALUE_RENAME);
         ring_file_rename(ring, &writer->io, place->dir_fd, writer->names[0], writer->names[1]);
         break;
     case VALUE_RENAME:
-        start(writer, VALUE_SYNC_DIR);
-        ring_file_sync(ring, &writer->io, canary_on(CANARY_VALUE_NAME_NOT_SYNCED) ? writer->fd : place->dir_fd);
+        writer->state = VALUE_SYNC_DIR;
+        if (canary_on(CANARY_VALUE_NAME_NOT_SYNCED))
+            end(writer);
+        else
+            name_change_sync(&writer->naming, ring, named);
         break;
     default:
-        KVS_ASSERT(writer->state == VALUE_SYNC_DIR);
-        end(writer);
+        KVS_ASSERT(false);
         break;
     }
 }
@@ -219,7 +239,6 @@ static void next_step(struct value_writer *writer)
 static void step_done(struct ring_op *op)
 {
     struct value_writer *writer = container_of(op, struct value_writer, io);
-    _Atomic uint32_t *name_syncs_failed = &writer->place->name_syncs_failed;
     if (writer->state == VALUE_UNDO) {
         writer->left_behind = op->error != KVS_ERR_OK && op->error != KVS_ERR_NOT_FOUND;
         if (writer->left_behind)
@@ -230,14 +249,8 @@ static void step_done(struct ring_op *op)
     }
     if (writer->state == VALUE_OPEN && op->error == KVS_ERR_OK)
         writer->fd = op->fd;
-    if (op->error != KVS_ERR_OK) {
-        if (writer->state == VALUE_SYNC_DIR)
-            atomic_fetch_add(name_syncs_failed, 1);
+    if (op->error != KVS_ERR_OK)
         note(writer, op->error, ring_op_text(op));
-    } else if (writer->state == VALUE_SYNC_DIR && atomic_load(name_syncs_failed) != writer->name_syncs_failed) {
-        /* A failure is told to one of those who sync the folder; the others' names may be lost all the same. */
-        note(writer, KVS_ERR_IO, "another sync of the folder has failed, and may have lost the name");
-    }
     if (writer->error != KVS_ERR_OK)
         undo(writer);
     else

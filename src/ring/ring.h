@@ -192,6 +192,8 @@ struct ring_file_info {
     uint32_t direct_offset_align; /* of offsets and sizes */
 };
 enum kvs_err ring_file_info(struct ring *ring, int fd, struct ring_file_info *info);
+/* Both descriptors are of the same file or directory, however they were come by. Also while serving. */
+bool ring_file_same(struct ring *ring, int fd, int other_fd);
 /* Free space of the file system that holds fd, in bytes. */
 enum kvs_err ring_file_space(struct ring *ring, int fd, uint64_t *free_bytes);
 /* Drops what the system caches of the file, so that the next read comes from the disk. After a sync: what is dirty

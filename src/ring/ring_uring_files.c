@@ -230,6 +230,14 @@ enum kvs_err ring_file_info(struct ring *ring, int fd, struct ring_file_info *in
     return KVS_ERR_OK;
 }
 
+bool ring_file_same(struct ring *ring, int fd, int other_fd)
+{
+    KVS_ASSERT(ring != NULL && fd >= 0 && other_fd >= 0);
+    struct stat status, other;
+    return fstat(fd, &status) == 0 && fstat(other_fd, &other) == 0 && status.st_dev == other.st_dev &&
+           status.st_ino == other.st_ino;
+}
+
 enum kvs_err ring_file_uncache(struct ring *ring, int fd)
 {
     KVS_ASSERT(ring != NULL && fd >= 0);

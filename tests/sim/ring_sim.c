@@ -349,6 +349,12 @@ enum kvs_err ring_file_info(struct ring *ring, int fd, struct ring_file_info *in
     return KVS_ERR_OK;
 }
 
+bool ring_file_same(struct ring *ring, int fd, int other_fd)
+{
+    KVS_ASSERT(ring != NULL);
+    return sim_disk_same(fd, other_fd);
+}
+
 enum kvs_err ring_file_uncache(struct ring *ring, int fd)
 {
     KVS_ASSERT(ring != NULL);

@@ -198,6 +198,13 @@ uint32_t sim_disk_links(int fd)
     return links;
 }
 
+bool sim_disk_same(int fd, int other_fd)
+{
+    const void *file = sim_fd_object(fd, SIM_FD_FILE), *dir = sim_fd_object(fd, SIM_FD_DIR);
+    return (file != NULL && file == sim_fd_object(other_fd, SIM_FD_FILE)) ||
+           (dir != NULL && dir == sim_fd_object(other_fd, SIM_FD_DIR));
+}
+
 int sim_disk_sync(int fd, uint64_t sequence, enum sim_sync_outcome outcome)
 {
     struct sim_file *file = sim_fd_object(fd, SIM_FD_FILE);

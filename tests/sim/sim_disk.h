@@ -42,6 +42,7 @@ int sim_disk_lock(int dir_fd, const char *name);
 uint64_t sim_disk_size(int fd);
 /* Names of the file, as of now. */
 uint32_t sim_disk_links(int fd);
+bool sim_disk_same(int fd, int other_fd);
 /* What a failed sync has left readable is gone. */
 void sim_disk_uncache(int fd);
 uint64_t sim_disk_space(void);

@@ -33,7 +33,7 @@ struct manifest_fixture {
     int dir_fd;
     struct manifest_options options;
     struct manifest *manifest;
-    _Atomic uint32_t name_syncs_failed;
+    struct name_sync names;
     uint64_t base; /* index of the change before the first ticket of this boot */
     char message[ENGINE_MESSAGE_BYTES];
 
@@ -63,7 +63,8 @@ static inline void fixture_open_ring(struct manifest_fixture *fixture)
     fixture->options.dir_name = "/data";
     if (fixture->options.store_uuid == NULL)
         fixture->options.store_uuid = fixture_uuid;
-    fixture->options.name_syncs_failed = &fixture->name_syncs_failed;
+    name_sync_init(&fixture->names, fixture->dir_fd);
+    fixture->options.names = &fixture->names;
 }
 
 static inline void fixture_body(void *context)

@@ -24,6 +24,7 @@ static const uint8_t run_uuid[16] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 
 struct run_machine {
     struct ring *ring;
     int dir_fd;
+    struct name_sync names;
 };
 
 static inline void machine_boot(struct run_machine *machine)
@@ -32,6 +33,7 @@ static inline void machine_boot(struct run_machine *machine)
     const struct ring_options options = {.entries = 64};
     assert_int_equal(ring_open(&machine->ring, &options, message), KVS_ERR_OK);
     assert_int_equal(ring_dir_open(machine->ring, "/data", &machine->dir_fd), KVS_ERR_OK);
+    name_sync_init(&machine->names, machine->dir_fd);
 }
 
 static inline void machine_create(struct run_machine *machine, uint64_t seed)
@@ -78,7 +80,8 @@ static inline struct run_writer *writer_make(struct run_machine *machine, uint64
                                                .dir_name = "/data",
                                                .store_uuid = run_uuid,
                                                .sequence = sequence,
-                                               .direct = true};
+                                               .direct = true,
+                                               .names = &machine->names};
     struct run_writer *writer;
     assert_int_equal(run_writer_open(&writer, &options), KVS_ERR_OK);
     return writer;

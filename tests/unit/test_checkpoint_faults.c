@@ -130,18 +130,18 @@ static void test_checkpoint__failed_sync_of_the_directory_is_told(void **state)
     struct store_fixture fixture;
     struct engine_options options = store_options(1);
     boot_uncovered(&fixture, &options);
-    const uint32_t before = atomic_load(&segments_store(&fixture)->segments.name_syncs_failed);
+    const uint64_t before = atomic_load(&segments_store(&fixture)->names.failures);
     sim_fail(RING_KIND_SYNC, 1, EIO); /* the file */
     resume(&fixture);
     assert_true(sim_run_until(all_covered, &fixture, 100000));
-    assert_int_equal(atomic_load(&segments_store(&fixture)->segments.name_syncs_failed), before);
+    assert_int_equal(atomic_load(&segments_store(&fixture)->names.failures), before);
     hold(&fixture);
     segments_put_range(&fixture, KEYS, 2 * KEYS, 1, BYTES);
     store_quiet();
     sim_fail(RING_KIND_SYNC, 2, EIO); /* the directory */
     resume(&fixture);
     assert_true(sim_run_until(all_covered, &fixture, 100000));
-    assert_int_equal(atomic_load(&segments_store(&fixture)->segments.name_syncs_failed), before + 1);
+    assert_int_equal(atomic_load(&segments_store(&fixture)->names.failures), before + 1);
     assert_int_equal(checkpoint_figures(&fixture).failed, 2);
     store_stop(&fixture);
     sim_destroy();

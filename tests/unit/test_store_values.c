@@ -3,8 +3,8 @@
  * becomes of them when something goes wrong. (Power loss at each step: test_store_exhaustive.)
  */
 #include "engine/blocking.h"
+#include "expiry_fixture.h"
 #include "ring/ring_backend.h"
-#include "segments_fixture.h"
 
 #include <errno.h>
 
@@ -237,6 +237,37 @@ static void test_values__a_sweep_finds_what_a_crash_has_left(void **state)
     sim_destroy();
 }
 
+/* The power fails at any step after the time of a value has come, and the clock is set back: the key may be there
+ * again, and then its file is. */
+static void test_values__file_of_what_expires_stays_until_the_time_is_told(void **state)
+{
+    (void)state;
+    unsigned there = 0, gone = 0;
+    for (unsigned i = 0; i < 300; i++) {
+        sim_create(i);
+        struct store_fixture fixture;
+        struct engine_options options = values_options();
+        store_boot(&fixture, &options);
+        uint64_t expires_ms = expiry_now_ms(&fixture) + 100000;
+        (void)expiry_put(&fixture, slice_text("key"), value_of(1, LARGE), expires_ms);
+        expiry_run_ms(&fixture, 50);
+        expiry_advance_to(&fixture, expires_ms);
+        for (unsigned step = 0; step < i / 30; step++)
+            (void)sim_step();
+        store_crash(&fixture, i % 2 == 0 ? SIM_RANDOM : SIM_KILL);
+        sim_step_wall(-200000);
+        store_boot(&fixture, &options);
+        struct store_waiting waiting = get(&fixture, "key", false);
+        assert_int_equal(waiting.op.result.error, KVS_ERR_OK);
+        there += waiting.op.result.found;
+        gone += !waiting.op.result.found;
+        free(waiting.value);
+        store_crash(&fixture, SIM_KILL);
+        sim_destroy();
+    }
+    assert_true(there > 20 && gone > 20);
+}
+
 static void test_values__damage_is_told_with_the_file_and_never_served(void **state)
 {
     (void)state;
@@ -411,6 +442,7 @@ int main(void)
         cmocka_unit_test(test_values__files_go_with_their_values),
         cmocka_unit_test(test_values__files_of_cold_records_go_with_them),
         cmocka_unit_test(test_values__a_sweep_finds_what_a_crash_has_left),
+        cmocka_unit_test(test_values__file_of_what_expires_stays_until_the_time_is_told),
         cmocka_unit_test(test_values__damage_is_told_with_the_file_and_never_served),
         cmocka_unit_test(test_values__a_missing_file_is_damage),
         cmocka_unit_test(test_values__a_failed_step_refuses_the_write_alone),

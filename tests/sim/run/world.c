@@ -53,7 +53,7 @@ struct world {
     unsigned odds[SIM_FAULT_COUNT];
     bool single_fault; /* PLAN_FAIL has set one since the boot */
     bool disk_limited;
-    bool values_rotten; /* the file of some large value does not hold what was written to it */
+    bool values_rotten; /* the file of some large value does not hold what was written to it, or is gone as it may be */
     bool calm;          /* nothing out of the ordinary since the boot */
     bool fresh;         /* nothing was asked since the boot */
 };
@@ -316,6 +316,8 @@ static void boot(struct world *world, unsigned threads, enum oracle_end end)
         survey_tell(world->oracle, world->fleeting);
     suspend_lies(survey.rotten_places > 0);
     sim_rot_each(note_rotten_value, world);
+    /* A start that loses records shows what they had superseded. Large values of that are gone already. */
+    world->values_rotten = world->values_rotten || survey.batches_lost > 0;
     for (;;) {
         if (survey.may_refuse)
             survey_remove_runs();
