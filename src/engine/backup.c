@@ -128,7 +128,7 @@ static void publish(struct backup *backup)
         state->good_moment_ms = backup->moment_ms;
         state->good_took_ns = ring_now_ns(backup->ring) - backup->begun_ns;
         state->good_bytes = backup->segments * segment_bytes + backup->other_bytes;
-        state->good_copied_bytes = (backup->segments - backup->linked) * segment_bytes;
+        state->good_copied_bytes = (backup->segments - backup->linked) * segment_bytes + backup->copied_bytes;
     }
     backup->ending = NULL;
     atomic_store_explicit(&backup->outcome, outcome, memory_order_release);
@@ -260,7 +260,7 @@ static void begin(struct backup *backup)
     backup->place_made = backup->renamed = backup->target_buffered = false;
     backup->name_count = 0;
     store_values_hold(backup_store(backup), true);
-    backup->segments = backup->linked = backup->other_bytes = 0;
+    backup->segments = backup->linked = backup->other_bytes = backup->copied_bytes = 0;
     if (take_memory(backup)) {
         backup_place_begin(backup);
         return;

@@ -77,6 +77,7 @@ static void taken(struct backup *backup)
 {
     close_both(backup);
     backup->other_bytes += backup->file.bytes;
+    backup->copied_bytes += backup->file.made ? backup->file.bytes : 0;
     backup->file.taken(backup, KVS_ERR_OK, "");
 }
 

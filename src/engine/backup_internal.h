@@ -138,6 +138,7 @@ struct backup {
     char segment_file[SEGMENT_NAME_BYTES];
     uint64_t segments, linked; /* in the copy by now; of them, as links */
     uint64_t other_bytes;      /* manifest, superblock, runs and value files */
+    uint64_t copied_bytes;     /* of runs and value files */
     struct backup_file file;   /* that is being taken */
     struct backup_run *runs;   /* to be taken */
     size_t run_count, run_capacity, run_next;

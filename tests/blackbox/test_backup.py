@@ -112,6 +112,8 @@ def test_a_backup_under_load_is_a_node_like_any_other(start_node, run_client):
         wait_for(lambda: writer.acknowledged > first + KEYS or writer.failure, 60 * SLOW, "more writes")
     for path, first, last in copies:
         check(path)
+        runs = [entry for entry in os.scandir(path) if entry.name.endswith(".run")]
+        assert runs and all(run.stat().st_nlink <= 2 for run in runs)
         copy = start_node(*FLAGS, data_dir=path)
         expect_prefix(copy, first, last)
         other = Writer(copy)

@@ -77,6 +77,19 @@ static unsigned count_runs(const char *directory)
     return count;
 }
 
+static void add_bytes(void *context, const char *path)
+{
+    if (strncmp(path, BACKUP_PATH "/", sizeof BACKUP_PATH) == 0)
+        *(uint64_t *)context += sim_file_size(path);
+}
+
+static uint64_t bytes_of_copy(void)
+{
+    uint64_t bytes = 0;
+    sim_file_each(add_bytes, &bytes);
+    return bytes;
+}
+
 /* All of these are there, byte by byte. */
 static void expect_runs(const struct runs *runs)
 {
@@ -138,6 +151,11 @@ static void test_backup_runs__start_on_a_backup_reads_the_tails_alone(void **sta
         assert_true(count_runs("/data/") > 0);
         backup_make(&fixture, "one");
         assert_int_equal(count_runs(BACKUP_PATH "/"), count_runs("/data/"));
+        const struct engine_backup_state state_then = backup_state_of(&fixture);
+        assert_int_equal(state_then.good_bytes, bytes_of_copy());
+        if (i % 2 != 0)
+            assert_int_equal(state_then.good_bytes - state_then.good_copied_bytes,
+                             sim_file_size(BACKUP_PATH "/manifest") + sim_file_size(BACKUP_PATH "/superblock"));
         const uint64_t segment_bytes = fixture.options.segment_bytes, of_tails = tail_records(&fixture);
         store_stop(&fixture);
         backup_expect_sound(BACKUP_PATH);
