@@ -94,6 +94,7 @@
     X(BACKUP_HOLDS_NOTHING, P1, "uses a segment again while a backup still has to copy it")                      \
     X(BACKUP_TAIL_TOO_LONG, P1, "a backup takes batches that were not durable at its moment")                    \
     X(BACKUP_NAMES_NOT_SYNCED, P1, "gives a backup its name before the names in it are durable")                 \
+    X(BACKUP_RUNS_OF_LATER, P1, "takes runs into a backup that were made after its moment")                      \
     /* the index */                                                                                              \
     X(INDEX_HOLE, P1, "a removed slot becomes an empty one, at which later walks end")                           \
     X(INDEX_SPLIT_LOSES, P1, "a split loses the entries that lie farthest from their home")                      \

@@ -2,9 +2,9 @@
  * backup.c - being asked for a backup, leading it from stage to stage, and telling what has become of it.
  *
  * Happy path: a shard's thread leaves the name (backup_ask); the background's next turn begins. From there one step
- * follows the other as its operation completes: the directories (backup_place.c), the moment and the set, each segment
- * (backup_set.c, backup_copy.c), the manifest, the superblock, the name. Then the outcome is published, and the next
- * one may be asked for.
+ * follows the other as its operation completes: the directories (backup_place.c), the moment and the set, the runs
+ * (backup_runs.c), each segment (backup_set.c, backup_copy.c), the value files, the manifest, the superblock, the name.
+ * Then the outcome is published, and the next one may be asked for.
  *
  * Failure modes: see backup.h. The outcome is one block of memory that readers look at inside of their sections; it is
  * taken when the backup begins, so that the end needs none.
@@ -57,6 +57,9 @@ static void release(struct backup *backup, struct ring *ring)
     backup->source_fd = -1;
     free(backup->names);
     backup->names = NULL;
+    free(backup->runs);
+    backup->runs = NULL;
+    backup->run_count = backup->run_capacity = 0;
     free(backup->values);
     backup->values = NULL;
     backup->value_count = backup->value_capacity = 0;
@@ -125,7 +128,7 @@ static void publish(struct backup *backup)
         state->good_moment_ms = backup->moment_ms;
         state->good_took_ns = ring_now_ns(backup->ring) - backup->begun_ns;
         state->good_bytes = backup->segments * segment_bytes + backup->other_bytes;
-        state->good_copied_bytes = (backup->segments - backup->linked) * segment_bytes;
+        state->good_copied_bytes = (backup->segments - backup->linked) * segment_bytes + backup->copied_bytes;
     }
     backup->ending = NULL;
     atomic_store_explicit(&backup->outcome, outcome, memory_order_release);
@@ -190,9 +193,9 @@ static void keep_fd(struct backup *backup)
         backup->dir_fd = fd;
     else if (backup->stage == BACKUP_OPEN_VALUES)
         backup->values_fd = fd;
-    else if (backup->stage == BACKUP_OPEN_VALUE)
+    else if (backup->stage == BACKUP_OPEN_FILE)
         backup->source_fd = fd;
-    else if (backup->stage == BACKUP_CREATE || backup->stage == BACKUP_CREATE_VALUE ||
+    else if (backup->stage == BACKUP_CREATE || backup->stage == BACKUP_CREATE_FILE ||
              backup->stage == BACKUP_OPEN_SUPERBLOCK)
         backup->target_fd = fd;
     else if (backup->stage == BACKUP_LOOK)
@@ -224,7 +227,11 @@ void backup_step_done(struct ring_op *op)
         backup_set_step(backup);
     else if (stage == BACKUP_SYNC)
         backup_copy_step(backup);
-    else if (stage >= BACKUP_LINK_VALUE && stage <= BACKUP_SYNC_VALUES)
+    else if (stage >= BACKUP_LINK_FILE && stage <= BACKUP_SYNC_FILE)
+        backup_file_step(backup);
+    else if (stage == BACKUP_REMOVE_RUN)
+        backup_runs_step(backup);
+    else if (stage == BACKUP_SYNC_VALUES)
         backup_values_step(backup);
     else
         backup_place_step(backup);
@@ -253,7 +260,7 @@ static void begin(struct backup *backup)
     backup->place_made = backup->renamed = backup->target_buffered = false;
     backup->name_count = 0;
     store_values_hold(backup_store(backup), true);
-    backup->segments = backup->linked = backup->other_bytes = 0;
+    backup->segments = backup->linked = backup->other_bytes = backup->copied_bytes = 0;
     if (take_memory(backup)) {
         backup_place_begin(backup);
         return;

@@ -4,7 +4,10 @@
  *   backup.c          being asked, being told of; from one stage to the next
  *   backup_place.c    directories: making, looking, clearing, naming
  *   backup_set.c      the moment and the set, and the way of each segment into the copy
- *   backup_copy.c     measuring a log's segment; moving bytes from one file to another
+ *   backup_copy.c     measuring a log's segment; moving its bytes
+ *   backup_runs.c     which sorted runs go along, and what becomes of one that cannot
+ *   backup_values.c   the value files
+ *   backup_file.c     the way of one run or value file into the copy
  */
 #ifndef KVS_ENGINE_BACKUP_INTERNAL_H
 #define KVS_ENGINE_BACKUP_INTERNAL_H
@@ -13,12 +16,14 @@
 #include "engine/backup.h"
 #include "engine/keeper.h"
 #include "engine/name_sync.h"
+#include "engine/run_file.h"
 #include "engine/store.h"
 
 #define BACKUP_PLACE_NAME   "backups"  /* in the data directory, when no other place is configured */
 #define BACKUP_PARTIAL_NAME ".partial" /* no backup can have this name */
 
-enum { BACKUP_COPY_SLOTS = 2, BACKUP_CHUNK_BYTES = 256 * 1024, BACKUP_NAMES_MAX = 256 };
+enum { BACKUP_COPY_SLOTS = 2, BACKUP_CHUNK_BYTES = 256 * 1024, BACKUP_NAMES_MAX = 256, BACKUP_FILE_NAME_BYTES = 64 };
+static_assert(BACKUP_FILE_NAME_BYTES >= RUN_NAME_BYTES && BACKUP_FILE_NAME_BYTES >= VALUE_NAME_BYTES, "names of files");
 
 enum backup_request {
     REQUEST_NONE,
@@ -39,20 +44,21 @@ enum backup_stage {
     BACKUP_MAKE_VALUES,
     BACKUP_OPEN_VALUES,
     BACKUP_CLEAR,
-    BACKUP_MOMENT, /* backup_turn looks for it */
-    BACKUP_ENTER,  /* backup_turn waits until the manifest has it durably */
+    BACKUP_MOMENT,    /* backup_turn looks for it */
+    BACKUP_ENTER,     /* backup_turn waits until the manifest has it durably */
+    BACKUP_LINK_FILE, /* of the runs; later, when no segment is held any more, of the value files */
+    BACKUP_OPEN_FILE,
+    BACKUP_CREATE_FILE,
+    BACKUP_READ_FILE,
+    BACKUP_WRITE_FILE,
+    BACKUP_SYNC_FILE,
+    BACKUP_REMOVE_RUN,
     BACKUP_LINK,
     BACKUP_MEASURE,
     BACKUP_CREATE,
     BACKUP_ALLOCATE,
     BACKUP_COPY, /* the slots are at work, `io` is not */
     BACKUP_SYNC,
-    BACKUP_LINK_VALUE, /* … */
-    BACKUP_OPEN_VALUE,
-    BACKUP_CREATE_VALUE,
-    BACKUP_READ_VALUE,
-    BACKUP_WRITE_VALUE,
-    BACKUP_SYNC_VALUE,
     BACKUP_SYNC_VALUES,
     BACKUP_MANIFEST, /* backup_turn waits for it */
     BACKUP_OPEN_SUPERBLOCK,
@@ -77,6 +83,22 @@ struct backup_slot {
     uint64_t offset;
     uint32_t size;
     bool writing;
+};
+
+/* It is in the copy, or not: error, and text why. NOT_FOUND: the store has no such file any more. */
+typedef void backup_file_fn(struct backup *backup, enum kvs_err error, const char *text);
+
+/* A file that never changes and is to be in the copy: a run or a value. */
+struct backup_file {
+    int from_fd, to_fd; /* directories */
+    char name[BACKUP_FILE_NAME_BYTES];
+    uint64_t bytes;
+    bool made; /* where there are no links: it is there, in part maybe */
+    backup_file_fn *taken;
+};
+
+struct backup_run {
+    uint64_t sequence, bytes;
 };
 
 struct backup {
@@ -115,10 +137,13 @@ struct backup {
     uint32_t next, numbers_end;       /* the segment that is being taken care of, and where numbers end */
     char segment_file[SEGMENT_NAME_BYTES];
     uint64_t segments, linked; /* in the copy by now; of them, as links */
-    uint64_t other_bytes;      /* manifest, superblock and value files */
+    uint64_t other_bytes;      /* manifest, superblock, runs and value files */
+    uint64_t copied_bytes;     /* of runs and value files */
+    struct backup_file file;   /* that is being taken */
+    struct backup_run *runs;   /* to be taken */
+    size_t run_count, run_capacity, run_next;
     struct value_name *values; /* to be taken */
     size_t value_count, value_capacity, value_next;
-    char value_file[VALUE_NAME_BYTES];
 
     struct backup_slot slots[BACKUP_COPY_SLOTS];
     unsigned slots_busy;
@@ -166,6 +191,8 @@ void backup_place_close(struct backup *backup, struct ring *ring);
 void backup_moment(struct backup *backup);
 void backup_entered(struct backup *backup);
 void backup_set_step(struct backup *backup);
+/* The runs are in the copy, or left out. */
+void backup_segments_begin(struct backup *backup);
 /* The segment at backup->next is in the copy. */
 void backup_next(struct backup *backup);
 /* The manifest of the copy is written, or could not be. */
@@ -173,6 +200,17 @@ void backup_listed(struct backup *backup);
 
 /* All segments and value files are in the copy. */
 void backup_list(struct backup *backup);
+
+/* backup_runs.c */
+/* At the moment: notes the runs of the set. NO_MEMORY. */
+enum kvs_err backup_runs_note(struct backup *backup);
+void backup_runs_begin(struct backup *backup);
+void backup_runs_step(struct backup *backup);
+
+/* backup_file.c */
+/* Takes backup->file, all of it filled in but `made`, and then calls its `taken`. */
+void backup_file_begin(struct backup *backup);
+void backup_file_step(struct backup *backup);
 
 /* backup_values.c */
 void backup_values_begin(struct backup *backup);

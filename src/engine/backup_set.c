@@ -77,6 +77,8 @@ static enum kvs_err note_set(struct backup *backup)
     manifest_each(manifest, note_entry, backup);
     err = backup->error;
     backup->error = KVS_ERR_OK;
+    if (err == KVS_ERR_OK)
+        err = backup_runs_note(backup);
     backup->ticket = manifest_latest(manifest);
     backup->moment_ms = ring_wall_ms(backup->ring);
     return err;
@@ -100,6 +102,7 @@ void backup_moment(struct backup *backup)
 
 bool backup_holds(const struct backup *backup, uint32_t number)
 {
+    /* When the value files have their turn, `next` is behind all of them. */
     bool at_work = backup->stage >= BACKUP_ENTER && backup->stage <= BACKUP_SYNC;
     return at_work && number >= backup->next && manifest_find(backup->manifest, number) != NULL &&
            !canary_on(CANARY_BACKUP_HOLDS_NOTHING);
@@ -151,6 +154,11 @@ void backup_list(struct backup *backup)
     manifest_write_begin(backup->manifest);
 }
 
+void backup_segments_begin(struct backup *backup)
+{
+    take_segment(backup);
+}
+
 void backup_next(struct backup *backup)
 {
     backup->next++;
@@ -161,7 +169,7 @@ void backup_entered(struct backup *backup)
 {
     const struct manifest *manifest = backup->keeper->manifest;
     if (manifest_durable(manifest, backup->ticket))
-        take_segment(backup);
+        backup_runs_begin(backup);
     else if (manifest_failed(manifest))
         backup_fail(backup, KVS_ERR_FAILED, "%s", manifest_failure_text(manifest));
     else if (manifest_waits_for_space(manifest))

@@ -119,6 +119,14 @@ struct held_run *checkpoint_find(struct checkpoint *checkpoint, uint64_t sequenc
     return low < checkpoint->run_count && checkpoint->runs[low].sequence == sequence ? &checkpoint->runs[low] : NULL;
 }
 
+void checkpoint_each(const struct checkpoint *checkpoint, checkpoint_each_fn *each, void *context)
+{
+    for (size_t i = 0; i < checkpoint->run_count; i++) {
+        if (checkpoint->runs[i].run != NULL)
+            each(context, checkpoint->runs[i].run);
+    }
+}
+
 void checkpoint_drop(struct checkpoint *checkpoint, struct held_run *held)
 {
     run_close(held->run, checkpoint->ring);

@@ -38,6 +38,10 @@ uint64_t checkpoint_sequence(struct checkpoint *checkpoint);
  * from now on. NO_MEMORY: it stays the caller's. */
 enum kvs_err checkpoint_adopt(struct checkpoint *checkpoint, struct run *run);
 
+/* Each run that is there, whole, durable and of use, by rising sequence. The background's thread; an engine's start. */
+typedef void checkpoint_each_fn(void *context, const struct run *run);
+void checkpoint_each(const struct checkpoint *checkpoint, checkpoint_each_fn *each, void *context);
+
 /* Frees everything; after the background's last turn, or at any time when its ring is gone. NULL is allowed. */
 void checkpoint_close(struct checkpoint *checkpoint, struct ring *ring);
 

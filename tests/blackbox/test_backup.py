@@ -131,6 +131,26 @@ def test_a_backup_under_load_is_a_node_like_any_other(start_node, run_client):
     assert sorted(os.listdir(node.data_dir / "backups")) == ["first", "second"]
 
 
+def test_a_node_on_a_backup_starts_by_the_runs_of_the_store(start_node, run_client):
+    count = 20 * KEYS
+    node = start_node(*FLAGS)
+    assert set(ask(node, [(b"SET", b"key:%d" % key, value_of(key)) for key in range(count)])) == {b"+OK"}
+    node.stop()
+    node = start_node(*FLAGS, data_dir=node.data_dir)
+    path = backup(run_client, node, "one")
+    runs = [name for name in os.listdir(path) if name.endswith(".run")]
+    assert runs and all(os.path.samefile(f"{path}/{name}", f"{node.data_dir}/{name}") for name in runs)
+    check(path)
+    copy = start_node(*FLAGS, data_dir=path)
+    assert int(persistence(copy)["recovered_keys"]) == count
+    assert int(persistence(copy)["recovered_records"]) < count // 2  # of segments that logs were writing in
+    assert ask(copy, [(b"GET", b"key:%d" % key) for key in range(count)]) == [value_of(key) for key in range(count)]
+    copy.stop()
+    check(path)
+    node.stop()
+    check(node.data_dir)
+
+
 def test_a_place_on_another_file_system_gets_copies(start_node, run_client, tmp_path):
     place = "/dev/shm"
     if not os.path.isdir(place) or os.stat(place).st_dev == os.stat(tmp_path).st_dev:

@@ -96,6 +96,56 @@ static inline void backup_expect_prefix(struct store_fixture *fixture, struct ba
     fail_msg("the copy is no state between %u and %u changes", first, last);
 }
 
+/* ---- keys in turn ---------------------------------------------------------------------------------------------- */
+
+/* Records of one size, written by one shard: what is in its log is what was put first. */
+enum { BACKUP_TURN_KEYS = 1000, BACKUP_TURN_BYTES = 3900, BACKUP_TURN_AT_ONCE = 16 };
+
+/* The next keys, each in its turn, with a few under way at a time. Returns how many there were in all. */
+static inline unsigned backup_put_turns(struct store_fixture *fixture, unsigned done)
+{
+    static struct store_waiting waiting[BACKUP_TURN_AT_ONCE];
+    static uint8_t values[BACKUP_TURN_AT_ONCE][BACKUP_TURN_BYTES];
+    static char keys[BACKUP_TURN_AT_ONCE][32];
+    for (unsigned i = 0; i < BACKUP_TURN_AT_ONCE; i++, done++) {
+        const unsigned key = done % BACKUP_TURN_KEYS;
+        segments_key(keys[i], key);
+        memcpy(values[i], segments_value(key, done / BACKUP_TURN_KEYS, BACKUP_TURN_BYTES).data, BACKUP_TURN_BYTES);
+        struct engine_request request =
+            store_request(fixture, ENGINE_PUT, slice_text(keys[i]), slice_make(values[i], BACKUP_TURN_BYTES));
+        store_begin(fixture, &waiting[i], &request);
+    }
+    for (unsigned i = 0; i < BACKUP_TURN_AT_ONCE; i++) {
+        store_finish(&waiting[i]);
+        assert_int_equal(waiting[i].op.result.error, KVS_ERR_OK);
+        free(waiting[i].value);
+    }
+    return done;
+}
+
+static inline unsigned backup_turn_of(struct store_fixture *fixture, unsigned key)
+{
+    char name[32];
+    segments_key(name, key);
+    char *value = store_get_text(fixture, name);
+    assert_non_null(value);
+    unsigned turn = (unsigned)strtoul(strchr(value, '.') + 1, NULL, 10);
+    free(value);
+    return turn;
+}
+
+/* The copy has the first n puts, for an n of first…last, which is more than one turn. */
+static inline void backup_expect_turns(struct store_fixture *copy, unsigned first, unsigned last)
+{
+    unsigned n = backup_turn_of(copy, 0) * BACKUP_TURN_KEYS + 1;
+    while (n < last && backup_turn_of(copy, n % BACKUP_TURN_KEYS) == n / BACKUP_TURN_KEYS)
+        n++;
+    assert_in_range(n, first, last);
+    for (unsigned i = 0; i < BACKUP_TURN_KEYS; i++)
+        segments_expect(copy, i, (n - 1 - i) / BACKUP_TURN_KEYS, BACKUP_TURN_BYTES);
+    assert_int_equal(store_keys(copy), BACKUP_TURN_KEYS);
+}
+
 /* ---- backups --------------------------------------------------------------------------------------------------- */
 
 static inline struct engine_backup_state backup_state_of(const struct store_fixture *fixture)

@@ -119,40 +119,6 @@ static void test_backup__store_and_copy_live_on_side_by_side(void **state)
     }
 }
 
-enum { TURN_KEYS = 1000, TURN_BYTES = 3900, TURN_AT_ONCE = 16 };
-
-/* The next keys, each in its turn, with a few under way at a time. Returns how many there were in all. */
-static unsigned put_turns(struct store_fixture *fixture, unsigned done)
-{
-    static struct store_waiting waiting[TURN_AT_ONCE];
-    static uint8_t values[TURN_AT_ONCE][TURN_BYTES];
-    static char keys[TURN_AT_ONCE][32];
-    for (unsigned i = 0; i < TURN_AT_ONCE; i++, done++) {
-        segments_key(keys[i], done % TURN_KEYS);
-        memcpy(values[i], segments_value(done % TURN_KEYS, done / TURN_KEYS, TURN_BYTES).data, TURN_BYTES);
-        struct engine_request request =
-            store_request(fixture, ENGINE_PUT, slice_text(keys[i]), slice_make(values[i], TURN_BYTES));
-        store_begin(fixture, &waiting[i], &request);
-    }
-    for (unsigned i = 0; i < TURN_AT_ONCE; i++) {
-        store_finish(&waiting[i]);
-        assert_int_equal(waiting[i].op.result.error, KVS_ERR_OK);
-        free(waiting[i].value);
-    }
-    return done;
-}
-
-static unsigned turn_of(struct store_fixture *fixture, unsigned key)
-{
-    char name[32];
-    segments_key(name, key);
-    char *value = store_get_text(fixture, name);
-    assert_non_null(value);
-    unsigned turn = (unsigned)strtoul(strchr(value, '.') + 1, NULL, 10);
-    free(value);
-    return turn;
-}
-
 /* Every key in turn is overwritten while the files are copied one by one, so that those that the copy has still to come
  * to lose all that is in them: they must stay as they are until then. */
 static void test_backup__what_it_has_still_to_copy_is_not_used_again(void **state)
@@ -163,12 +129,12 @@ static void test_backup__what_it_has_still_to_copy_is_not_used_again(void **stat
         struct store_fixture fixture, copy;
         begin(&fixture, 200 + seed, 1, false);
         unsigned done = 0;
-        while (done < 3 * TURN_KEYS)
-            done = put_turns(&fixture, done);
+        while (done < 3 * BACKUP_TURN_KEYS)
+            done = backup_put_turns(&fixture, done);
         unsigned first = done;
         backup_ask_for(&fixture, "one");
         while (backup_state_of(&fixture).running) {
-            done = put_turns(&fixture, done);
+            done = backup_put_turns(&fixture, done);
             held += !list_empty(&segments_keeper(&fixture)->held);
         }
         unsigned last = done;
@@ -176,14 +142,7 @@ static void test_backup__what_it_has_still_to_copy_is_not_used_again(void **stat
         store_stop(&fixture);
         backup_expect_sound(BACKUP_PATH);
         backup_boot(&copy, BACKUP_PATH, 1);
-        /* The copy has the first n puts. */
-        unsigned n = turn_of(&copy, 0) * TURN_KEYS + 1;
-        while (n < last && turn_of(&copy, n % TURN_KEYS) == n / TURN_KEYS)
-            n++;
-        assert_in_range(n, first, last);
-        for (unsigned i = 0; i < TURN_KEYS; i++)
-            segments_expect(&copy, i, (n - 1 - i) / TURN_KEYS, TURN_BYTES);
-        assert_int_equal(store_keys(&copy), TURN_KEYS);
+        backup_expect_turns(&copy, first, last);
         store_stop(&copy);
         sim_destroy();
     }

@@ -143,7 +143,7 @@ static void link_file(void *context, const char *path)
     if (!is_within(path, linking->path))
         return;
     const char *name = strrchr(path, '/') + 1;
-    if (strstr(name, ".seg") == NULL) {
+    if (strstr(name, ".seg") == NULL && strstr(name, ".run") == NULL) {
         copy_file(path, name);
         return;
     }
