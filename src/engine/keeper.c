@@ -199,6 +199,12 @@ static bool makes_new(const struct segment_maker *maker)
     return maker->numbered && maker->segment == NULL && !segment_maker_rests(maker);
 }
 
+/* A free file was removed for the manifest's latest attempt that found no space: the next one may find some. */
+static bool has_made_room(const struct keeper *keeper)
+{
+    return keeper->trimmed_for == manifest_attempt(keeper->manifest);
+}
+
 /* 1 when a file is about to become a free one. */
 static uint32_t free_coming(const struct keeper *keeper)
 {
@@ -254,7 +260,8 @@ static void begin_making(struct keeper *keeper, struct segment_maker *maker, enu
         return;
     uint32_t there = keeper->free_count + free_coming(keeper);
     uint64_t lacking = kept > there ? kept - there : 0;
-    if (keeper_addable(keeper) > lacking + in_the_making(keeper))
+    /* What room there is on the disk is the manifest's if that lacks it. */
+    if (keeper_addable(keeper) > lacking + in_the_making(keeper) && !manifest_lacks_space(keeper->manifest))
         segment_maker_begin(maker, purpose, NULL);
     else if (purpose == MAKE_FOR_LOG || purpose == MAKE_FOR_RELOCATION)
         segment_maker_refuse(maker, KVS_ERR_NO_SPACE, "the limit on the size of the log is reached");
@@ -297,6 +304,8 @@ static void judge_deletes(struct keeper *keeper, unsigned id)
         keeper->deletes_asked[id] = keeper->looks_in_vain;
     bool vain = keeper->hope == RELOCATION_HOPE_FADED && keeper->looks_in_vain >= keeper->deletes_asked[id] + 2;
     if (!vain && keeper->hope != RELOCATION_HOPE_NONE)
+        return;
+    if (manifest_waits_for_space(keeper->manifest) && has_made_room(keeper))
         return;
     if (!atomic_load_explicit(&shard->deletes_refused, memory_order_relaxed)) {
         atomic_store_explicit(&shard->deletes_refused, true, memory_order_relaxed);
@@ -472,19 +481,23 @@ static struct segment *next_unwanted(struct keeper *keeper, uint32_t enough)
 }
 
 /* Enough: twice as many as all logs and compaction can ask for at once, and an eighth of all. When the manifest needs a
- * new file and the disk has no room for it, a free segment has to make room: without the manifest nothing goes on. */
+ * new file and the disk has no room for it, a free segment has to make room, one for each attempt: without the manifest
+ * nothing goes on. */
 static void trim(struct keeper *keeper)
 {
     uint32_t enough = 2 * (keeper->store->shard_count + KEEPER_RESERVE_FILES) + files(keeper) / 8;
     if (enough < reserve(keeper))
         enough = reserve(keeper);
-    if (manifest_lacks_space(keeper->manifest))
+    bool lacks = manifest_lacks_space(keeper->manifest) && !has_made_room(keeper);
+    if (lacks)
         enough = 0;
     if (keeper->trim != TRIM_IDLE || keeper->stopping)
         return;
     keeper->trimmed = next_unwanted(keeper, enough);
     if (keeper->trimmed == NULL)
         return;
+    if (lacks)
+        keeper->trimmed_for = manifest_attempt(keeper->manifest);
     segment_name(keeper->trimmed_name, keeper->trimmed->number, "");
     keeper->trim = TRIM_UNLINK;
     ring_op_init(&keeper->trim_io, trim_done);

@@ -93,6 +93,7 @@ struct keeper {
 
     enum trim_state trim;
     struct segment *trimmed;
+    uint64_t trimmed_for; /* the manifest's attempt that has got a file's space last */
     char trimmed_name[SEGMENT_NAME_BYTES];
     uint32_t trim_syncs_failed; /* of the directory, by anybody, before the removal's */
     struct ring_op trim_io;

@@ -95,6 +95,15 @@ static void figure(const struct segment *segment, bool sealed, bool victim, stru
     out->deletes_bytes = deletes_bytes + (expired_bytes < dead_bytes ? expired_bytes : dead_bytes);
 }
 
+/* Without a limit it is the file system that says so, to whoever asks for more. */
+static bool disk_is_full(const struct keeper *keeper)
+{
+    bool full = false;
+    for (unsigned i = 0; i < keeper->store->shard_count; i++)
+        full = full || keeper->makers[i].error == KVS_ERR_NO_SPACE;
+    return full;
+}
+
 size_t relocation_census(struct engine_background *background, struct relocation_figure *out, size_t max,
                          struct relocation_space *space)
 {
@@ -126,7 +135,7 @@ size_t relocation_census(struct engine_background *background, struct relocation
     atomic_store_explicit(&keeper->figures.live_bytes, live, memory_order_relaxed);
     uint64_t reserved = keeper_reserved(keeper), lacks = keeper_reserve_lacks(keeper);
     uint64_t deletes = keeper_deletes_reserve(keeper);
-    uint64_t addable = keeper_addable(keeper);
+    uint64_t addable = disk_is_full(keeper) ? 0 : keeper_addable(keeper);
     *space = (struct relocation_space){
         .segment_bytes = relocation_end_max(background) - KVS_BLOCK_BYTES,
         .files_reserved = reserved,

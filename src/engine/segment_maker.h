@@ -87,8 +87,8 @@ static inline bool segment_maker_can_begin(const struct segment_maker *maker)
 /* The same, or it waits after a failure for lack of space: that is over for who has a file to give. */
 static inline bool segment_maker_can_use_again(const struct segment_maker *maker)
 {
-    return (maker->state == MAKER_IDLE || (maker->state == MAKER_FAILED && maker->error == KVS_ERR_NO_SPACE)) &&
-           !maker->stopping;
+    bool waits_for_space = maker->error == KVS_ERR_NO_SPACE || maker->error == KVS_ERR_OK; /* the latter: taken back */
+    return (maker->state == MAKER_IDLE || (maker->state == MAKER_FAILED && waits_for_space)) && !maker->stopping;
 }
 /* Nothing is being made, and nothing ready. */
 static inline bool segment_maker_rests(const struct segment_maker *maker)
