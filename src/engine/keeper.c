@@ -120,13 +120,25 @@ static uint32_t compaction_reserve(const struct keeper *keeper)
                : 0;
 }
 
-/* It grows with the store, so that a small one does not consist of reserves. */
+/* Files beyond those without which the store does not work at all. */
+static uint64_t slack(const struct keeper *keeper)
+{
+    uint64_t most = keeper_files_max(keeper), least = store_segments_min(keeper->store);
+    if (keeper->files_max == 0)
+        return UINT32_MAX;
+    return most > least ? most - least : 0;
+}
+
+/* It grows with the store, and is smaller under a limit that leaves little, so that a small one does not consist of
+ * reserves. */
 uint32_t keeper_deletes_reserve(const struct keeper *keeper)
 {
     if (keeper->sealed_count < KEEPER_RESERVE_FROM || canary_on(CANARY_NO_DELETES_RESERVE))
         return 0;
     uint32_t wanted = 2 * keeper->store->shard_count + 2 + keeper->sealed_count / DELETES_SHARE;
     uint32_t most = keeper->files_max != 0 ? keeper->sealed_count : keeper->sealed_count / UNLIMITED_SHARE;
+    uint64_t left = slack(keeper) + 2;
+    most = most < left ? most : (uint32_t)left;
     return wanted < most ? wanted : most;
 }
 
@@ -221,7 +233,7 @@ static uint32_t in_the_making(const struct keeper *keeper)
 }
 
 /* Logs whose puts are refused for lack of space, and for which nothing is being made: when puts go on, all of them
- * should. */
+ * should, if there can be so many files. */
 static uint32_t refused_count(const struct keeper *keeper)
 {
     uint32_t count = 0;
@@ -229,7 +241,8 @@ static uint32_t refused_count(const struct keeper *keeper)
         bool offered = atomic_load_explicit(&keeper->store->shards[i]->offered, memory_order_relaxed) != NULL;
         count += keeper->makers[i].error == KVS_ERR_NO_SPACE && segment_maker_rests(&keeper->makers[i]) && !offered;
     }
-    return count;
+    uint64_t most = 1 + slack(keeper) / 2;
+    return count < most ? count : (uint32_t)most;
 }
 
 /* Free files that must be left when one is taken for this purpose. */
