@@ -4,30 +4,16 @@
  *
  * Usage: bench_expiry [ITEMS]   (default 1,000,000; a thousand are measured in any case)
  */
+#include "bench.h"
 #include "engine/expiry_queue.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 enum { SLICE = 512 };
 
 static const uint64_t TODAY_MS = 1790000000123;
 static const uint64_t DAY_MS = 24ull * 3600 * 1000;
-
-static uint64_t now_ns(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
-static uint64_t mix(uint64_t x)
-{
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebull;
-    return x ^ x >> 31;
-}
 
 static bool keep(void *context, const struct expiry_item *item)
 {

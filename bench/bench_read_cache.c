@@ -4,25 +4,11 @@
  *
  * Usage: bench_read_cache [MIB [VALUE_BYTES]]   (default 1024 MiB, values of 96 bytes: records of 128)
  */
+#include "bench.h"
 #include "engine/read_cache.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
-
-static uint64_t now_ns(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
-static uint64_t mix(uint64_t x)
-{
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebull;
-    return x ^ x >> 31;
-}
 
 enum { UID = 1, LOOK_UPS = 10000000, BATCH = 16, LARGE = 64 * 1024 };
 

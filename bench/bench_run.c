@@ -7,6 +7,7 @@
  * The checkpoint has ENTRIES entries; 16 summaries have ENTRIES / 32 each, half of them of keys that the checkpoint has
  * too. FOLDER/bench-run is made, and its files removed at the end. O_DIRECT where FOLDER has it.
  */
+#include "bench.h"
 #include "engine/big_memory.h"
 #include "engine/blocking.h"
 #include "engine/run_merge.h"
@@ -28,25 +29,11 @@ struct bench {
 
 static const uint8_t uuid[16] = "bench_run";
 
-static uint64_t now_ns(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
 static uint64_t cpu_ns(void)
 {
     struct timespec ts;
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
     return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
-static uint64_t mix(uint64_t x)
-{
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebull;
-    return x ^ x >> 31;
 }
 
 static void die(const char *what, const char *why)
@@ -165,22 +152,13 @@ static bool every_segment_is_there(void *context, unsigned source, const struct 
     return run_entry_address(entry) <= *(const uint64_t *)context;
 }
 
-static void count_lost(void *context, unsigned source, const struct run_entry *entry)
-{
-    (void)source;
-    ((uint64_t *)context)[1] += run_entry_record_bytes(entry);
-}
-
 /* Merges the first `count` runs; with a writer into another run. */
 static void bench_merge(const struct bench *bench, unsigned count, struct run_writer *writer, const char *what)
 {
-    uint64_t context[2] = {UINT64_MAX, 0};
+    uint64_t last = UINT64_MAX;
     struct run_source sources[1 + SUMMARIES] = {0};
-    struct run_merge_options options = {.sources = sources,
-                                        .source_count = count,
-                                        .context = context,
-                                        .counts = every_segment_is_there,
-                                        .lost = count_lost};
+    struct run_merge_options options = {
+        .sources = sources, .source_count = count, .context = &last, .counts = every_segment_is_there};
     static struct run_entry batch[BATCH];
     const uint64_t begin = now_ns(), begin_cpu = cpu_ns();
     uint64_t entries = 0, consumed = 0;
@@ -211,7 +189,7 @@ static void bench_merge(const struct bench *bench, unsigned count, struct run_wr
     if (writer != NULL)
         writer_end(bench, writer);
     report(what, consumed, begin, begin_cpu);
-    printf("%-44s %10llu entries, %llu bytes dead\n", "", (unsigned long long)entries, (unsigned long long)context[1]);
+    printf("%-44s %10llu entries\n", "", (unsigned long long)entries);
 }
 
 /* The arrays that would come from scans, without any reading: what merging itself costs. */

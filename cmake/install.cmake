@@ -1,3 +1,7 @@
 include(GNUInstallDirs)
 install(TARGETS kvs-node kvs-client kvs-loadgen kvs-check RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(FILES systemd/kvs-node.service DESTINATION lib/systemd/system)
+foreach(section 1 8)
+  file(GLOB pages CONFIGURE_DEPENDS docs/man/*.${section})
+  install(FILES ${pages} DESTINATION ${CMAKE_INSTALL_MANDIR}/man${section})
+endforeach()

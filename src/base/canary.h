@@ -71,6 +71,7 @@
     X(SWING_BLIND, P4, "swings an index entry to the copy though the record was overwritten meanwhile")          \
     X(DELETES_NEVER_KEPT, P2, "compaction drops deletes that still hide an older record")                        \
     X(COMPACTION_UNVERIFIED, P3, "compaction copies records without verifying them")                             \
+    X(TAIL_SHOWN_UNREAD, P3, "takes the image of an adopted tail for whole before its beginning was read")       \
     X(WARMUP_UNVERIFIED, P3, "brings a segment back into RAM without verifying it")                              \
     X(MOVES_NOT_TOLD, P2, "does not tell waiting operations that a record has moved")                            \
     X(CLOCK_STEPS_BACK, P2, "the store's time goes back with the wall clock")                                    \

@@ -48,15 +48,7 @@ void check_add_batch(struct check *check, const struct batch_header *batch)
 
 static int by_stream(const void *a, const void *b)
 {
-    const struct stretch *x = &((const struct check_run *)a)->stretch;
-    const struct stretch *y = &((const struct check_run *)b)->stretch;
-    if (x->epoch != y->epoch)
-        return x->epoch < y->epoch ? -1 : 1;
-    if (x->stream != y->stream)
-        return x->stream < y->stream ? -1 : 1;
-    if (x->first_lsn != y->first_lsn)
-        return x->first_lsn < y->first_lsn ? -1 : 1;
-    return (x->last_lsn > y->last_lsn) - (x->last_lsn < y->last_lsn);
+    return stretch_compare(&((const struct check_run *)a)->stretch, &((const struct check_run *)b)->stretch);
 }
 
 /* ---- gaps ------------------------------------------------------------------------------------------------------ */

@@ -23,7 +23,7 @@ struct checkpoint;
 struct segment;
 struct store;
 
-/* Segment bytes, of sealed segments together, that a start may have to read: half a GiB, or as much as an eighth of the
+/* Segment bytes, of sealed segments together, that a start may have to read: 256 MiB, or as much as an eighth of the
  * memory budget if that is less, but some segments in any case. */
 uint64_t checkpoint_uncovered_max(const struct store *store);
 

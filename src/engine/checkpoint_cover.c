@@ -87,9 +87,9 @@ enum kvs_err cover_begin(struct checkpoint *checkpoint, const struct cover_item 
 /* The bytes [offset, offset + size) of the segment; NULL: they will be in the window after a read. */
 static const void *look(struct cover *cover, const struct segment *segment, uint32_t offset, uint64_t size)
 {
-    const uint8_t *image = segment_image(segment);
-    if (image != NULL)
-        return image + offset;
+    const uint8_t *resident = segment_image_at(segment, offset);
+    if (resident != NULL)
+        return resident;
     if (offset >= cover->window_begin && offset + size <= cover->window_begin + cover->window_bytes)
         return cover->window + (offset - cover->window_begin);
     cover->window_begin = (uint32_t)align_down(offset, KVS_BLOCK_BYTES);
@@ -295,7 +295,7 @@ static void next_item(struct checkpoint *checkpoint, bool dropped)
 static void damaged(struct checkpoint *checkpoint, struct segment *segment)
 {
     struct cover *cover = &checkpoint->cover;
-    if (segment_image(segment) == NULL && cover->tries++ == 0) {
+    if (segment_image_at(segment, cover->batch) == NULL && cover->tries++ == 0) {
         cover->window_bytes = 0;
         cover->busy = true;
         return;

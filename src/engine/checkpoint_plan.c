@@ -30,7 +30,7 @@ enum {
     SIZE_FIRST = 512 * 1024, /* bytes: smaller ones are of class 0 */
     STOP_MEMORY_SHARE = 2,   /* of what may be uncovered, in bytes: for the entries of a run at a stop */
 };
-#define UNCOVERED_BYTES_MAX (512ull * 1024 * 1024)
+#define UNCOVERED_BYTES_MAX (256ull * 1024 * 1024)
 
 uint64_t checkpoint_uncovered_max(const struct store *store)
 {

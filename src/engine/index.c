@@ -110,8 +110,10 @@ static inline bool print_matches(unsigned print, unsigned window)
 }
 
 /* True when two fingerprints may be of one key: they agree in the bits that both still hold. */
-static bool prints_agree(unsigned a, unsigned b)
+static inline bool prints_agree(unsigned a, unsigned b)
 {
+    if ((a & b) >> FINGERPRINT_BITS != 0) /* all of them, as most do */
+        return a == b;
     unsigned a_bits = print_bits(a);
     unsigned b_bits = print_bits(b);
     return ((a ^ b) & ((1u << (a_bits < b_bits ? a_bits : b_bits)) - 1)) == 0;
@@ -273,7 +275,7 @@ static bool page_insert(slot_t *page, unsigned home, unsigned print, const struc
         uint64_t slot = atomic_load_explicit(walk_slot(page, home, place), memory_order_relaxed);
         if (slot_print(slot) == 0)
             break;
-        if (slot_distance(slot) == place / SLOTS && prints_agree(slot_print(slot), print))
+        if (prints_agree(slot_print(slot), print) && slot_distance(slot) == place / SLOTS)
             matches[match_count++] = place;
     }
     if (place == (DISTANCE_MAX + 1) * SLOTS)

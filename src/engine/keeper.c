@@ -76,6 +76,7 @@ void keeper_close(struct keeper *keeper, struct ring *ring)
     checkpoint_close(keeper->checkpoint, ring);
     relocation_close(keeper);
     value_sweep_deinit(&keeper->sweep, ring);
+    warmup_deinit(keeper);
     image_pool_deinit(&keeper->images);
 }
 

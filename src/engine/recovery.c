@@ -1,5 +1,5 @@
 /*
- * recovery.c - from the files of a data directory to index, images and open segments.
+ * recovery.c - from the files of a data directory to indexes and open segments.
  *
  *   list the directory → open the runs → load what they do not cover → fill the indexes → check that no stream has a
  *   gap → zero the torn tails → choose the segments to write on in → write the manifest → raise epoch and LSN base in
@@ -17,7 +17,6 @@
 #include "base/assert.h"
 #include "base/canary.h"
 #include "base/diag.h"
-#include "engine/big_memory.h"
 #include "engine/blocking.h"
 #include "engine/checkpoint.h"
 
@@ -69,9 +68,6 @@ static enum kvs_err settle_tail(struct recovery *recovery, struct found_segment 
         enum kvs_err err = write_blocking(recovery, found, recovery->block, size, at);
         if (err != KVS_ERR_OK)
             return err;
-        uint8_t *image = segment_image(found->segment);
-        if (image != NULL)
-            memset(image + at, 0, size);
         at += size;
     }
     if (canary_on(CANARY_TAIL_NOT_SYNCED))
@@ -102,35 +98,18 @@ static enum kvs_err settle_names(struct recovery *recovery)
 
 /* ---- going on writing ------------------------------------------------------------------------------------------ */
 
-/* Gives the segment to a shard, with an image, to go on behind its end. */
-static enum kvs_err adopt(struct recovery *recovery, struct store_shard *shard, struct found_segment *found)
+/* Gives the segment to a shard, to go on behind its end, with an image that holds nothing of what is before it yet. */
+static enum kvs_err adopt(struct recovery *recovery, struct store_shard *shard, struct segment *segment)
 {
     struct image_pool *pool = &recovery->store->keeper.images;
-    struct segment *segment = found->segment;
-    if (segment_image(segment) == NULL) {
-        uint8_t *image = image_take_unused(pool);
-        if (image == NULL)
-            return KVS_ERR_NO_MEMORY;
-        enum kvs_err err = recovery_read_segment(recovery, recovery->ring, found, image, recovery->message);
-        if (err != KVS_ERR_OK) {
-            image_give(pool, image);
-            return err;
-        }
-        image_attach(pool, segment, image);
-    }
+    uint8_t *image = image_take_unused(pool);
+    if (image == NULL)
+        return KVS_ERR_NO_MEMORY;
+    atomic_store(&segment->image_from, canary_on(CANARY_TAIL_SHOWN_UNREAD) ? 0 : segment->end);
+    image_attach(pool, segment, image);
     segment_set_state(segment, SEGMENT_OPEN);
     shard->adopted = segment;
     return KVS_ERR_OK;
-}
-
-/* Nothing points into it. */
-static void set_free(struct recovery *recovery, struct segment *segment)
-{
-    struct keeper *keeper = &recovery->store->keeper;
-    image_detach(&keeper->images, segment);
-    epoch_drain(&keeper->base.thread);
-    segment_set_state(segment, SEGMENT_FREE);
-    keeper_add_free(keeper, segment);
 }
 
 /* Segments with room go on being filled, so that space is not left behind; the others are whole now, or free. */
@@ -147,11 +126,12 @@ static enum kvs_err choose_segments(struct recovery *recovery)
         if (found_role(found) == FOUND_SEALED) {
             keeper->sealed_count++;
         } else if (found->scan.batches == 0) {
-            set_free(recovery, segment);
+            segment_set_state(segment, SEGMENT_FREE); /* nothing points into it */
+            keeper_add_free(keeper, segment);
         } else if (adopted < store->shard_count &&
                    store->segments.segment_bytes - found->scan.end >= store->segments.segment_bytes / ADOPT_SHARE &&
                    !keeper_shared(recovery->ring, segment)) {
-            enum kvs_err err = adopt(recovery, store->shards[adopted++], found);
+            enum kvs_err err = adopt(recovery, store->shards[adopted++], segment);
             if (err != KVS_ERR_OK)
                 return err;
         } else {
@@ -269,8 +249,6 @@ static void forget(struct recovery *recovery)
 {
     for (unsigned i = 0; recovery->workers != NULL && i < recovery->worker_count; i++) {
         struct recovery_worker *worker = &recovery->workers[i];
-        if (worker->scratch != NULL)
-            big_memory_free(worker->scratch, recovery->store->segments.segment_bytes);
         free(worker->head);
         free(worker->live_puts);
         free(worker->live_units);

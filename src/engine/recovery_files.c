@@ -156,12 +156,8 @@ static enum kvs_err open_file(struct recovery *recovery, struct found_segment *f
         ring_close_fd(recovery->ring, op.fd);
         return KVS_ERR_NO_MEMORY;
     }
-    if (ring_file_info(recovery->ring, op.fd, &info) == KVS_ERR_OK && info.size < store->segments.segment_bytes) {
-        say(recovery,
-            "segment %06u of %s is cut short: %" PRIu64 " bytes of %" PRIu64 "; its records cannot be trusted",
-            found->number, store->base.data_dir, info.size, store->segments.segment_bytes);
-        return KVS_ERR_CORRUPT;
-    }
+    if (ring_file_info(recovery->ring, op.fd, &info) == KVS_ERR_OK && info.size < store->segments.segment_bytes)
+        return recovery_cut_short(recovery, found, info.size, recovery->message);
     return KVS_ERR_OK;
 }
 

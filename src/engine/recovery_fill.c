@@ -19,7 +19,8 @@
 #include <stdlib.h>
 
 enum {
-    FILL_ENTRIES = 512,   /* taken at once */
+    FILL_ENTRIES = 512, /* taken at once */
+    FETCH_AHEAD = 32,
     DRAIN_ENTRIES = 4096, /* after so many, pages that the index has left are freed */
     /* Of what readers take of memory: each of few runs gets a MiB, many share. */
     READER_READS = 4,
@@ -168,10 +169,13 @@ static enum kvs_err insert(struct fill *fill, const struct run_entry *from)
     return KVS_ERR_OK;
 }
 
-static enum kvs_err insert_some(struct fill *fill, const struct run_entry *entries, size_t count)
+/* `settled`: they all count, and none is superseded by one of another source. */
+static enum kvs_err insert_some(struct fill *fill, const struct run_entry *entries, size_t count, bool settled)
 {
     struct recovery_worker *worker = fill->worker;
     for (size_t i = 0; i < count; i++) {
+        if (!settled && !counts(fill, 0, &entries[i]))
+            continue;
         if (entries[i].lsn > worker->lsn_max)
             worker->lsn_max = entries[i].lsn;
         if (run_entry_is_delete(&entries[i]))
@@ -189,6 +193,8 @@ static enum kvs_err insert_some(struct fill *fill, const struct run_entry *entri
             fill->scatter[fill->kept++] = entries[i];
             continue;
         }
+        if (i + FETCH_AHEAD < count)
+            index_prefetch(fill->shard->index, entries[i + FETCH_AHEAD].order);
         enum kvs_err err = insert(fill, &entries[i]);
         if (err != KVS_ERR_OK)
             return err;
@@ -217,7 +223,7 @@ static enum kvs_err merge_all(struct fill *fill)
         if (err == KVS_ERR_OK && count == 0)
             break;
         if (err == KVS_ERR_OK) {
-            err = insert_some(fill, entries, count);
+            err = insert_some(fill, entries, count, true);
             ring_turn(fill->worker->ring, 0);
         } else if (err == KVS_ERR_AGAIN) {
             ring_turn(fill->worker->ring, -1);
@@ -231,8 +237,33 @@ static enum kvs_err merge_all(struct fill *fill)
     return err;
 }
 
-/* Merges what lies in fill->range. */
-static enum kvs_err merge_range(struct fill *fill)
+/* One run is all there is, as after an orderly stop: there is nothing to merge. AGAIN: it was bad. */
+static enum kvs_err take_single(struct fill *fill)
+{
+    struct ring *ring = fill->worker->ring;
+    struct run_reader *reader = fill->sources[0].reader;
+    enum kvs_err err = KVS_ERR_OK;
+    while (err == KVS_ERR_OK && !atomic_load(&fill->worker->recovery->failed)) {
+        struct run_span span;
+        err = run_reader_next(reader, &span);
+        if (err == KVS_ERR_OK && span.at == span.end)
+            break;
+        if (err == KVS_ERR_OK) {
+            err = insert_some(fill, span.at, (size_t)(span.end - span.at), false);
+            ring_turn(ring, 0);
+        } else if (err == KVS_ERR_AGAIN) {
+            ring_turn(ring, -1);
+            err = KVS_ERR_OK;
+        } else {
+            atomic_store(&fill->worker->recovery->runs[0].bad, true);
+            err = KVS_ERR_AGAIN;
+        }
+    }
+    return err;
+}
+
+/* Takes in what lies in fill->range. */
+static enum kvs_err take_range(struct fill *fill)
 {
     enum kvs_err err = open_sources(fill);
     const struct run_merge_options options = {.sources = fill->sources,
@@ -240,10 +271,13 @@ static enum kvs_err merge_range(struct fill *fill)
                                               .context = fill,
                                               .counts = counts,
                                               .second_wins = second_wins};
-    if (err == KVS_ERR_OK && fill->source_count > 0)
+    if (err == KVS_ERR_OK && fill->source_count == 1 && fill->run_count == 1) {
+        err = take_single(fill);
+    } else if (err == KVS_ERR_OK && fill->source_count > 0) {
         err = run_merge_open(&fill->merge, &options);
-    if (err == KVS_ERR_OK && fill->source_count > 0)
-        err = merge_all(fill);
+        if (err == KVS_ERR_OK)
+            err = merge_all(fill);
+    }
     close_sources(fill);
     return err;
 }
@@ -273,7 +307,7 @@ static enum kvs_err fill_shard(struct recovery_worker *worker, struct store_shar
         fill.sampling = true;
         fill.range =
             (struct run_range){.first = range.first, .last = range.first + (range.last - range.first) / SAMPLE_SHARE};
-        err = merge_range(&fill);
+        err = take_range(&fill);
         if (err == KVS_ERR_OK)
             err = store_index_reset(shard, fill.keys * SAMPLE_SHARE);
         fill.sampling = false;
@@ -281,7 +315,7 @@ static enum kvs_err fill_shard(struct recovery_worker *worker, struct store_shar
     }
     fill.range = range;
     if (err == KVS_ERR_OK)
-        err = merge_range(&fill);
+        err = take_range(&fill);
     if (err == KVS_ERR_OK && fill.scatter != NULL)
         err = insert_scattered(&fill);
     free(fill.scatter);

@@ -3,6 +3,7 @@
  *
  *   recovery_files.c    which files there are, and what the manifest says of them
  *   recovery_runs.c     which of the segments sorted runs cover, so that they need not be read
+ *   recovery_window.c   shows the bytes of a file as they pass by
  *   recovery_load.c     reads the others, side by side, into sorted arrays of entries
  *   recovery_fill.c     merges runs and arrays into the indexes, side by side
  *   recovery_streams.c  judges all segments together
@@ -17,6 +18,7 @@
 #define KVS_ENGINE_RECOVERY_INTERNAL_H
 
 #include "engine/recovery_scan.h"
+#include "engine/recovery_window.h"
 #include "engine/run_open.h"
 #include "engine/store.h"
 
@@ -37,6 +39,8 @@ struct stretch {
 bool stretch_extend(struct stretch *stretch, const struct batch_header *batch, uint32_t segment);
 /* A stretch that begins with this batch. */
 struct stretch stretch_begin(const struct batch_header *batch, uint32_t segment, bool sealed);
+/* For qsort: stream by stream, and in each by LSN. */
+int stretch_compare(const void *a, const void *b);
 
 /* A file with a segment's name, and what the manifest says of it. */
 struct found_segment {
@@ -50,7 +54,6 @@ struct found_segment {
     const struct run_segment *covered; /* by a run, of `run`; NULL: not at all */
     uint64_t run;
     bool loaded;               /* its header was read, and all else that has to be */
-    uint8_t *image;            /* to read it into; NULL: it gets none */
     bool unspillable;          /* it has been tried */
     struct run_entry *entries; /* the newest of each key, sorted; of a segment that was read and is not covered */
     size_t entry_count;
@@ -110,11 +113,11 @@ struct recovery_worker {
 
     /* Of the segment in hand. */
     struct found_segment *current;
-    const uint8_t *current_bytes;
+    const struct scan_segment *scanned;
     struct run_collector *collector; /* NULL: its records need not be listed */
     uint64_t min_lsn;
-    uint8_t *scratch; /* for a segment that gets no image … */
-    uint8_t *head;    /* … or for its beginning */
+    uint8_t *head;                  /* for the beginnings of segments … */
+    struct recovery_window *window; /* … and for what is read whole */
 
     uint32_t *live_puts, *live_units; /* by number of segment: what indexes point at */
 };
@@ -189,10 +192,9 @@ void recovery_close_runs(struct recovery *recovery, bool remove);
 
 /* Reads what has to be read of every segment that was not loaded yet. */
 enum kvs_err recovery_load(struct recovery *recovery);
-/* Reads the whole segment. */
-enum kvs_err recovery_read_segment(const struct recovery *recovery, struct ring *ring,
-                                   const struct found_segment *found, uint8_t *bytes,
-                                   char message[ENGINE_MESSAGE_BYTES]);
+/* The refusal of a segment whose file has only so many bytes. */
+enum kvs_err recovery_cut_short(const struct recovery *recovery, const struct found_segment *found, uint64_t bytes,
+                                char message[ENGINE_MESSAGE_BYTES]);
 
 /* ---- recovery_fill.c ------------------------------------------------------------------------------------------- */
 

@@ -8,6 +8,9 @@
  *   free                          its header, and that of its first batch: a manifest that has lost its last changes
  *                                 may call a file free that a log had just taken into use
  *
+ * Nothing of what is read stays in memory but the entries: images are filled in the background, after the start
+ * (warmup.h).
+ *
  * Failure modes: a segment without a valid header (segments get their final name only when complete), one that ends
  * before the manifest says it does, damage behind which there is proof of acknowledged data: CORRUPT, with segment and
  * offset. Nothing is changed on disk.
@@ -17,7 +20,6 @@
 #include "base/assert.h"
 #include "base/canary.h"
 #include "base/diag.h"
-#include "engine/big_memory.h"
 #include "engine/blocking.h"
 #include "engine/run_collect.h"
 #include "engine/run_sort.h"
@@ -47,33 +49,42 @@ static enum kvs_err uncache(struct recovery_worker *worker, const struct found_s
     return err;
 }
 
-static enum kvs_err read_bytes(const struct recovery *recovery, struct ring *ring, const struct found_segment *found,
-                               uint8_t *bytes, uint64_t size, char message[ENGINE_MESSAGE_BYTES])
+enum kvs_err recovery_cut_short(const struct recovery *recovery, const struct found_segment *found, uint64_t bytes,
+                                char message[ENGINE_MESSAGE_BYTES])
 {
     const struct store *store = recovery->store;
-    struct ring_op op;
-    blocking_init(&op);
-    ring_file_read(ring, &op, found->segment->fd, bytes, size, 0);
-    ring_await(ring, &op);
-    if (op.error != KVS_ERR_OK) {
-        snprintf(message, ENGINE_MESSAGE_BYTES, "cannot read segment %06u of %s: %s", found->number,
-                 store->base.data_dir, ring_op_text(&op));
-        return op.error;
-    }
-    if (op.bytes < size) {
-        snprintf(message, ENGINE_MESSAGE_BYTES,
-                 "segment %06u of %s is cut short: %" PRIu64 " bytes of %" PRIu64 "; its records cannot be trusted",
-                 found->number, store->base.data_dir, op.bytes, store->segments.segment_bytes);
-        return KVS_ERR_CORRUPT;
-    }
-    return KVS_ERR_OK;
+    KVS_ASSERT(bytes < store->segments.segment_bytes);
+    snprintf(message, ENGINE_MESSAGE_BYTES,
+             "segment %06u of %s is cut short: %" PRIu64 " bytes of %" PRIu64 "; its records cannot be trusted",
+             found->number, store->base.data_dir, bytes, store->segments.segment_bytes);
+    return KVS_ERR_CORRUPT;
 }
 
-enum kvs_err recovery_read_segment(const struct recovery *recovery, struct ring *ring,
-                                   const struct found_segment *found, uint8_t *bytes,
-                                   char message[ENGINE_MESSAGE_BYTES])
+enum { HEAD_BYTES = 2 * KVS_BLOCK_BYTES }; /* the header, and that of the first batch */
+
+static enum kvs_err read_head(struct recovery_worker *worker, const struct found_segment *found)
 {
-    return read_bytes(recovery, ring, found, bytes, recovery->store->segments.segment_bytes, message);
+    struct ring_op op;
+    blocking_init(&op);
+    ring_file_read(worker->ring, &op, found->segment->fd, worker->head, HEAD_BYTES, 0);
+    ring_await(worker->ring, &op);
+    if (op.error != KVS_ERR_OK) {
+        worker_say(worker, "cannot read segment %06u of %s: %s", found->number, data_dir(worker), ring_op_text(&op));
+        return op.error;
+    }
+    worker->bytes += op.bytes;
+    return op.bytes < HEAD_BYTES ? recovery_cut_short(worker->recovery, found, op.bytes, worker->message) : KVS_ERR_OK;
+}
+
+/* Why the window could not show something. */
+static enum kvs_err refuse_unreadable(struct recovery_worker *worker, const struct found_segment *found)
+{
+    const struct recovery_window *window = worker->window;
+    if (recovery_window_error(window) == KVS_ERR_CORRUPT)
+        return recovery_cut_short(worker->recovery, found, recovery_window_file_end(window), worker->message);
+    worker_say(worker, "cannot read segment %06u of %s: %s", found->number, data_dir(worker),
+               recovery_window_error_text(window));
+    return recovery_window_error(window);
 }
 
 /* ---- batches and records --------------------------------------------------------------------------------------- */
@@ -95,10 +106,11 @@ static void take_record(void *context, const struct record_header *record, uint3
     }
 }
 
-static void take_claim(struct recovery_worker *worker, const struct batch_header *batch)
+/* A batch, or a run, has known the manifest to have come so far. */
+static void take_claim(struct recovery_worker *worker, uint32_t manifest)
 {
-    if (!worker->manifest_claimed || (int32_t)(batch->manifest - worker->manifest_max) > 0)
-        worker->manifest_max = batch->manifest;
+    if (!worker->manifest_claimed || (int32_t)(manifest - worker->manifest_max) > 0)
+        worker->manifest_max = manifest;
     worker->manifest_claimed = true;
 }
 
@@ -113,7 +125,7 @@ static void take_batch(struct recovery_worker *worker, const struct batch_header
 {
     struct segment *segment = worker->current->segment;
     take_epoch(worker, batch->epoch);
-    take_claim(worker, batch);
+    take_claim(worker, batch->manifest);
     if (batch_time_ms(batch) > worker->time_ms)
         worker->time_ms = batch_time_ms(batch);
     segment->epoch = (uint32_t)batch->epoch;
@@ -139,8 +151,7 @@ static void take_batch_records(void *context, const struct batch_header *batch, 
     if (worker->collector == NULL || (canary_on(CANARY_OLD_STREAMS_IGNORED) && (batch->flags & BATCH_RELOCATED) == 0 &&
                                       batch->stream >= worker->recovery->store->shard_count))
         return;
-    struct scan_segment segment = {.bytes = worker->current_bytes};
-    scan_records(&segment, offset, take_record, worker);
+    scan_records(worker->scanned, offset, take_record, worker);
 }
 
 /* ---- what must not be ------------------------------------------------------------------------------------------ */
@@ -223,8 +234,6 @@ static enum kvs_err take_header(struct recovery_worker *worker, struct found_seg
 
 /* ---- what has to be read ---------------------------------------------------------------------------------------- */
 
-enum { HEAD_BYTES = 2 * KVS_BLOCK_BYTES }; /* the header, and that of the first batch */
-
 /* Nothing had been written to it when the last run ended in order; and no start writes to such a segment before the
  * manifest lists it as free. */
 static bool never_written(const struct found_segment *found)
@@ -232,7 +241,8 @@ static bool never_written(const struct found_segment *found)
     return found_role(found) == FOUND_LOG && found->covered != NULL && found->covered->end == KVS_BLOCK_BYTES;
 }
 
-static bool read_whole(const struct found_segment *found)
+/* Whether more has to be read than its head. */
+static bool has_to_be_read(const struct found_segment *found)
 {
     bool known = found_role(found) == FOUND_SEALED && found->covered != NULL;
     return found_role(found) != FOUND_FREE && !known && !never_written(found);
@@ -271,48 +281,54 @@ static void keep_newest(struct found_segment *found, struct run_collector *colle
     found->entry_count = kept;
 }
 
-static void scan(struct recovery_worker *worker, struct found_segment *found, const uint8_t *bytes,
-                 struct run_collector *collector)
+/* The segment as the window shows it. */
+static struct scan_segment show(struct recovery_worker *worker, const struct found_segment *found)
 {
     const struct store *store = worker->recovery->store;
-    struct scan_segment segment = {.bytes = bytes,
-                                   .size = store->segments.segment_bytes,
-                                   .seed = found->segment->seed,
-                                   .epoch = store->base.superblock.epoch};
+    recovery_window_move(worker->window, found->segment->fd, KVS_BLOCK_BYTES);
+    return (struct scan_segment){.look = recovery_window_look,
+                                 .context = worker->window,
+                                 .size = store->segments.segment_bytes,
+                                 .seed = found->segment->seed,
+                                 .epoch = store->base.superblock.epoch};
+}
+
+/* `collector`: for its records; NULL: what they are is known. */
+static enum kvs_err scan(struct recovery_worker *worker, struct found_segment *found, struct run_collector *collector)
+{
+    const struct scan_segment segment = show(worker, found);
     worker->current = found;
-    worker->current_bytes = bytes;
+    worker->scanned = &segment;
     worker->collector = collector;
     worker->min_lsn = UINT64_MAX;
     found->stretch_count = 0;
     scan_batches(&segment, &found->scan, take_batch_records, worker);
+    worker->scanned = NULL;
+    worker->collector = NULL;
+    return found->scan.unreadable ? refuse_unreadable(worker, found) : worker->err;
 }
 
 /* What the records are is known as long as the segment ends where the run has seen its end. */
-static bool covered_whole(struct recovery_worker *worker, struct found_segment *found, const uint8_t *bytes)
+static bool known_whole(const struct found_segment *found)
 {
-    if (found->covered == NULL)
-        return false;
-    scan(worker, found, bytes, NULL);
     return found->scan.end == found->covered->end || canary_on(CANARY_RUN_SHORT_OF_TAIL);
 }
 
-static enum kvs_err scan_one(struct recovery_worker *worker, struct found_segment *found, const uint8_t *bytes)
+static enum kvs_err scan_one(struct recovery_worker *worker, struct found_segment *found)
 {
     const struct store *store = worker->recovery->store;
-    bool stray;
-    enum kvs_err err = take_header(worker, found, bytes, &stray);
-    if (err != KVS_ERR_OK || stray)
-        return err;
     struct run_collector collector = {
         .hash_seed = store->base.superblock.hash_seed, .segment = found->number, .shift = store->segments.shift};
-    if (covered_whole(worker, found, bytes)) {
+    enum kvs_err err = found->covered == NULL ? KVS_ERR_OK : scan(worker, found, NULL);
+    if (err == KVS_ERR_OK && found->covered != NULL && known_whole(found)) {
         restore_counters(found->segment, found->covered, worker->min_lsn);
-    } else {
+    } else if (err == KVS_ERR_OK) {
         recovery_uncover(worker->recovery, found);
-        scan(worker, found, bytes, &collector);
+        err = scan(worker, found, &collector);
         keep_newest(found, &collector);
     }
-    err = worker->err == KVS_ERR_OK ? judge(worker, found) : worker->err;
+    if (err == KVS_ERR_OK)
+        err = judge(worker, found);
     if (collector.lsn_max > worker->lsn_max)
         worker->lsn_max = collector.lsn_max;
     struct segment *segment = found->segment;
@@ -322,14 +338,9 @@ static enum kvs_err scan_one(struct recovery_worker *worker, struct found_segmen
     return err;
 }
 
-/* A segment that a run covers, sealed or never written to. */
-static enum kvs_err take_covered(struct recovery_worker *worker, struct found_segment *found, const uint8_t *bytes)
+/* A sealed segment that a run covers. */
+static enum kvs_err take_sealed(struct recovery_worker *worker, struct found_segment *found)
 {
-    bool stray;
-    enum kvs_err err = take_header(worker, found, bytes, &stray);
-    found->scan = (struct scan_result){.end = KVS_BLOCK_BYTES};
-    if (err != KVS_ERR_OK || never_written(found))
-        return err;
     struct segment *segment = found->segment;
     const struct manifest_entry *entry = &found->entry;
     restore_counters(segment, found->covered, entry->min_lsn);
@@ -358,43 +369,43 @@ static void take_free(struct recovery_worker *worker, const struct found_segment
         return;
     uint32_t seed = segment_seed(store->base.superblock.uuid, header->uid);
     if (batch_header_valid(batch, seed, KVS_BLOCK_BYTES, store->segments.segment_bytes - KVS_BLOCK_BYTES))
-        take_claim(worker, batch);
+        take_claim(worker, batch->manifest);
 }
 
-/* Where to read it. */
-static uint8_t *buffer_for(struct recovery_worker *worker, const struct found_segment *found)
+/* By what is known of it; its head has been read. */
+static enum kvs_err take_segment(struct recovery_worker *worker, struct found_segment *found)
 {
-    const uint64_t segment_bytes = worker->recovery->store->segments.segment_bytes;
-    if (found->image != NULL)
-        return found->image;
-    if (!read_whole(found) && worker->head == NULL)
-        worker->head = aligned_alloc(KVS_BLOCK_BYTES, HEAD_BYTES);
-    if (read_whole(found) && worker->scratch == NULL)
-        worker->scratch = big_memory_alloc(segment_bytes);
-    return read_whole(found) ? worker->scratch : worker->head;
+    bool stray;
+    enum kvs_err err = take_header(worker, found, worker->head, &stray);
+    found->scan = (struct scan_result){.end = KVS_BLOCK_BYTES};
+    if (err != KVS_ERR_OK || stray || never_written(found))
+        return err;
+    if (!has_to_be_read(found))
+        return take_sealed(worker, found);
+    if (worker->window == NULL)
+        err = recovery_window_open(&worker->window, worker->ring, worker->recovery->store->segments.segment_bytes);
+    return err == KVS_ERR_OK ? scan_one(worker, found) : err;
 }
 
 static enum kvs_err load_one(struct recovery_worker *worker, struct found_segment *found)
 {
-    struct recovery *recovery = worker->recovery;
-    const struct store *store = recovery->store;
-    uint64_t size = read_whole(found) ? store->segments.segment_bytes : HEAD_BYTES;
-    uint8_t *bytes = buffer_for(worker, found);
-    if (bytes == NULL)
+    const struct store *store = worker->recovery->store;
+    const bool whole = has_to_be_read(found);
+    if (worker->head == NULL)
+        worker->head = aligned_alloc(KVS_BLOCK_BYTES, HEAD_BYTES);
+    if (worker->head == NULL)
         return KVS_ERR_NO_MEMORY;
     enum kvs_err err = store->direct ? KVS_ERR_OK : uncache(worker, found);
     if (err == KVS_ERR_OK)
-        err = read_bytes(recovery, worker->ring, found, bytes, size, worker->message);
+        err = read_head(worker, found);
     if (found_role(found) == FOUND_FREE) {
         if (err == KVS_ERR_OK)
-            take_free(worker, found, bytes);
+            take_free(worker, found, worker->head);
         worker->message[0] = '\0'; /* nothing in it counts, so it need not be readable either */
         return KVS_ERR_OK;
     }
-    if (err != KVS_ERR_OK)
-        return err;
-    worker->bytes += size;
-    err = read_whole(found) ? scan_one(worker, found, bytes) : take_covered(worker, found, bytes);
+    if (err == KVS_ERR_OK)
+        err = take_segment(worker, found);
     if (err != KVS_ERR_OK)
         return err;
     struct segment *segment = found->segment;
@@ -405,7 +416,7 @@ static enum kvs_err load_one(struct recovery_worker *worker, struct found_segmen
     if (found_role(found) == FOUND_SEALED)
         segment_set_state(segment, SEGMENT_SEALED);
     worker->segments++;
-    recovery_progress(recovery, size);
+    recovery_progress(worker->recovery, whole ? store->segments.segment_bytes : HEAD_BYTES);
     return KVS_ERR_OK;
 }
 
@@ -445,50 +456,32 @@ static void load_some(struct recovery_worker *worker)
     }
 }
 
-/* The youngest segments get images. There has to be room for those that are adopted, for spares, and for one on its way
- * out. */
-enum { KEPT_IMAGES = 3 };
-
-static void give_images(struct recovery *recovery)
-{
-    struct store *store = recovery->store;
-    struct image_pool *pool = &store->keeper.images;
-    uint64_t with_image = pool->count_max - KEPT_IMAGES * store->shard_count;
-    for (size_t i = recovery->found_count; i-- > 0 && recovery->found_count - i <= with_image;) {
-        struct found_segment *found = &recovery->found[i];
-        bool counts = found_role(found) == FOUND_LOG || found_role(found) == FOUND_SEALED;
-        if (!found->loaded && found->segment != NULL && counts && read_whole(found))
-            found->image = image_take_unused(pool);
-    }
-}
-
-static void attach_images(struct recovery *recovery)
-{
-    struct image_pool *pool = &recovery->store->keeper.images;
-    for (size_t i = 0; i < recovery->found_count; i++) {
-        struct found_segment *found = &recovery->found[i];
-        if (found->image != NULL)
-            image_attach(pool, found->segment, found->image);
-        found->image = NULL;
-    }
-}
-
 static void expect(struct recovery *recovery)
 {
     uint64_t bytes = 0;
     for (size_t i = 0; i < recovery->found_count; i++) {
         const struct found_segment *found = &recovery->found[i];
-        if (!found->loaded && found->segment != NULL && read_whole(found))
+        if (!found->loaded && found->segment != NULL && has_to_be_read(found))
             bytes += recovery->store->segments.segment_bytes;
     }
     recovery_expect(recovery, bytes);
 }
 
+/* They may have grown to the size of a segment, and indexes are filled next. */
+static void close_windows(struct recovery *recovery)
+{
+    for (unsigned i = 0; i < recovery->worker_count; i++) {
+        struct recovery_worker *worker = &recovery->workers[i];
+        worker->bytes += recovery_window_bytes(worker->window);
+        recovery_window_close(worker->window);
+        worker->window = NULL;
+    }
+}
+
 enum kvs_err recovery_load(struct recovery *recovery)
 {
     expect(recovery);
-    give_images(recovery);
     enum kvs_err err = recovery_share(recovery, load_some);
-    attach_images(recovery);
+    close_windows(recovery);
     return err == KVS_ERR_OK ? recovery_adopt_spilled(recovery) : err;
 }

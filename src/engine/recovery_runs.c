@@ -195,13 +195,10 @@ enum kvs_err recovery_find_runs(struct recovery *recovery)
 /* Back to what it was before it was loaded. */
 static void unload(struct recovery *recovery, struct found_segment *found)
 {
-    struct keeper *keeper = &recovery->store->keeper;
     recovery_uncover(recovery, found);
     if (!found->loaded)
         return;
     found->loaded = false;
-    image_detach(&keeper->images, found->segment);
-    epoch_drain(&keeper->base.thread);
     segment_set_state(found->segment, SEGMENT_FREE);
 }
 

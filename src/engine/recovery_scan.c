@@ -23,25 +23,37 @@ static uint64_t batch_last_lsn(const struct batch_header *batch)
     return batch->first_lsn + batch->record_count - 1;
 }
 
-static const struct batch_header *batch_at(const struct scan_segment *segment, uint64_t offset)
+static const uint8_t *look(const struct scan_segment *segment, uint64_t offset, uint64_t size)
 {
-    const void *bytes = segment->bytes + offset;
-    return batch_header_valid(bytes, segment->seed, (uint32_t)offset, segment->size - offset) ? bytes : NULL;
+    return segment->bytes != NULL ? segment->bytes + offset : segment->look(segment->context, offset, size);
 }
 
+/* The valid header at this place. NULL: there is none, or (*unreadable) nobody can tell. */
+static const struct batch_header *batch_at(const struct scan_segment *segment, uint64_t offset, bool *unreadable)
+{
+    const void *bytes = look(segment, offset, sizeof(struct batch_header));
+    if (bytes == NULL)
+        *unreadable = true;
+    else if (batch_header_valid(bytes, segment->seed, (uint32_t)offset, segment->size - offset))
+        return bytes;
+    return NULL;
+}
+
+/* `batch`: all of it, at `offset` of the segment. */
 static bool records_valid(const struct scan_segment *segment, const struct batch_header *batch, uint32_t offset,
                           struct scan_result *result)
 {
+    const uint8_t *bytes = (const uint8_t *)batch;
     uint64_t at = offset + sizeof *batch;
     uint64_t end = (uint64_t)offset + batch->bytes;
     uint32_t count = 0;
     while (at < end) {
-        enum record_state state = record_check(segment->bytes + at, end - at, segment->seed, (uint32_t)at);
+        enum record_state state = record_check(bytes + (at - offset), end - at, segment->seed, (uint32_t)at);
         if (state == RECORD_UNKNOWN) {
             result->unknown = true;
             result->unknown_offset = (uint32_t)at;
         }
-        const struct record_header *record = (const void *)(segment->bytes + at);
+        const struct record_header *record = (const void *)(bytes + (at - offset));
         bool in_order = (batch->flags & BATCH_RELOCATED) != 0 || record->lsn == batch->first_lsn + count;
         if (state != RECORD_VALID || !in_order)
             return false;
@@ -89,7 +101,9 @@ static void look_behind(const struct scan_segment *segment, struct scan_result *
 {
     uint64_t torn_end = result->end;
     for (uint64_t at = result->end; at < segment->size; at += KVS_BLOCK_BYTES) {
-        const struct batch_header *batch = batch_at(segment, at);
+        const struct batch_header *batch = batch_at(segment, at, &result->unreadable);
+        if (result->unreadable)
+            return;
         if (batch == NULL)
             continue;
         uint64_t batch_end = at + align_up(batch->bytes, KVS_BLOCK_BYTES);
@@ -112,31 +126,36 @@ void scan_batches(const struct scan_segment *segment, struct scan_result *result
     KVS_ASSERT(segment->size % KVS_BLOCK_BYTES == 0);
     *result = (struct scan_result){.end = KVS_BLOCK_BYTES};
     while (result->end < segment->size) {
-        const struct batch_header *batch = batch_at(segment, result->end);
+        const struct batch_header *batch = batch_at(segment, result->end, &result->unreadable);
         if (batch == NULL || batch->epoch < result->epoch)
             break;
         if (result->batches > 0 && batch->prev_lsn != result->last_lsn)
             break;
-        if (!records_valid(segment, batch, result->end, result))
+        batch = (const void *)look(segment, result->end, batch->bytes);
+        result->unreadable = batch == NULL;
+        if (batch == NULL || !records_valid(segment, batch, result->end, result))
             break;
+        const struct batch_header header = *batch; /* each_batch may look, too */
         each_batch(context, batch, result->end);
         result->batches++;
-        result->records += batch->record_count;
-        result->last_lsn = batch_last_lsn(batch);
-        result->epoch = batch->epoch;
-        result->stream = batch->stream;
-        result->end += (uint32_t)align_up(batch->bytes, KVS_BLOCK_BYTES);
+        result->records += header.record_count;
+        result->last_lsn = batch_last_lsn(&header);
+        result->epoch = header.epoch;
+        result->stream = header.stream;
+        result->end += (uint32_t)align_up(header.bytes, KVS_BLOCK_BYTES);
     }
-    look_behind(segment, result);
+    if (!result->unreadable)
+        look_behind(segment, result);
 }
 
 void scan_records(const struct scan_segment *segment, uint32_t offset, scan_record_fn *each_record, void *context)
 {
-    const struct batch_header *batch = (const void *)(segment->bytes + offset);
-    uint32_t end = offset + batch->bytes;
-    for (uint32_t at = offset + (uint32_t)sizeof *batch; at < end;) {
-        const struct record_header *record = (const void *)(segment->bytes + at);
-        each_record(context, record, at);
+    const struct batch_header *batch = (const void *)look(segment, offset, sizeof *batch);
+    const uint32_t size = batch->bytes;
+    const uint8_t *bytes = look(segment, offset, size);
+    for (uint32_t at = (uint32_t)sizeof *batch; at < size;) {
+        const struct record_header *record = (const void *)(bytes + at);
+        each_record(context, record, offset + at);
         at += (uint32_t)record_size(record);
     }
 }

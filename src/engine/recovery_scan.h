@@ -1,5 +1,6 @@
 /*
- * recovery_scan.h - finding the valid batches of one segment. Pure: works on bytes in memory.
+ * recovery_scan.h - finding the valid batches of one segment. Pure: works on bytes in memory, or on those that it is
+ * shown bit by bit.
  */
 #ifndef KVS_ENGINE_RECOVERY_SCAN_H
 #define KVS_ENGINE_RECOVERY_SCAN_H
@@ -7,7 +8,11 @@
 #include "engine/log_format.h"
 
 struct scan_segment {
-    const uint8_t *bytes; /* the whole segment */
+    const uint8_t *bytes; /* the whole segment; or NULL, and instead: */
+    /* Shows `size` bytes of the segment, until it is called again; offsets never fall. NULL: they cannot be had, and
+     * the scan ends there (scan_result.unreadable). */
+    const uint8_t *(*look)(void *context, uint64_t offset, uint64_t size);
+    void *context;
     uint64_t size;
     uint32_t seed;
     uint64_t epoch; /* the latest boot's */
@@ -33,7 +38,8 @@ struct scan_result {
     uint32_t claim_stream, claim_offset;
     uint64_t claim_epoch, claim_lsn;
 
-    bool unknown; /* a record at unknown_offset is undamaged, but of a kind that this program does not know */
+    bool unreadable; /* see scan_segment.look: nothing of what is said here counts */
+    bool unknown;    /* a record at unknown_offset is undamaged, but of a kind that this program does not know */
     uint32_t unknown_offset;
 };
 

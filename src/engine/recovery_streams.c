@@ -81,7 +81,7 @@ enum kvs_err recovery_refuse_damage(const struct recovery *recovery, const struc
     return KVS_ERR_CORRUPT;
 }
 
-static int by_stream(const void *a, const void *b)
+int stretch_compare(const void *a, const void *b)
 {
     const struct stretch *x = a;
     const struct stretch *y = b;
@@ -144,7 +144,7 @@ static struct stretch *gather(const struct recovery *recovery, size_t *count)
         end += found->stretch_count;
     }
     if (*count > 0)
-        qsort(all, *count, sizeof *all, by_stream);
+        qsort(all, *count, sizeof *all, stretch_compare);
     return all;
 }
 

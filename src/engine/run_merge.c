@@ -212,11 +212,23 @@ static void decide(const struct run_merge *merge, struct run_entry *candidate, u
         wins = merge->options.second_wins == NULL
                    ? (unsigned)(ordinals[1] >= ordinals[0])
                    : (unsigned)merge->options.second_wins(merge->options.context, entries[0], entries[1]);
-    const struct run_entry winner = *entries[wins];
-    if (merge->options.lost != NULL)
-        merge->options.lost(merge->options.context, ordinals[!wins], entries[!wins]);
-    *candidate = winner;
+    *candidate = *entries[wins];
     *candidate_source = ordinals[wins];
+}
+
+/* Only one run is left: each of its entries is of another key than the one before it, and there is nothing to decide.
+ */
+static size_t take_last(struct run_merge *merge, struct run_entry *out, size_t max)
+{
+    struct source *source = &merge->sources[0];
+    const struct run_merge_options *options = &merge->options;
+    size_t taken = 0;
+    while (taken < max && source->at < source->end) {
+        out[taken] = *source->at;
+        taken += options->counts == NULL || options->counts(options->context, source->ordinal, source->at);
+        source->at++;
+    }
+    return taken;
 }
 
 enum kvs_err run_merge_next(struct run_merge *merge, struct run_entry *out, size_t max, size_t *count)
@@ -235,6 +247,14 @@ enum kvs_err run_merge_next(struct run_merge *merge, struct run_entry *out, size
         struct source *source = &merge->sources[merge->champion.source];
         if (held && candidate->order == merge->champion.order && candidate->check == merge->champion.check) {
             decide(merge, candidate, &candidate_source, source);
+        } else if (merge->active == 1 && source->reader != NULL) {
+            candidate += held;
+            held = false;
+            candidate += take_last(merge, candidate, (size_t)(out + max - candidate));
+            merge->dry = true;
+            if (candidate == out + max)
+                break;
+            continue;
         } else {
             if (held && ++candidate == out + max) { /* the array is full of final ones */
                 held = false;

@@ -33,8 +33,6 @@ struct run_merge_options {
     bool (*counts)(void *context, unsigned source, const struct run_entry *entry);
     /* Of two entries of one key with equal LSNs, whether the second wins. */
     bool (*second_wins)(void *context, const struct run_entry *first, const struct run_entry *second);
-    /* Called once for every entry that counts and has lost to another. */
-    void (*lost)(void *context, unsigned source, const struct run_entry *entry);
 };
 
 /* NO_MEMORY. */

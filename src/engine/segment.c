@@ -89,6 +89,7 @@ void segment_begin(struct segment *segment, enum segment_kind kind, uint64_t uid
 {
     KVS_ASSERT(segment_state(segment) == SEGMENT_FREE && image_gone(segment));
     segment->kind = kind;
+    atomic_store(&segment->image_from, 0);
     segment->uid = uid;
     segment->seed = seed;
     segment->end = KVS_BLOCK_BYTES;

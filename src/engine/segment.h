@@ -34,7 +34,8 @@ struct segment {
     int fd;
     _Atomic(enum segment_state) state;
     enum segment_kind kind;
-    _Atomic(uint8_t *) image; /* the whole segment in RAM, or NULL */
+    _Atomic(uint8_t *) image;    /* the segment in RAM, or NULL */
+    _Atomic uint32_t image_from; /* what is before this offset is not in it (yet) */
 
     /* The writer's, until it is sealed. */
     uint32_t end;                               /* offset behind its last batch */
@@ -181,6 +182,15 @@ static inline bool image_gone(const struct segment *segment)
 static inline uint8_t *segment_image(const struct segment *segment)
 {
     return atomic_load_explicit(&segment->image, memory_order_acquire);
+}
+
+/* What stands from `offset` on, in RAM; NULL: it is not there. Inside a section. */
+static inline const uint8_t *segment_image_at(const struct segment *segment, uint32_t offset)
+{
+    const uint8_t *image = segment_image(segment);
+    if (image == NULL || offset < atomic_load_explicit(&segment->image_from, memory_order_acquire))
+        return NULL;
+    return image + offset;
 }
 
 #endif

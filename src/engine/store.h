@@ -144,14 +144,14 @@ static inline void store_shard_wake(const struct store_shard *shard, struct ring
         ring_wake(from, ring);
 }
 
-/* The record at `address` in RAM; NULL when its segment has no image. Inside a section. */
+/* The record at `address` in RAM; NULL when it is in no image. Inside a section. */
 static inline const struct record_header *store_resident(const struct store *store, uint64_t address)
 {
     const struct segment *segment = segment_get(&store->segments, address_segment(address, store->segments.shift));
-    const uint8_t *image = segment == NULL ? NULL : segment_image(segment);
-    if (image == NULL)
+    if (segment == NULL)
         return NULL;
-    return (const struct record_header *)(const void *)(image + address_offset(address, store->segments.shift));
+    const uint32_t offset = address_offset(address, store->segments.shift);
+    return (const struct record_header *)(const void *)segment_image_at(segment, offset);
 }
 
 static inline bool record_has_key(const struct record_header *record, struct slice key)

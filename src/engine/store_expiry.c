@@ -95,7 +95,7 @@ static bool must_wait(const struct store_shard *shard, const struct index_entry 
 {
     if (entry->unsettled && !canary_on(CANARY_EXPIRED_UNSETTLED_DROPPED))
         return true;
-    /* Without an image the segment is sealed, and all of it durable. */
+    /* What is in no image is in a sealed segment, or was found by the start: durable. */
     const struct record_header *record = store_resident(shard->store, entry->address);
     return record != NULL && record->lsn > log_durable(&shard->log) && !canary_on(CANARY_EXPIRED_UNDURABLE_DROPPED);
 }

@@ -1,6 +1,6 @@
 /*
  * warmup.c - one segment at a time, in reads of one piece after the other, so that others find the disk free in
- * between; then it is verified as a start would, and becomes the oldest image.
+ * between; then it is verified as a start would, and shown: an image's beginning, or as the oldest image.
  *
  * Meanwhile the segment may have been retired, and its file have begun another life. So what was read counts only if
  * the segment is the same afterwards.
@@ -13,6 +13,8 @@
 #include "engine/keeper.h"
 #include "engine/recovery_scan.h"
 #include "engine/store.h"
+
+#include <stdlib.h>
 
 enum { PIECE_BYTES = 1024 * 1024 };
 
@@ -31,24 +33,42 @@ bool warmup_busy(const struct warmup *warmup)
     return !warmup->done && !warmup->reading;
 }
 
-static bool is_candidate(const struct segment *segment, uint64_t below_uid)
+/* The image lacks its beginning. */
+static bool is_tail(const struct segment *segment)
 {
-    return segment != NULL && segment_state(segment) == SEGMENT_SEALED && segment->uid < below_uid &&
-           image_gone(segment);
+    return (segment_state(segment) == SEGMENT_OPEN || segment_state(segment) == SEGMENT_SEALED) &&
+           segment_image(segment) != NULL && atomic_load_explicit(&segment->image_from, memory_order_relaxed) > 0;
 }
 
-/* The youngest one that has no image and has not had its turn. */
+static bool is_absent(const struct segment *segment)
+{
+    return segment_state(segment) == SEGMENT_SEALED && image_gone(segment);
+}
+
+/* The youngest one that has not had its turn. */
 static struct segment *choose(const struct keeper *keeper)
 {
+    const struct warmup *warmup = &keeper->warmup;
     const struct segment_table *table = &keeper->store->segments;
     uint32_t end = atomic_load_explicit(&table->next, memory_order_relaxed);
     struct segment *chosen = NULL;
     for (uint32_t i = 0; i < end; i++) {
         struct segment *segment = segment_get(table, i);
-        if (is_candidate(segment, keeper->warmup.below_uid) && (chosen == NULL || segment->uid > chosen->uid))
+        if (segment != NULL && (warmup->tails_done ? is_absent(segment) : is_tail(segment)) &&
+            segment->uid < warmup->below_uid && (chosen == NULL || segment->uid > chosen->uid))
             chosen = segment;
     }
     return chosen;
+}
+
+/* The one in hand; NULL when it is not what it was any more. */
+static struct segment *current(const struct keeper *keeper)
+{
+    const struct warmup *warmup = &keeper->warmup;
+    struct segment *segment = segment_get(&keeper->store->segments, warmup->number);
+    if (segment == NULL || segment->uid != warmup->uid)
+        return NULL;
+    return (warmup->image == NULL ? is_tail(segment) : is_absent(segment)) ? segment : NULL;
 }
 
 /* Images that logs may want at once are left to them. */
@@ -62,16 +82,30 @@ static bool has_room(const struct keeper *keeper)
 static void begin(struct keeper *keeper)
 {
     struct warmup *warmup = &keeper->warmup;
-    struct segment *segment = has_room(keeper) ? choose(keeper) : NULL;
-    uint8_t *image = segment == NULL ? NULL : image_take_unused(&keeper->images);
-    if (image == NULL) {
+    const struct segment *segment = warmup->tails_done && !has_room(keeper) ? NULL : choose(keeper);
+    if (segment == NULL && !warmup->tails_done) {
+        warmup->tails_done = true;
+        warmup->below_uid = UINT64_MAX;
+        free(warmup->piece);
+        warmup->piece = NULL;
+        return;
+    }
+    if (segment == NULL) {
         warmup->done = true;
         return;
     }
-    warmup->segment = segment;
-    warmup->uid = warmup->below_uid = segment->uid;
-    warmup->image = image;
+    warmup->below_uid = segment->uid;
+    if (warmup->tails_done)
+        warmup->image = image_take_unused(&keeper->images);
+    else if (warmup->piece == NULL)
+        warmup->piece = aligned_alloc(KVS_BLOCK_BYTES, PIECE_BYTES);
+    warmup->done = warmup->image == NULL && warmup->piece == NULL;
+    warmup->busy = !warmup->done;
+    warmup->number = segment->number;
+    warmup->uid = segment->uid;
     warmup->read_bytes = 0;
+    warmup->wanted_bytes = warmup->tails_done ? (uint32_t)keeper->store->segments.segment_bytes
+                                              : atomic_load_explicit(&segment->image_from, memory_order_relaxed);
 }
 
 static void end(struct keeper *keeper)
@@ -79,12 +113,7 @@ static void end(struct keeper *keeper)
     if (keeper->warmup.image != NULL)
         image_give(&keeper->images, keeper->warmup.image);
     keeper->warmup.image = NULL;
-    keeper->warmup.segment = NULL;
-}
-
-static bool is_same(const struct warmup *warmup)
-{
-    return segment_state(warmup->segment) == SEGMENT_SEALED && warmup->segment->uid == warmup->uid;
+    keeper->warmup.busy = false;
 }
 
 static void read_done(struct ring_op *op)
@@ -92,19 +121,25 @@ static void read_done(struct ring_op *op)
     struct keeper *keeper = container_of(op, struct keeper, warmup.io);
     struct warmup *warmup = &keeper->warmup;
     warmup->reading = false;
-    if (op->error == KVS_ERR_OK && op->bytes > 0)
-        warmup->read_bytes += (uint32_t)op->bytes;
-    else
+    if (op->error != KVS_ERR_OK || op->bytes == 0) {
         end(keeper);
+        return;
+    }
+    /* Images come and go on this thread, so this one is still the segment's; and nobody looks there yet. */
+    const struct segment *segment = current(keeper);
+    if (warmup->image == NULL && segment != NULL)
+        memcpy(segment_image(segment) + warmup->read_bytes, warmup->piece, op->bytes);
+    warmup->read_bytes += (uint32_t)op->bytes;
 }
 
-static void read_next(struct keeper *keeper)
+static void read_next(struct keeper *keeper, const struct segment *segment)
 {
     struct warmup *warmup = &keeper->warmup;
-    uint64_t left = keeper->store->segments.segment_bytes - warmup->read_bytes;
+    const uint32_t left = warmup->wanted_bytes - warmup->read_bytes;
     warmup->reading = true;
     ring_op_init(&warmup->io, read_done);
-    ring_file_read(keeper->ring, &warmup->io, warmup->segment->fd, warmup->image + warmup->read_bytes,
+    ring_file_read(keeper->ring, &warmup->io, segment->fd,
+                   warmup->image == NULL ? warmup->piece : warmup->image + warmup->read_bytes,
                    left < PIECE_BYTES ? left : PIECE_BYTES, warmup->read_bytes);
 }
 
@@ -115,24 +150,26 @@ static void no_batch(void *context, const struct batch_header *batch, uint32_t o
     (void)offset;
 }
 
-static void show(struct keeper *keeper)
+static void show(struct keeper *keeper, struct segment *segment)
 {
     struct warmup *warmup = &keeper->warmup;
-    struct segment *segment = warmup->segment;
-    const struct scan_segment scan = {.bytes = warmup->image,
-                                      .size = keeper->store->segments.segment_bytes,
+    const struct scan_segment scan = {.bytes = warmup->image != NULL ? warmup->image : segment_image(segment),
+                                      .size = warmup->wanted_bytes,
                                       .seed = segment->seed,
                                       .epoch = keeper->store->base.superblock.epoch};
+    const uint32_t expected = warmup->image != NULL ? segment->end : warmup->wanted_bytes;
     struct scan_result result;
     scan_batches(&scan, &result, no_batch, NULL);
-    if (result.end == segment->end || canary_on(CANARY_WARMUP_UNVERIFIED)) {
-        image_attach_oldest(&keeper->images, segment, warmup->image);
-        warmup->image = NULL;
-    } else {
+    if (result.end != expected && !canary_on(CANARY_WARMUP_UNVERIFIED)) {
         diag_error("segment %06u of %s is damaged at offset %u: its records from there on cannot be read, up to offset "
                    "%u. Check the directory with kvs-check, or restore a backup of this file",
-                   segment->number, keeper->store->base.data_dir, result.end, segment->end);
+                   segment->number, keeper->store->base.data_dir, result.end, expected);
+        return;
     }
+    atomic_store_explicit(&segment->image_from, 0, memory_order_release);
+    if (warmup->image != NULL)
+        image_attach_oldest(&keeper->images, segment, warmup->image);
+    warmup->image = NULL;
 }
 
 void warmup_turn(struct keeper *keeper, bool stopping)
@@ -140,18 +177,30 @@ void warmup_turn(struct keeper *keeper, bool stopping)
     struct warmup *warmup = &keeper->warmup;
     if (warmup->reading)
         return;
-    if (warmup->segment != NULL && (stopping || !is_same(warmup)))
+    struct segment *segment = warmup->busy ? current(keeper) : NULL;
+    if (warmup->busy && (stopping || segment == NULL))
         end(keeper);
     if (stopping)
         warmup->done = true;
-    if (warmup->done)
+    if (warmup->done) {
+        free(warmup->piece);
+        warmup->piece = NULL;
         return;
-    if (warmup->segment == NULL) {
+    }
+    if (!warmup->busy) {
         begin(keeper);
-    } else if (warmup->read_bytes == keeper->store->segments.segment_bytes) {
-        show(keeper);
+        segment = warmup->busy ? current(keeper) : NULL;
+    } else if (warmup->read_bytes == warmup->wanted_bytes) {
+        show(keeper, segment);
         end(keeper);
     }
-    if (warmup->segment != NULL)
-        read_next(keeper);
+    if (warmup->busy)
+        read_next(keeper, segment);
+}
+
+void warmup_deinit(struct keeper *keeper)
+{
+    end(keeper);
+    free(keeper->warmup.piece);
+    keeper->warmup.piece = NULL;
 }

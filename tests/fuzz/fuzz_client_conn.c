@@ -186,13 +186,7 @@ static void server_hang_up(struct server *server, bool reset)
 
 /* ---- one input ------------------------------------------------------------------------------------------------- */
 
-int LLVMFuzzerInitialize(int *argc, char ***argv)
-{
-    (void)argc;
-    (void)argv;
-    fuzz_sim_quiet();
-    return 0;
-}
+FUZZ_SIM_INITIALIZE
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

@@ -312,13 +312,7 @@ static void check_going_on(struct session *session, struct expected *expected)
     }
 }
 
-int LLVMFuzzerInitialize(int *argc, char ***argv)
-{
-    (void)argc;
-    (void)argv;
-    fuzz_sim_quiet();
-    return 0;
-}
+FUZZ_SIM_INITIALIZE
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

@@ -239,13 +239,7 @@ static enum kvs_err check_reads(struct ring *ring, const struct file *file, cons
     return err;
 }
 
-int LLVMFuzzerInitialize(int *argc, char ***argv)
-{
-    (void)argc;
-    (void)argv;
-    fuzz_sim_quiet();
-    return 0;
-}
+FUZZ_SIM_INITIALIZE
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

@@ -18,6 +18,16 @@ static inline void fuzz_sim_quiet(void)
     diag_set_level(DIAG_ERROR);
 }
 
+/* The entry point of a fuzzer that needs nothing else before its first input. */
+#define FUZZ_SIM_INITIALIZE                           \
+    int LLVMFuzzerInitialize(int *argc, char ***argv) \
+    {                                                 \
+        (void)argc;                                   \
+        (void)argv;                                   \
+        fuzz_sim_quiet();                             \
+        return 0;                                     \
+    }
+
 static inline struct ring *fuzz_ring_open(void)
 {
     struct ring *ring;

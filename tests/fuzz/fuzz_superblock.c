@@ -73,13 +73,7 @@ static void check_write(struct ring *ring, int dir_fd, const struct superblock *
     FUZZ_CHECK(memcmp(after, bytes + (size_t)other * KVS_BLOCK_BYTES, sizeof after) == 0);
 }
 
-int LLVMFuzzerInitialize(int *argc, char ***argv)
-{
-    (void)argc;
-    (void)argv;
-    fuzz_sim_quiet();
-    return 0;
-}
+FUZZ_SIM_INITIALIZE
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

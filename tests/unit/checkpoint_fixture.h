@@ -195,7 +195,7 @@ static inline void disk_scan_segment(struct disk *disk, uint32_t number)
     const uint64_t size = disk->superblock.segment_bytes;
     uint8_t *bytes = aligned_alloc(KVS_BLOCK_BYTES, size);
     char path[64];
-    snprintf(path, sizeof path, "/data/%06u.seg", number);
+    store_segment_path(path, number);
     sim_file_read(path, 0, bytes, size);
     struct disk_scan scan = {.disk = disk, .covered = segment->covered};
     scan.scan = (struct scan_segment){
@@ -242,6 +242,12 @@ static inline void disk_compare(const struct disk *disk)
                      (unsigned long long)found->order, (unsigned long long)found->lsn);
     }
     assert_int_equal(disk->found.count, disk->expected.count);
+}
+
+/* To be taken before a crash or a stop. */
+static inline struct superblock disk_superblock(const struct store_fixture *fixture)
+{
+    return segments_store(fixture)->base.superblock;
 }
 
 /* After a crash or a stop of this store, and before the next boot: whatever runs there are tell what the segments do.
@@ -332,6 +338,14 @@ static inline struct run_files run_files(void)
 static inline struct checkpoint *checkpoint_of(const struct store_fixture *fixture)
 {
     return segments_keeper(fixture)->checkpoint;
+}
+
+/* Has it look now whether there is something to do. */
+static inline void checkpoint_begin(struct store_fixture *fixture)
+{
+    checkpoint_of(fixture)->due = true;
+    engine_background_turn(fixture->background);
+    sim_ring_body(fixture->background_ring, store_turn_background, fixture);
 }
 
 static inline struct checkpoint_stats checkpoint_figures(const struct store_fixture *fixture)

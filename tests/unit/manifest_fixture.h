@@ -40,6 +40,7 @@ struct manifest_fixture {
     /* The model, over all boots. */
     struct manifest_entry *changes;
     uint64_t count, durable;
+    uint32_t numbers;  /* of all changes: those below */
     uint64_t sequence; /* the highest that was published */
 };
 
@@ -131,7 +132,7 @@ static inline uint64_t fixture_model(const struct manifest_fixture *fixture, uin
                                      struct manifest_entry *entries)
 {
     uint64_t alive = 0;
-    memset(entries, 0, FIXTURE_NUMBERS * sizeof *entries);
+    memset(entries, 0, fixture->numbers * sizeof *entries);
     for (uint64_t i = 0; i < count; i++) {
         struct manifest_entry *entry = &entries[fixture->changes[i].number];
         alive -= entry->state != 0;
@@ -145,13 +146,13 @@ static inline uint64_t fixture_model(const struct manifest_fixture *fixture, uin
 
 static inline bool fixture_is(const struct manifest_fixture *fixture, uint64_t count)
 {
-    struct manifest_entry *entries = calloc(FIXTURE_NUMBERS, sizeof *entries);
+    struct manifest_entry *entries = malloc((fixture->numbers + 1) * sizeof *entries);
     assert_non_null(entries);
     uint64_t alive = fixture_model(fixture, count, entries);
     struct fixture_found found = {.manifest = fixture->manifest, .previous = -1};
     manifest_each(fixture->manifest, fixture_count, &found);
     bool same = found.count == alive;
-    for (uint32_t i = 0; i < FIXTURE_NUMBERS && same; i++) {
+    for (uint32_t i = 0; i < fixture->numbers && same; i++) {
         const struct manifest_entry *entry = manifest_find(fixture->manifest, i);
         same = (entry != NULL) == (entries[i].state != 0) &&
                (entry == NULL || memcmp(entry, &entries[i], sizeof *entry) == 0);
@@ -235,14 +236,22 @@ static inline struct manifest_entry fixture_entry(uint32_t number, enum manifest
     return entry;
 }
 
-static inline enum kvs_err fixture_try_change(struct manifest_fixture *fixture, const struct manifest_entry *entry)
+/* A change that the manifest has been told of: the model knows it, too. */
+static inline void fixture_note(struct manifest_fixture *fixture, const struct manifest_entry *entry)
 {
     assert_true(entry->number < FIXTURE_NUMBERS && fixture->count < FIXTURE_CHANGES);
+    fixture->changes[fixture->count++] = *entry;
+    if (entry->number >= fixture->numbers)
+        fixture->numbers = entry->number + 1;
+}
+
+static inline enum kvs_err fixture_try_change(struct manifest_fixture *fixture, const struct manifest_entry *entry)
+{
     uint64_t ticket = 0;
     enum kvs_err err = manifest_change(fixture->manifest, entry, &ticket);
     if (err != KVS_ERR_OK)
         return err;
-    fixture->changes[fixture->count++] = *entry;
+    fixture_note(fixture, entry);
     assert_int_equal(ticket, fixture->count - fixture->base);
     return KVS_ERR_OK;
 }

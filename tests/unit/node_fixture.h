@@ -153,13 +153,18 @@ static inline void fixture_open(struct node_fixture *fixture, const struct confi
     assert_true(sim_run_until(fixture_answers, fixture, NODE_STEPS_MAX));
 }
 
+/* Lets the node get on with opening the store. */
+static inline void fixture_begin_load(struct node_fixture *fixture)
+{
+    node_load(fixture->node, fixture->main_ring, NULL);
+    sim_ring_body(fixture->main_ring, fixture_main_body, fixture); /* the load has turned its ring */
+}
+
 /* Opens the store, between two steps of the machine, and lets the shards get as far as they will. */
 static inline void fixture_load(struct node_fixture *fixture)
 {
-    if (fixture->status == NODE_LOADING) {
-        node_load(fixture->node, fixture->main_ring, NULL);
-        sim_ring_body(fixture->main_ring, fixture_main_body, fixture); /* the load has turned its ring */
-    }
+    if (fixture->status == NODE_LOADING)
+        fixture_begin_load(fixture);
     assert_true(sim_run_until(fixture_started, fixture, NODE_STEPS_MAX));
 }
 
@@ -208,7 +213,8 @@ static inline void fixture_crash(struct node_fixture *fixture, enum sim_crash_mo
     fixture->node = NULL;
 }
 
-static inline void fixture_stop(struct node_fixture *fixture, bool at_once)
+/* Up to the end of every thread. What is left of the node can be looked at, and is then given to fixture_free. */
+static inline void fixture_stop_threads(struct node_fixture *fixture, bool at_once)
 {
     node_stop(fixture->node, at_once);
     fixture->status = node_supervise(fixture->node);
@@ -216,6 +222,11 @@ static inline void fixture_stop(struct node_fixture *fixture, bool at_once)
     sim_ring_body(fixture->main_ring, fixture_main_body, fixture);
     assert_true(sim_run_until(fixture_ended, fixture, NODE_STEPS_MAX));
     assert_int_equal(fixture->status, NODE_STOPPED);
+}
+
+static inline void fixture_stop(struct node_fixture *fixture, bool at_once)
+{
+    fixture_stop_threads(fixture, at_once);
     fixture_free(fixture);
 }
 
@@ -398,10 +409,27 @@ static inline struct frame peer_ask_frame(struct peer *peer, uint8_t opcode, con
     return frame;
 }
 
+/* Begins the binary protocol, and tells what the node said. */
+static inline struct frame_hello peer_say_hello(struct peer *peer)
+{
+    struct frame_hello hello = {.version_min = FRAME_VERSION, .version_max = FRAME_VERSION};
+    peer_say_frame(peer, FRAME_HELLO, 1, "", &hello, sizeof(hello));
+    struct frame frame = peer_next_frame(peer);
+    assert_int_equal(frame.header.status, FRAME_OK);
+    assert_int_equal(frame.value.size, sizeof(hello));
+    memcpy(&hello, frame.value.data, sizeof(hello));
+    return hello;
+}
+
 static inline bool peer_has_ended(void *context)
 {
     const struct peer *peer = context;
     return peer->ended;
+}
+
+static inline void peer_expect_end(struct peer *peer)
+{
+    assert_true(sim_run_until(peer_has_ended, peer, NODE_STEPS_MAX));
 }
 
 /* After the connection has ended, or with the machine gone. */

@@ -5,7 +5,6 @@
 #ifndef KVS_TESTS_SEGMENTS_FIXTURE_H
 #define KVS_TESTS_SEGMENTS_FIXTURE_H
 
-#include "engine/store.h"
 #include "store_fixture.h"
 
 enum { SEGMENTS_KEYS_MAX = 4096, SEGMENTS_VALUE_MAX = 1024 * 1024 };
@@ -15,6 +14,15 @@ static inline struct engine_options segments_scarce(unsigned shard_count)
 {
     struct engine_options options = store_options(shard_count);
     options.memory_bytes = (uint64_t)shard_count * 6 * options.segment_bytes;
+    return options;
+}
+
+/* A machine of its own, and on it a new store that is scarce of memory. Returns the store's options. */
+static inline struct engine_options segments_create(struct store_fixture *fixture, uint64_t seed, unsigned shard_count)
+{
+    sim_create(seed);
+    struct engine_options options = segments_scarce(shard_count);
+    store_boot(fixture, &options);
     return options;
 }
 
@@ -65,8 +73,14 @@ static inline struct slice segments_value(unsigned i, unsigned version, size_t b
     char text[64];
     int text_bytes = snprintf(text, sizeof text, "%u.%u.", i, version);
     assert_true(bytes <= sizeof value);
-    for (size_t at = 0; at < bytes; at++)
-        value[at] = (uint8_t)text[at % (size_t)text_bytes];
+    /* The text again and again: each copy takes all that is there. */
+    size_t filled = (size_t)text_bytes < bytes ? (size_t)text_bytes : bytes;
+    memcpy(value, text, filled);
+    while (filled < bytes) {
+        size_t more = filled < bytes - filled ? filled : bytes - filled;
+        memcpy(value + filled, value, more);
+        filled += more;
+    }
     return slice_make(value, bytes);
 }
 
@@ -111,6 +125,21 @@ static inline void segments_expect_none(struct store_fixture *fixture, unsigned 
     char key[32];
     segments_key(key, i);
     store_expect(fixture, key, NULL);
+}
+
+/* The keys first..end-1, one after the other. */
+static inline void segments_put_range(struct store_fixture *fixture, unsigned first, unsigned end, unsigned version,
+                                      size_t bytes)
+{
+    for (unsigned i = first; i < end; i++)
+        segments_put(fixture, i, version, bytes);
+}
+
+static inline void segments_expect_range(struct store_fixture *fixture, unsigned first, unsigned end, unsigned version,
+                                         size_t bytes)
+{
+    for (unsigned i = first; i < end; i++)
+        segments_expect(fixture, i, version, bytes);
 }
 
 /* Where the newest record of the key is, and how many candidates it has. */

@@ -15,13 +15,19 @@
 #include "base/hash.h"
 #include "base/limits.h"
 #include "compaction/compactor.h"
-#include "engine/engine.h"
+#include "engine/store.h"
 #include "ring_sim.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { STORE_SHARDS_MAX = 4 };
+enum {
+    STORE_SHARDS_MAX = 4,
+    STORE_VALUE_NOW_MAX = 128 * 1024,
+    /* Of a record that fills, in a batch of its own, five blocks: a segment holds so many of them, and 12 KiB more. */
+    STORE_LARGE_BYTES = 20000,
+    STORE_LARGE_PER_SEGMENT = 12,
+};
 
 struct store_fixture {
     struct engine_options options;
@@ -333,6 +339,82 @@ static inline void store_expect(struct store_fixture *fixture, const char *key, 
     free(got);
 }
 
+/* ---- without waiting ------------------------------------------------------------------------------------------- */
+
+/* What the owner says at once to a request with a value of so many 'v'. Nothing else has its turn. */
+static inline enum engine_answer store_try_now(struct store_fixture *fixture, enum engine_action action,
+                                               const char *key, size_t value_bytes, struct engine_result *result)
+{
+    static uint8_t value[STORE_VALUE_NOW_MAX];
+    assert_true(value_bytes <= sizeof value);
+    memset(value, 'v', value_bytes);
+    struct engine_request request = store_request(fixture, action, slice_text(key), slice_make(value, value_bytes));
+    struct engine_shard *owner = fixture->nodes[store_owner(fixture, &request)].shard;
+    engine_section_begin(owner);
+    enum engine_answer answer = engine_try(owner, &request, result);
+    engine_section_end(owner);
+    return answer;
+}
+
+/* Writes, and lets the owner's log have its turn. Returns the gate. */
+static inline uint64_t store_put_now(struct store_fixture *fixture, const char *key, size_t value_bytes)
+{
+    struct engine_result result;
+    assert_int_equal(store_try_now(fixture, ENGINE_PUT, key, value_bytes, &result), ENGINE_DONE);
+    assert_int_equal(result.error, KVS_ERR_OK);
+    engine_turn(
+        fixture->nodes[hash_shard(hash_key(slice_text(key), engine_hash_seed(fixture->engine)), fixture->shard_count)]
+            .shard);
+    return result.gate;
+}
+
+static inline struct store_shard *store_shard_zero(const struct store_fixture *fixture)
+{
+    return store_shard_of(fixture->nodes[0].shard);
+}
+
+/* Durable records of STORE_LARGE_BYTES, each in a batch of its own, in the open segment of shard 0. Returns which. */
+static inline uint32_t store_put_large(struct store_fixture *fixture, unsigned count)
+{
+    uint32_t number = store_shard_zero(fixture)->log.open->number;
+    for (unsigned i = 0; i < count; i++) {
+        char key[32];
+        snprintf(key, sizeof key, "large:%u", i);
+        store_put_now(fixture, key, STORE_LARGE_BYTES);
+        store_quiet();
+    }
+    assert_int_equal(store_shard_zero(fixture)->log.open->number, number);
+    return number;
+}
+
+static inline void store_expect_large(struct store_fixture *fixture, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        char key[32];
+        snprintf(key, sizeof key, "large:%u", i);
+        char *got = store_get_text(fixture, key);
+        assert_non_null(got);
+        assert_int_equal(strlen(got), STORE_LARGE_BYTES);
+        free(got);
+    }
+}
+
+/* ---- of a machine that is down, or that nobody looks at -------------------------------------------------------- */
+
+static inline void store_segment_path(char path[64], uint32_t number)
+{
+    snprintf(path, 64, "/data/%06u.seg", number);
+}
+
+/* A start finds damage, and says so of this. */
+static inline void store_expect_refused(struct store_fixture *fixture, const struct engine_options *options,
+                                        const char *what)
+{
+    assert_int_equal(store_try_boot(fixture, options), KVS_ERR_CORRUPT);
+    if (strstr(fixture->message, what) == NULL)
+        fail_msg("'%s' is not in: %s", what, fixture->message);
+}
+
 static inline void store_find_run(void *context, const char *path)
 {
     const char *dot = strrchr(path, '.');
@@ -340,7 +422,7 @@ static inline void store_find_run(void *context, const char *path)
         snprintf(context, 256, "%s", path);
 }
 
-/* Of a machine that is down: the next start has to read every segment. Returns how many there were. */
+/* The next start has to read every segment. Returns how many runs there were. */
 static inline unsigned store_forget_runs(void)
 {
     for (unsigned count = 0;; count++) {
@@ -350,6 +432,15 @@ static inline unsigned store_forget_runs(void)
             return count;
         sim_file_remove(path);
     }
+}
+
+/* ---- figures --------------------------------------------------------------------------------------------------- */
+
+static inline struct compact_stats store_compact_stats(const struct store_fixture *fixture)
+{
+    struct compact_stats stats;
+    compact_stats(fixture->compactor, &stats);
+    return stats;
 }
 
 static inline uint64_t store_keys(const struct store_fixture *fixture)

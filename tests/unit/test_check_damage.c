@@ -296,10 +296,8 @@ static void test_check__file_taken_into_use_by_a_lost_change_is_noticed(void **s
     (void)state;
     unsigned tried = 0;
     for (uint64_t seed = 1; seed <= FORGETFUL; seed++) {
-        sim_create(seed);
         struct store_fixture fixture;
-        struct engine_options options = segments_scarce(1);
-        store_boot(&fixture, &options);
+        struct engine_options options = segments_create(&fixture, seed, 1);
         store_compact(&fixture, 130);
         const struct store_shard *shard = store_shard_of(fixture.nodes[0].shard);
         unsigned count = 20 + (unsigned)(seed % 10);
@@ -353,7 +351,7 @@ static void forget_batches(uint32_t number, uint64_t offset)
 {
     static const uint8_t zeros[KVS_BLOCK_BYTES];
     char path[64];
-    snprintf(path, sizeof path, "/data/%06u.seg", number);
+    store_segment_path(path, number);
     for (uint64_t at = offset; at < sim_file_size(path); at += sizeof zeros)
         sim_file_overwrite(path, at, zeros, sizeof zeros);
 }
@@ -364,10 +362,8 @@ static void test_check__gap_between_two_segments(void **state)
     (void)state;
     unsigned tried = 0;
     for (uint64_t seed = 1; seed <= GAPS; seed++) {
-        sim_create(seed);
         struct store_fixture fixture;
-        struct engine_options options = segments_scarce(1);
-        store_boot(&fixture, &options);
+        (void)segments_create(&fixture, seed, 1);
         const struct store_shard *shard = store_shard_of(fixture.nodes[0].shard);
         for (unsigned i = 0; i < 4; i++)
             segments_put(&fixture, i, 1, LARGE_BYTES);
@@ -418,10 +414,8 @@ static void test_check__segment_that_once_was_longer(void **state)
 static void test_check__segment_that_the_manifest_does_not_know(void **state)
 {
     (void)state;
-    sim_create(1);
     struct store_fixture fixture;
-    struct engine_options options = segments_scarce(1);
-    store_boot(&fixture, &options);
+    (void)segments_create(&fixture, 1, 1);
     segments_put(&fixture, 1, 1, 3900);
     uint32_t number = store_shard_of(fixture.nodes[0].shard)->log.open->number;
     store_crash(&fixture, SIM_DROP_ALL);

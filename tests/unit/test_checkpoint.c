@@ -11,17 +11,6 @@ enum {
     UNCOVERED = 4, /* segments */
 };
 
-static void put_range(struct store_fixture *fixture, unsigned first, unsigned end, unsigned version)
-{
-    for (unsigned i = first; i < end; i++)
-        segments_put(fixture, i, version, BYTES);
-}
-
-static struct superblock superblock_of(const struct store_fixture *fixture)
-{
-    return segments_store(fixture)->base.superblock;
-}
-
 /* Nothing is under way. */
 static void expect_rest(const struct store_fixture *fixture)
 {
@@ -38,11 +27,9 @@ static void test_checkpoint__uncovered_bytes_follow_the_budget(void **state)
     (void)state;
     static const uint64_t mib = 1024 * 1024;
     static const uint64_t cases[][3] = {/* budget, segment, uncovered */
-                                        {2 * mib, 256 * 1024, mib},
-                                        {64 * mib, mib, 8 * mib},
-                                        {64 * mib, 4 * mib, 16 * mib},
-                                        {8192 * mib, 64 * mib, 512 * mib},
-                                        {65536 * mib, 64 * mib, 512 * mib}};
+                                        {2 * mib, 256 * 1024, mib},         {64 * mib, mib, 8 * mib},
+                                        {64 * mib, 4 * mib, 16 * mib},      {8192 * mib, 64 * mib, 256 * mib},
+                                        {65536 * mib, 64 * mib, 256 * mib}, {65536 * mib, 128 * mib, 512 * mib}};
     for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
         static struct store store;
         store.base.options.memory_bytes = cases[i][0];
@@ -92,7 +79,7 @@ static void test_checkpoint__sealed_segments_are_covered_when_there_are_many(voi
     }
     assert_true(covered_last < uncovered_first);
     checkpoint_check(&fixture, key);
-    struct superblock superblock = superblock_of(&fixture);
+    struct superblock superblock = disk_superblock(&fixture);
     store_crash(&fixture, SIM_DROP_ALL);
     static struct disk disk;
     disk_open(&disk, &superblock);
@@ -124,7 +111,7 @@ static void test_checkpoint__runs_hold_the_newest_of_every_key(void **state)
         assert_true(stats.made > 4 && stats.failed == 0);
         assert_true(checkpoint_uncovered(&fixture) <= UNCOVERED);
         checkpoint_check(&fixture, KEYS);
-        struct superblock superblock = superblock_of(&fixture);
+        struct superblock superblock = disk_superblock(&fixture);
         store_crash(&fixture, seed % 2 == 0 ? SIM_DROP_ALL : SIM_RANDOM);
         disk_check(&superblock);
         sim_destroy();
@@ -140,10 +127,8 @@ static bool reads_a_segment(void *context)
 static void test_checkpoint__memory_is_that_of_one_segment(void **state)
 {
     (void)state;
-    sim_create(5);
     struct store_fixture fixture;
-    struct engine_options options = segments_scarce(1);
-    store_boot(&fixture, &options);
+    (void)segments_create(&fixture, 5, 1);
     unsigned seen = 0;
     for (unsigned i = 0; i < 40000; i++) {
         segments_put(&fixture, i % SEGMENTS_KEYS_MAX, i, 1);
@@ -227,13 +212,11 @@ static void test_checkpoint__what_is_gone_leaves_the_runs(void **state)
     (void)state;
     enum { KEYS = 10 * PER_SEGMENT, VERSIONS = 14 };
     for (uint64_t seed = 1; seed <= 3; seed++) {
-        sim_create(seed);
         struct store_fixture fixture;
-        struct engine_options options = segments_scarce(1 + (unsigned)(seed % 2));
-        store_boot(&fixture, &options);
+        (void)segments_create(&fixture, seed, 1 + (unsigned)(seed % 2));
         store_compact(&fixture, 150);
         for (unsigned version = 1; version <= VERSIONS; version++) {
-            put_range(&fixture, 0, KEYS, version);
+            segments_put_range(&fixture, 0, KEYS, version, BYTES);
             for (unsigned i = 0; i < KEYS; i += 7)
                 assert_true(segments_remove(&fixture, i));
         }
@@ -248,7 +231,7 @@ static void test_checkpoint__what_is_gone_leaves_the_runs(void **state)
             entries += checkpoint->runs[i].run->entry_count;
         assert_true(entries <= 4 * KEYS); /* of VERSIONS times as many records */
         checkpoint_check(&fixture, KEYS);
-        struct superblock superblock = superblock_of(&fixture);
+        struct superblock superblock = disk_superblock(&fixture);
         store_crash(&fixture, SIM_DROP_ALL);
         disk_check(&superblock);
         sim_destroy();
@@ -265,7 +248,7 @@ static void test_checkpoint__run_that_is_mostly_gone_is_written_anew(void **stat
     struct engine_options options = store_options(1);
     store_boot(&fixture, &options);
     for (unsigned version = 1; version <= VERSIONS; version++)
-        put_range(&fixture, 0, KEYS, version);
+        segments_put_range(&fixture, 0, KEYS, version, BYTES);
     store_quiet();
     const struct store *store = segments_store(&fixture);
     unsigned dead = 0, covered[DISK_SEGMENTS_MAX] = {0};
@@ -323,7 +306,7 @@ static void test_checkpoint__segments_come_and_go_while_runs_are_made(void **sta
         }
         for (uint64_t steps = sim_random(300); steps > 0 && sim_step(); steps--)
             ;
-        struct superblock superblock = superblock_of(&fixture);
+        struct superblock superblock = disk_superblock(&fixture);
         store_crash(&fixture, (enum sim_crash_mode)(seed % 2 == 0 ? SIM_RANDOM : SIM_DROP_ALL));
         disk_check(&superblock);
         sim_destroy();
@@ -346,18 +329,14 @@ static void test_checkpoint__segment_that_is_read_keeps_its_file(void **state)
     enum { KEYS = 12 * PER_SEGMENT };
     unsigned met = 0;
     for (uint64_t seed = 1; seed <= 8; seed++) {
-        sim_create(seed);
         struct store_fixture fixture;
-        struct engine_options options = segments_scarce(1);
-        store_boot(&fixture, &options);
+        (void)segments_create(&fixture, seed, 1);
         segments_keeper(&fixture)->files_max = 0;
         checkpoint_of(&fixture)->retry_ns = UINT64_MAX; /* not yet */
-        put_range(&fixture, 0, KEYS, 1);
-        put_range(&fixture, 0, 6 * PER_SEGMENT, 2); /* the first ones are dead now, and cold */
+        segments_put_range(&fixture, 0, KEYS, 1, BYTES);
+        segments_put_range(&fixture, 0, 6 * PER_SEGMENT, 2, BYTES); /* the first ones are dead now, and cold */
         checkpoint_of(&fixture)->retry_ns = 0;
-        checkpoint_of(&fixture)->due = true;
-        engine_background_turn(fixture.background);
-        sim_ring_body(fixture.background_ring, store_turn_background, &fixture);
+        checkpoint_begin(&fixture);
         assert_true(sim_run_until(reads_a_segment, &fixture, 100000));
         const uint32_t number = checkpoint_of(&fixture)->cover.items[0].number;
         struct segment *segment = segments_at(&fixture, number);
@@ -372,11 +351,11 @@ static void test_checkpoint__segment_that_is_read_keeps_its_file(void **state)
             assert_true(sim_step());
         }
         store_quiet();
-        put_range(&fixture, 0, KEYS, 3);
+        segments_put_range(&fixture, 0, KEYS, 3, BYTES);
         store_quiet();
         expect_rest(&fixture);
         checkpoint_check(&fixture, KEYS);
-        struct superblock superblock = superblock_of(&fixture);
+        struct superblock superblock = disk_superblock(&fixture);
         store_crash(&fixture, SIM_DROP_ALL);
         disk_check(&superblock);
         sim_destroy();
@@ -401,13 +380,11 @@ static void test_checkpoint__run_is_not_taken_for_that_of_another_life(void **st
         struct engine_options options = store_options(1);
         store_boot(&fixture, &options);
         segments_store(&fixture)->base.options.memory_bytes = UINT64_MAX; /* no run yet */
-        put_range(&fixture, 0, DEAD, 1);
-        put_range(&fixture, 0, DEAD, 2);
+        segments_put_range(&fixture, 0, DEAD, 1, BYTES);
+        segments_put_range(&fixture, 0, DEAD, 2, BYTES);
         store_quiet();
         segments_store(&fixture)->base.options.memory_bytes = options.memory_bytes;
-        checkpoint_of(&fixture)->due = true;
-        engine_background_turn(fixture.background);
-        sim_ring_body(fixture.background_ring, store_turn_background, &fixture);
+        checkpoint_begin(&fixture);
         assert_true(sim_run_until(makes_a_run, &fixture, 100000));
         const struct cover_item item = checkpoint_of(&fixture)->cover.items[0];
         const uint64_t made = checkpoint_figures(&fixture).made;
@@ -429,7 +406,7 @@ static void test_checkpoint__run_is_not_taken_for_that_of_another_life(void **st
         }
         store_quiet();
         checkpoint_check(&fixture, key);
-        struct superblock superblock = superblock_of(&fixture);
+        struct superblock superblock = disk_superblock(&fixture);
         store_crash(&fixture, SIM_DROP_ALL);
         disk_check(&superblock);
         sim_destroy();
@@ -445,11 +422,9 @@ static void test_checkpoint__of_two_copies_the_one_that_stays_is_listed(void **s
 {
     (void)state;
     enum { DELETED = 10, FIRST = 300, SURVIVORS = 12, OTHERS = 1000 };
-    sim_create(9);
     struct store_fixture fixture;
-    struct engine_options options = segments_scarce(1);
-    store_boot(&fixture, &options);
-    put_range(&fixture, 0, 4 * PER_SEGMENT, 1);
+    (void)segments_create(&fixture, 9, 1);
+    segments_put_range(&fixture, 0, 4 * PER_SEGMENT, 1, BYTES);
     const uint32_t number = segments_of_key(&fixture, 4 * PER_SEGMENT - 1);
     for (unsigned i = 0; i < DELETED; i++)
         assert_true(segments_remove(&fixture, i));
@@ -459,14 +434,14 @@ static void test_checkpoint__of_two_copies_the_one_that_stays_is_listed(void **s
     } while (segments_of_key(&fixture, keys - 1) == number ||
              segments_of_key(&fixture, keys - 1) == segments_of_key(&fixture, FIRST + SURVIVORS));
     const uint32_t victim = segments_of_key(&fixture, FIRST + SURVIVORS);
-    put_range(&fixture, FIRST + SURVIVORS + 8, keys, 2);
-    put_range(&fixture, OTHERS, OTHERS + 12 * PER_SEGMENT, 1);
+    segments_put_range(&fixture, FIRST + SURVIVORS + 8, keys, 2, BYTES);
+    segments_put_range(&fixture, OTHERS, OTHERS + 12 * PER_SEGMENT, 1, BYTES);
     for (unsigned i = OTHERS; i < OTHERS + 12 * PER_SEGMENT; i += 2)
         segments_put(&fixture, i, 2, BYTES);
     store_quiet();
     assert_true(segments_at(&fixture, victim)->run != 0);
     char path[64];
-    snprintf(path, sizeof path, "/data/%06u.seg", victim);
+    store_segment_path(path, victim);
     sim_file_flip(path, (uint64_t)(segments_at(&fixture, victim)->end - KVS_BLOCK_BYTES + 500) * 8);
     store_compact(&fixture, 105);
     store_quiet();
@@ -586,7 +561,7 @@ static void test_checkpoint__stop_covers_everything(void **state)
             if (seed % 3 == 0)
                 store_compact(&fixture, 150);
             some_work(&fixture, KEYS, (unsigned)sim_random(boot % 2 == 0 ? 400 : 20));
-            superblock = superblock_of(&fixture);
+            superblock = disk_superblock(&fixture);
             const uint64_t retired = stop(&fixture);
             sim_odds_none();
             disk_open(&disk, &superblock);
@@ -612,7 +587,7 @@ static void test_checkpoint__stop_keeps_to_its_memory(void **state)
     for (unsigned i = 0; i < RECORDS; i++)
         relaxed_put(&fixture, i, 1, 1);
     const uint64_t made = checkpoint_figures(&fixture).made;
-    struct superblock superblock = superblock_of(&fixture);
+    struct superblock superblock = disk_superblock(&fixture);
     for (unsigned i = 0; i < fixture.shard_count; i++)
         engine_shard_stop(fixture.nodes[i].shard);
     engine_background_stop(fixture.background);
@@ -654,7 +629,7 @@ static void test_checkpoint__stop_leaves_out_what_a_failed_log_has_written(void 
         const struct store *store = segments_store(&fixture);
         const uint32_t left_out = store->shards[failed]->log.open->number;
         const uint32_t covered = store->shards[!failed]->log.open->number;
-        struct superblock superblock = superblock_of(&fixture);
+        struct superblock superblock = disk_superblock(&fixture);
         (void)stop(&fixture);
         static struct disk disk;
         disk_open(&disk, &superblock);

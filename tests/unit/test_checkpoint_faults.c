@@ -13,17 +13,6 @@ enum {
     KEYS = 14 * PER_SEGMENT,
 };
 
-static void put_range(struct store_fixture *fixture, unsigned first, unsigned end, unsigned version)
-{
-    for (unsigned i = first; i < end; i++)
-        segments_put(fixture, i, version, BYTES);
-}
-
-static struct superblock superblock_of(const struct store_fixture *fixture)
-{
-    return segments_store(fixture)->base.superblock;
-}
-
 /* No run is begun until `resume`: as if there were so much memory that all this may stay uncovered. */
 static void hold(struct store_fixture *fixture)
 {
@@ -33,9 +22,7 @@ static void hold(struct store_fixture *fixture)
 static void resume(struct store_fixture *fixture)
 {
     segments_store(fixture)->base.options.memory_bytes = fixture->options.memory_bytes;
-    checkpoint_of(fixture)->due = true;
-    engine_background_turn(fixture->background);
-    sim_ring_body(fixture->background_ring, store_turn_background, fixture);
+    checkpoint_begin(fixture);
 }
 
 static bool all_covered(void *context)
@@ -50,7 +37,7 @@ static void boot_uncovered(struct store_fixture *fixture, const struct engine_op
 {
     store_boot(fixture, options);
     hold(fixture);
-    put_range(fixture, 0, KEYS, 1);
+    segments_put_range(fixture, 0, KEYS, 1, BYTES);
     store_quiet();
 }
 
@@ -96,7 +83,7 @@ static void test_checkpoint__what_has_failed_is_tried_again(void **state)
             segments_put(&fixture, 1, 2, BYTES);
             segments_expect(&fixture, 1, 2, BYTES);
             segments_expect(&fixture, KEYS - 1, 1, BYTES);
-            struct superblock superblock = superblock_of(&fixture);
+            struct superblock superblock = disk_superblock(&fixture);
             store_stop(&fixture);
             disk_check(&superblock);
             sim_destroy();
@@ -149,7 +136,7 @@ static void test_checkpoint__failed_sync_of_the_directory_is_told(void **state)
     assert_true(sim_run_until(all_covered, &fixture, 100000));
     assert_int_equal(atomic_load(&segments_store(&fixture)->segments.name_syncs_failed), before);
     hold(&fixture);
-    put_range(&fixture, KEYS, 2 * KEYS, 1);
+    segments_put_range(&fixture, KEYS, 2 * KEYS, 1, BYTES);
     store_quiet();
     sim_fail(RING_KIND_SYNC, 2, EIO); /* the directory */
     resume(&fixture);
@@ -206,7 +193,7 @@ static void test_checkpoint__damaged_segment_is_left_uncovered(void **state)
         struct segment *segment = segments_at(&fixture, segments_of_key(&fixture, 2 * PER_SEGMENT));
         assert_true(segment != NULL && segment_image(segment) == NULL);
         char path[64];
-        snprintf(path, sizeof path, "/data/%06u.seg", segment->number);
+        store_segment_path(path, segment->number);
         /* The records end somewhat before their block does. */
         const uint64_t at = KVS_BLOCK_BYTES + sim_random((segment->end - KVS_BLOCK_BYTES) / KVS_BLOCK_BYTES) * 4096;
         sim_file_flip(path, (at + sim_random(BYTES)) * 8 + sim_random(8));
@@ -271,7 +258,7 @@ static void test_checkpoint__damaged_run_is_thrown_away(void **state)
         assert_false(sim_file_exists(path));
         assert_true(checkpoint_uncovered(&fixture) <= 4);
         checkpoint_check(&fixture, key);
-        struct superblock superblock = superblock_of(&fixture);
+        struct superblock superblock = disk_superblock(&fixture);
         store_stop(&fixture);
         disk_check(&superblock);
         sim_destroy();
@@ -294,7 +281,7 @@ static void test_checkpoint__stop_at_any_moment(void **state)
         resume(&fixture);
         for (uint64_t steps = sim_random(250); steps > 0 && sim_step(); steps--)
             ;
-        struct superblock superblock = superblock_of(&fixture);
+        struct superblock superblock = disk_superblock(&fixture);
         store_stop(&fixture);
         static struct disk disk;
         disk_open(&disk, &superblock);
@@ -327,7 +314,7 @@ static void test_checkpoint__stop_on_a_bad_disk(void **state)
         for (uint64_t steps = sim_random(1500); steps > 0 && sim_step(); steps--)
             ;
         failed += checkpoint_figures(&fixture).failed > 0;
-        struct superblock superblock = superblock_of(&fixture);
+        struct superblock superblock = disk_superblock(&fixture);
         store_stop(&fixture);
         sim_odds_none();
         sim_crash(seed % 4 == 0 ? SIM_RANDOM : SIM_DROP_ALL);
@@ -350,7 +337,7 @@ static void test_checkpoint__power_loss_at_any_moment(void **state)
         resume(&fixture);
         for (uint64_t steps = sim_random(300); steps > 0 && sim_step(); steps--)
             ;
-        struct superblock superblock = superblock_of(&fixture);
+        struct superblock superblock = disk_superblock(&fixture);
         store_crash(&fixture, seed % 3 == 0 ? SIM_KILL : SIM_RANDOM);
         static struct disk disk;
         disk_open(&disk, &superblock);
@@ -381,7 +368,7 @@ static void test_checkpoint__sequences_are_new(void **state)
     sim_file_put("/data/000000000001.run.new", "left", 4);
     sim_file_put("/data/000000000002.run.new", "left", 4);
     store_boot(&fixture, &options);
-    put_range(&fixture, 0, 8 * PER_SEGMENT, 1);
+    segments_put_range(&fixture, 0, 8 * PER_SEGMENT, 1, BYTES);
     store_quiet();
     const struct checkpoint *checkpoint = checkpoint_of(&fixture);
     assert_true(checkpoint->run_count > 0);
@@ -403,7 +390,7 @@ static void test_checkpoint__adopted_runs_are_merged_and_removed(void **state)
     struct store_fixture fixture;
     struct engine_options options = store_options(1);
     store_boot(&fixture, &options);
-    put_range(&fixture, 0, 8 * PER_SEGMENT, 1);
+    segments_put_range(&fixture, 0, 8 * PER_SEGMENT, 1, BYTES);
     store_stop(&fixture);
     const unsigned before = run_files().runs;
     assert_true(before > 1);
@@ -451,20 +438,20 @@ static void test_checkpoint__segment_that_is_written_on_is_covered_anew(void **s
         struct store_fixture fixture;
         struct engine_options options = store_options(1);
         store_boot(&fixture, &options);
-        put_range(&fixture, 0, 10, 1);
+        segments_put_range(&fixture, 0, 10, 1, BYTES);
         store_stop(&fixture);
         assert_int_equal(run_files().runs, 1);
 
         store_boot(&fixture, &options);
         const struct segment *segment = segments_store(&fixture)->shards[0]->log.open;
-        put_range(&fixture, 10, 20, 1);
+        segments_put_range(&fixture, 10, 20, 1, BYTES);
         for (unsigned key = 20; later == LATER_SEALED && segment_state(segment) == SEGMENT_OPEN; key++)
             segments_put(&fixture, key, 1, BYTES);
         store_quiet();
         assert_int_equal(segment->run, 0);
         if (later == LATER_STOP_FAILS)
             sim_fail(RING_KIND_OPEN, 1, EMFILE);
-        struct superblock superblock = superblock_of(&fixture);
+        struct superblock superblock = disk_superblock(&fixture);
         if (later == LATER_CRASH)
             store_crash(&fixture, SIM_DROP_ALL);
         else

@@ -13,25 +13,6 @@ enum {
     PER_SEGMENT = 62,
 };
 
-static struct compact_stats stats_of(const struct store_fixture *fixture)
-{
-    struct compact_stats stats;
-    compact_stats(fixture->compactor, &stats);
-    return stats;
-}
-
-static void put_range(struct store_fixture *fixture, unsigned first, unsigned end, unsigned version)
-{
-    for (unsigned i = first; i < end; i++)
-        segments_put(fixture, i, version, BYTES);
-}
-
-static void expect_range(struct store_fixture *fixture, unsigned first, unsigned end, unsigned version)
-{
-    for (unsigned i = first; i < end; i++)
-        segments_expect(fixture, i, version, BYTES);
-}
-
 /* ---- deletes --------------------------------------------------------------------------------------------------- */
 
 /*
@@ -43,21 +24,19 @@ static void test_compaction__deletes_stay_deleted(void **state)
 {
     (void)state;
     enum { DELETED = 40, LIVING = 6 * PER_SEGMENT, OTHERS = 6 * PER_SEGMENT, SECOND = 1000 };
-    sim_create(1);
     struct store_fixture fixture;
-    struct engine_options options = segments_scarce(1);
-    store_boot(&fixture, &options);
-    put_range(&fixture, 0, LIVING, 1);
+    struct engine_options options = segments_create(&fixture, 1, 1);
+    segments_put_range(&fixture, 0, LIVING, 1, BYTES);
     for (unsigned i = 0; i < DELETED; i++) {
         assert_true(segments_remove(&fixture, i * 5));
-        put_range(&fixture, SECOND + i * 8, SECOND + i * 8 + 8, 1);
+        segments_put_range(&fixture, SECOND + i * 8, SECOND + i * 8 + 8, 1, BYTES);
     }
-    put_range(&fixture, SECOND, SECOND + OTHERS, 2);
-    put_range(&fixture, SECOND, SECOND + OTHERS, 3);
+    segments_put_range(&fixture, SECOND, SECOND + OTHERS, 2, BYTES);
+    segments_put_range(&fixture, SECOND, SECOND + OTHERS, 3, BYTES);
     store_quiet();
     store_compact(&fixture, 130);
     store_quiet();
-    struct compact_stats stats = stats_of(&fixture);
+    struct compact_stats stats = store_compact_stats(&fixture);
     assert_true(stats.victims >= 4);
     assert_true(stats.deletes_kept >= DELETED / 2);
     for (unsigned boot = 0; boot < 3; boot++) {
@@ -67,7 +46,7 @@ static void test_compaction__deletes_stay_deleted(void **state)
             else
                 segments_expect(&fixture, i, 1, BYTES);
         }
-        expect_range(&fixture, SECOND, SECOND + OTHERS, 3);
+        segments_expect_range(&fixture, SECOND, SECOND + OTHERS, 3, BYTES);
         assert_int_equal(store_keys(&fixture), LIVING - DELETED + OTHERS);
         store_crash(&fixture, SIM_DROP_ALL);
         options = segments_scarce(1 + boot);
@@ -81,10 +60,10 @@ static void test_compaction__deletes_stay_deleted(void **state)
             if (!(i % 5 == 0 && i / 5 < DELETED))
                 segments_put(&fixture, i, version, BYTES);
         }
-        put_range(&fixture, SECOND, SECOND + OTHERS, version);
+        segments_put_range(&fixture, SECOND, SECOND + OTHERS, version, BYTES);
     }
     store_quiet();
-    assert_true(stats_of(&fixture).deletes_dropped >= DELETED / 2);
+    assert_true(store_compact_stats(&fixture).deletes_dropped >= DELETED / 2);
     store_crash(&fixture, SIM_DROP_ALL);
     store_boot(&fixture, &options);
     for (unsigned i = 0; i < DELETED; i++)
@@ -196,7 +175,7 @@ static void test_compaction__power_loss_at_many_points_costs_nothing(void **stat
             while (operations-- > 0 && model_step(&fixture, ++version, UINT64_MAX))
                 ;
             (void)model_step(&fixture, ++version, sim_random(40));
-            struct compact_stats stats = stats_of(&fixture);
+            struct compact_stats stats = store_compact_stats(&fixture);
             assert_int_equal(stats.damaged_segments, 0);
             victims += stats.victims;
             moved += stats.records_moved;
@@ -253,14 +232,14 @@ static void test_compaction__writers_wait_while_there_is_something_to_gain(void 
         options.memory_bytes = (uint64_t)2 * FILES * SEGMENT_BYTES; /* deletes need not read */
         store_boot(&fixture, &options);
         store_compact(&fixture, 1000); /* only for lack of space */
-        put_range(&fixture, 0, LIVE, 1);
+        segments_put_range(&fixture, 0, LIVE, 1, BYTES);
         for (unsigned i = 0; i < LIVE; i++)
             versions[i] = 1;
         for (unsigned put = 0; put < PUTS; put++) {
             unsigned i = (unsigned)sim_random(LIVE);
             segments_put(&fixture, i, ++versions[i], BYTES);
         }
-        struct compact_stats stats = stats_of(&fixture);
+        struct compact_stats stats = store_compact_stats(&fixture);
         assert_true(stats.victims > PUTS / PER_SEGMENT && stats.records_moved > LIVE);
         assert_true(atomic_load(&segments_store(&fixture)->segments.count) <= FILES);
         for (unsigned i = 0; i < LIVE; i++)
@@ -276,7 +255,7 @@ static void test_compaction__writers_wait_while_there_is_something_to_gain(void 
         for (unsigned i = 0; i < keys; i++)
             segments_expect(&fixture, i, i < LIVE ? versions[i] : 1, BYTES);
         segments_run_ms(&fixture, 2000);
-        assert_false(stats_of(&fixture).failed);
+        assert_false(store_compact_stats(&fixture).failed);
 
         /* Deletes go on and make space: what was refused is taken again by itself. */
         for (unsigned first = 0; first < LIVE; first += GROUP) {
@@ -286,11 +265,11 @@ static void test_compaction__writers_wait_while_there_is_something_to_gain(void 
         for (unsigned shard = 0; shard < shards; shard++)
             assert_string_equal(engine_refusal_text(fixture.nodes[shard].shard), "");
         for (unsigned round = 2; round < 5; round++)
-            put_range(&fixture, LIVE, keys, round);
+            segments_put_range(&fixture, LIVE, keys, round, BYTES);
         for (unsigned boot = 0; boot < 2; boot++) {
             for (unsigned i = 0; i < LIVE; i++)
                 segments_expect_none(&fixture, i);
-            expect_range(&fixture, LIVE, keys, 4);
+            segments_expect_range(&fixture, LIVE, keys, 4, BYTES);
             assert_int_equal(store_keys(&fixture), keys - LIVE);
             if (boot == 0) {
                 store_crash(&fixture, SIM_DROP_ALL);
@@ -316,15 +295,15 @@ static void test_compaction__goes_on_after_a_restart_with_another_number_of_shar
         struct engine_options options = segments_scarce(shards[boot]);
         store_boot(&fixture, &options);
         if (version > 0)
-            expect_range(&fixture, 0, LIVE, version);
+            segments_expect_range(&fixture, 0, LIVE, version, BYTES);
         store_compact(&fixture, 120);
-        put_range(&fixture, 0, LIVE, ++version);
-        put_range(&fixture, 0, LIVE, ++version);
+        segments_put_range(&fixture, 0, LIVE, ++version, BYTES);
+        segments_put_range(&fixture, 0, LIVE, ++version, BYTES);
         store_quiet();
         segments_check_counts(&fixture, LIVE);
         /* What the other boots have written under other shards is given back all the same. */
         assert_true(segments_in_state(&fixture, SEGMENT_SEALED) <= 2 * LIVE / PER_SEGMENT + 4);
-        assert_true(stats_of(&fixture).victims > 2);
+        assert_true(store_compact_stats(&fixture).victims > 2);
         if (boot % 2 == 0)
             store_stop(&fixture);
         else
@@ -332,7 +311,7 @@ static void test_compaction__goes_on_after_a_restart_with_another_number_of_shar
     }
     struct engine_options options = segments_scarce(1);
     store_boot(&fixture, &options);
-    expect_range(&fixture, 0, LIVE, version);
+    segments_expect_range(&fixture, 0, LIVE, version, BYTES);
     assert_int_equal(store_keys(&fixture), LIVE);
     store_stop(&fixture);
     sim_destroy();
@@ -358,7 +337,7 @@ static void test_compaction__moves_values_of_several_100_kib(void **state)
         }
     }
     store_quiet();
-    struct compact_stats stats = stats_of(&fixture);
+    struct compact_stats stats = store_compact_stats(&fixture);
     assert_true(stats.victims >= ROUNDS);
     assert_true(stats.records_moved > 0);
     assert_int_equal(stats.damaged_segments, 0);
@@ -388,23 +367,14 @@ static uint32_t find_relocated(const struct store_fixture *fixture)
     return 0;
 }
 
-static void expect_refused(struct store_fixture *fixture, const struct engine_options *options, const char *text)
-{
-    assert_int_equal(store_try_boot(fixture, options), KVS_ERR_CORRUPT);
-    if (strstr(fixture->message, text) == NULL)
-        fail_msg("'%s' does not say '%s'", fixture->message, text);
-}
-
 /* The records of its last batch were acknowledged long ago, and no later batch proves that. */
 static void test_compaction__damage_at_the_end_of_a_sealed_segment_is_noticed(void **state)
 {
     (void)state;
     enum { LIVE = 12 * PER_SEGMENT };
-    sim_create(40);
     struct store_fixture fixture;
-    struct engine_options options = segments_scarce(1);
-    store_boot(&fixture, &options);
-    put_range(&fixture, 0, LIVE, 1);
+    struct engine_options options = segments_create(&fixture, 40, 1);
+    segments_put_range(&fixture, 0, LIVE, 1, BYTES);
     for (unsigned i = 0; i < LIVE / 2; i++) {
         if (i % 3 != 0)
             segments_put(&fixture, i, 2, BYTES);
@@ -416,7 +386,7 @@ static void test_compaction__damage_at_the_end_of_a_sealed_segment_is_noticed(vo
     uint32_t end = manifest_find(segments_keeper(&fixture)->manifest, number)->end;
     store_stop(&fixture);
     char path[64], name[32];
-    snprintf(path, sizeof path, "/data/%06u.seg", number);
+    store_segment_path(path, number);
     snprintf(name, sizeof name, "segment %06u", number);
     uint64_t at = end - KVS_BLOCK_BYTES + 20;
     uint8_t byte;
@@ -424,7 +394,7 @@ static void test_compaction__damage_at_the_end_of_a_sealed_segment_is_noticed(vo
     byte ^= 0x10;
     sim_rot_add(path, at, &byte, 1);
     (void)store_forget_runs();
-    expect_refused(&fixture, &options, name);
+    store_expect_refused(&fixture, &options, name);
     sim_rot_heal();
     store_boot(&fixture, &options);
     for (unsigned i = 0; i < LIVE; i++)
@@ -438,12 +408,10 @@ static void test_compaction__manifest_that_has_lost_its_last_change_is_noticed(v
 {
     (void)state;
     enum { LIVE = 3 * PER_SEGMENT };
-    sim_create(41);
     struct store_fixture fixture;
-    struct engine_options options = segments_scarce(1);
-    store_boot(&fixture, &options);
-    put_range(&fixture, 0, LIVE, 1);
-    put_range(&fixture, 0, LIVE, 2);
+    struct engine_options options = segments_create(&fixture, 41, 1);
+    segments_put_range(&fixture, 0, LIVE, 1, BYTES);
+    segments_put_range(&fixture, 0, LIVE, 2, BYTES);
     store_quiet();
     struct segment *segment = segments_at(&fixture, 0);
     assert_int_equal(atomic_load(&segment->dead_puts), segment->puts);
@@ -464,10 +432,10 @@ static void test_compaction__manifest_that_has_lost_its_last_change_is_noticed(v
     const struct manifest_entry *entry = (const void *)(block + sizeof(struct manifest_block));
     assert_int_equal(entry->state, MANIFEST_FREE);
     sim_rot_add("/data/" MANIFEST_NAME, at, zeros, sizeof zeros);
-    expect_refused(&fixture, &options, "has lost its latest changes");
+    store_expect_refused(&fixture, &options, "has lost its latest changes");
     sim_rot_heal();
     store_boot(&fixture, &options);
-    expect_range(&fixture, 0, LIVE, 2);
+    segments_expect_range(&fixture, 0, LIVE, 2, BYTES);
     segments_expect(&fixture, LIVE, 1, BYTES);
     store_stop(&fixture);
     sim_destroy();

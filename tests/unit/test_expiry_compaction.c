@@ -6,19 +6,6 @@
 
 enum { BYTES = 3900 /* a record, in a batch of its own, fills a block */, PER_SEGMENT = 62 };
 
-static struct compact_stats stats_of(const struct store_fixture *fixture)
-{
-    struct compact_stats stats;
-    compact_stats(fixture->compactor, &stats);
-    return stats;
-}
-
-static void put_range(struct store_fixture *fixture, unsigned first, unsigned end, unsigned version)
-{
-    for (unsigned i = first; i < end; i++)
-        segments_put(fixture, i, version, BYTES);
-}
-
 /*
  * As test_compaction__deletes_stay_deleted, but that the keys expire: puts without an expiry lie among others that live
  * on, in segments that nobody rewrites; the later ones, which have expired, in victims.
@@ -27,24 +14,22 @@ static void test_expiry__what_has_expired_hides_older_puts_through_compaction(vo
 {
     (void)state;
     enum { EXPIRED = 40, LIVING = 6 * PER_SEGMENT, OTHERS = 6 * PER_SEGMENT, SECOND = 1000 };
-    sim_create(1);
     struct store_fixture fixture;
-    struct engine_options options = segments_scarce(1);
-    store_boot(&fixture, &options);
-    put_range(&fixture, 0, LIVING, 1);
+    struct engine_options options = segments_create(&fixture, 1, 1);
+    segments_put_range(&fixture, 0, LIVING, 1, BYTES);
     for (unsigned i = 0; i < EXPIRED; i++) {
         expiry_put_key(&fixture, i * 5, 2, 200, expiry_now_ms(&fixture) + 20);
-        put_range(&fixture, SECOND + i * 8, SECOND + i * 8 + 8, 1);
+        segments_put_range(&fixture, SECOND + i * 8, SECOND + i * 8 + 8, 1, BYTES);
     }
-    put_range(&fixture, SECOND, SECOND + OTHERS, 2);
-    put_range(&fixture, SECOND, SECOND + OTHERS, 3);
+    segments_put_range(&fixture, SECOND, SECOND + OTHERS, 2, BYTES);
+    segments_put_range(&fixture, SECOND, SECOND + OTHERS, 3, BYTES);
     expiry_run_ms(&fixture, 1000);
     assert_int_equal(store_keys(&fixture), LIVING - EXPIRED + OTHERS);
     assert_int_equal(expiry_stats(&fixture).settling, 0);
     uint64_t records = expiry_stats(&fixture).records_appended;
     store_compact(&fixture, 130);
     expiry_run_ms(&fixture, 2000);
-    struct compact_stats stats = stats_of(&fixture);
+    struct compact_stats stats = store_compact_stats(&fixture);
     assert_true(stats.victims >= 4);
     assert_true(stats.expired_kept >= EXPIRED / 2);
     assert_int_equal(expiry_stats(&fixture).records_appended, records); /* no deletes were written for it */
@@ -68,10 +53,10 @@ static void test_expiry__what_has_expired_hides_older_puts_through_compaction(vo
             if (!(i % 5 == 0 && i / 5 < EXPIRED))
                 segments_put(&fixture, i, version, BYTES);
         }
-        put_range(&fixture, SECOND, SECOND + OTHERS, version);
+        segments_put_range(&fixture, SECOND, SECOND + OTHERS, version, BYTES);
     }
     expiry_run_ms(&fixture, 2000);
-    assert_true(stats_of(&fixture).deletes_dropped >= EXPIRED / 2);
+    assert_true(store_compact_stats(&fixture).deletes_dropped >= EXPIRED / 2);
     store_crash(&fixture, SIM_DROP_ALL);
     store_boot(&fixture, &options);
     for (unsigned i = 0; i < EXPIRED; i++)
@@ -86,10 +71,8 @@ static void test_expiry__moved_records_expire_where_they_are(void **state)
 {
     (void)state;
     enum { KEYS = 4 * PER_SEGMENT, SECOND = 1000, OTHERS = 2 * PER_SEGMENT };
-    sim_create(2);
     struct store_fixture fixture;
-    struct engine_options options = segments_scarce(1);
-    store_boot(&fixture, &options);
+    struct engine_options options = segments_create(&fixture, 2, 1);
     uint64_t late_ms = expiry_now_ms(&fixture) + 1000000;
     for (unsigned i = 0; i < KEYS; i++) {
         if (i % 10 == 0)
@@ -98,10 +81,10 @@ static void test_expiry__moved_records_expire_where_they_are(void **state)
             segments_put(&fixture, SECOND + i % OTHERS, 1, BYTES);
     }
     for (unsigned version = 2; version < 5; version++)
-        put_range(&fixture, SECOND, SECOND + OTHERS, version);
+        segments_put_range(&fixture, SECOND, SECOND + OTHERS, version, BYTES);
     store_compact(&fixture, 130);
     expiry_run_ms(&fixture, 3000);
-    assert_true(stats_of(&fixture).records_moved >= KEYS / 20);
+    assert_true(store_compact_stats(&fixture).records_moved >= KEYS / 20);
     for (unsigned i = 0; i < KEYS; i += 10)
         segments_expect(&fixture, i, 1, BYTES);
     assert_int_equal(expiry_stats(&fixture).expires, (KEYS + 9) / 10);
@@ -134,7 +117,7 @@ static void test_expiry__segments_of_nothing_but_expired_records_come_back(void 
         expiry_put_key(&fixture, i, 1, BYTES, expiry_now_ms(&fixture) + 30);
     expiry_run_ms(&fixture, 1000);
     assert_int_equal(store_keys(&fixture), 0);
-    struct compact_stats stats = stats_of(&fixture);
+    struct compact_stats stats = store_compact_stats(&fixture);
     assert_true(stats.victims >= 40);
     assert_true(stats.bytes_written < 20 * options.segment_bytes);
     store_stop(&fixture);
@@ -145,11 +128,9 @@ static void test_expiry__segments_of_nothing_but_expired_records_come_back(void 
 static void test_expiry__compaction_knows_what_an_unsettled_overwrite_hides(void **state)
 {
     (void)state;
-    sim_create(4);
     struct store_fixture fixture;
-    struct engine_options options = segments_scarce(1);
-    store_boot(&fixture, &options);
-    put_range(&fixture, 0, 10 * PER_SEGMENT, 1);
+    (void)segments_create(&fixture, 4, 1);
+    segments_put_range(&fixture, 0, 10 * PER_SEGMENT, 1, BYTES);
     assert_true(expiry_is_cold(&fixture, 3));
     char key[32];
     segments_key(key, 3);

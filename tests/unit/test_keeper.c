@@ -54,19 +54,6 @@ static void check_entries(const struct store_fixture *fixture)
     }
 }
 
-/* Writes keys first..end-1 once each, so that no segment of theirs has anything dead. */
-static void fill(struct store_fixture *fixture, unsigned first, unsigned end, unsigned version)
-{
-    for (unsigned i = first; i < end; i++)
-        segments_put(fixture, i, version, LARGE_BYTES);
-}
-
-static void expect_all(struct store_fixture *fixture, unsigned first, unsigned end, unsigned version)
-{
-    for (unsigned i = first; i < end; i++)
-        segments_expect(fixture, i, version, LARGE_BYTES);
-}
-
 /* Gives up the sealed segments that nothing points into, but the newest of each log. Returns how many. */
 static unsigned retire_dead(struct store_fixture *fixture)
 {
@@ -98,12 +85,12 @@ static void test_keeper__a_segment_that_is_written_in_is_listed_durably(void **s
         sim_odds(SIM_FAULT_LATE, 250000);
         store_boot(&fixture, &options);
         unsigned keys = (unsigned)sim_random(KEYS);
-        fill(&fixture, 0, keys, 1);
+        segments_put_range(&fixture, 0, keys, 1, LARGE_BYTES);
         segments_put(&fixture, keys, 1, LARGE_BYTES);
         store_crash(&fixture, SIM_DROP_ALL);
         sim_odds_none();
         store_boot(&fixture, &options);
-        expect_all(&fixture, 0, keys + 1, 1);
+        segments_expect_range(&fixture, 0, keys + 1, 1, LARGE_BYTES);
         store_crash(&fixture, SIM_DROP_ALL);
         sim_destroy();
     }
@@ -117,10 +104,10 @@ static void test_keeper__sealed_segments_are_entered_with_what_they_hold(void **
     struct store_fixture fixture;
     struct engine_options options = store_options(2);
     store_boot(&fixture, &options);
-    fill(&fixture, 0, KEYS, 1);
+    segments_put_range(&fixture, 0, KEYS, 1, LARGE_BYTES);
     for (unsigned i = 0; i < DELETES; i++)
         assert_true(segments_remove(&fixture, i));
-    fill(&fixture, KEYS, 2 * KEYS, 1);
+    segments_put_range(&fixture, KEYS, 2 * KEYS, 1, LARGE_BYTES);
     store_quiet();
     assert_true(segments_in_state(&fixture, SEGMENT_SEALED) >= 2 * KEYS / PER_SEGMENT - 4);
     check_entries(&fixture);
@@ -176,7 +163,7 @@ static void test_keeper__files_are_used_again_under_another_uid(void **state)
     uint64_t uids[64] = {0};
     unsigned reused = 0;
     for (unsigned round = 1; round <= ROUNDS; round++) {
-        fill(&fixture, 0, KEYS, round);
+        segments_put_range(&fixture, 0, KEYS, round, LARGE_BYTES);
         store_quiet();
         retire_dead(&fixture);
         store_quiet();
@@ -192,7 +179,7 @@ static void test_keeper__files_are_used_again_under_another_uid(void **state)
             uids[i] = segment->uid;
             struct segment_header header;
             char path[64];
-            snprintf(path, sizeof path, "/data/%06u.seg", i);
+            store_segment_path(path, i);
             sim_file_read(path, 0, &header, sizeof header);
             assert_int_equal(header.uid, segment->uid);
         }
@@ -200,10 +187,10 @@ static void test_keeper__files_are_used_again_under_another_uid(void **state)
     assert_true(reused > ROUNDS);
     /* Twice what is live, and what is kept at hand. */
     assert_true(atomic_load(&segments_store(&fixture)->segments.count) < 20);
-    expect_all(&fixture, 0, KEYS, ROUNDS);
+    segments_expect_range(&fixture, 0, KEYS, ROUNDS, LARGE_BYTES);
     store_crash(&fixture, SIM_DROP_ALL);
     store_boot(&fixture, &options);
-    expect_all(&fixture, 0, KEYS, ROUNDS);
+    segments_expect_range(&fixture, 0, KEYS, ROUNDS, LARGE_BYTES);
     assert_int_equal(store_keys(&fixture), KEYS);
     store_stop(&fixture);
     sim_destroy();
@@ -271,7 +258,7 @@ static void test_keeper__number_of_files_has_a_limit(void **state)
     assert_null(wish_output(&fixture));
 
     /* Reads and deletes go on; and when there is a segment again, writes. */
-    expect_all(&fixture, 0, keys, 1);
+    segments_expect_range(&fixture, 0, keys, 1, LARGE_BYTES);
     for (unsigned i = 0; i < 2 * PER_SEGMENT; i++)
         assert_true(segments_remove(&fixture, i));
     assert_int_equal(segments_try_put(&fixture, keys, 1, LARGE_BYTES), KVS_ERR_NO_SPACE);
@@ -289,7 +276,7 @@ static void test_keeper__number_of_files_has_a_limit(void **state)
     assert_string_equal(engine_refusal_text(fixture.nodes[0].shard), "");
     assert_int_equal(segments_try_put(&fixture, keys, 1, LARGE_BYTES), KVS_ERR_OK);
     assert_in_range(atomic_load(&segments_store(&fixture)->segments.count), FILES + more - 1, FILES + more);
-    expect_all(&fixture, 2 * PER_SEGMENT, keys + 1, 1);
+    segments_expect_range(&fixture, 2 * PER_SEGMENT, keys + 1, 1, LARGE_BYTES);
     store_stop(&fixture);
     sim_destroy();
 }
@@ -300,9 +287,9 @@ enum { TRIM_KEYS = 200, ENOUGH = 2 * (1 + KEEPER_RESERVE_FILES) };
 
 static void leave_many_free(struct store_fixture *fixture)
 {
-    fill(fixture, 0, TRIM_KEYS, 1);
+    segments_put_range(fixture, 0, TRIM_KEYS, 1, LARGE_BYTES);
     store_quiet();
-    fill(fixture, 0, TRIM_KEYS, 2);
+    segments_put_range(fixture, 0, TRIM_KEYS, 2, LARGE_BYTES);
     store_quiet();
     assert_true(retire_dead(fixture) >= TRIM_KEYS / PER_SEGMENT - 2);
 }
@@ -323,16 +310,16 @@ static void test_keeper__surplus_files_are_removed(void **state)
     unsigned files = 0;
     for (uint32_t i = 0; i < atomic_load(&segments_store(&fixture)->segments.next); i++) {
         char path[64];
-        snprintf(path, sizeof path, "/data/%06u.seg", i);
+        store_segment_path(path, i);
         assert_int_equal(sim_file_exists(path), segments_at(&fixture, i) != NULL);
         assert_int_equal(sim_file_exists(path), manifest_find(segments_keeper(&fixture)->manifest, i) != NULL);
         files += sim_file_exists(path);
     }
     assert_int_equal(files, count);
-    expect_all(&fixture, 0, TRIM_KEYS, 2);
+    segments_expect_range(&fixture, 0, TRIM_KEYS, 2, LARGE_BYTES);
     store_crash(&fixture, SIM_RANDOM);
     store_boot(&fixture, &options);
-    expect_all(&fixture, 0, TRIM_KEYS, 2);
+    segments_expect_range(&fixture, 0, TRIM_KEYS, 2, LARGE_BYTES);
     store_stop(&fixture);
     sim_destroy();
 }
@@ -360,19 +347,19 @@ static void test_keeper__a_file_that_has_lost_its_name_is_not_used_again(void **
         sim_fail_none();
     }
     store_quiet();
-    fill(&fixture, 0, TRIM_KEYS, 3);
-    fill(&fixture, 0, TRIM_KEYS, 4);
+    segments_put_range(&fixture, 0, TRIM_KEYS, 3, LARGE_BYTES);
+    segments_put_range(&fixture, 0, TRIM_KEYS, 4, LARGE_BYTES);
     store_quiet();
     for (uint32_t i = 0; i < atomic_load(&segments_store(&fixture)->segments.next); i++) {
         char path[64];
-        snprintf(path, sizeof path, "/data/%06u.seg", i);
+        store_segment_path(path, i);
         const struct segment *segment = segments_at(&fixture, i);
         if (segment != NULL && segment_state(segment) != SEGMENT_FREE && !sim_file_exists(path))
             fail_msg("%s is in use and has no name", path);
     }
     store_crash(&fixture, SIM_DROP_ALL);
     store_boot(&fixture, &options);
-    expect_all(&fixture, 0, TRIM_KEYS, 4);
+    segments_expect_range(&fixture, 0, TRIM_KEYS, 4, LARGE_BYTES);
     store_stop(&fixture);
     sim_destroy();
 }
@@ -392,10 +379,10 @@ static void test_keeper__a_file_that_cannot_be_removed_stays_free(void **state)
     assert_true(sim_issued(RING_KIND_UNLINK) - before < 100);
     sim_odds_none();
     segments_run_ms(&fixture, 2000); /* what could not be made meanwhile is tried again */
-    fill(&fixture, 0, TRIM_KEYS, 3);
+    segments_put_range(&fixture, 0, TRIM_KEYS, 3, LARGE_BYTES);
     store_quiet();
     check_entries(&fixture);
-    expect_all(&fixture, 0, TRIM_KEYS, 3);
+    segments_expect_range(&fixture, 0, TRIM_KEYS, 3, LARGE_BYTES);
     store_stop(&fixture);
     sim_destroy();
 }
@@ -415,8 +402,8 @@ static void test_keeper__when_the_manifest_fails_writes_are_refused_in_the_end_a
     struct store_fixture fixture;
     struct engine_options options = store_options(1);
     store_boot(&fixture, &options);
-    fill(&fixture, 0, KEYS, 1);
-    fill(&fixture, 0, KEYS, 2);
+    segments_put_range(&fixture, 0, KEYS, 1, LARGE_BYTES);
+    segments_put_range(&fixture, 0, KEYS, 2, LARGE_BYTES);
     store_quiet();
     struct segment *retired = segments_at(&fixture, 0);
     assert_int_equal(atomic_load(&retired->dead_puts), retired->puts);
@@ -439,14 +426,14 @@ static void test_keeper__when_the_manifest_fails_writes_are_refused_in_the_end_a
     assert_int_equal(segments_try_put(&fixture, written, 3, LARGE_BYTES), err);
     assert_int_equal(segment_state(retired), SEGMENT_RETIRED);
     assert_false(engine_failed(fixture.nodes[0].shard));
-    expect_all(&fixture, 0, written, 3);
-    expect_all(&fixture, written, KEYS, 2);
+    segments_expect_range(&fixture, 0, written, 3, LARGE_BYTES);
+    segments_expect_range(&fixture, written, KEYS, 2, LARGE_BYTES);
     assert_true(segments_remove(&fixture, KEYS - 1)); /* room for deletes is held back in the segment itself */
     store_stop(&fixture);
 
     store_boot(&fixture, &options);
-    expect_all(&fixture, 0, written, 3);
-    expect_all(&fixture, written, KEYS - 1, 2);
+    segments_expect_range(&fixture, 0, written, 3, LARGE_BYTES);
+    segments_expect_range(&fixture, written, KEYS - 1, 2, LARGE_BYTES);
     segments_expect_none(&fixture, KEYS - 1);
     segments_put(&fixture, KEYS, 1, LARGE_BYTES);
     store_stop(&fixture);
@@ -504,7 +491,7 @@ static void test_keeper__image_stays_until_its_segment_is_sealed(void **state)
     for (uint32_t i = 0; i < atomic_load(&segments_store(&fixture)->segments.next); i++)
         evicted += segments_at(&fixture, i) != NULL && segment_image(segments_at(&fixture, i)) == NULL;
     assert_true(evicted > 4);
-    expect_all(&fixture, 0, KEYS, 1);
+    segments_expect_range(&fixture, 0, KEYS, 1, LARGE_BYTES);
     store_stop(&fixture);
     sim_destroy();
 }

@@ -94,11 +94,11 @@ static void test_manifest__entries_set_at_start_up_are_written_together(void **s
     for (uint32_t i = 0; i < 1000; i++) {
         struct manifest_entry entry = fixture_entry(i, MANIFEST_SEALED, i);
         assert_int_equal(manifest_set(fixture.manifest, &entry), KVS_ERR_OK);
-        fixture.changes[fixture.count++] = entry;
+        fixture_note(&fixture, &entry);
     }
     struct manifest_entry gone = fixture_entry(20, MANIFEST_GONE, 0);
     assert_int_equal(manifest_set(fixture.manifest, &gone), KVS_ERR_OK);
-    fixture.changes[fixture.count++] = gone;
+    fixture_note(&fixture, &gone);
     assert_int_equal(manifest_write(fixture.manifest, fixture.message), KVS_ERR_OK);
     fixture.durable = fixture.count;
     fixture_crash(&fixture, SIM_DROP_ALL);
@@ -111,7 +111,7 @@ static void test_manifest__entries_set_at_start_up_are_written_together(void **s
     assert_int_equal(fixture_try_open(&fixture), KVS_ERR_OK);
     struct manifest_entry entry = fixture_entry(21, MANIFEST_FREE, 8);
     assert_int_equal(manifest_set(fixture.manifest, &entry), KVS_ERR_OK);
-    fixture.changes[fixture.count++] = entry;
+    fixture_note(&fixture, &entry);
     assert_int_equal(manifest_write(fixture.manifest, fixture.message), KVS_ERR_OK);
     assert_true(manifest_sequence(fixture.manifest) > sequence);
     fixture.durable = fixture.count;
@@ -138,7 +138,7 @@ static void test_manifest__change_is_durable_only_when_its_write_has_completed(v
         uint64_t ticket;
         const struct manifest_entry entry = fixture_entry(1, MANIFEST_LIVE, 1);
         assert_int_equal(manifest_change(fixture.manifest, &entry, &ticket), KVS_ERR_OK);
-        fixture.changes[fixture.count++] = entry;
+        fixture_note(&fixture, &entry);
         assert_non_null(manifest_find(fixture.manifest, 1));
         assert_false(manifest_idle(fixture.manifest));
         assert_int_equal(manifest_timeout_ns(fixture.manifest), 0);

@@ -27,7 +27,7 @@ static uint32_t make_large_store(struct manifest_fixture *fixture)
     for (uint32_t i = 0; i < 400; i++) {
         struct manifest_entry entry = fixture_entry(i, MANIFEST_SEALED, i);
         assert_int_equal(manifest_set(fixture->manifest, &entry), KVS_ERR_OK);
-        fixture->changes[fixture->count++] = entry;
+        fixture_note(fixture, &entry);
     }
     assert_int_equal(manifest_write(fixture->manifest, fixture->message), KVS_ERR_OK);
     fixture->durable = fixture->count;

@@ -142,18 +142,13 @@ static void test_node__speaks_frames(void **state)
         fixture_machine(threads);
         fixture_start(&fixture, &config);
         struct peer *peer = peer_open(&fixture);
-        struct frame_hello hello = {.version_min = FRAME_VERSION, .version_max = FRAME_VERSION};
-        peer_say_frame(peer, FRAME_HELLO, 1, "", &hello, sizeof(hello));
-        struct frame frame = peer_next_frame(peer);
-        assert_int_equal(frame.header.status, FRAME_OK);
-        memcpy(&hello, frame.value.data, sizeof(hello));
-        assert_int_equal(hello.shard_count, threads);
+        assert_int_equal(peer_say_hello(peer).shard_count, threads);
         for (unsigned i = 0; i < 20; i++) {
             char key[16];
             snprintf(key, sizeof(key), "key%u", i);
             assert_int_equal(peer_ask_frame(peer, FRAME_GET, key, "").header.status, FRAME_NOT_FOUND);
             assert_int_equal(peer_ask_frame(peer, FRAME_REMOVE, key, "").header.status, FRAME_NOT_FOUND);
-            frame = peer_ask_frame(peer, FRAME_SET, key, "value");
+            struct frame frame = peer_ask_frame(peer, FRAME_SET, key, "value");
             assert_int_equal(frame.header.status, FRAME_OK);
             assert_int_equal(frame.value.size, 0);
             frame = peer_ask_frame(peer, FRAME_GET, key, "");
@@ -162,12 +157,12 @@ static void test_node__speaks_frames(void **state)
             assert_int_equal(peer_ask_frame(peer, FRAME_REMOVE, key, "").header.status, FRAME_OK);
         }
         assert_true(slice_equal(peer_ask_frame(peer, FRAME_PING, "", "hello").value, slice_text("hello")));
-        frame = peer_ask_frame(peer, FRAME_STATS, "", "");
+        struct frame frame = peer_ask_frame(peer, FRAME_STATS, "", "");
         assert_non_null(memmem(frame.value.data, frame.value.size, "keyspace_misses:20", 18));
         frame = peer_ask_frame(peer, FRAME_STATS, "keyspace", "");
         assert_true(slice_equal(frame.value, slice_text("# Keyspace\r\n")));
         assert_int_equal(peer_ask_frame(peer, 77, "", "").header.status, FRAME_BAD_REQUEST);
-        assert_true(sim_run_until(peer_has_ended, peer, NODE_STEPS_MAX));
+        peer_expect_end(peer);
         peer_close(peer);
         fixture_stop(&fixture, false);
         fixture_machine_end();
@@ -355,8 +350,8 @@ static void test_node__stop_answers_what_was_asked(void **state)
         fixture.status = node_supervise(fixture.node);
         sim_ring_body(fixture.main_ring, fixture_main_body, &fixture);
         assert_true(sim_run_until(fixture_ended, &fixture, NODE_STEPS_MAX));
-        assert_true(sim_run_until(peer_has_ended, peer, NODE_STEPS_MAX));
-        assert_true(sim_run_until(peer_has_ended, idle, NODE_STEPS_MAX));
+        peer_expect_end(peer);
+        peer_expect_end(idle);
         size_t acknowledged = (peer->in_size - 7) / 5;
         peer_close(peer);
         peer_close(idle);
@@ -415,7 +410,7 @@ static void test_node__one_client_too_many_is_told_so(void **state)
         peer_say(peers[i], "PING", NULL);
         peer_expect(peers[i], i < 2 ? "+PONG\r\n" : "-ERR max number of clients reached\r\n");
     }
-    assert_true(sim_run_until(peer_has_ended, peers[2], NODE_STEPS_MAX));
+    peer_expect_end(peers[2]);
     for (unsigned i = 0; i < 3; i++)
         peer_close(peers[i]);
     fixture_stop(&fixture, false);

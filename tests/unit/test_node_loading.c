@@ -107,19 +107,15 @@ static void test_loading__frames_are_carried_out_or_told_to_wait(void **state)
     fixture_machine(1);
     fixture_open(&fixture, &config);
     struct peer *peer = peer_open(&fixture);
-    struct frame_hello hello = {.version_min = FRAME_VERSION, .version_max = FRAME_VERSION};
-    peer_say_frame(peer, FRAME_HELLO, 1, "", &hello, sizeof(hello));
-    struct frame frame = peer_next_frame(peer);
-    assert_int_equal(frame.header.status, FRAME_OK);
-    memcpy(&hello, frame.value.data, sizeof(hello));
+    const struct frame_hello hello = peer_say_hello(peer);
     assert_true(hello.value_bytes_max > 0 && hello.value_bytes_max == fixture.node->value_bytes_max);
     static const uint8_t waiting[] = {FRAME_PING, FRAME_GET, FRAME_SET, FRAME_REMOVE, FRAME_BACKUP};
     for (size_t i = 0; i < sizeof(waiting); i++) {
-        frame = peer_ask_frame(peer, waiting[i], "key", "value");
+        struct frame frame = peer_ask_frame(peer, waiting[i], "key", "value");
         assert_int_equal(frame.header.status, FRAME_LOADING);
         assert_int_equal(memcmp(frame.value.data, "kvs-node is loading", 19), 0);
     }
-    frame = peer_ask_frame(peer, FRAME_STATS, "persistence", "");
+    const struct frame frame = peer_ask_frame(peer, FRAME_STATS, "persistence", "");
     assert_int_equal(frame.header.status, FRAME_OK);
     assert_non_null(memmem(frame.value.data, frame.value.size, "loading:1\r\n", 11));
 
@@ -199,8 +195,7 @@ static void test_loading__a_write_is_refused_or_done(void **state)
             peer_say(peers[i % 2], "SET", key, "1", NULL);
             if (i == WRITES / 4) {
                 take_steps(200);
-                node_load(fixture.node, fixture.main_ring, NULL);
-                sim_ring_body(fixture.main_ring, fixture_main_body, &fixture);
+                fixture_begin_load(&fixture);
             }
             if (i >= WRITES / 4)
                 take_steps(10);
@@ -277,8 +272,7 @@ static void get_somewhere(struct node_fixture *fixture, const struct config *con
     *loaded = sim_random(3) > 0;
     if (!*loaded)
         return;
-    node_load(fixture->node, fixture->main_ring, NULL);
-    sim_ring_body(fixture->main_ring, fixture_main_body, fixture);
+    fixture_begin_load(fixture);
     take_steps(40);
 }
 
@@ -305,15 +299,11 @@ static void test_loading__a_stop_on_the_way_to_serving_is_orderly(void **state)
         stopped[fixture.status]++;
         attached += loaded && !serving && fixture.node->shards[0].engine != NULL;
         uint64_t before_ns = ring_now_ns(fixture.main_ring);
-        node_stop(fixture.node, false);
-        fixture.status = node_supervise(fixture.node);
-        sim_ring_body(fixture.main_ring, fixture_main_body, &fixture);
-        assert_true(sim_run_until(fixture_ended, &fixture, NODE_STEPS_MAX));
-        assert_int_equal(fixture.status, NODE_STOPPED);
+        fixture_stop_threads(&fixture, false);
         assert_true(ring_now_ns(fixture.main_ring) - before_ns < 1000000000);
         expect_all_or_none_attached(fixture.node);
         for (unsigned i = 0; i < 2; i++) {
-            assert_true(sim_run_until(peer_has_ended, peers[i], NODE_STEPS_MAX));
+            peer_expect_end(peers[i]);
             peer_close(peers[i]);
         }
         fixture_free(&fixture);
@@ -369,8 +359,8 @@ static void test_loading__a_store_that_cannot_be_opened_ends_the_node(void **sta
         static const char begin[] = "cannot open the store in /data: a memory budget of ";
         assert_memory_equal(node_message(fixture.node), begin, strlen(begin));
         assert_true(sim_run_until(fixture_ended, &fixture, NODE_STEPS_MAX));
-        assert_true(sim_run_until(peer_has_ended, peer, NODE_STEPS_MAX));
-        assert_true(sim_run_until(peer_has_ended, idle, NODE_STEPS_MAX));
+        peer_expect_end(peer);
+        peer_expect_end(idle);
         peer_close(peer);
         peer_close(idle);
         fixture_free(&fixture);

@@ -69,6 +69,7 @@ struct model {
     struct policy_plan plan;
     unsigned at, record; /* how far it is worked off */
     unsigned back;       /* victims given back */
+    uint32_t shadower;   /* why a delete was needed last, and most likely is again */
     double credit;       /* bytes that compaction may copy */
     uint64_t log_bytes, copied_bytes;
     unsigned stalls; /* urgency 100: the log waited */
@@ -167,11 +168,22 @@ static void model_seal_output(struct model *model)
     }
 }
 
-static bool model_delete_needed(const struct model *model, uint32_t victim, uint64_t lsn)
+static bool model_shadows(const struct model *model, uint32_t number, uint32_t victim, uint64_t lsn)
 {
-    for (uint32_t i = 1; i <= model->files; i++)
-        if (i != victim && model->segments[i].state != MODEL_FREE && policy_shadows(&model->segments[i].figures, lsn))
+    return number != victim && model->segments[number].state != MODEL_FREE &&
+           policy_shadows(&model->segments[number].figures, lsn);
+}
+
+static bool model_delete_needed(struct model *model, uint32_t victim, uint64_t lsn)
+{
+    if (model_shadows(model, model->shadower, victim, lsn))
+        return true;
+    for (uint32_t i = 1; i <= model->files; i++) {
+        if (model_shadows(model, i, victim, lsn)) {
+            model->shadower = i;
             return true;
+        }
+    }
     return false;
 }
 

@@ -43,13 +43,6 @@ static void expect_all(struct store_fixture *fixture)
         segments_expect(fixture, i, version_of(i), BYTES);
 }
 
-static struct compact_stats stats_of(const struct store_fixture *fixture)
-{
-    struct compact_stats stats;
-    compact_stats(fixture->compactor, &stats);
-    return stats;
-}
-
 /* The owners have been asked to swing entries, and have not begun. */
 static bool swing_waits(void *context)
 {
@@ -89,16 +82,14 @@ static void test_relocation__live_records_move_and_their_segments_are_given_back
 {
     (void)state;
     for (unsigned shards = 1; shards <= 3; shards++) {
-        sim_create(shards);
         struct store_fixture fixture;
-        struct engine_options options = segments_scarce(shards);
-        store_boot(&fixture, &options);
+        struct engine_options options = segments_create(&fixture, shards, shards);
         write_half_dead(&fixture);
         segments_check_counts(&fixture, KEYS);
         unsigned in_use = segments_in_state(&fixture, SEGMENT_SEALED);
         store_compact(&fixture, 120);
         store_quiet();
-        struct compact_stats stats = stats_of(&fixture);
+        struct compact_stats stats = store_compact_stats(&fixture);
         assert_true(stats.plans > 0);
         assert_in_range(stats.victims, 2, in_use);
         assert_true(stats.records_moved >= KEYS / 12);
@@ -160,10 +151,8 @@ static void test_relocation__entry_that_was_overwritten_meanwhile_stays(void **s
 {
     (void)state;
     for (unsigned shards = 1; shards <= 2; shards++) {
-        sim_create(10 + shards);
         struct store_fixture fixture;
-        struct engine_options options = segments_scarce(shards);
-        store_boot(&fixture, &options);
+        struct engine_options options = segments_create(&fixture, 10 + shards, shards);
         write_half_dead(&fixture);
         compact_until_swing(&fixture);
         finish_all(begin_on_survivors(&fixture, ENGINE_PUT, SURVIVORS), true);
@@ -171,7 +160,7 @@ static void test_relocation__entry_that_was_overwritten_meanwhile_stays(void **s
         for (unsigned i = 0; i < KEYS; i++)
             segments_expect(&fixture, i, survivor(i) ? 3 : version_of(i), BYTES);
         segments_check_counts(&fixture, KEYS);
-        assert_int_equal(stats_of(&fixture).damaged_segments, 0);
+        assert_int_equal(store_compact_stats(&fixture).damaged_segments, 0);
         store_crash(&fixture, SIM_DROP_ALL);
         store_boot(&fixture, &options);
         for (unsigned i = 0; i < KEYS; i++)
@@ -187,10 +176,8 @@ static void test_relocation__remove_that_waits_for_the_disk_is_told(void **state
 {
     (void)state;
     for (uint64_t seed = 20; seed < 24; seed++) {
-        sim_create(seed);
         struct store_fixture fixture;
-        struct engine_options options = segments_scarce(1);
-        store_boot(&fixture, &options);
+        struct engine_options options = segments_create(&fixture, seed, 1);
         write_half_dead(&fixture);
         compact_until_swing(&fixture);
         unsigned count = begin_on_survivors(&fixture, ENGINE_REMOVE, SURVIVORS);
@@ -222,10 +209,8 @@ static void test_relocation__remove_that_waits_for_the_disk_is_told(void **state
 static void test_relocation__settling_is_told(void **state)
 {
     (void)state;
-    sim_create(30);
     struct store_fixture fixture;
-    struct engine_options options = segments_scarce(1);
-    store_boot(&fixture, &options);
+    (void)segments_create(&fixture, 30, 1);
     write_half_dead(&fixture);
     compact_until_swing(&fixture);
     const struct store_shard *shard = segments_store(&fixture)->shards[0];
@@ -299,10 +284,8 @@ static void test_relocation__segment_stays_until_reads_that_listed_it_have_ended
     (void)state;
     static struct slow_read reads[KEYS];
     for (uint64_t seed = 40; seed < 44; seed++) {
-        sim_create(seed);
         struct store_fixture fixture;
-        struct engine_options options = segments_scarce(2);
-        store_boot(&fixture, &options);
+        (void)segments_create(&fixture, seed, 2);
         write_half_dead(&fixture);
         compact_until_swing(&fixture);
         unsigned count = begin_slow_reads(&fixture, reads);
@@ -324,7 +307,7 @@ static void test_relocation__segment_stays_until_reads_that_listed_it_have_ended
         assert_true(waited);
         store_quiet();
         assert_int_equal(segments_in_state(&fixture, SEGMENT_RETIRED), 0);
-        assert_true(stats_of(&fixture).victims >= 2);
+        assert_true(store_compact_stats(&fixture).victims >= 2);
         expect_all(&fixture);
         store_stop(&fixture);
         sim_destroy();
@@ -336,10 +319,8 @@ static void test_relocation__retired_file_is_not_used_again_before_the_manifest_
 {
     (void)state;
     for (uint64_t seed = 50; seed < 56; seed++) {
-        sim_create(seed);
         struct store_fixture fixture;
-        struct engine_options options = segments_scarce(2);
-        store_boot(&fixture, &options);
+        struct engine_options options = segments_create(&fixture, seed, 2);
         write_half_dead(&fixture);
         store_compact(&fixture, 120);
         const struct keeper *keeper = segments_keeper(&fixture);
@@ -358,7 +339,7 @@ static void test_relocation__retired_file_is_not_used_again_before_the_manifest_
                 assert_int_equal(atomic_load(&last.segment->dead_puts), last.segment->puts);
             }
         } while (sim_step());
-        assert_int_equal(freed, stats_of(&fixture).victims);
+        assert_int_equal(freed, store_compact_stats(&fixture).victims);
         check_after_restart(&fixture, &options);
         sim_destroy();
     }
@@ -423,7 +404,7 @@ static void spoil_key(const struct store_fixture *fixture, unsigned i, char path
     uint64_t places[8];
     assert_int_equal(segments_places(fixture, i, places), 1);
     unsigned shift = segments_store(fixture)->segments.shift;
-    snprintf(path, 64, "/data/%06u.seg", address_segment(places[0], shift));
+    store_segment_path(path, address_segment(places[0], shift));
     uint64_t at = address_offset(places[0], shift) + 1000;
     uint8_t byte;
     sim_file_read(path, at, &byte, 1);
@@ -434,10 +415,8 @@ static void spoil_key(const struct store_fixture *fixture, unsigned i, char path
 static void test_relocation__victim_with_damage_is_left_alone_and_the_others_are_not(void **state)
 {
     (void)state;
-    sim_create(60);
     struct store_fixture fixture;
-    struct engine_options options = segments_scarce(1);
-    store_boot(&fixture, &options);
+    (void)segments_create(&fixture, 60, 1);
     write_half_dead(&fixture);
     unsigned spoiled = PER_SEGMENT / 2 / 3 * 3;
     assert_true(survivor(spoiled));
@@ -446,7 +425,7 @@ static void test_relocation__victim_with_damage_is_left_alone_and_the_others_are
     spoil_key(&fixture, spoiled, path);
     store_compact(&fixture, 120);
     store_quiet();
-    struct compact_stats stats = stats_of(&fixture);
+    struct compact_stats stats = store_compact_stats(&fixture);
     assert_int_equal(stats.damaged_segments, 1);
     assert_false(stats.failed);
     assert_true(stats.victims >= 1);
@@ -473,8 +452,8 @@ static void test_relocation__victim_with_damage_is_left_alone_and_the_others_are
             segments_put(&fixture, i, round, BYTES);
     }
     store_quiet();
-    assert_true(stats_of(&fixture).victims > stats.victims + 3);
-    assert_int_equal(stats_of(&fixture).damaged_segments, 1);
+    assert_true(store_compact_stats(&fixture).victims > stats.victims + 3);
+    assert_int_equal(store_compact_stats(&fixture).damaged_segments, 1);
     assert_int_equal(segment_state(segments_at(&fixture, number)), SEGMENT_SEALED);
     sim_rot_heal();
     segments_expect(&fixture, spoiled, 1, BYTES);
@@ -486,16 +465,14 @@ static void test_relocation__victim_with_damage_is_left_alone_and_the_others_are
 static void test_relocation__one_failed_read_is_no_damage(void **state)
 {
     (void)state;
-    sim_create(61);
     struct store_fixture fixture;
-    struct engine_options options = segments_scarce(1);
-    store_boot(&fixture, &options);
+    struct engine_options options = segments_create(&fixture, 61, 1);
     write_half_dead(&fixture);
     sim_fail(RING_KIND_READ, 1, EIO);
     store_compact(&fixture, 120);
     store_quiet();
-    assert_int_equal(stats_of(&fixture).damaged_segments, 0);
-    assert_true(stats_of(&fixture).victims >= 2);
+    assert_int_equal(store_compact_stats(&fixture).damaged_segments, 0);
+    assert_true(store_compact_stats(&fixture).victims >= 2);
     expect_all(&fixture);
     check_after_restart(&fixture, &options);
     sim_destroy();
@@ -506,10 +483,8 @@ static void test_relocation__one_failed_read_is_no_damage(void **state)
 static void test_relocation__failed_write_ends_compaction_and_nothing_else(void **state)
 {
     (void)state;
-    sim_create(70);
     struct store_fixture fixture;
-    struct engine_options options = segments_scarce(1);
-    store_boot(&fixture, &options);
+    struct engine_options options = segments_create(&fixture, 70, 1);
     write_half_dead(&fixture);
     limit_files(&fixture);
     store_compact(&fixture, 120);
@@ -517,9 +492,9 @@ static void test_relocation__failed_write_ends_compaction_and_nothing_else(void 
         assert_true(sim_step());
     sim_fail(RING_KIND_WRITE, 1, EIO);
     store_quiet();
-    assert_true(stats_of(&fixture).failed);
+    assert_true(store_compact_stats(&fixture).failed);
     assert_string_not_equal(compact_trouble(fixture.compactor), "");
-    assert_int_equal(stats_of(&fixture).urgency, 0);
+    assert_int_equal(store_compact_stats(&fixture).urgency, 0);
     segments_check_counts(&fixture, KEYS);
     expect_all(&fixture);
     segments_put(&fixture, KEYS, 1, BYTES);
@@ -541,10 +516,8 @@ static bool manifest_has_failed(void *context)
 static void test_relocation__failed_manifest_leaves_no_writer_waiting(void **state)
 {
     (void)state;
-    sim_create(71);
     struct store_fixture fixture;
-    struct engine_options options = segments_scarce(1);
-    store_boot(&fixture, &options);
+    struct engine_options options = segments_create(&fixture, 71, 1);
     write_half_dead(&fixture);
     limit_files(&fixture);
     compact_until_swing(&fixture);
@@ -556,8 +529,8 @@ static void test_relocation__failed_manifest_leaves_no_writer_waiting(void **sta
     while ((err = segments_try_put(&fixture, i, 1, BYTES)) == KVS_ERR_OK)
         assert_true(++i < KEYS + 3 * PER_SEGMENT);
     assert_true(err == KVS_ERR_NO_SPACE || err == KVS_ERR_FAILED);
-    assert_true(stats_of(&fixture).failed);
-    assert_int_equal(stats_of(&fixture).urgency, 0);
+    assert_true(store_compact_stats(&fixture).failed);
+    assert_int_equal(store_compact_stats(&fixture).urgency, 0);
     expect_all(&fixture);
     store_stop(&fixture);
     store_boot(&fixture, &options);

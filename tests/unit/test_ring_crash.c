@@ -8,46 +8,23 @@
 #define SIZE   8192
 #define SECTOR 512
 
-static uint8_t old_data[SIZE], new_data[SIZE], found[SIZE];
-
-/* A machine whose file /data/f durably holds old_data. */
-static int boot(struct ring **ring, uint64_t seed)
-{
-    struct ring_op op;
-    fill(old_data, SIZE, 1);
-    fill(new_data, SIZE, 100);
-    sim_create(seed);
-    *ring = open_ring(0);
-    int fd = make_file(*ring, "f", 0);
-    assert_int_equal(await_write(*ring, &op, fd, old_data, SIZE, 0, RING_WRITE_DURABLE), KVS_ERR_OK);
-    return fd;
-}
-
-static void read_back(void)
-{
-    assert_int_equal(sim_file_size("/data/f"), SIZE);
-    sim_file_read("/data/f", 0, found, SIZE);
-}
-
 static void test_ring_sim__unsynced_write_can_be_dropped_or_kept(void **state)
 {
     (void)state;
     struct ring *ring;
     struct ring_op op;
-    int fd = boot(&ring, 1);
+    int fd = boot_with_file(&ring, 1, SIZE);
     assert_int_equal(await_write(ring, &op, fd, new_data, SIZE, 0, 0), KVS_ERR_OK);
     assert_int_equal(await_read(ring, &op, fd, found, SIZE, 0), KVS_ERR_OK);
     assert_memory_equal(found, new_data, SIZE);
     sim_crash(SIM_DROP_ALL);
-    read_back();
-    assert_memory_equal(found, old_data, SIZE);
+    assert_memory_equal(read_back("/data/f", SIZE), old_data, SIZE);
     sim_destroy();
 
-    fd = boot(&ring, 1);
+    fd = boot_with_file(&ring, 1, SIZE);
     assert_int_equal(await_write(ring, &op, fd, new_data, SIZE, 0, 0), KVS_ERR_OK);
     sim_crash(SIM_KEEP_ALL);
-    read_back();
-    assert_memory_equal(found, new_data, SIZE);
+    assert_memory_equal(read_back("/data/f", SIZE), new_data, SIZE);
     sim_destroy();
 }
 
@@ -57,12 +34,11 @@ static void test_ring_sim__synced_write_survives(void **state)
     for (uint64_t seed = 0; seed < 50; seed++) {
         struct ring *ring;
         struct ring_op op;
-        int fd = boot(&ring, seed);
+        int fd = boot_with_file(&ring, seed, SIZE);
         assert_int_equal(await_write(ring, &op, fd, new_data, SIZE, 0, 0), KVS_ERR_OK);
         assert_int_equal(await_sync(ring, fd), KVS_ERR_OK);
         sim_crash(seed % 2 ? SIM_RANDOM : SIM_DROP_ALL);
-        read_back();
-        assert_memory_equal(found, new_data, SIZE);
+        assert_memory_equal(read_back("/data/f", SIZE), new_data, SIZE);
         sim_destroy();
     }
 }
@@ -77,11 +53,11 @@ static void test_ring_sim__durable_write_survives_alone(void **state)
         struct ring_op op;
         uint8_t junk[SIZE];
         memset(junk, 0xee, SIZE);
-        int fd = boot(&ring, seed);
+        int fd = boot_with_file(&ring, seed, SIZE);
         assert_int_equal(await_write(ring, &op, fd, junk, SIZE, 0, 0), KVS_ERR_OK);
         assert_int_equal(await_write(ring, &op, fd, new_data, 4096, 1024, RING_WRITE_DURABLE), KVS_ERR_OK);
         sim_crash(SIM_RANDOM);
-        read_back();
+        (void)read_back("/data/f", SIZE);
         assert_memory_equal(found + 1024, new_data, 4096);
         kept += memcmp(found, junk, 1024) == 0;
         dropped += memcmp(found, old_data, 1024) == 0;
@@ -99,7 +75,7 @@ static struct fate read_fate(void)
 {
     static const uint8_t zeros[SECTOR];
     struct fate fate = {0};
-    read_back();
+    (void)read_back("/data/f", SIZE);
     for (size_t at = 0; at < SIZE; at += SECTOR) {
         if (memcmp(found + at, new_data + at, SECTOR) == 0)
             fate.kept++;
@@ -120,7 +96,7 @@ static void test_ring_sim__unsynced_write_is_kept_dropped_torn_or_scrambled(void
     for (uint64_t seed = 0; seed < 100; seed++) {
         struct ring *ring;
         struct ring_op op;
-        int fd = boot(&ring, seed);
+        int fd = boot_with_file(&ring, seed, SIZE);
         assert_int_equal(await_write(ring, &op, fd, new_data, SIZE, 0, 0), KVS_ERR_OK);
         sim_crash(SIM_RANDOM);
         struct fate fate = read_fate();
@@ -140,11 +116,11 @@ static void test_ring_sim__write_in_flight_may_or_may_not_arrive(void **state)
     for (uint64_t seed = 0; seed < 100; seed++) {
         struct ring *ring;
         struct ring_op op;
-        int fd = boot(&ring, seed);
+        int fd = boot_with_file(&ring, seed, SIZE);
         ring_op_init(&op, nothing_done);
         ring_file_write(ring, &op, fd, new_data, SIZE, 0, RING_WRITE_DURABLE);
         sim_crash(SIM_RANDOM);
-        read_back();
+        (void)read_back("/data/f", SIZE);
         changed += memcmp(found, old_data, SIZE) != 0;
         sim_destroy();
     }
@@ -159,7 +135,7 @@ static void test_ring_sim__sync_covers_only_what_came_before(void **state)
     for (uint64_t seed = 0; seed < 50; seed++) {
         struct ring *ring;
         struct ring_op sync, write;
-        int fd = boot(&ring, seed);
+        int fd = boot_with_file(&ring, seed, SIZE);
         ring_op_init(&sync, nothing_done);
         ring_op_init(&write, nothing_done);
         ring_file_sync(ring, &sync, fd);
@@ -167,7 +143,7 @@ static void test_ring_sim__sync_covers_only_what_came_before(void **state)
         ring_await(ring, &write);
         ring_await(ring, &sync);
         sim_crash(SIM_DROP_ALL);
-        read_back();
+        (void)read_back("/data/f", SIZE);
         lost += memcmp(found, old_data, SIZE) == 0;
         sim_destroy();
     }
@@ -179,14 +155,13 @@ static void test_ring_sim__no_later_sync_covers_what_a_failed_one_lost(void **st
     (void)state;
     struct ring *ring;
     struct ring_op op;
-    int fd = boot(&ring, 3);
+    int fd = boot_with_file(&ring, 3, SIZE);
     assert_int_equal(await_write(ring, &op, fd, new_data, SIZE, 0, 0), KVS_ERR_OK);
     sim_fail(RING_KIND_SYNC, 1, EIO);
     assert_int_equal(await_sync(ring, fd), KVS_ERR_IO);
     assert_int_equal(await_sync(ring, fd), KVS_ERR_OK);
     sim_crash(SIM_DROP_ALL);
-    read_back();
-    assert_memory_equal(found, old_data, SIZE);
+    assert_memory_equal(read_back("/data/f", SIZE), old_data, SIZE);
     sim_destroy();
 }
 
@@ -199,7 +174,7 @@ static void test_ring_sim__lost_changes_do_not_come_back_over_later_ones(void **
     int dir;
     uint8_t lost[SIZE];
     memset(lost, 0xee, SIZE);
-    int fd = boot(&ring, 3);
+    int fd = boot_with_file(&ring, 3, SIZE);
     assert_int_equal(ring_dir_open(ring, "/data", &dir), KVS_ERR_OK);
     assert_int_equal(await_write(ring, &op, fd, lost, SIZE, 0, 0), KVS_ERR_OK);
     assert_int_equal(await_open(ring, &op, dir, "g", RW | RING_OPEN_CREATE), KVS_ERR_OK);
@@ -215,8 +190,7 @@ static void test_ring_sim__lost_changes_do_not_come_back_over_later_ones(void **
     assert_int_equal(op.error, KVS_ERR_OK);
     assert_int_equal(await_sync(ring, dir), KVS_ERR_OK);
     sim_crash(SIM_KEEP_ALL);
-    read_back();
-    assert_memory_equal(found, new_data, 4096);
+    assert_memory_equal(read_back("/data/f", SIZE), new_data, 4096);
     assert_memory_equal(found + 4096, lost, SIZE - 4096);
     assert_false(sim_file_exists("/data/g"));
     sim_destroy();
@@ -227,7 +201,7 @@ static void test_ring_sim__size_is_durable_with_the_data(void **state)
     (void)state;
     struct ring *ring;
     struct ring_op op;
-    int fd = boot(&ring, 4);
+    int fd = boot_with_file(&ring, 4, SIZE);
     int other = make_file(ring, "g", 0);
     ring_op_init(&op, nothing_done);
     ring_file_allocate(ring, &op, fd, (uint64_t)4 * SIZE);
@@ -243,24 +217,6 @@ static void test_ring_sim__size_is_durable_with_the_data(void **state)
     sim_destroy();
 }
 
-static enum kvs_err await_rename(struct ring *ring, int dir, const char *from, const char *to)
-{
-    struct ring_op op;
-    ring_op_init(&op, nothing_done);
-    ring_file_rename(ring, &op, dir, from, to);
-    ring_await(ring, &op);
-    return op.error;
-}
-
-static enum kvs_err await_unlink(struct ring *ring, int dir, const char *name)
-{
-    struct ring_op op;
-    ring_op_init(&op, nothing_done);
-    ring_file_unlink(ring, &op, dir, name);
-    ring_await(ring, &op);
-    return op.error;
-}
-
 static void test_ring_sim__names_need_their_directory_synced(void **state)
 {
     (void)state;
@@ -268,7 +224,7 @@ static void test_ring_sim__names_need_their_directory_synced(void **state)
         struct ring *ring;
         struct ring_op op;
         int dir;
-        (void)boot(&ring, 5);
+        (void)boot_with_file(&ring, 5, SIZE);
         (void)make_file(ring, "a", 0);
         (void)make_file(ring, "b", 0);
         assert_int_equal(ring_dir_open(ring, "/data", &dir), KVS_ERR_OK);
@@ -297,14 +253,14 @@ static void test_ring_sim__rename_replaces_whole(void **state)
         struct ring *ring;
         struct ring_op op;
         int dir;
-        (void)boot(&ring, seed);
+        (void)boot_with_file(&ring, seed, SIZE);
         assert_int_equal(ring_dir_open(ring, "/data", &dir), KVS_ERR_OK);
         assert_int_equal(await_open(ring, &op, dir, "tmp", RW | RING_OPEN_CREATE), KVS_ERR_OK);
         int fd = op.fd;
         assert_int_equal(await_write(ring, &op, fd, new_data, SIZE, 0, RING_WRITE_DURABLE), KVS_ERR_OK);
         assert_int_equal(await_rename(ring, dir, "tmp", "f"), KVS_ERR_OK);
         sim_crash(SIM_RANDOM);
-        read_back();
+        (void)read_back("/data/f", SIZE);
         bool is_new = memcmp(found, new_data, SIZE) == 0;
         assert_true(is_new || memcmp(found, old_data, SIZE) == 0);
         replaced += is_new;
@@ -325,7 +281,7 @@ static void test_ring_sim__next_boot_finds_files_and_no_locks(void **state)
     struct ring *ring;
     struct ring_op op;
     int dir, lock, second;
-    int old_fd = boot(&ring, 6);
+    int old_fd = boot_with_file(&ring, 6, SIZE);
     assert_int_equal(ring_dir_open(ring, "/data", &dir), KVS_ERR_OK);
     assert_int_equal(ring_dir_lock(ring, dir, "lock", &lock), KVS_ERR_OK);
     assert_int_equal(ring_dir_lock(ring, dir, "lock", &second), KVS_ERR_LOCKED);
@@ -346,13 +302,13 @@ static void test_ring_sim__damage_can_be_done_to_files(void **state)
 {
     (void)state;
     struct ring *ring;
-    (void)boot(&ring, 7);
+    (void)boot_with_file(&ring, 7, SIZE);
     sim_crash(SIM_DROP_ALL);
     sim_file_flip("/data/f", 8 * 100 + 3);
-    read_back();
+    (void)read_back("/data/f", SIZE);
     assert_int_equal(found[100], old_data[100] ^ 8);
     sim_file_overwrite("/data/f", 200, "xyz", 3);
-    read_back();
+    (void)read_back("/data/f", SIZE);
     assert_memory_equal(found + 200, "xyz", 3);
     sim_file_truncate("/data/f", 10);
     assert_int_equal(sim_file_size("/data/f"), 10);

@@ -10,39 +10,6 @@
 #define SECTOR 512
 #define ALWAYS 1000000
 
-static uint8_t *old_data, *new_data, *found; /* aligned */
-
-static int set_up(void **state)
-{
-    old_data = aligned(SIZE);
-    new_data = aligned(SIZE);
-    found = aligned(SIZE);
-    fill(old_data, SIZE, 1);
-    fill(new_data, SIZE, 100);
-    sim_create(42);
-    *state = open_ring(8);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    sim_destroy();
-    free(old_data);
-    free(new_data);
-    free(found);
-    return 0;
-}
-
-/* /data/f, which durably holds old_data. */
-static int make_old(struct ring *ring, unsigned flags)
-{
-    struct ring_op op;
-    int fd = make_file(ring, "f", flags);
-    assert_int_equal(await_write(ring, &op, fd, old_data, SIZE, 0, RING_WRITE_DURABLE), KVS_ERR_OK);
-    return fd;
-}
-
 static enum kvs_err read_all(struct ring *ring, int fd)
 {
     struct ring_op op;
@@ -57,7 +24,7 @@ static enum kvs_err read_all(struct ring *ring, int fd)
 static void test_ring_faults__reads_fail_and_leave_the_disk_alone(void **state)
 {
     struct ring *ring = *state;
-    int fd = make_old(ring, 0);
+    int fd = make_old_file(ring, SIZE, 0);
     sim_odds(SIM_FAULT_READ_ERROR, ALWAYS);
     assert_int_equal(read_all(ring, fd), KVS_ERR_IO);
     assert_int_equal(sim_fault_count(SIM_FAULT_READ_ERROR), 1);
@@ -73,7 +40,7 @@ static void writes_fail(struct ring *ring, enum sim_fault_kind kind, enum kvs_er
 {
     struct ring_op op;
     unsigned none = 0, all = 0, some = 0;
-    int fd = make_old(ring, 0);
+    int fd = make_old_file(ring, SIZE, 0);
     for (unsigned round = 0; round < 60; round++) {
         assert_int_equal(await_write(ring, &op, fd, old_data, SIZE, 0, RING_WRITE_DURABLE), KVS_ERR_OK);
         sim_odds(kind, ALWAYS);
@@ -106,7 +73,7 @@ static void test_ring_faults__allocating_finds_no_space(void **state)
 {
     struct ring *ring = *state;
     struct ring_op op;
-    int fd = make_old(ring, 0);
+    int fd = make_old_file(ring, SIZE, 0);
     sim_odds(SIM_FAULT_NO_SPACE, ALWAYS);
     ring_op_init(&op, nothing_done);
     ring_file_allocate(ring, &op, fd, 2 * SIZE);
@@ -124,7 +91,7 @@ static void test_ring_faults__syncs_fail(void **state)
         if (seed > 0)
             sim_create(seed);
         struct ring *ring = open_ring(0);
-        int fd = make_old(ring, 0);
+        int fd = make_old_file(ring, SIZE, 0);
         assert_int_equal(await_write(ring, &op, fd, new_data, SIZE, 0, 0), KVS_ERR_OK);
         assert_int_equal(await_write(ring, &op, fd, new_data, 100, SIZE, 0), KVS_ERR_OK);
         sim_odds(SIM_FAULT_SYNC_ERROR, ALWAYS);
@@ -153,7 +120,7 @@ static void test_ring_faults__name_operations_fail_without_effect(void **state)
     struct ring *ring = *state;
     struct ring_op op;
     int dir;
-    (void)make_old(ring, 0);
+    (void)make_old_file(ring, SIZE, 0);
     assert_int_equal(ring_dir_open(ring, "/data", &dir), KVS_ERR_OK);
     sim_odds(SIM_FAULT_NAME_ERROR, ALWAYS);
     bool seen[KVS_ERR_COUNT] = {false};
@@ -180,7 +147,7 @@ static void test_ring_faults__any_operation_is_cancelled(void **state)
 {
     struct ring *ring = *state;
     struct ring_op op;
-    int fd = make_old(ring, 0);
+    int fd = make_old_file(ring, SIZE, 0);
     assert_int_equal(await_write(ring, &op, fd, new_data, SIZE, 0, 0), KVS_ERR_OK);
     sim_odds(SIM_FAULT_CANCELLED, ALWAYS);
     assert_int_equal(read_all(ring, fd), KVS_ERR_CANCELLED);
@@ -206,7 +173,7 @@ static void test_ring_faults__short_and_interrupted_steps_are_not_seen(void **st
 {
     struct ring *ring = *state;
     struct ring_op op;
-    int fd = make_old(ring, RING_OPEN_DIRECT);
+    int fd = make_old_file(ring, SIZE, RING_OPEN_DIRECT);
     sim_odds(SIM_FAULT_SHORT, ALWAYS / 2);
     sim_odds(SIM_FAULT_INTERRUPTED, ALWAYS / 3);
     for (unsigned round = 0; round < 30; round++) {
@@ -221,7 +188,7 @@ static void test_ring_faults__short_and_interrupted_steps_are_not_seen(void **st
 static void test_ring_faults__late_completions_come_late(void **state)
 {
     struct ring *ring = *state;
-    int fd = make_old(ring, 0);
+    int fd = make_old_file(ring, SIZE, 0);
     uint64_t begin = ring_now_ns(ring);
     assert_int_equal(read_all(ring, fd), KVS_ERR_OK);
     assert_true(ring_now_ns(ring) - begin < 1000000);
@@ -247,7 +214,7 @@ static void disk_is_sound(struct ring *ring, int fd, const uint8_t *data)
 static void test_ring_faults__reads_differ_in_one_bit(void **state)
 {
     struct ring *ring = *state;
-    int fd = make_old(ring, 0);
+    int fd = make_old_file(ring, SIZE, 0);
     sim_odds(SIM_FAULT_READ_FLIP, ALWAYS);
     assert_int_equal(read_all(ring, fd), KVS_ERR_OK);
     unsigned bits = 0;
@@ -262,7 +229,7 @@ static void test_ring_faults__reads_see_what_was_there_before(void **state)
     struct ring *ring = *state;
     struct ring_op op;
     unsigned whole = 0, part = 0;
-    int fd = make_old(ring, 0);
+    int fd = make_old_file(ring, SIZE, 0);
     sim_odds(SIM_FAULT_READ_STALE, ALWAYS);
     assert_int_equal(read_all(ring, fd), KVS_ERR_OK);
     assert_memory_equal(found, old_data, SIZE); /* nothing older was ever there */
@@ -292,7 +259,7 @@ static void test_ring_faults__reads_go_astray(void **state)
     struct ring *ring = *state;
     struct ring_op op;
     unsigned foreign = 0, own = 0;
-    int fd = make_old(ring, RING_OPEN_DIRECT);
+    int fd = make_old_file(ring, SIZE, RING_OPEN_DIRECT);
     int other = make_file(ring, "g", 0);
     assert_int_equal(await_write(ring, &op, other, new_data, SIZE, 0, RING_WRITE_DURABLE), KVS_ERR_OK);
     sim_odds(SIM_FAULT_READ_ASTRAY, ALWAYS);
@@ -318,7 +285,7 @@ static void test_ring_faults__spared_ring_meets_few(void **state)
     (void)state;
     struct ring_op op;
     struct ring *ring = open_ring(0);
-    int fd = make_old(ring, 0);
+    int fd = make_old_file(ring, SIZE, 0);
     sim_ring_spare(ring);
     for (unsigned kind = 0; kind < SIM_FAULT_COUNT; kind++)
         sim_odds((enum sim_fault_kind)kind, ALWAYS / 2);
@@ -400,7 +367,7 @@ static void test_ring_faults__no_odds_draw_no_numbers(void **state)
     sim_create(1);
 }
 
-#define FAULT_TEST(name) cmocka_unit_test_setup_teardown(test_ring_faults__##name, set_up, tear_down)
+#define FAULT_TEST(name) cmocka_unit_test_setup_teardown(test_ring_faults__##name, ring_set_up, ring_tear_down)
 
 int main(void)
 {

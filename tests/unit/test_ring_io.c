@@ -7,20 +7,6 @@
 
 #define SIZE 65536
 
-static int set_up(void **state)
-{
-    sim_create(42);
-    *state = open_ring(4);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    sim_destroy();
-    return 0;
-}
-
 static void test_ring__short_write_is_continued(void **state)
 {
     struct ring *ring = *state;
@@ -262,18 +248,20 @@ static void test_ring__cancelled_op_is_not_continued(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_ring__short_write_is_continued, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_ring__short_read_is_continued, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_ring__direct_continuations_stay_aligned, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_ring__read_ends_short_only_at_the_end_of_the_file, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_ring__direct_read_meets_an_odd_end_of_file, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_ring__interruptions_are_not_seen, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_ring__endless_interruption_becomes_an_error, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_ring__failed_write_and_sync_are_not_tried_again, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_ring__full_disk_ends_a_write_with_no_space, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_ring__errors_are_translated, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_ring__open_errors_are_told_apart, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_ring__cancelled_op_is_not_continued, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_ring__short_write_is_continued, ring_set_up, ring_tear_down),
+        cmocka_unit_test_setup_teardown(test_ring__short_read_is_continued, ring_set_up, ring_tear_down),
+        cmocka_unit_test_setup_teardown(test_ring__direct_continuations_stay_aligned, ring_set_up, ring_tear_down),
+        cmocka_unit_test_setup_teardown(test_ring__read_ends_short_only_at_the_end_of_the_file, ring_set_up,
+                                        ring_tear_down),
+        cmocka_unit_test_setup_teardown(test_ring__direct_read_meets_an_odd_end_of_file, ring_set_up, ring_tear_down),
+        cmocka_unit_test_setup_teardown(test_ring__interruptions_are_not_seen, ring_set_up, ring_tear_down),
+        cmocka_unit_test_setup_teardown(test_ring__endless_interruption_becomes_an_error, ring_set_up, ring_tear_down),
+        cmocka_unit_test_setup_teardown(test_ring__failed_write_and_sync_are_not_tried_again, ring_set_up,
+                                        ring_tear_down),
+        cmocka_unit_test_setup_teardown(test_ring__full_disk_ends_a_write_with_no_space, ring_set_up, ring_tear_down),
+        cmocka_unit_test_setup_teardown(test_ring__errors_are_translated, ring_set_up, ring_tear_down),
+        cmocka_unit_test_setup_teardown(test_ring__open_errors_are_told_apart, ring_set_up, ring_tear_down),
+        cmocka_unit_test_setup_teardown(test_ring__cancelled_op_is_not_continued, ring_set_up, ring_tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,28 +7,6 @@
 
 #define SIZE 8192
 
-static uint8_t old_data[SIZE], new_data[SIZE], found[SIZE];
-
-/* A machine whose file /data/f durably holds old_data. */
-static int boot(struct ring **ring, uint64_t seed)
-{
-    struct ring_op op;
-    fill(old_data, SIZE, 1);
-    fill(new_data, SIZE, 100);
-    sim_create(seed);
-    *ring = open_ring(0);
-    int fd = make_file(*ring, "f", 0);
-    assert_int_equal(await_write(*ring, &op, fd, old_data, SIZE, 0, RING_WRITE_DURABLE), KVS_ERR_OK);
-    return fd;
-}
-
-static const uint8_t *read_back(void)
-{
-    assert_int_equal(sim_file_size("/data/f"), SIZE);
-    sim_file_read("/data/f", 0, found, SIZE);
-    return found;
-}
-
 /* ---- kill -------------------------------------------------------------------------------------------------------- */
 
 static void test_ring_kill__what_was_written_is_seen_and_can_still_be_lost(void **state)
@@ -36,12 +14,12 @@ static void test_ring_kill__what_was_written_is_seen_and_can_still_be_lost(void 
     (void)state;
     struct ring *ring;
     struct ring_op op;
-    int fd = boot(&ring, 1);
+    int fd = boot_with_file(&ring, 1, SIZE);
     assert_int_equal(await_write(ring, &op, fd, new_data, SIZE, 0, 0), KVS_ERR_OK);
     sim_crash(SIM_KILL);
-    assert_memory_equal(read_back(), new_data, SIZE);
+    assert_memory_equal(read_back("/data/f", SIZE), new_data, SIZE);
     sim_crash(SIM_DROP_ALL);
-    assert_memory_equal(read_back(), old_data, SIZE);
+    assert_memory_equal(read_back("/data/f", SIZE), old_data, SIZE);
     sim_destroy();
 }
 
@@ -50,7 +28,7 @@ static void test_ring_kill__a_sync_of_the_next_process_covers_it(void **state)
     (void)state;
     struct ring *ring;
     struct ring_op op;
-    int fd = boot(&ring, 2);
+    int fd = boot_with_file(&ring, 2, SIZE);
     assert_int_equal(await_write(ring, &op, fd, new_data, SIZE, 0, 0), KVS_ERR_OK);
     sim_crash(SIM_KILL);
     ring = open_ring(0);
@@ -59,7 +37,7 @@ static void test_ring_kill__a_sync_of_the_next_process_covers_it(void **state)
     assert_memory_equal(found, new_data, SIZE);
     assert_int_equal(await_sync(ring, fd), KVS_ERR_OK);
     sim_crash(SIM_DROP_ALL);
-    assert_memory_equal(read_back(), new_data, SIZE);
+    assert_memory_equal(read_back("/data/f", SIZE), new_data, SIZE);
     sim_destroy();
 }
 
@@ -69,13 +47,11 @@ static void test_ring_kill__names_stay_and_can_still_be_lost(void **state)
     struct ring *ring;
     struct ring_op op;
     int dir, lock;
-    (void)boot(&ring, 3);
+    (void)boot_with_file(&ring, 3, SIZE);
     assert_int_equal(ring_dir_open(ring, "/data", &dir), KVS_ERR_OK);
     assert_int_equal(ring_dir_lock(ring, dir, "lock", &lock), KVS_ERR_OK);
     assert_int_equal(await_open(ring, &op, dir, "new", RW | RING_OPEN_CREATE), KVS_ERR_OK);
-    ring_op_init(&op, nothing_done);
-    ring_file_unlink(ring, &op, dir, "f");
-    ring_await(ring, &op);
+    assert_int_equal(await_unlink(ring, dir, "f"), KVS_ERR_OK);
     sim_crash(SIM_KILL);
     assert_true(sim_file_exists("/data/new"));
     assert_false(sim_file_exists("/data/f"));
@@ -96,14 +72,14 @@ static void test_ring_kill__write_in_flight_happens_or_not_and_is_not_durable(vo
     for (uint64_t seed = 0; seed < 100; seed++) {
         struct ring *ring;
         struct ring_op op;
-        int fd = boot(&ring, seed);
+        int fd = boot_with_file(&ring, seed, SIZE);
         ring_op_init(&op, nothing_done);
         ring_file_write(ring, &op, fd, new_data, SIZE, 0, RING_WRITE_DURABLE);
         sim_crash(SIM_KILL);
-        bool there = memcmp(read_back(), new_data, SIZE) == 0;
+        bool there = memcmp(read_back("/data/f", SIZE), new_data, SIZE) == 0;
         assert_true(there || memcmp(found, old_data, SIZE) == 0);
         sim_crash(SIM_DROP_ALL);
-        assert_memory_equal(read_back(), old_data, SIZE);
+        assert_memory_equal(read_back("/data/f", SIZE), old_data, SIZE);
         happened += there;
         sim_destroy();
     }
@@ -117,7 +93,7 @@ static void test_ring_kill__damage_after_it_is_durable(void **state)
     struct ring *ring;
     struct ring_op op;
     uint8_t zeros[100] = {0};
-    int fd = boot(&ring, 4);
+    int fd = boot_with_file(&ring, 4, SIZE);
     int other = make_file(ring, "g", 0);
     assert_int_equal(await_write(ring, &op, fd, new_data, SIZE, 0, 0), KVS_ERR_OK);
     assert_int_equal(await_write(ring, &op, other, new_data, SIZE, 0, 0), KVS_ERR_OK);
@@ -126,10 +102,10 @@ static void test_ring_kill__damage_after_it_is_durable(void **state)
     sim_file_flip("/data/f", 8 * 4096);
     sim_file_truncate("/data/g", 10);
     sim_file_put("/data/h", "hello", 5);
-    assert_memory_equal(read_back() + 100, zeros, sizeof(zeros));
+    assert_memory_equal(read_back("/data/f", SIZE) + 100, zeros, sizeof(zeros));
     assert_memory_equal(found + 200, new_data + 200, 4096 - 200);
     sim_crash(SIM_DROP_ALL);
-    assert_memory_equal(read_back() + 100, zeros, sizeof(zeros));
+    assert_memory_equal(read_back("/data/f", SIZE) + 100, zeros, sizeof(zeros));
     assert_memory_equal(found, old_data, 100);
     assert_int_equal(found[4096], new_data[4096] ^ 1);
     assert_memory_equal(found + 4097, old_data + 4097, SIZE - 4097);
@@ -145,12 +121,12 @@ static void test_ring_kill__damage_after_it_is_not_overwritten(void **state)
     struct ring *ring;
     struct ring_op op;
     uint8_t zeros[100] = {0};
-    int fd = boot(&ring, 6);
+    int fd = boot_with_file(&ring, 6, SIZE);
     assert_int_equal(await_write(ring, &op, fd, new_data, SIZE, 0, 0), KVS_ERR_OK);
     sim_crash(SIM_KILL);
     sim_file_overwrite("/data/f", 100, zeros, sizeof(zeros));
     sim_crash(SIM_KEEP_ALL);
-    assert_memory_equal(read_back() + 100, zeros, sizeof(zeros));
+    assert_memory_equal(read_back("/data/f", SIZE) + 100, zeros, sizeof(zeros));
     assert_memory_equal(found + 200, new_data + 200, SIZE - 200);
     sim_destroy();
 }
@@ -165,7 +141,7 @@ static void make_five_pending(uint64_t seed)
     struct ring *ring;
     struct ring_op op;
     int dir;
-    int fd = boot(&ring, seed);
+    int fd = boot_with_file(&ring, seed, SIZE);
     assert_int_equal(ring_dir_open(ring, "/data", &dir), KVS_ERR_OK);
     assert_int_equal(sim_pending(), 0);
     assert_int_equal(await_write(ring, &op, fd, new_data, 1000, 0, 0), KVS_ERR_OK);
@@ -191,7 +167,7 @@ static void test_ring_subset__each_bit_decides_one_change(void **state)
     for (uint64_t mask = 0; mask < 32; mask++) {
         make_five_pending(mask);
         sim_crash_subset(mask);
-        (void)read_back();
+        (void)read_back("/data/f", SIZE);
         uint64_t is = kept(0) | (uint64_t)kept(1000) << 1 | (uint64_t)sim_file_exists("/data/new") << 2 |
                       (uint64_t)kept(2000) << 3 | (uint64_t)kept(3000) << 4;
         assert_int_equal(is, mask);
@@ -206,12 +182,12 @@ static void test_ring_subset__what_comes_after_64_is_dropped(void **state)
     (void)state;
     struct ring *ring;
     struct ring_op op;
-    int fd = boot(&ring, 5);
+    int fd = boot_with_file(&ring, 5, SIZE);
     for (unsigned i = 0; i < 70; i++)
         assert_int_equal(await_write(ring, &op, fd, new_data + i, 1, i, 0), KVS_ERR_OK);
     assert_int_equal(sim_pending(), 70);
     sim_crash_subset(UINT64_MAX);
-    assert_memory_equal(read_back(), new_data, 64);
+    assert_memory_equal(read_back("/data/f", SIZE), new_data, 64);
     assert_memory_equal(found + 64, old_data + 64, SIZE - 64);
     sim_destroy();
 }
@@ -223,7 +199,7 @@ static void test_ring_subset__growth_and_names_in_flight_are_pending(void **stat
         struct ring *ring;
         struct ring_op open, sync, grow, create;
         int dir;
-        int fd = boot(&ring, mask);
+        int fd = boot_with_file(&ring, mask, SIZE);
         assert_int_equal(ring_dir_open(ring, "/data", &dir), KVS_ERR_OK);
         (void)make_file(ring, "gone", 0);
         struct ring_op unlink;

@@ -5,16 +5,11 @@
 
 #include <errno.h>
 
-static uint8_t data[4096], found[4096];
+#define SIZE 4096
 
 static int boot(struct ring **ring, int *from, int *to)
 {
-    struct ring_op op;
-    sim_create(1);
-    *ring = open_ring(0);
-    int fd = make_file(*ring, "f", 0);
-    fill(data, sizeof data, 1);
-    assert_int_equal(await_write(*ring, &op, fd, data, sizeof data, 0, RING_WRITE_DURABLE), KVS_ERR_OK);
+    int fd = boot_with_file(ring, 1, SIZE);
     assert_int_equal(ring_dir_open(*ring, "/data", from), KVS_ERR_OK);
     assert_int_equal(ring_dir_open(*ring, "/other", to), KVS_ERR_OK);
     return fd;
@@ -38,15 +33,6 @@ static enum kvs_err await_make(struct ring *ring, int dir, const char *name)
     return op.error;
 }
 
-static enum kvs_err await_rename(struct ring *ring, int dir, const char *from, const char *to)
-{
-    struct ring_op op;
-    ring_op_init(&op, nothing_done);
-    ring_file_rename(ring, &op, dir, from, to);
-    ring_await(ring, &op);
-    return op.error;
-}
-
 static uint32_t links_of(struct ring *ring, int fd)
 {
     struct ring_file_info info;
@@ -66,13 +52,9 @@ static void test_ring_sim__a_link_is_the_same_file(void **state)
     assert_int_equal(links_of(ring, fd), 2);
     assert_int_equal(await_link(ring, from, "f", to, "g"), KVS_ERR_EXISTS);
     assert_int_equal(await_link(ring, from, "none", to, "h"), KVS_ERR_NOT_FOUND);
-    fill(data, sizeof data, 2);
-    assert_int_equal(await_write(ring, &op, fd, data, sizeof data, 0, 0), KVS_ERR_OK);
-    sim_file_read("/other/g", 0, found, sizeof found);
-    assert_memory_equal(found, data, sizeof data);
-    ring_op_init(&op, nothing_done);
-    ring_file_unlink(ring, &op, from, "f");
-    ring_await(ring, &op);
+    assert_int_equal(await_write(ring, &op, fd, new_data, SIZE, 0, 0), KVS_ERR_OK);
+    assert_memory_equal(read_back("/other/g", SIZE), new_data, SIZE);
+    assert_int_equal(await_unlink(ring, from, "f"), KVS_ERR_OK);
     assert_int_equal(links_of(ring, fd), 1);
     assert_true(sim_file_exists("/other/g"));
     sim_set_links(false);

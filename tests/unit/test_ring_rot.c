@@ -7,20 +7,6 @@
 
 #define SIZE 16384
 
-static uint8_t old_data[SIZE], new_data[SIZE], found[SIZE];
-
-static int boot(struct ring **ring, uint64_t seed)
-{
-    struct ring_op op;
-    fill(old_data, SIZE, 1);
-    fill(new_data, SIZE, 100);
-    sim_create(seed);
-    *ring = open_ring(0);
-    int fd = make_file(*ring, "f", 0);
-    assert_int_equal(await_write(*ring, &op, fd, old_data, SIZE, 0, RING_WRITE_DURABLE), KVS_ERR_OK);
-    return fd;
-}
-
 /* Writes new_data to its own place while one kind of fault is certain. */
 static void write_wrongly(struct ring *ring, int fd, enum sim_fault_kind kind, size_t from, size_t size, unsigned flags)
 {
@@ -65,12 +51,6 @@ static struct told ask(void)
     return told;
 }
 
-static const uint8_t *read_back(const char *path)
-{
-    sim_file_read(path, 0, found, SIZE);
-    return found;
-}
-
 /* ---- tests ------------------------------------------------------------------------------------------------------- */
 
 static void test_ring_rot__lost_write_leaves_the_old_and_knows_the_new(void **state)
@@ -78,12 +58,12 @@ static void test_ring_rot__lost_write_leaves_the_old_and_knows_the_new(void **st
     (void)state;
     struct ring *ring;
     struct ring_op op;
-    int fd = boot(&ring, 1);
+    int fd = boot_with_file(&ring, 1, SIZE);
     write_wrongly(ring, fd, SIM_FAULT_WRITE_LOST, 4096, 1024, RING_WRITE_DURABLE);
     assert_int_equal(await_read(ring, &op, fd, found, SIZE, 0), KVS_ERR_OK);
     assert_memory_equal(found, old_data, SIZE);
     sim_crash(SIM_DROP_ALL);
-    assert_memory_equal(read_back("/data/f"), old_data, SIZE);
+    assert_memory_equal(read_back("/data/f", SIZE), old_data, SIZE);
     struct told told = ask();
     assert_int_equal(told.places, 1);
     assert_string_equal(told.path, "/data/f");
@@ -92,7 +72,7 @@ static void test_ring_rot__lost_write_leaves_the_old_and_knows_the_new(void **st
     assert_memory_equal(told.truth, new_data + 4096, 1024);
     sim_rot_heal();
     assert_int_equal(ask().places, 0);
-    assert_memory_equal(read_back("/data/f") + 4096, new_data + 4096, 1024);
+    assert_memory_equal(read_back("/data/f", SIZE) + 4096, new_data + 4096, 1024);
     sim_destroy();
 }
 
@@ -100,13 +80,13 @@ static void test_ring_rot__flipped_write_differs_in_one_bit(void **state)
 {
     (void)state;
     struct ring *ring;
-    int fd = boot(&ring, 2);
+    int fd = boot_with_file(&ring, 2, SIZE);
     write_wrongly(ring, fd, SIM_FAULT_WRITE_FLIP, 0, SIZE, RING_WRITE_DURABLE);
     sim_crash(SIM_DROP_ALL);
     struct told told = ask();
     assert_int_equal(told.places, 1);
     assert_int_equal(told.bytes, 1);
-    (void)read_back("/data/f");
+    (void)read_back("/data/f", SIZE);
     unsigned difference = found[told.offset] ^ new_data[told.offset];
     assert_true(is_power_of_two(difference));
     assert_int_equal(told.truth[0], new_data[told.offset]);
@@ -124,7 +104,7 @@ static void test_ring_rot__stray_write_spoils_two_places(void **state)
         struct ring *ring;
         struct ring_op op;
         int dir, lock;
-        int fd = boot(&ring, seed);
+        int fd = boot_with_file(&ring, seed, SIZE);
         int other = make_file(ring, "g", 0);
         assert_int_equal(ring_dir_open(ring, "/data", &dir), KVS_ERR_OK);
         assert_int_equal(ring_dir_lock(ring, dir, "lock", &lock), KVS_ERR_OK);
@@ -136,16 +116,16 @@ static void test_ring_rot__stray_write_spoils_two_places(void **state)
         sim_crash(SIM_DROP_ALL);
         struct told told = ask();
         assert_true(told.places == 2 && told.bytes > 2 * 4000);
-        assert_memory_equal(read_back("/data/f") + 4096, old_data + 4096, 4096);
-        bool stayed = memcmp(read_back("/data/g"), old_data, SIZE) == 0;
+        assert_memory_equal(read_back("/data/f", SIZE) + 4096, old_data + 4096, 4096);
+        bool stayed = memcmp(read_back("/data/g", SIZE), old_data, SIZE) == 0;
         same_file += stayed;
         other_file += !stayed;
         assert_int_equal(sim_file_size("/data/lock"), 0);
         sim_rot_heal();
-        assert_memory_equal(read_back("/data/f"), old_data, 4096);
+        assert_memory_equal(read_back("/data/f", SIZE), old_data, 4096);
         assert_memory_equal(found + 4096, new_data + 4096, 4096);
         assert_memory_equal(found + 8192, old_data + 8192, SIZE - 8192);
-        assert_memory_equal(read_back("/data/g"), old_data, SIZE);
+        assert_memory_equal(read_back("/data/g", SIZE), old_data, SIZE);
         sim_destroy();
     }
     assert_true(same_file > 10 && other_file > 10);
@@ -157,7 +137,7 @@ static void test_ring_rot__comes_with_the_write_and_goes_with_it(void **state)
     (void)state;
     for (unsigned kept = 0; kept < 2; kept++) {
         struct ring *ring;
-        int fd = boot(&ring, 3);
+        int fd = boot_with_file(&ring, 3, SIZE);
         write_wrongly(ring, fd, SIM_FAULT_WRITE_LOST, 0, 512, 0);
         sim_crash(kept ? SIM_KEEP_ALL : SIM_DROP_ALL);
         assert_int_equal(ask().places, kept);
@@ -170,7 +150,7 @@ static void test_ring_rot__a_later_write_ends_it_there(void **state)
     (void)state;
     struct ring *ring;
     struct ring_op op;
-    int fd = boot(&ring, 4);
+    int fd = boot_with_file(&ring, 4, SIZE);
     write_wrongly(ring, fd, SIM_FAULT_WRITE_LOST, 0, 8192, RING_WRITE_DURABLE);
     assert_int_equal(await_write(ring, &op, fd, new_data + 1000, 2000, 1000, RING_WRITE_DURABLE), KVS_ERR_OK);
     sim_crash(SIM_DROP_ALL);
@@ -178,7 +158,7 @@ static void test_ring_rot__a_later_write_ends_it_there(void **state)
     assert_int_equal(told.places, 2);
     assert_int_equal(told.bytes, 8192 - 2000);
     sim_rot_heal();
-    assert_memory_equal(read_back("/data/f"), new_data, 8192);
+    assert_memory_equal(read_back("/data/f", SIZE), new_data, 8192);
     sim_destroy();
 }
 
@@ -188,13 +168,13 @@ static void test_ring_rot__lost_write_over_an_unsynced_one(void **state)
     (void)state;
     struct ring *ring;
     struct ring_op op;
-    int fd = boot(&ring, 9);
+    int fd = boot_with_file(&ring, 9, SIZE);
     uint8_t between[1024];
     memset(between, 0xee, sizeof(between));
     assert_int_equal(await_write(ring, &op, fd, between, sizeof(between), 0, 0), KVS_ERR_OK);
     write_wrongly(ring, fd, SIM_FAULT_WRITE_LOST, 0, 512, RING_WRITE_DURABLE);
     sim_crash(SIM_DROP_ALL);
-    assert_memory_equal(read_back("/data/f"), between, 512);
+    assert_memory_equal(read_back("/data/f", SIZE), between, 512);
     assert_memory_equal(found + 512, old_data + 512, SIZE - 512);
     struct told told = ask();
     assert_int_equal(told.bytes, 512);
@@ -207,14 +187,14 @@ static void test_ring_rot__healed_stray_write_stays_away(void **state)
 {
     (void)state;
     struct ring *ring;
-    int fd = boot(&ring, 10);
+    int fd = boot_with_file(&ring, 10, SIZE);
     write_wrongly(ring, fd, SIM_FAULT_WRITE_ASTRAY, 4096, 4096, 0);
     sim_crash(SIM_KILL);
     assert_int_equal(ask().places, 2);
     sim_rot_heal();
     sim_crash(SIM_KEEP_ALL);
     assert_int_equal(ask().places, 0);
-    assert_memory_equal(read_back("/data/f"), old_data, 4096);
+    assert_memory_equal(read_back("/data/f", SIZE), old_data, 4096);
     assert_memory_equal(found + 4096, new_data + 4096, 4096);
     assert_memory_equal(found + 8192, old_data + 8192, SIZE - 8192);
     sim_destroy();
@@ -226,7 +206,7 @@ static void test_ring_rot__a_dropped_write_ends_nothing(void **state)
     (void)state;
     struct ring *ring;
     struct ring_op op;
-    int fd = boot(&ring, 5);
+    int fd = boot_with_file(&ring, 5, SIZE);
     write_wrongly(ring, fd, SIM_FAULT_WRITE_LOST, 0, 1024, RING_WRITE_DURABLE);
     assert_int_equal(await_write(ring, &op, fd, old_data, 1024, 0, 0), KVS_ERR_OK);
     sim_crash(SIM_DROP_ALL);
@@ -240,7 +220,7 @@ static void test_ring_rot__follows_a_rename_and_dies_with_its_file(void **state)
     struct ring *ring;
     struct ring_op op;
     int dir;
-    int fd = boot(&ring, 6);
+    int fd = boot_with_file(&ring, 6, SIZE);
     write_wrongly(ring, fd, SIM_FAULT_WRITE_LOST, 0, 512, RING_WRITE_DURABLE);
     assert_int_equal(ring_dir_open(ring, "/data", &dir), KVS_ERR_OK);
     ring_op_init(&op, nothing_done);
@@ -264,16 +244,16 @@ static void test_ring_rot__can_be_added_and_healed(void **state)
 {
     (void)state;
     struct ring *ring;
-    (void)boot(&ring, 7);
+    (void)boot_with_file(&ring, 7, SIZE);
     sim_crash(SIM_DROP_ALL);
     sim_rot_add("/data/f", 100, new_data + 100, 50);
-    assert_memory_equal(read_back("/data/f") + 100, new_data + 100, 50);
+    assert_memory_equal(read_back("/data/f", SIZE) + 100, new_data + 100, 50);
     sim_rot_add("/data/f", 120, "0123456789", 10);
-    assert_memory_equal(read_back("/data/f") + 120, "0123456789", 10);
+    assert_memory_equal(read_back("/data/f", SIZE) + 120, "0123456789", 10);
     struct told told = ask();
     assert_int_equal(told.bytes, 50);
     sim_rot_heal();
-    assert_memory_equal(read_back("/data/f"), old_data, SIZE);
+    assert_memory_equal(read_back("/data/f", SIZE), old_data, SIZE);
     sim_destroy();
 }
 
@@ -282,7 +262,7 @@ static void test_ring_rot__is_told_after_a_kill(void **state)
 {
     (void)state;
     struct ring *ring;
-    int fd = boot(&ring, 8);
+    int fd = boot_with_file(&ring, 8, SIZE);
     write_wrongly(ring, fd, SIM_FAULT_WRITE_FLIP, 0, 512, 0);
     sim_crash(SIM_KILL);
     assert_int_equal(ask().bytes, 1);
@@ -296,7 +276,7 @@ static void test_ring_rot__is_told_after_a_kill(void **state)
     assert_int_equal(ask().places, 0);
     sim_crash(SIM_KEEP_ALL);
     assert_int_equal(ask().places, 0);
-    assert_memory_equal(read_back("/data/f"), new_data, 512);
+    assert_memory_equal(read_back("/data/f", SIZE), new_data, 512);
     sim_destroy();
 }
 

@@ -167,12 +167,12 @@ static const char *check_header_fields(uint32_t version, uint64_t entries, uint6
 static void test_run_header__what_cannot_be_is_refused(void **state)
 {
     (void)state;
-    assert_null(check_header_fields(1, RUN_ENTRIES_MAX, 5, RUN_SEGMENTS_MAX));
-    assert_non_null(check_header_fields(2, 5, 5, 5));
-    assert_non_null(check_header_fields(1, RUN_ENTRIES_MAX + 1, 5, 5));
-    assert_non_null(check_header_fields(1, UINT64_MAX, 5, 5));
-    assert_non_null(check_header_fields(1, 5, 6, 5));
-    assert_non_null(check_header_fields(1, 5, 5, RUN_SEGMENTS_MAX + 1));
+    assert_null(check_header_fields(RUN_VERSION, RUN_ENTRIES_MAX, 5, RUN_SEGMENTS_MAX));
+    assert_non_null(check_header_fields(RUN_VERSION + 1, 5, 5, 5));
+    assert_non_null(check_header_fields(RUN_VERSION, RUN_ENTRIES_MAX + 1, 5, 5));
+    assert_non_null(check_header_fields(RUN_VERSION, UINT64_MAX, 5, 5));
+    assert_non_null(check_header_fields(RUN_VERSION, 5, 6, 5));
+    assert_non_null(check_header_fields(RUN_VERSION, 5, 5, RUN_SEGMENTS_MAX + 1));
 }
 
 static uint8_t *block_make(const struct run_entry *entries, uint32_t count, uint64_t number)

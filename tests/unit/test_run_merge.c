@@ -9,25 +9,12 @@
 
 enum { SOURCES_MAX = 20, KEYS_MAX = 4000 };
 
-/* What the callbacks are to say, and what they were told. */
-struct told {
-    uint64_t gone;              /* entries with an LSN that this divides do not count; 0: all count */
-    unsigned lost[SOURCES_MAX]; /* by source */
-    uint64_t lost_lsns;         /* sum */
-};
-
+/* Those whose LSN `gone` divides do not count. */
 static bool counts(void *context, unsigned source, const struct run_entry *entry)
 {
-    const struct told *told = context;
-    assert_true(source < SOURCES_MAX);
-    return told->gone == 0 || entry->lsn % told->gone != 0;
-}
-
-static void lost(void *context, unsigned source, const struct run_entry *entry)
-{
-    struct told *told = context;
-    told->lost[source]++;
-    told->lost_lsns += entry->lsn;
+    const uint64_t *gone = context;
+    (void)source;
+    return entry->lsn % *gone != 0;
 }
 
 struct sources {
@@ -78,15 +65,14 @@ static void sources_free(struct sources *sources)
     sim_destroy();
 }
 
-/* Merges all in batches of changing sizes; the number of entries. */
-static size_t merge_all(struct sources *sources, struct told *told, size_t batch, struct run_entry *out, size_t out_max,
+/* Merges all in batches of this size; the number of entries. `gone`: 0, or those whose LSN it divides do not count. */
+static size_t merge_all(struct sources *sources, uint64_t gone, size_t batch, struct run_entry *out, size_t out_max,
                         enum kvs_err *err)
 {
     const struct run_merge_options options = {.sources = sources->given,
                                               .source_count = sources->count,
-                                              .context = told,
-                                              .counts = told->gone > 0 ? counts : NULL,
-                                              .lost = lost};
+                                              .context = &gone,
+                                              .counts = gone > 0 ? counts : NULL};
     struct run_merge *merge;
     assert_int_equal(run_merge_open(&merge, &options), KVS_ERR_OK);
     size_t all = 0;
@@ -130,7 +116,7 @@ static int compare_model(const void *a, const void *b)
 }
 
 /* All entries that count, sorted; of each key the last is the winner. */
-static size_t model_merge(const struct sources *sources, struct told *told, struct run_entry *out)
+static size_t model_merge(const struct sources *sources, uint64_t gone, struct run_entry *out)
 {
     size_t all = 0, count = 0;
     for (unsigned i = 0; i < sources->count; i++)
@@ -139,7 +125,7 @@ static size_t model_merge(const struct sources *sources, struct told *told, stru
     for (unsigned i = 0; i < sources->count; i++) {
         for (size_t j = 0; j < sources->sizes[i]; j++) {
             const struct run_entry *entry = &sources->entries[i][j];
-            if (told->gone == 0 || entry->lsn % told->gone != 0)
+            if (gone == 0 || entry->lsn % gone != 0)
                 model[count++] = (struct model_entry){.entry = *entry, .source = i};
         }
     }
@@ -148,8 +134,6 @@ static size_t model_merge(const struct sources *sources, struct told *told, stru
     for (size_t i = 0; i < count; i++) {
         if (i + 1 == count || run_entry_key(&model[i].entry) != run_entry_key(&model[i + 1].entry))
             out[winners++] = model[i].entry;
-        else
-            lost(told, model[i].source, &model[i].entry);
     }
     free(model);
     return winners;
@@ -190,24 +174,21 @@ static void test_run_merge__does_as_the_model_does(void **state)
             sources_add(&sources, random_entries(size, keys, !on_disk), size, on_disk);
             all += size;
         }
-        struct told expected_told = {.gone = sim_random(3) == 0 ? 1 + sim_random(4) : 0};
-        struct told told = {.gone = expected_told.gone};
+        const uint64_t gone = sim_random(3) == 0 ? 1 + sim_random(4) : 0;
         struct run_entry *expected = calloc(all + 1, sizeof *expected);
         struct run_entry *got = calloc(all + 1, sizeof *got);
-        const size_t expected_count = model_merge(&sources, &expected_told, expected);
+        const size_t expected_count = model_merge(&sources, gone, expected);
 
         enum kvs_err err;
         sources_begin(&sources, RUN_RANGE_ALL);
         const size_t batch = round % 4 == 0 ? 1 : 1 + sim_random(700);
-        const size_t got_count = merge_all(&sources, &told, batch, got, all, &err);
+        const size_t got_count = merge_all(&sources, gone, batch, got, all, &err);
         assert_int_equal(err, KVS_ERR_OK);
         assert_int_equal(got_count, expected_count);
         for (size_t i = 0; i < got_count; i++) { /* twins of one source may differ in what decides nothing */
             assert_int_equal(
                 compare_model(&(struct model_entry){.entry = got[i]}, &(struct model_entry){.entry = expected[i]}), 0);
         }
-        assert_memory_equal(told.lost, expected_told.lost, sizeof told.lost);
-        assert_true(told.lost_lsns == expected_told.lost_lsns);
         sources_end(&sources);
         free(expected);
         free(got);
@@ -231,14 +212,11 @@ static void test_run_merge__of_equal_lsns_the_later_source_wins(void **state)
             sources_add(&sources, entries, 1, i % 2 == round % 2);
         }
         static const unsigned winners[] = {4, 1, 3, 4};
-        struct told told = {0};
         struct run_entry got[5];
         enum kvs_err err;
         sources_begin(&sources, RUN_RANGE_ALL);
-        assert_int_equal(merge_all(&sources, &told, 3, got, 5, &err), 1);
+        assert_int_equal(merge_all(&sources, 0, 3, got, 5, &err), 1);
         assert_int_equal(run_entry_address(&got[0]), winners[round]);
-        for (unsigned i = 0; i < 5; i++)
-            assert_int_equal(told.lost[i], i != winners[round]);
         sources_end(&sources);
         sources_free(&sources);
     }
@@ -254,20 +232,15 @@ static void test_run_merge__what_does_not_count_is_not_there(void **state)
         sources_add(&sources, entries_make(0, 1000, i < 2 ? 1 : 1001), 1000, i == 1);
     for (size_t i = 0; i < 1000; i++)
         sources.entries[2][i].lsn = 3000 + 7; /* newest, and gone */
-    struct told told = {.gone = 3007};
     struct run_entry *got = calloc(1000, sizeof *got);
     enum kvs_err err;
     sources_begin(&sources, RUN_RANGE_ALL);
-    assert_int_equal(merge_all(&sources, &told, 100, got, 1000, &err), 1000);
+    assert_int_equal(merge_all(&sources, 3007, 100, got, 1000, &err), 1000);
     assert_memory_equal(got, sources.entries[0], 1000 * sizeof *got);
-    assert_int_equal(told.lost[0], 1000);
-    assert_int_equal(told.lost[1], 0);
-    assert_int_equal(told.lost[2], 0);
     sources_end(&sources);
 
-    told = (struct told){.gone = 1}; /* nothing counts */
-    sources_begin(&sources, RUN_RANGE_ALL);
-    assert_int_equal(merge_all(&sources, &told, 100, got, 1000, &err), 0);
+    sources_begin(&sources, RUN_RANGE_ALL); /* nothing counts */
+    assert_int_equal(merge_all(&sources, 1, 100, got, 1000, &err), 0);
     assert_int_equal(err, KVS_ERR_OK);
     sources_end(&sources);
     free(got);
@@ -289,19 +262,18 @@ static void test_run_merge__parts_of_runs_make_up_the_whole(void **state)
     }
     struct run_entry *expected = calloc(all, sizeof *expected);
     struct run_entry *got = calloc(all, sizeof *got);
-    struct told expected_told = {0}, told = {0};
-    const size_t expected_count = model_merge(&sources, &expected_told, expected);
+    const size_t expected_count = model_merge(&sources, 0, expected);
     size_t got_count = 0;
     for (unsigned shard = 0; shard < SHARDS; shard++) {
         enum kvs_err err;
         sources_begin(&sources, run_range_of_shard(shard, SHARDS));
-        got_count += merge_all(&sources, &told, 512, got + got_count, all - got_count, &err);
+        got_count += merge_all(&sources, 0, 512, got + got_count, all - got_count, &err);
         assert_int_equal(err, KVS_ERR_OK);
         sources_end(&sources);
     }
     assert_int_equal(got_count, expected_count);
     assert_memory_equal(got, expected, got_count * sizeof *got);
-    assert_true(told.lost_lsns == expected_told.lost_lsns && told.lost_lsns > 0);
+    assert_true(got_count < all);
     free(expected);
     free(got);
     sources_free(&sources);
@@ -318,11 +290,10 @@ static void test_run_merge__the_largest_key_there_can_be_is_merged(void **state)
         entries[1].lsn = 10 + i;
         sources_add(&sources, entries, 2, i == 1);
     }
-    struct told told = {0};
     struct run_entry got[6] = {0};
     enum kvs_err err;
     sources_begin(&sources, RUN_RANGE_ALL);
-    const size_t count = merge_all(&sources, &told, 2, got, 6, &err);
+    const size_t count = merge_all(&sources, 0, 2, got, 6, &err);
     assert_true(count >= 3);
     assert_true(got[count - 1].order == UINT64_MAX);
     assert_int_equal(got[count - 1].lsn, 12);
@@ -348,11 +319,10 @@ static void test_run_merge__a_damaged_run_is_named(void **state)
         sources.runs[i] = run_must_open(&sources.machine, i);
     struct run_entry *expected = calloc(40000, sizeof *expected);
     struct run_entry *got = calloc(40000, sizeof *got);
-    struct told told = {0};
     enum kvs_err err;
-    (void)model_merge(&sources, &told, expected);
+    (void)model_merge(&sources, 0, expected);
     sources_begin(&sources, RUN_RANGE_ALL);
-    const size_t count = merge_all(&sources, &told, 300, got, 40000, &err);
+    const size_t count = merge_all(&sources, 0, 300, got, 40000, &err);
     assert_int_equal(err, KVS_ERR_CORRUPT);
     assert_true(count > 15000 && count < 25000);
     assert_memory_equal(got, expected, count * sizeof *got);
@@ -372,10 +342,9 @@ static void test_run_merge__its_yield_is_a_run(void **state)
     for (unsigned i = 0; i < 5; i++)
         sources_add(&sources, entries_make(i * 2000ull, 4000, 1 + i * 10000ull), 4000, i != 2);
     struct run_entry *got = calloc(20000, sizeof *got);
-    struct told told = {0};
     enum kvs_err err;
     sources_begin(&sources, RUN_RANGE_ALL);
-    const size_t count = merge_all(&sources, &told, 1000, got, 20000, &err);
+    const size_t count = merge_all(&sources, 0, 1000, got, 20000, &err);
     assert_int_equal(count, 12000);
     sources_end(&sources);
     run_make(&sources.machine, 50, got, count, 5);

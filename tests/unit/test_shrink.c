@@ -166,7 +166,7 @@ static void test_shrink__assertions_and_hangs_and_other_traces_shrink_too(void *
     make_large(&plan);
     make_small_numbers(&plan); /* each candidate that hangs takes its time */
     manner = HANGS;
-    const struct shrink_options short_runs = {.seconds = 60, .run_seconds_max = 0.5};
+    const struct shrink_options short_runs = {.seconds = 60, .run_seconds_max = 0.1};
     assert_true(shrink_plan(&plan, &short_runs).finished);
     assert_smallest(&plan);
 }

@@ -405,15 +405,22 @@ static void test_expiry__counts_are_exact_whatever_was_cold(void **state)
 
 /* ---- restarts and clocks --------------------------------------------------------------------------------------- */
 
+/* A new store, in which a value of this key that expires so much later hides one that does not. Returns when. */
+static uint64_t boot_hiding(struct store_fixture *fixture, uint64_t seed, const char *key, uint64_t ms)
+{
+    boot(fixture, seed, 1);
+    uint64_t expires_ms = expiry_now_ms(fixture) + ms;
+    (void)expiry_put_text(fixture, key, "older", 0);
+    (void)expiry_put_text(fixture, key, "newer", expires_ms);
+    return expires_ms;
+}
+
 static void test_expiry__restarts_before_and_after(void **state)
 {
     (void)state;
     for (unsigned orderly = 0; orderly <= 1; orderly++) {
         struct store_fixture fixture;
-        boot(&fixture, 12, 1);
-        uint64_t expires_ms = expiry_now_ms(&fixture) + 50000;
-        (void)expiry_put_text(&fixture, "gone", "older", 0);
-        (void)expiry_put_text(&fixture, "gone", "newer", expires_ms);
+        uint64_t expires_ms = boot_hiding(&fixture, 12, "gone", 50000);
         (void)expiry_put_text(&fixture, "kept", "value", expires_ms + 10000);
         for (unsigned late = 0; late <= 1; late++) {
             if (orderly)
@@ -471,11 +478,7 @@ static void test_expiry__a_restart_does_not_turn_time_back(void **state)
     (void)state;
     for (unsigned orderly = 0; orderly <= 1; orderly++) {
         struct store_fixture fixture;
-        boot(&fixture, 14, 1);
-        uint64_t expires_ms = expiry_now_ms(&fixture) + 10000;
-        (void)expiry_put_text(&fixture, "key", "older", 0);
-        (void)expiry_put_text(&fixture, "key", "newer", expires_ms);
-        expiry_advance_to(&fixture, expires_ms);
+        expiry_advance_to(&fixture, boot_hiding(&fixture, 14, "key", 10000));
         store_expect(&fixture, "key", NULL);
         if (orderly)
             store_stop(&fixture);

@@ -77,6 +77,16 @@ static void make_room(void)
         sim_step();
 }
 
+/* A machine whose disk has room for two segments only, and both are full. Returns how many keys are there. */
+static unsigned boot_full(struct store_fixture *fixture, uint64_t seed, const struct engine_options *options)
+{
+    sim_create(seed);
+    store_boot(fixture, options);
+    store_quiet();
+    sim_set_disk_size(2 * SEGMENT_BYTES + 2 * KVS_BLOCK_BYTES);
+    return fill_disk(fixture);
+}
+
 /* ---- starting -------------------------------------------------------------------------------------------------- */
 
 static void test_store__starts_on_a_full_disk_and_writes_in_the_segments_it_has(void **state)
@@ -104,13 +114,9 @@ static void test_store__starts_on_a_full_disk_and_writes_in_the_segments_it_has(
 static void test_store__starts_when_both_disk_and_segments_are_full(void **state)
 {
     (void)state;
-    sim_create(2);
     struct store_fixture fixture;
-    struct engine_options options = store_options(1);
-    store_boot(&fixture, &options);
-    store_quiet();
-    sim_set_disk_size(2 * SEGMENT_BYTES + 2 * KVS_BLOCK_BYTES);
-    unsigned keys = fill_disk(&fixture);
+    const struct engine_options options = store_options(1);
+    unsigned keys = boot_full(&fixture, 2, &options);
     store_stop(&fixture);
     store_boot(&fixture, &options);
     expect_from(&fixture, 0, keys);
@@ -213,13 +219,9 @@ static void test_store__deletes_go_on_when_the_disk_is_full(void **state)
 {
     (void)state;
     enum { ONE_BY_ONE = 3 };
-    sim_create(4);
     struct store_fixture fixture;
-    struct engine_options options = store_options(1);
-    store_boot(&fixture, &options);
-    store_quiet();
-    sim_set_disk_size(2 * SEGMENT_BYTES + 2 * KVS_BLOCK_BYTES);
-    unsigned keys = fill_disk(&fixture);
+    const struct engine_options options = store_options(1);
+    unsigned keys = boot_full(&fixture, 4, &options);
     for (unsigned i = 0; i < ONE_BY_ONE; i++) {
         char key[32];
         name_key(key, i);

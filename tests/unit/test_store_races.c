@@ -3,7 +3,6 @@
  * the middle of a change, a caller gives its operation back. Linked with --wrap=hash_key, so that a key can choose its
  * hash, and --wrap=index_next, so that a test can step in between two steps of a walk through the index.
  */
-#include "engine/store.h"
 #include "store_fixture.h"
 
 #include <inttypes.h>
@@ -15,7 +14,6 @@ enum {
     LARGE_BYTES = 48 * 1024, /* five records fill a segment */
     MEDIUM_BYTES = 6 * 1024,
     SMALL_BYTES = 200,
-    VALUE_BYTES_MAX = 64 * 1024,
 };
 
 /* ---- keys that choose their hash ------------------------------------------------------------------------------- */
@@ -64,23 +62,10 @@ bool __wrap_index_next(struct index_cursor *cursor, struct index_entry *entry)
 
 /* ---- writing without waiting ----------------------------------------------------------------------------------- */
 
-static enum engine_answer try_now(struct store_fixture *fixture, enum engine_action action, const char *key,
-                                  size_t value_bytes, struct engine_result *result)
-{
-    static uint8_t value[VALUE_BYTES_MAX];
-    memset(value, 'v', sizeof value);
-    struct engine_request request = store_request(fixture, action, slice_text(key), slice_make(value, value_bytes));
-    struct engine_shard *owner = fixture->nodes[store_owner(fixture, &request)].shard;
-    engine_section_begin(owner);
-    enum engine_answer answer = engine_try(owner, &request, result);
-    engine_section_end(owner);
-    return answer;
-}
-
 static void put_now(struct store_fixture *fixture, const char *key, size_t value_bytes)
 {
     struct engine_result result;
-    assert_int_equal(try_now(fixture, ENGINE_PUT, key, value_bytes, &result), ENGINE_DONE);
+    assert_int_equal(store_try_now(fixture, ENGINE_PUT, key, value_bytes, &result), ENGINE_DONE);
     assert_int_equal(result.error, KVS_ERR_OK);
 }
 
@@ -99,7 +84,7 @@ static enum engine_answer try_filler(struct store_fixture *fixture, enum engine_
     char key[32];
     struct engine_result result;
     name_filler(key, i);
-    enum engine_answer answer = try_now(fixture, action, key, value_bytes, &result);
+    enum engine_answer answer = store_try_now(fixture, action, key, value_bytes, &result);
     if (answer == ENGINE_DONE)
         assert_int_equal(result.error, KVS_ERR_OK);
     return answer;
@@ -123,21 +108,16 @@ static struct engine_options scarce_memory(unsigned shard_count)
     return options;
 }
 
-static struct store_shard *shard_zero(const struct store_fixture *fixture)
-{
-    return store_shard_of(fixture->nodes[0].shard);
-}
-
 static bool segment_resident(const struct store_fixture *fixture, uint32_t number)
 {
-    return segment_image(segment_get(&shard_zero(fixture)->store->segments, number)) != NULL;
+    return segment_image(segment_get(&store_shard_zero(fixture)->store->segments, number)) != NULL;
 }
 
 /* Writes a key and tells in which segment. */
 static uint32_t put_into(struct store_fixture *fixture, const char *key)
 {
     put_now(fixture, key, 8);
-    return shard_zero(fixture)->log.open->number;
+    return store_shard_zero(fixture)->log.open->number;
 }
 
 static void fill_until_cold(struct store_fixture *fixture, unsigned *next, uint32_t number)
@@ -162,7 +142,7 @@ static bool evicted_next(const struct store_shard *shard, uint32_t number)
 
 static void fill_until_evicted_next(struct store_fixture *fixture, unsigned *next, uint32_t number)
 {
-    while (!evicted_next(shard_zero(fixture), number))
+    while (!evicted_next(store_shard_zero(fixture), number))
         put_filler(fixture, next, LARGE_BYTES);
     assert_true(segment_resident(fixture, number));
 }
@@ -177,7 +157,7 @@ static void begin_next_segment(struct store_fixture *fixture)
 /* Opens the last segment there is, without giving the shard a turn in which it could make another. */
 static void roll_over(struct store_fixture *fixture, unsigned *next)
 {
-    const struct store_shard *shard = shard_zero(fixture);
+    const struct store_shard *shard = store_shard_zero(fixture);
     while (shard->log.spare != NULL)
         assert_int_equal(try_filler(fixture, ENGINE_PUT, (*next)++, MEDIUM_BYTES), ENGINE_DONE);
 }
@@ -201,7 +181,7 @@ static void fill_to_the_brim(struct store_fixture *fixture, unsigned *next)
  * behind the new one. */
 static uint32_t overwrite_unsettled(struct store_fixture *fixture, const char *key)
 {
-    const struct store_shard *shard = shard_zero(fixture);
+    const struct store_shard *shard = store_shard_zero(fixture);
     sim_fail(RING_KIND_READ, 1, EIO);
     sim_fail(RING_KIND_READ, 2, EIO);
     uint32_t segment = put_into(fixture, key);
@@ -217,7 +197,7 @@ static unsigned candidates(const struct store_fixture *fixture, const char *key)
     struct index_cursor cursor;
     struct index_entry entry;
     unsigned count = 0;
-    index_find(shard_zero(fixture)->index, hash_key(slice_text(key), engine_hash_seed(fixture->engine)), &cursor);
+    index_find(store_shard_zero(fixture)->index, hash_key(slice_text(key), engine_hash_seed(fixture->engine)), &cursor);
     while (index_next(&cursor, &entry))
         count++;
     return count;
@@ -364,7 +344,7 @@ static void test_store__settling_finds_a_record_that_leaves_ram_while_it_reads(v
     store_quiet();
     put_behind_cold_other(&fixture, &next);
     uint32_t unsettled = overwrite_unsettled(&fixture, OTHER);
-    while (shard_zero(&fixture)->log.open->number == unsettled)
+    while (store_shard_zero(&fixture)->log.open->number == unsettled)
         put_filler(&fixture, &next, LARGE_BYTES);
     uint32_t older = put_into(&fixture, KEY);
     assert_int_equal(candidates(&fixture, KEY), 3);
@@ -373,12 +353,12 @@ static void test_store__settling_finds_a_record_that_leaves_ram_while_it_reads(v
     roll_over(&fixture, &next);
 
     put_now(&fixture, KEY, 8);
-    assert_int_equal(shard_zero(&fixture)->settling, 1);
+    assert_int_equal(store_shard_zero(&fixture)->settling, 1);
     begin_next_segment(&fixture);
     assert_false(segment_resident(&fixture, older));
-    assert_int_equal(shard_zero(&fixture)->settling, 1);
+    assert_int_equal(store_shard_zero(&fixture)->settling, 1);
     store_quiet();
-    assert_int_equal(shard_zero(&fixture)->settling, 0);
+    assert_int_equal(store_shard_zero(&fixture)->settling, 0);
     assert_int_equal(candidates(&fixture, KEY), 3);
     assert_true(store_remove_text(&fixture, KEY));
     expect_removed_for_good(&fixture, &options);
@@ -392,7 +372,7 @@ static uint8_t *images_taken[8];
 
 static void take_images(struct store_fixture *fixture)
 {
-    const struct segment_table *table = &shard_zero(fixture)->store->segments;
+    const struct segment_table *table = &store_shard_zero(fixture)->store->segments;
     for (uint32_t i = 0; i < ARRAY_COUNT(images_taken); i++) {
         struct segment *segment = segment_get(table, i);
         images_taken[i] = segment == NULL ? NULL : atomic_exchange(&segment->image, NULL);
@@ -401,7 +381,7 @@ static void take_images(struct store_fixture *fixture)
 
 static void bring_images_back(struct store_fixture *fixture)
 {
-    const struct segment_table *table = &shard_zero(fixture)->store->segments;
+    const struct segment_table *table = &store_shard_zero(fixture)->store->segments;
     for (uint32_t i = 0; i < ARRAY_COUNT(images_taken); i++) {
         if (images_taken[i] != NULL)
             atomic_store(&segment_get(table, i)->image, images_taken[i]);
@@ -578,7 +558,7 @@ static void test_store__overwrites_of_cold_keys_wait_when_too_many_are_being_set
         }
     }
     fill_until_cold(&fixture, &next, last);
-    const struct store_shard *shard = shard_zero(&fixture);
+    const struct store_shard *shard = store_shard_zero(&fixture);
     static struct store_waiting puts[COLD];
     unsigned waiting = 0;
     for (unsigned i = 0; i < COLD; i++) {
