@@ -69,6 +69,8 @@
     X(RETIRED_WHILE_READ, P3, "uses a segment again while reads from it are in flight")                          \
     X(RETIRED_UNDURABLE, P1, "gives a segment up though what has superseded its records is not durable")         \
     X(NO_COMPACTION_RESERVE, P7, "leaves no files in reserve for compaction")                                    \
+    X(NO_DELETES_RESERVE, P7, "leaves no files in reserve for deletes")                                          \
+    X(DELETES_RESERVE_SHARED, P7, "lets puts go on in the segments of the reserve for deletes")                  \
     X(SWING_BLIND, P4, "swings an index entry to the copy though the record was overwritten meanwhile")          \
     X(DELETES_NEVER_KEPT, P2, "compaction drops deletes that still hide an older record")                        \
     X(COMPACTION_UNVERIFIED, P3, "compaction copies records without verifying them")                             \

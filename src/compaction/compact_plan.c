@@ -97,10 +97,10 @@ void compact_make_plan(struct compactor *compactor)
     struct relocation_space space;
     size_t count = take_census(compactor, &space);
     struct policy_store store = {.segment_bytes = space.segment_bytes - space.segment_bytes / PADDING_SHARE,
-                                 .files = space.files,
+                                 .files = space.files - space.files_deletes, /* as if these were not there */
                                  .files_free = space.files_free,
                                  .files_addable = space.files_addable,
-                                 .open = space.files_reserved,
+                                 .open = space.files_reserved - space.files_deletes,
                                  .open_min_lsn = UINT64_MAX};
     size_t sealed = 0;
     for (size_t i = 0; i < count; i++) {

@@ -24,6 +24,7 @@ enum {
     CHUNK_BYTES = 1024 * 1024,
     WINDOW_BYTES = 1024 * 1024,
     SIFT_RECORDS = 4096,      /* looked at in one turn */
+    HURRY = 10,               /* times as often it looks for space when deletes wait for it */
     STREAM_NONE = 0xFFFFFFFF, /* of batches that belong to no shard's stream */
 };
 
@@ -61,8 +62,10 @@ void compact_close(struct compactor *compactor)
 void compact_set_urgency(struct compactor *compactor, unsigned urgency)
 {
     atomic_store_explicit(&compactor->stats.urgency, urgency, memory_order_relaxed);
-    relocation_promise_space(compactor->background,
-                             (urgency > 0 || !compactor->hopeless) && !relocation_stuck(compactor->background));
+    bool never = compactor->state == COMPACT_FAILED || compactor->stopping ||
+                 relocation_blocked(compactor->background) || relocation_stuck(compactor->background);
+    enum relocation_hope hope = urgency > 0 || !compactor->hopeless ? RELOCATION_HOPE_PROMISED : RELOCATION_HOPE_FADED;
+    relocation_promise_space(compactor->background, never ? RELOCATION_HOPE_NONE : hope);
 }
 
 void compact_note(struct notice *notice, const char *text)
@@ -501,6 +504,25 @@ static void io_done(struct ring_op *op)
 
 /* ---- the turn -------------------------------------------------------------------------------------------------- */
 
+/* While logs lack space, until the next look for some. */
+static uint64_t poll_ns(const struct compactor *compactor)
+{
+    return relocation_hurried(compactor->background) ? COMPACT_POLL_NS / HURRY : COMPACT_POLL_NS;
+}
+
+/* Nothing could be gained: not by a plan, or not by this one. */
+static void give_up(struct compactor *compactor, bool ending)
+{
+    bool lacks = relocation_short(compactor->background);
+    /* What was given back takes a moment until logs have it. */
+    compactor->hopeless = ending || (lacks && !compactor->gained);
+    if (lacks && !compactor->gained)
+        relocation_looked_in_vain(compactor->background);
+    compactor->gained = false;
+    compact_set_urgency(compactor, 0);
+    compactor->state = COMPACT_REST;
+}
+
 /* A plan is due when the logs have written enough since the last one, and from time to time while they lack space. */
 static bool plan_due(const struct compactor *compactor)
 {
@@ -511,7 +533,7 @@ static bool plan_due(const struct compactor *compactor)
     if (appended > relocation_end_max(compactor->background) / 4)
         return true;
     return relocation_short(compactor->background) &&
-           ring_now_ns(compactor->ring) >= compactor->planned_ns + COMPACT_POLL_NS;
+           ring_now_ns(compactor->ring) >= compactor->planned_ns + poll_ns(compactor);
 }
 
 static void plan(struct compactor *compactor)
@@ -519,15 +541,10 @@ static void plan(struct compactor *compactor)
     bool ending = compactor->stopping || relocation_blocked(compactor->background);
     if (!ending)
         compact_make_plan(compactor);
-    if (ending || compactor->plan.count == 0) {
-        /* What was given back takes a moment until logs have it. */
-        compactor->hopeless = ending || (relocation_short(compactor->background) && !compactor->gained);
-        compactor->gained = false;
-        compact_set_urgency(compactor, 0);
-        compactor->state = COMPACT_REST;
-        return;
-    }
-    compactor->state = COMPACT_OPEN;
+    if (ending || compactor->plan.count == 0)
+        give_up(compactor, ending);
+    else
+        compactor->state = COMPACT_OPEN;
 }
 
 static void take_output(struct compactor *compactor)
@@ -538,10 +555,7 @@ static void take_output(struct compactor *compactor)
         if (compactor->stopping || relocation_output_error(compactor->background) != KVS_ERR_OK) {
             relocation_output_cancel(compactor->background);
             compactor->victim = NULL;
-            compactor->hopeless = !compactor->gained;
-            compactor->gained = false;
-            compact_set_urgency(compactor, 0);
-            compactor->state = COMPACT_REST;
+            give_up(compactor, !compactor->gained);
         }
         return;
     }
@@ -619,7 +633,7 @@ int64_t compact_timeout_ns(const struct compactor *compactor)
         return compactor->paced_ns > now ? (int64_t)(compactor->paced_ns - now) : 0;
     }
     if (compactor->state == COMPACT_REST && !compactor->stopping && relocation_short(compactor->background))
-        return COMPACT_POLL_NS;
+        return (int64_t)poll_ns(compactor);
     return -1;
 }
 

@@ -21,6 +21,10 @@
 /* While an image waits for its last reader nothing wakes the keeper when that is gone. */
 #define IMAGE_WAIT_NS 200000
 
+/* Of sealed segments one in so many is kept free for deletes, beside a fixed number; and no more than one in so many
+ * while there is no limit on the disk space, where a reserve has to be written first. */
+enum { DELETES_SHARE = 64, UNLIMITED_SHARE = 4 };
+
 enum kvs_err keeper_open(struct keeper *keeper, struct store *store, uint32_t images_max)
 {
     keeper->store = store;
@@ -29,6 +33,8 @@ enum kvs_err keeper_open(struct keeper *keeper, struct store *store, uint32_t im
     list_init(&keeper->given_up);
     list_init(&keeper->unsealed);
     list_init(&keeper->retiring);
+    for (unsigned i = 0; i < KVS_SHARDS_MAX; i++)
+        keeper->deletes_asked[i] = UINT64_MAX;
     warmup_init(&keeper->warmup);
     value_sweep_init(&keeper->sweep);
     epoch_register(&store->base.epoch, &keeper->base.thread);
@@ -55,34 +61,6 @@ void keeper_add_free(struct keeper *keeper, struct segment *segment)
 void keeper_watch(struct keeper *keeper, struct segment *segment)
 {
     list_push_back(&keeper->unsealed, &segment->keeper_link);
-}
-
-enum kvs_err keeper_start(struct keeper *keeper, struct ring *ring)
-{
-    struct store *store = keeper->store;
-    struct engine *engine = &store->base;
-    struct segment_maker_options options = {.ring = ring,
-                                            .table = &store->segments,
-                                            .images = &keeper->images,
-                                            .manifest = keeper->manifest,
-                                            .dir_fd = engine->dir_fd,
-                                            .names = &store->names,
-                                            .direct = store->direct,
-                                            .sync_after_write = store->sync_after_write,
-                                            .store_uuid = engine->superblock.uuid,
-                                            .epoch = engine->superblock.epoch,
-                                            .uid_counter = &keeper->uid_counter};
-    enum kvs_err err = segment_maker_init(&keeper->relocation_maker, &options);
-    for (unsigned i = 0; err == KVS_ERR_OK && i < store->shard_count; i++)
-        err = segment_maker_init(&keeper->makers[i], &options);
-    manifest_attach(keeper->manifest, ring);
-    if (err != KVS_ERR_OK)
-        return err;
-    struct relocation_space space;
-    (void)relocation_census(&keeper->base, NULL, 0, &space); /* for engine_stats */
-    checkpoint_start(keeper->checkpoint, ring);
-    atomic_store(&keeper->ring, ring);
-    return KVS_ERR_OK;
 }
 
 void keeper_close(struct keeper *keeper, struct ring *ring)
@@ -136,16 +114,49 @@ uint64_t keeper_addable(const struct keeper *keeper)
 }
 
 /* Free files that logs must leave to compaction. */
-static uint32_t reserve(const struct keeper *keeper)
+static uint32_t compaction_reserve(const struct keeper *keeper)
 {
     return keeper->sealed_count >= KEEPER_RESERVE_FROM && !canary_on(CANARY_NO_COMPACTION_RESERVE)
                ? KEEPER_RESERVE_FILES
                : 0;
 }
 
+/* Files beyond those without which the store does not work at all. */
+static uint64_t slack(const struct keeper *keeper)
+{
+    uint64_t most = keeper_files_max(keeper), least = store_segments_min(keeper->store);
+    if (keeper->files_max == 0)
+        return UINT32_MAX;
+    return most > least ? most - least : 0;
+}
+
+/* It grows with the store, and is smaller under a limit that leaves little, so that a small one does not consist of
+ * reserves. */
+uint32_t keeper_deletes_reserve(const struct keeper *keeper)
+{
+    if (keeper->sealed_count < KEEPER_RESERVE_FROM || canary_on(CANARY_NO_DELETES_RESERVE))
+        return 0;
+    uint32_t wanted = 2 * keeper->store->shard_count + 2 + keeper->sealed_count / DELETES_SHARE;
+    uint32_t most = keeper->files_max != 0 ? keeper->sealed_count : keeper->sealed_count / UNLIMITED_SHARE;
+    uint64_t left = slack(keeper) + 2;
+    most = most < left ? most : (uint32_t)left;
+    return wanted < most ? wanted : most;
+}
+
+/* Free files that puts do not get. */
+static uint32_t reserve(const struct keeper *keeper)
+{
+    return compaction_reserve(keeper) + keeper_deletes_reserve(keeper);
+}
+
 uint32_t keeper_reserved(const struct keeper *keeper)
 {
     return reserve(keeper) < keeper->free_count ? reserve(keeper) : keeper->free_count;
+}
+
+uint32_t keeper_reserve_lacks(const struct keeper *keeper)
+{
+    return reserve(keeper) - keeper_reserved(keeper);
 }
 
 bool keeper_shared(struct ring *ring, const struct segment *segment)
@@ -159,6 +170,8 @@ bool keeper_shared(struct ring *ring, const struct segment *segment)
 void keeper_take_back(struct keeper *keeper, struct segment *segment)
 {
     KVS_ASSERT(segment_state(segment) == SEGMENT_FREE && image_gone(segment));
+    for (unsigned i = 0; i < keeper->store->shard_count; i++)
+        keeper->deletes_asked[i] = UINT64_MAX; /* there was something to gain */
     if (backup_holds(keeper->backup, segment->number))
         list_push_back(&keeper->held, &segment->keeper_link);
     else if (keeper_shared(keeper->ring, segment))
@@ -194,36 +207,143 @@ static struct segment *take_free(struct keeper *keeper)
     return NULL;
 }
 
+static bool makes_new(const struct segment_maker *maker)
+{
+    return maker->numbered && maker->segment == NULL && !segment_maker_rests(maker);
+}
+
+/* A free file was removed for the manifest's latest attempt that found no space: the next one may find some. */
+static bool has_made_room(const struct keeper *keeper)
+{
+    return keeper->trimmed_for == manifest_attempt(keeper->manifest);
+}
+
+/* 1 when a file is about to become a free one. */
+static uint32_t free_coming(const struct keeper *keeper)
+{
+    return keeper->relocation_maker.purpose == MAKE_FREE && !segment_maker_rests(&keeper->relocation_maker);
+}
+
 /* Files that others are being made into right now count as if they were there. */
 static uint32_t in_the_making(const struct keeper *keeper)
 {
-    uint32_t count = keeper->relocation_maker.numbered;
+    uint32_t count = makes_new(&keeper->relocation_maker);
     for (unsigned i = 0; i < keeper->store->shard_count; i++)
-        count += keeper->makers[i].numbered;
+        count += makes_new(&keeper->makers[i]);
     return count;
 }
 
-/* Sets an idle maker to work, for a log or for compaction, on a free file or on a new one, as far as there is space. */
+/* Logs whose puts are refused for lack of space, and for which nothing is being made: when puts go on, all of them
+ * should, if there can be so many files. */
+static uint32_t refused_count(const struct keeper *keeper)
+{
+    uint32_t count = 0;
+    for (unsigned i = 0; i < keeper->store->shard_count; i++) {
+        bool offered = atomic_load_explicit(&keeper->store->shards[i]->offered, memory_order_relaxed) != NULL;
+        count += keeper->makers[i].error == KVS_ERR_NO_SPACE && segment_maker_rests(&keeper->makers[i]) && !offered;
+    }
+    uint64_t most = 1 + slack(keeper) / 2;
+    return count < most ? count : (uint32_t)most;
+}
+
+/* Free files that must be left when one is taken for this purpose. */
+static uint32_t kept_from(const struct keeper *keeper, const struct segment_maker *maker, enum maker_purpose purpose)
+{
+    if (purpose == MAKE_FOR_DELETES)
+        return compaction_reserve(keeper);
+    if (purpose != MAKE_FOR_LOG)
+        return 0;
+    uint32_t refused = maker->error == KVS_ERR_NO_SPACE ? refused_count(keeper) : 0;
+    return reserve(keeper) + (refused > 0 ? refused - 1 : 0);
+}
+
+/* Sets a maker to work, for a log or for compaction, on a free file or, when it is idle, on a new one, as far as there
+ * is space. */
 static void begin_making(struct keeper *keeper, struct segment_maker *maker, enum maker_purpose purpose)
 {
-    if (segment_maker_has_file(maker)) {
-        segment_maker_begin(maker, purpose, NULL);
-        return;
-    }
-    uint32_t kept = purpose == MAKE_FOR_LOG ? reserve(keeper) : 0;
-    struct segment *segment = purpose != MAKE_FREE && keeper->free_count > kept ? take_free(keeper) : NULL;
-    if (segment != NULL) {
+    if (segment_maker_has_file(maker) && maker->purpose == MAKE_FOR_DELETES)
+        purpose = MAKE_FOR_DELETES; /* an attempt that has failed does not make it one for puts */
+    uint32_t kept = kept_from(keeper, maker, purpose);
+    bool has_file = segment_maker_has_file(maker);
+    struct segment *segment = !has_file && purpose != MAKE_FREE && keeper->free_count > kept ? take_free(keeper) : NULL;
+    if (segment != NULL || (has_file && segment_maker_can_begin(maker))) {
         segment_maker_begin(maker, purpose, segment);
         return;
     }
-    uint64_t lacking = kept > keeper->free_count ? kept - keeper->free_count : 0;
-    if (keeper_addable(keeper) > lacking + in_the_making(keeper))
+    if (has_file || !segment_maker_can_begin(maker))
+        return;
+    uint32_t there = keeper->free_count + free_coming(keeper);
+    uint64_t lacking = kept > there ? kept - there : 0;
+    /* What room there is on the disk is the manifest's if that lacks it. */
+    if (keeper_addable(keeper) > lacking + in_the_making(keeper) && !manifest_lacks_space(keeper->manifest))
         segment_maker_begin(maker, purpose, NULL);
-    else if (purpose != MAKE_FREE)
+    else if (purpose == MAKE_FOR_LOG || purpose == MAKE_FOR_RELOCATION)
         segment_maker_refuse(maker, KVS_ERR_NO_SPACE, "the limit on the size of the log is reached");
 }
 
 /* ---- logs ------------------------------------------------------------------------------------------------------ */
+
+/* There is space again: puts may go on where only deletes had a place. */
+static void open_to_puts(struct keeper *keeper)
+{
+    keeper->puts_shut = false;
+    for (struct list *node = keeper->unsealed.next; node != &keeper->unsealed; node = node->next) {
+        struct segment *segment = container_of(node, struct segment, keeper_link);
+        atomic_store_explicit(&segment->for_deletes, false, memory_order_relaxed);
+    }
+    for (unsigned i = 0; i < keeper->store->shard_count; i++) {
+        struct store_shard *shard = keeper->store->shards[i];
+        bool offered = atomic_load_explicit(&shard->offered, memory_order_relaxed) != NULL;
+        if (!offered || keeper->makers[i].error != KVS_ERR_NO_SPACE || !segment_maker_rests(&keeper->makers[i]))
+            continue;
+        segment_maker_recovered(&keeper->makers[i]);
+        store_shard_wake(shard, keeper->ring);
+    }
+}
+
+/* Both reserves are whole, and there is a file for each log that lacks one. */
+static bool space_is_back(const struct keeper *keeper)
+{
+    uint64_t addable = keeper->files_max == 0 ? 0 : keeper_addable(keeper);
+    return keeper->free_count + free_coming(keeper) + addable >=
+           (uint64_t)reserve(keeper) + refused_count(keeper) + in_the_making(keeper);
+}
+
+/* Deletes wait and there is no file for them. They are refused when compaction has looked for space since, and found
+ * none, twice: the first look may have begun before what they have deleted was counted. */
+static void judge_deletes(struct keeper *keeper, unsigned id)
+{
+    struct store_shard *shard = keeper->store->shards[id];
+    if (keeper->deletes_asked[id] == UINT64_MAX)
+        keeper->deletes_asked[id] = keeper->looks_in_vain;
+    bool vain = keeper->hope == RELOCATION_HOPE_FADED && keeper->looks_in_vain >= keeper->deletes_asked[id] + 2;
+    if (!vain && keeper->hope != RELOCATION_HOPE_NONE)
+        return;
+    if (manifest_waits_for_space(keeper->manifest) && has_made_room(keeper))
+        return;
+    if (!atomic_load_explicit(&shard->deletes_refused, memory_order_relaxed)) {
+        atomic_store_explicit(&shard->deletes_refused, true, memory_order_relaxed);
+        store_shard_wake(shard, keeper->ring);
+    }
+}
+
+/* Deletes that wait while puts are refused get a segment of their reserve. */
+static void supply_deletes(struct keeper *keeper, unsigned id)
+{
+    struct store_shard *shard = keeper->store->shards[id];
+    struct segment_maker *maker = &keeper->makers[id];
+    if (!atomic_load_explicit(&shard->deletes_wait, memory_order_acquire)) {
+        keeper->deletes_asked[id] = UINT64_MAX;
+        atomic_store_explicit(&shard->deletes_refused, false, memory_order_relaxed);
+        return;
+    }
+    if (maker->error == KVS_ERR_OK)
+        return; /* one is on its way */
+    if (maker->error == KVS_ERR_NO_SPACE && segment_maker_can_use_again(maker))
+        begin_making(keeper, maker, MAKE_FOR_DELETES);
+    if (segment_maker_rests(maker) || manifest_waits_for_space(keeper->manifest))
+        judge_deletes(keeper, id);
+}
 
 static void supply(struct keeper *keeper, unsigned id)
 {
@@ -233,19 +353,23 @@ static void supply(struct keeper *keeper, unsigned id)
     if (atomic_load_explicit(&shard->offered, memory_order_relaxed) != NULL ||
         atomic_load_explicit(&shard->log.failed, memory_order_relaxed))
         return;
+    enum kvs_err before = maker->error;
     struct segment *segment = segment_maker_take(maker);
     if (segment != NULL) {
         keeper_watch(keeper, segment);
+        if (maker->purpose == MAKE_FOR_DELETES)
+            keeper->puts_shut = true;
+        else if (keeper->puts_shut)
+            open_to_puts(keeper);
         atomic_store_explicit(&shard->offered, segment, memory_order_release);
-    } else if (segment_maker_can_begin(maker)) {
-        enum kvs_err before = maker->error;
-        begin_making(keeper, maker, MAKE_FOR_LOG);
-        if (maker->error == before)
-            return;
-    } else {
+        store_shard_wake(shard, keeper->ring);
         return;
     }
-    store_shard_wake(shard, keeper->ring);
+    if (segment_maker_can_use_again(maker))
+        begin_making(keeper, maker, MAKE_FOR_LOG);
+    supply_deletes(keeper, id);
+    if (maker->error != before)
+        store_shard_wake(shard, keeper->ring);
 }
 
 /* A maker that has failed, or is well again, changes what a shard answers. It may have failed since the last turn, and
@@ -318,11 +442,9 @@ static void supply_relocation(struct keeper *keeper)
     segment_maker_turn(maker);
     if (maker->state == MAKER_READY && maker->purpose == MAKE_FREE)
         keeper_add_free(keeper, segment_maker_take(maker));
-    if (!segment_maker_can_begin(maker))
-        return;
-    if (keeper->output_wanted)
+    if (keeper->output_wanted && segment_maker_can_use_again(maker))
         begin_making(keeper, maker, MAKE_FOR_RELOCATION);
-    else if (keeper->free_count < reserve(keeper))
+    else if (segment_maker_can_begin(maker) && keeper->free_count < reserve(keeper))
         begin_making(keeper, maker, MAKE_FREE);
 }
 
@@ -378,17 +500,23 @@ static struct segment *next_unwanted(struct keeper *keeper, uint32_t enough)
 }
 
 /* Enough: twice as many as all logs and compaction can ask for at once, and an eighth of all. When the manifest needs a
- * new file and the disk has no room for it, a free segment has to make room: without the manifest nothing goes on. */
+ * new file and the disk has no room for it, a free segment has to make room, one for each attempt: without the manifest
+ * nothing goes on. */
 static void trim(struct keeper *keeper)
 {
     uint32_t enough = 2 * (keeper->store->shard_count + KEEPER_RESERVE_FILES) + files(keeper) / 8;
-    if (manifest_lacks_space(keeper->manifest))
+    if (enough < reserve(keeper))
+        enough = reserve(keeper);
+    bool lacks = manifest_lacks_space(keeper->manifest) && !has_made_room(keeper);
+    if (lacks)
         enough = 0;
     if (keeper->trim != TRIM_IDLE || keeper->stopping)
         return;
     keeper->trimmed = next_unwanted(keeper, enough);
     if (keeper->trimmed == NULL)
         return;
+    if (lacks)
+        keeper->trimmed_for = manifest_attempt(keeper->manifest);
     segment_name(keeper->trimmed_name, keeper->trimmed->number, "");
     keeper->trim = TRIM_UNLINK;
     name_change_begin(&keeper->trim_name, &keeper->store->names);
@@ -419,6 +547,51 @@ static void share_memory(struct keeper *keeper)
         atomic_store_explicit(&store->shards[i]->cache_target, granted / store->shard_count, memory_order_relaxed);
 }
 
+/* ---- start --------------------------------------------------------------------------------------------------------
+ */
+
+/* Room that is left in the segments of an earlier boot may be room that deletes have opened. */
+static void shut_adopted(struct keeper *keeper)
+{
+    if (space_is_back(keeper))
+        return;
+    for (unsigned i = 0; i < keeper->store->shard_count; i++) {
+        struct segment *segment = keeper->store->shards[i]->adopted;
+        if (segment != NULL)
+            atomic_store_explicit(&segment->for_deletes, true, memory_order_relaxed);
+    }
+    keeper->puts_shut = true;
+}
+
+enum kvs_err keeper_start(struct keeper *keeper, struct ring *ring)
+{
+    struct store *store = keeper->store;
+    struct engine *engine = &store->base;
+    struct segment_maker_options options = {.ring = ring,
+                                            .table = &store->segments,
+                                            .images = &keeper->images,
+                                            .manifest = keeper->manifest,
+                                            .dir_fd = engine->dir_fd,
+                                            .names = &store->names,
+                                            .direct = store->direct,
+                                            .sync_after_write = store->sync_after_write,
+                                            .store_uuid = engine->superblock.uuid,
+                                            .epoch = engine->superblock.epoch,
+                                            .uid_counter = &keeper->uid_counter};
+    enum kvs_err err = segment_maker_init(&keeper->relocation_maker, &options);
+    for (unsigned i = 0; err == KVS_ERR_OK && i < store->shard_count; i++)
+        err = segment_maker_init(&keeper->makers[i], &options);
+    manifest_attach(keeper->manifest, ring);
+    if (err != KVS_ERR_OK)
+        return err;
+    struct relocation_space space;
+    (void)relocation_census(&keeper->base, NULL, 0, &space); /* for engine_stats */
+    shut_adopted(keeper);
+    checkpoint_start(keeper->checkpoint, ring);
+    atomic_store(&keeper->ring, ring);
+    return KVS_ERR_OK;
+}
+
 /* ---- the turn -------------------------------------------------------------------------------------------------- */
 
 static void publish(struct keeper *keeper)
@@ -439,6 +612,8 @@ void keeper_turn(struct keeper *keeper)
     release_held(keeper);
     if (!keeper->stopping) {
         share_memory(keeper);
+        if (keeper->puts_shut && space_is_back(keeper))
+            open_to_puts(keeper);
         supply_all(keeper);
         supply_relocation(keeper);
         trim(keeper);

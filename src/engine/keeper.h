@@ -11,7 +11,8 @@
  * A file that has a second name belongs to a backup as well (backup.h): it is not used again but given up, and removed.
  *
  * Space. There may be a limit on the number of files. Two files are kept in reserve for compaction, which could not
- * free space on a full disk without space; logs get what is beyond them.
+ * free space on a full disk without space, and some for deletes (keeper_deletes_reserve). Puts get what is beyond both,
+ * deletes what is beyond compaction's. What comes back fills the reserves first.
  */
 #ifndef KVS_ENGINE_KEEPER_H
 #define KVS_ENGINE_KEEPER_H
@@ -20,6 +21,7 @@
 #include "engine/engine_internal.h"
 #include "engine/manifest.h"
 #include "engine/name_sync.h"
+#include "engine/relocation.h"
 #include "engine/segment.h"
 #include "engine/segment_maker.h"
 #include "engine/value_sweep.h"
@@ -71,6 +73,12 @@ struct keeper {
     const struct segment *newest_sealed[KVS_SHARDS_MAX];
     uint64_t files_max; /* within the limit on disk space, if there were no value files; 0 = no limit */
 
+    bool puts_shut; /* some logs have segments in which puts have no place */
+    enum relocation_hope hope;
+    uint64_t looks_in_vain; /* of compaction at a store that lacks space */
+    /* Of deletes that wait: how many looks there had been when no file was found for them; UINT64_MAX = none wait. */
+    uint64_t deletes_asked[KVS_SHARDS_MAX];
+
     bool output_wanted;   /* compaction waits for a segment */
     struct list retiring; /* RETIRED segments that wait for their turn */
     struct retirement retirement;
@@ -86,6 +94,7 @@ struct keeper {
 
     enum trim_state trim;
     struct segment *trimmed;
+    uint64_t trimmed_for; /* the manifest's attempt that has got a file's space last */
     char trimmed_name[SEGMENT_NAME_BYTES];
     struct ring_op trim_io;
     struct name_change trim_name;
@@ -123,8 +132,17 @@ struct manifest_entry keeper_sealed_entry(const struct segment *segment);
 
 /* RAM that all read caches together may get in the end. */
 uint64_t keeper_cache_limit(const struct keeper *keeper);
-/* Free files that logs do not get. */
+/* Free files that puts do not get, as far as they are there, and files that should be there but are not. */
 uint32_t keeper_reserved(const struct keeper *keeper);
+uint32_t keeper_reserve_lacks(const struct keeper *keeper);
+/*
+ * Of these, files for deletes. A delete that is committed alone takes a block, so that a segment of them is nearly all
+ * padding, and rewriting it gives nearly all of it back. But a log holds on to two segments, the open one and its
+ * newest sealed one; so two for each log, one to go on in, and one that compaction gathers the deletes in: then
+ * compaction always has something to gain when a log needs the next one. Besides, deletes of small values give back
+ * less than they take for a while, and take some of all segments.
+ */
+uint32_t keeper_deletes_reserve(const struct keeper *keeper);
 /* Files that there may be beside the value files; 0 = no limit. */
 uint64_t keeper_files_max(const struct keeper *keeper);
 /* Files that may still be made within the limit. */

@@ -17,6 +17,9 @@
  * one. Its first batch waits until all of the old segment is durable. So a torn tail can only be in the last segment of
  * a stream, and a later segment's existence proves what came before it.
  *
+ * Full disk: a spare of the reserve for deletes (segment->for_deletes) is no room for puts. While there is no other the
+ * last sixteenth of the open segment is kept for deletes, so that they need not wait for a spare at once.
+ *
  * Failure: a write or sync that fails is not repeated; the log has failed for good. What was in flight or forming will
  * never be acknowledged.
  */
@@ -255,11 +258,18 @@ void log_want(struct log *log, uint64_t lsn)
 
 /* ---- append ---------------------------------------------------------------------------------------------------- */
 
-/* Leaves the full segment for the spare one. AGAIN when there is none, when the last batch cannot be started now, or
- * while the segment before is not whole yet. */
-static enum kvs_err roll(struct log *log)
+/* True when a record of this kind may go there. */
+static bool open_to(const struct segment *segment, enum record_kind kind)
 {
-    if (log->spare == NULL || log->closing != NULL)
+    return kind == RECORD_DELETE || !atomic_load_explicit(&segment->for_deletes, memory_order_relaxed) ||
+           canary_on(CANARY_DELETES_RESERVE_SHARED);
+}
+
+/* Leaves the full segment for the spare one, for the sake of a record of this kind. AGAIN when there is none for it,
+ * when the last batch cannot be started now, or while the segment before is not whole yet. */
+static enum kvs_err roll(struct log *log, enum record_kind kind)
+{
+    if (log->spare == NULL || !open_to(log->spare, kind) || log->closing != NULL)
         return KVS_ERR_AGAIN;
     if (batch_due(log)) {
         if (log->count == LOG_COMMITS_MAX)
@@ -287,21 +297,24 @@ void log_stamp(struct log *log)
         return;
     }
     bool full = log->batch + KVS_BLOCK_BYTES > log_end_max(log->options.table);
-    if (full && roll(log) != KVS_ERR_OK)
+    if (full && roll(log, RECORD_PUT) != KVS_ERR_OK)
         return;
     log->flags = BATCH_TIME;
     log->wanted = true;
 }
 
-/* Bytes left for a record of this kind in the open segment. While no segment is ready to follow, the last of it is kept
- * for deletes: they must go on when the disk is full. */
+/* Bytes left for a record of this kind in the open segment. While no segment is ready in which puts could go on, the
+ * last of it is kept for deletes: they must go on when the disk is full. */
 static uint64_t room_for(const struct log *log, enum record_kind kind)
 {
     const struct segment_table *table = log->options.table;
+    if (!open_to(log->open, kind))
+        return 0;
     uint64_t end_max = log_end_max(table);
     /* Behind a batch that ends there the tail is beyond it. */
     uint64_t room = end_max > log->tail ? end_max - log->tail : 0;
-    uint64_t reserve = log->spare == NULL && kind != RECORD_DELETE ? table->segment_bytes / RESERVE_SHARE : 0;
+    bool last = log->spare == NULL || !open_to(log->spare, kind);
+    uint64_t reserve = last && kind != RECORD_DELETE ? table->segment_bytes / RESERVE_SHARE : 0;
     return canary_on(CANARY_RESERVE_IGNORED) ? room : room > reserve ? room - reserve : 0;
 }
 
@@ -316,7 +329,7 @@ enum kvs_err log_append(struct log *log, const struct log_entry *entry, struct l
     if (log->open == NULL)
         return KVS_ERR_AGAIN;
     if (bytes > room_for(log, entry->kind)) {
-        enum kvs_err err = roll(log);
+        enum kvs_err err = roll(log, entry->kind);
         if (err != KVS_ERR_OK)
             return err;
     }

@@ -352,6 +352,11 @@ bool manifest_lacks_space(const struct manifest *manifest)
     return !manifest->failed && wanted && manifest->rewrite.error == KVS_ERR_NO_SPACE;
 }
 
+uint64_t manifest_attempt(const struct manifest *manifest)
+{
+    return manifest->rewrite.retry_ns;
+}
+
 bool manifest_waits_for_space(const struct manifest *manifest)
 {
     return !manifest->failed && manifest->durable < manifest->last_ticket &&

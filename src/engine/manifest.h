@@ -154,6 +154,8 @@ bool manifest_idle(const struct manifest *manifest);
 
 /* The latest attempt to make a new file found no space on the disk: give it some. */
 bool manifest_lacks_space(const struct manifest *manifest);
+/* Tells one such attempt from the next. */
+uint64_t manifest_attempt(const struct manifest *manifest);
 /* So much so that changes wait, for the file has no room for them. */
 bool manifest_waits_for_space(const struct manifest *manifest);
 /* Changes are queued, the file has no room for them, a new one could not be made, and nothing is in flight: it may be

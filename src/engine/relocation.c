@@ -95,6 +95,15 @@ static void figure(const struct segment *segment, bool sealed, bool victim, stru
     out->deletes_bytes = deletes_bytes + (expired_bytes < dead_bytes ? expired_bytes : dead_bytes);
 }
 
+/* Without a limit it is the file system that says so, to whoever asks for more. */
+static bool disk_is_full(const struct keeper *keeper)
+{
+    bool full = false;
+    for (unsigned i = 0; i < keeper->store->shard_count; i++)
+        full = full || keeper->makers[i].error == KVS_ERR_NO_SPACE;
+    return full;
+}
+
 size_t relocation_census(struct engine_background *background, struct relocation_figure *out, size_t max,
                          struct relocation_space *space)
 {
@@ -124,13 +133,17 @@ size_t relocation_census(struct engine_background *background, struct relocation
         count++;
     }
     atomic_store_explicit(&keeper->figures.live_bytes, live, memory_order_relaxed);
+    uint64_t reserved = keeper_reserved(keeper), lacks = keeper_reserve_lacks(keeper);
+    uint64_t deletes = keeper_deletes_reserve(keeper);
+    uint64_t addable = disk_is_full(keeper) ? 0 : keeper_addable(keeper);
     *space = (struct relocation_space){
         .segment_bytes = relocation_end_max(background) - KVS_BLOCK_BYTES,
-        .files_reserved = keeper_reserved(keeper),
+        .files_reserved = reserved,
+        .files_deletes = deletes < reserved ? deletes : reserved,
         .files = atomic_load_explicit(&store->segments.count, memory_order_relaxed),
         .files_max = keeper_files_max(keeper),
-        .files_free = keeper->free_count - keeper_reserved(keeper),
-        .files_addable = keeper_addable(keeper),
+        .files_free = keeper->free_count - reserved,
+        .files_addable = addable > lacks ? addable - lacks : 0,
         .bytes_appended = relocation_appended(background),
     };
     return count;
@@ -222,8 +235,10 @@ struct segment *relocation_output(struct engine_background *background)
 {
     struct keeper *keeper = keeper_of(background);
     /* Why an earlier wish was refused is no answer to this one: there may be free files by now. */
-    if (!keeper->output_wanted && segment_maker_can_begin(&keeper->relocation_maker))
-        keeper->relocation_maker.error = KVS_ERR_OK;
+    struct segment_maker *maker = &keeper->relocation_maker;
+    if (!keeper->output_wanted &&
+        (segment_maker_can_begin(maker) || (keeper->free_count > 0 && segment_maker_can_use_again(maker))))
+        maker->error = KVS_ERR_OK;
     keeper->output_wanted = true;
     if (keeper->relocation_maker.purpose != MAKE_FOR_RELOCATION)
         return NULL;
@@ -478,15 +493,32 @@ bool relocation_shard_busy(const struct store_shard *shard)
     return atomic_load_explicit(&shard->slice, memory_order_relaxed) != NULL;
 }
 
-void relocation_promise_space(struct engine_background *background, bool promised)
+void relocation_promise_space(struct engine_background *background, enum relocation_hope hope)
 {
-    const struct keeper *keeper = keeper_of(background);
+    struct keeper *keeper = keeper_of(background);
     struct store *store = keeper->store;
+    bool promised = hope == RELOCATION_HOPE_PROMISED;
+    keeper->hope = hope;
     if (atomic_load_explicit(&store->space_promised, memory_order_relaxed) == promised)
         return;
     atomic_store_explicit(&store->space_promised, promised, memory_order_relaxed);
     for (unsigned i = 0; !promised && i < store->shard_count; i++)
         store_shard_wake(store->shards[i], keeper->ring);
+}
+
+void relocation_looked_in_vain(struct engine_background *background)
+{
+    keeper_of(background)->looks_in_vain++;
+}
+
+bool relocation_hurried(struct engine_background *background)
+{
+    const struct store *store = store_behind(background);
+    for (unsigned i = 0; i < store->shard_count; i++) {
+        if (atomic_load_explicit(&store->shards[i]->deletes_wait, memory_order_relaxed))
+            return true;
+    }
+    return false;
 }
 
 const char *relocation_failure_text(struct engine_background *background)

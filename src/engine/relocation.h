@@ -41,7 +41,8 @@ struct relocation_space {
     uint64_t segment_bytes; /* what a segment holds at most */
     uint64_t files, files_max, files_addable;
     uint64_t files_free;     /* without those in reserve */
-    uint64_t files_reserved; /* for compaction alone */
+    uint64_t files_reserved; /* those: for compaction … */
+    uint64_t files_deletes;  /* … and of them, for deletes */
     uint64_t bytes_appended; /* by all logs since the start */
 };
 
@@ -114,8 +115,20 @@ bool relocation_blocked(struct engine_background *background);
 /* The manifest finds no room on the disk: nothing goes on until it does. */
 bool relocation_stuck(struct engine_background *background);
 
-/* While compaction is at work on freeing space, writes that find none wait for it rather than fail. */
-void relocation_promise_space(struct engine_background *background, bool promised);
+/* What there is to be hoped for from compaction. */
+enum relocation_hope {
+    RELOCATION_HOPE_NONE,  /* nothing: nobody compacts, or it has failed, or something else must be mended first */
+    RELOCATION_HOPE_FADED, /* its latest look at a store that lacks space found nothing to gain; there will be others */
+    RELOCATION_HOPE_PROMISED, /* it is at work on freeing space, or about to look for some */
+};
+
+/* While compaction is at work on freeing space, writes that find none wait for it rather than fail. Deletes wait
+ * longer: until it has looked for space and found none. */
+void relocation_promise_space(struct engine_background *background, enum relocation_hope hope);
+/* It has looked, while logs lacked space, and there was nothing to gain. */
+void relocation_looked_in_vain(struct engine_background *background);
+/* Deletes wait for space. */
+bool relocation_hurried(struct engine_background *background);
 
 /* ---- for keeper.c and store.c ---------------------------------------------------------------------------------- */
 

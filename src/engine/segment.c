@@ -103,6 +103,7 @@ void segment_begin(struct segment *segment, enum segment_kind kind, uint64_t uid
     segment->expiring = 0;
     segment->expiring_last_lsn = 0;
     segment->begun_lsn = 0;
+    atomic_store(&segment->for_deletes, false);
     atomic_store(&segment->min_lsn, UINT64_MAX);
     atomic_store(&segment->dead_puts, 0);
     atomic_store(&segment->dead_units, 0);

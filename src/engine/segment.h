@@ -50,6 +50,10 @@ struct segment {
     uint64_t expiring_last_lsn;                 /* … and the highest of their LSNs */
     uint64_t begun_lsn;                         /* RELOCATED: see struct manifest_entry */
 
+    /* Of a log's segment: of the reserve for deletes, puts have no place in it. The keeper's to set before it gives the
+     * segment away, and to clear at any time, when there is space again. */
+    _Atomic bool for_deletes;
+
     /* Counted by the owners of the keys; any thread reads them. */
     _Atomic uint64_t min_lsn; /* the lowest of its records; UINT64_MAX while it has none. Set by the writer */
     _Atomic uint32_t dead_puts, dead_units; /* puts that no index entry points at any more */

@@ -109,6 +109,13 @@ static void fail(struct segment_maker *maker, enum kvs_err error, const char *te
     ring_file_unlink(maker->options.ring, &maker->io, maker->options.dir_fd, renamed ? maker->name : maker->new_name);
 }
 
+void segment_maker_recovered(struct segment_maker *maker)
+{
+    if (maker->error != KVS_ERR_OK)
+        diag_info("segments can be made again");
+    maker->error = KVS_ERR_OK;
+}
+
 /* ---- the file is whole ----------------------------------------------------------------------------------------- */
 
 static void finish(struct segment_maker *maker)
@@ -119,10 +126,12 @@ static void finish(struct segment_maker *maker)
     if (maker->image != NULL)
         image_attach(maker->options.images, segment, maker->image);
     maker->image = NULL;
-    if (maker->error != KVS_ERR_OK)
-        diag_info("segments can be made again");
-    maker->error = KVS_ERR_OK;
     maker->state = MAKER_READY;
+    if (maker->purpose == MAKE_FOR_DELETES) {
+        atomic_store_explicit(&segment->for_deletes, true, memory_order_relaxed);
+        return;
+    }
+    segment_maker_recovered(maker);
 }
 
 static void enter(struct segment_maker *maker)
@@ -130,7 +139,7 @@ static void enter(struct segment_maker *maker)
     struct segment *segment = maker->segment;
     struct manifest_entry entry = {.number = maker->number, .state = MANIFEST_FREE};
     if (maker->purpose != MAKE_FREE) {
-        enum segment_kind kind = maker->purpose == MAKE_FOR_LOG ? SEGMENT_LOG : SEGMENT_RELOCATED;
+        enum segment_kind kind = maker->purpose == MAKE_FOR_RELOCATION ? SEGMENT_RELOCATED : SEGMENT_LOG;
         segment_begin(segment, kind, maker->uid, segment_seed(maker->options.store_uuid, maker->uid));
         entry.state = MANIFEST_LIVE;
         entry.kind = (uint8_t)kind;
@@ -259,11 +268,11 @@ static void begin_new(struct segment_maker *maker)
 static void begin_file(struct segment_maker *maker)
 {
     maker->uid = maker->options.epoch << 32 | (*maker->options.uid_counter)++;
-    if (maker->segment != NULL)
-        maker->number = maker->segment->number;
-    else if (!maker->numbered)
-        maker->number = segment_number_take(maker->options.table);
-    maker->numbered = maker->segment == NULL;
+    if (maker->segment == NULL && !maker->numbered) {
+        maker->number_new = segment_number_take(maker->options.table);
+        maker->numbered = true;
+    }
+    maker->number = maker->segment != NULL ? maker->segment->number : maker->number_new;
     segment_name(maker->name, maker->number, "");
     segment_name(maker->new_name, maker->number, ".new");
     if (maker->segment != NULL)
@@ -274,7 +283,7 @@ static void begin_file(struct segment_maker *maker)
 
 void segment_maker_begin(struct segment_maker *maker, enum maker_purpose purpose, struct segment *from)
 {
-    KVS_ASSERT(segment_maker_can_begin(maker));
+    KVS_ASSERT(segment_maker_can_use_again(maker));
     KVS_ASSERT(from == NULL || maker->segment == NULL);
     maker->purpose = purpose;
     if (from != NULL)
@@ -288,11 +297,12 @@ void segment_maker_turn(struct segment_maker *maker)
     if (maker->stopping)
         return;
     if (maker->state == MAKER_IMAGE) {
-        if (maker->purpose == MAKE_FOR_LOG)
+        bool for_log = maker->purpose == MAKE_FOR_LOG || maker->purpose == MAKE_FOR_DELETES;
+        if (for_log)
             maker->image = image_take(maker->options.images);
         else if (maker->purpose == MAKE_FOR_RELOCATION)
             maker->image = image_take_unused(maker->options.images);
-        if (maker->purpose != MAKE_FOR_LOG || maker->image != NULL)
+        if (!for_log || maker->image != NULL)
             begin_file(maker);
     } else if (maker->state == MAKER_ENTER) {
         if (manifest_durable(maker->options.manifest, maker->ticket))

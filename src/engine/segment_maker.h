@@ -50,6 +50,7 @@ enum segment_maker_state {
 /* What a segment is made for. */
 enum maker_purpose {
     MAKE_FOR_LOG,        /* with an image */
+    MAKE_FOR_DELETES,    /* the same, of the reserve for deletes: `error` goes on to say why there is none for puts */
     MAKE_FOR_RELOCATION, /* with an image if there is memory that nobody uses */
     MAKE_FREE,           /* a file in reserve: a FREE segment */
 };
@@ -64,7 +65,8 @@ struct segment_maker {
     bool stopping;
     struct ring_op timer;
     uint32_t number;
-    bool numbered; /* number is taken and not used up: a failed attempt's serves the next */
+    uint32_t number_new;
+    bool numbered; /* number_new is taken and not used up: a failed attempt's serves the next new file */
     uint64_t uid;
     int fd;
     uint8_t *image;
@@ -84,6 +86,17 @@ static inline bool segment_maker_can_begin(const struct segment_maker *maker)
 {
     return maker->state == MAKER_IDLE && !maker->stopping;
 }
+/* The same, or it waits after a failure for lack of space: that is over for who has a file to give. */
+static inline bool segment_maker_can_use_again(const struct segment_maker *maker)
+{
+    bool waits_for_space = maker->error == KVS_ERR_NO_SPACE || maker->error == KVS_ERR_OK; /* the latter: taken back */
+    return (maker->state == MAKER_IDLE || (maker->state == MAKER_FAILED && waits_for_space)) && !maker->stopping;
+}
+/* Nothing is being made, and nothing ready. */
+static inline bool segment_maker_rests(const struct segment_maker *maker)
+{
+    return maker->state == MAKER_IDLE || maker->state == MAKER_FAILED;
+}
 /* The maker holds a file that is there already, from an attempt that failed. */
 static inline bool segment_maker_has_file(const struct segment_maker *maker)
 {
@@ -95,6 +108,8 @@ static inline bool segment_maker_has_file(const struct segment_maker *maker)
 void segment_maker_begin(struct segment_maker *maker, enum maker_purpose purpose, struct segment *from);
 /* Notes that there is nothing to make a segment of, and why. */
 void segment_maker_refuse(struct segment_maker *maker, enum kvs_err error, const char *text);
+/* Takes that back: there is something again. */
+void segment_maker_recovered(struct segment_maker *maker);
 /* Goes on where memory or the manifest were waited for. */
 void segment_maker_turn(struct segment_maker *maker);
 

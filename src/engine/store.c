@@ -144,6 +144,7 @@ static enum kvs_err shard_open(struct store *store, unsigned id)
         list_init(&shard->reads[i]);
     list_init(&shard->stalled);
     list_init(&shard->reads_late);
+    list_init(&shard->stalled_removes);
     list_init(&shard->waits);
     list_init(&shard->settlings);
     shard_values_init(&shard->values);
@@ -335,6 +336,16 @@ static void supply_log(struct store_shard *shard)
     }
 }
 
+/* Deletes that find no room need a segment of their reserve. */
+static void tell_of_deletes(struct store_shard *shard)
+{
+    bool wait = !list_empty(&shard->stalled_removes) && shard->log.spare == NULL && !shard->log.failed;
+    if (atomic_load_explicit(&shard->deletes_wait, memory_order_relaxed) == wait)
+        return;
+    atomic_store_explicit(&shard->deletes_wait, wait, memory_order_release);
+    keeper_wake(&shard->store->keeper, shard->ring);
+}
+
 /* Memory that the keeper has taken from images goes to the cache. */
 static void supply_cache(struct store_shard *shard)
 {
@@ -364,9 +375,12 @@ static void store_turn(struct engine_shard *base)
     store_values_turn(shard);
     if (!shard->stopping)
         store_expiry_turn(shard);
-    if (!list_empty(&shard->stalled)) {
+    if (!list_empty(&shard->stalled) || !list_empty(&shard->stalled_removes)) {
         store_resume_stalled(shard);
-        supply_log(shard); /* the spare may have been taken into use: the next one should be on its way */
+        tell_of_deletes(shard); /* first: the keeper looks at it when it has to make another spare */
+        supply_log(shard);      /* the spare may have been taken into use: the next one should be on its way */
+    } else {
+        tell_of_deletes(shard);
     }
     if (shard->stopping && !shard->clean_marked && shard->busy_count == 0) {
         store_expiry_stop(shard);

@@ -59,6 +59,8 @@ struct store_shard {
     /* Between the keeper and the shard (keeper.h, relocation.h). */
     _Atomic(struct ring *) wake_ring;         /* `ring`, once started */
     _Atomic(struct segment *) offered;        /* the next segment for the log, until that opens it */
+    _Atomic bool deletes_wait;                /* removes are stalled, and the log has no spare */
+    _Atomic bool deletes_refused;             /* there is no segment for them, and none to be gained */
     _Atomic(struct relocation_slice *) slice; /* index entries to swing */
     _Atomic uint64_t retire_acked;            /* the latest retirement it has acknowledged */
     uint64_t retire_seen, retire_lsn;         /* the latest it has seen, and how far its log was then */
@@ -68,9 +70,10 @@ struct store_shard {
     /* Operations under way by hash of their key; those behind the first wait for it. */
     struct list busy[STORE_BUSY_BUCKETS];
     unsigned busy_count;
-    struct list stalled;   /* waiting for room in the log, in order */
-    struct list waits;     /* what operations need while they wait for the disk */
-    struct list settlings; /* background operations under way */
+    struct list stalled;         /* puts that wait for room in the log, in order */
+    struct list stalled_removes; /* the same of removes: there may be room for them sooner */
+    struct list waits;           /* what operations need while they wait for the disk */
+    struct list settlings;       /* background operations under way */
     unsigned settling;
     unsigned reads_in_flight;
     uint64_t reads_bytes, reads_bytes_max; /* that they read */
@@ -212,8 +215,9 @@ struct store_known {
 };
 enum { STORE_KNOWN_LARGE_MAX = 3 };
 
-/* What to answer when the log has no room: AGAIN while room will come; NO_SPACE when none is in sight. */
-enum kvs_err store_no_room(const struct store_shard *shard);
+/* What to answer when the log has no room for a put, or a delete record: AGAIN while room will come; NO_SPACE when none
+ * is in sight. */
+enum kvs_err store_no_room(const struct store_shard *shard, bool removes);
 
 /* Whether the request is to take the key away: a REMOVE, or a PUT of what has expired already. Inside a section. */
 bool store_removes(struct store_shard *shard, const struct engine_request *request);

@@ -364,8 +364,10 @@ static enum engine_answer try_remove(struct store_shard *shard, const struct eng
     return ENGINE_DONE;
 }
 
-enum kvs_err store_no_room(const struct store_shard *shard)
+enum kvs_err store_no_room(const struct store_shard *shard, bool removes)
 {
+    if (removes)
+        return atomic_load_explicit(&shard->deletes_refused, memory_order_relaxed) ? KVS_ERR_NO_SPACE : KVS_ERR_AGAIN;
     if (shard->settling >= STORE_SETTLING_MAX)
         return KVS_ERR_AGAIN; /* it may not be room that was lacking */
     bool promised = atomic_load_explicit(&shard->store->space_promised, memory_order_relaxed);
@@ -388,15 +390,16 @@ enum engine_answer store_try(struct engine_shard *owner, const struct engine_req
             log_want(&shard->log, result->gate);
         return answer;
     }
-    if (!list_empty(&shard->stalled))
+    bool removes = store_removes(shard, request);
+    if (!list_empty(removes ? &shard->stalled_removes : &shard->stalled))
         return ENGINE_MUST_WAIT;
-    if (store_removes(shard, request))
+    if (removes)
         return try_remove(shard, request, result);
     if (store_value_is_large(shard, request))
         return ENGINE_MUST_WAIT;
     enum kvs_err err = store_put(shard, request, NULL, result);
     if (err == KVS_ERR_AGAIN)
-        err = store_no_room(shard);
+        err = store_no_room(shard, false);
     if (err == KVS_ERR_AGAIN)
         return ENGINE_MUST_WAIT;
     if (err != KVS_ERR_OK)

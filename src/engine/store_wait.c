@@ -238,12 +238,12 @@ static bool execute(struct store_shard *shard, struct engine_op *op)
         err = store_remove(shard, &op->request, &known, &op->result);
     engine_section_end(&shard->base);
     if (err == KVS_ERR_AGAIN)
-        err = store_no_room(shard);
+        err = store_no_room(shard, op->removes);
     if (err == KVS_ERR_AGAIN && shard->stopping)
         err = KVS_ERR_CANCELLED;
     if (err == KVS_ERR_AGAIN) {
         op->state = OP_STALLED;
-        list_push_back(&shard->stalled, &op->stall_link);
+        list_push_back(op->removes ? &shard->stalled_removes : &shard->stalled, &op->stall_link);
         return false;
     }
     if (err != KVS_ERR_OK)
@@ -419,19 +419,19 @@ void store_submit(struct engine_shard *owner, struct engine_op *op)
     serve_key(shard, op->request.hash);
 }
 
-void store_resume_stalled(struct store_shard *shard)
+static void resume(struct store_shard *shard, struct list *stalled)
 {
-    while (!list_empty(&shard->stalled)) {
-        struct engine_op *op = container_of(shard->stalled.next, struct engine_op, stall_link);
+    while (!list_empty(stalled)) {
+        struct engine_op *op = container_of(stalled->next, struct engine_op, stall_link);
         list_remove(&op->stall_link);
         op->state = OP_RUNNING;
         if (!execute(shard, op)) {
             /* Still no room: it keeps its place at the head. */
             list_remove(&op->stall_link);
-            op->stall_link.next = shard->stalled.next;
-            op->stall_link.prev = &shard->stalled;
-            shard->stalled.next->prev = &op->stall_link;
-            shard->stalled.next = &op->stall_link;
+            op->stall_link.next = stalled->next;
+            op->stall_link.prev = stalled;
+            stalled->next->prev = &op->stall_link;
+            stalled->next = &op->stall_link;
             return;
         }
         uint64_t hash = op->request.hash;
@@ -439,6 +439,13 @@ void store_resume_stalled(struct store_shard *shard)
         complete(shard, op);
         serve_key(shard, hash);
     }
+}
+
+/* Removes first: they make room, and there may be some for them alone. */
+void store_resume_stalled(struct store_shard *shard)
+{
+    resume(shard, &shard->stalled_removes);
+    resume(shard, &shard->stalled);
 }
 
 void store_value_written(struct store_shard *shard, struct engine_op *op, enum kvs_err error)

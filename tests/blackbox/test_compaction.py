@@ -292,7 +292,6 @@ def test_what_the_load_generator_wrote_survives_compaction_and_a_crash(start_nod
 # ---- a limit -----------------------------------------------------------------------------------------------------
 
 LIMIT = 32
-RESERVED = 200  # deletes that a full shard of such segments takes at once, even if each few are a commit
 
 
 def no_space(error):
@@ -342,8 +341,7 @@ def test_a_disk_limit_is_kept_and_writing_resumes_by_itself(start_node, threads)
         book.check(client)
         present = [key for key in keys if book.versions[key]]
         gone = book.rng.sample(present, len(present) // 2)
-        book.remove(client, gone[:RESERVED])
-        soon(book.remove, client, gone[RESERVED:])
+        book.remove(client, gone)
         book.check(client)
         if round_number == 1:
             node.kill9()
@@ -357,6 +355,65 @@ def test_a_disk_limit_is_kept_and_writing_resumes_by_itself(start_node, threads)
     node.stop()
     node = start_node(*flags, data_dir=node.data_dir)
     book.check(client_of(node))
+
+
+class Remover(threading.Thread):
+    """Deletes keys, one after the other, each when the one before is acknowledged."""
+
+    def __init__(self, port, keys):
+        super().__init__(daemon=True)
+        self.client, self.keys = redis_py.Redis(port=port, socket_timeout=30 * SLOW), keys
+        self.removed, self.errors = 0, {}
+
+    def run(self):
+        for key in self.keys:
+            try:
+                self.removed += self.client.delete(key)
+            except redis_py.RedisError as error:
+                self.errors[str(error)] = self.errors.get(str(error), 0) + 1
+
+
+@pytest.mark.parametrize("threads, limit, size", [(1, 16, 1000), (1, 14, 30), (2, 20, 300), (4, 32, 1000)])
+def test_every_single_delete_succeeds_on_a_full_store(start_node, threads, limit, size):
+    """A delete of its own takes a block of 4 KiB in the log: all of them take many times the limit."""
+    flags = [*SMALL, "--threads", threads, "--disk-limit", f"{limit}M"]
+    node = start_node(*flags)
+    client, keys, refused = client_of(node), [], 0
+    while refused < 3 * BATCH:  # in a row: every shard is full
+        pipeline = client.pipeline(transaction=False)
+        names = [f"{len(keys)}:{refused}:{i}" for i in range(BATCH)]
+        for name in names:
+            pipeline.set(name, "v" * size)
+        replies = pipeline.execute(raise_on_error=False)
+        taken = [name for name, reply in zip(names, replies) if reply is True]
+        assert all(reply is True or no_space(reply) for reply in replies)
+        keys += taken
+        refused = 0 if taken else refused + BATCH
+    for name in keys[:20]:
+        with pytest.raises(redis_py.ResponseError, match="no disk space left for writes"):
+            client.set(name, "w" * size)
+    if threads != 2:
+        node.kill9()
+        node = start_node(*flags, data_dir=node.data_dir)
+        client = client_of(node)
+    assert client.dbsize() == len(keys)
+    random.Random(3).shuffle(keys)
+    if size == 30:
+        keys = keys[:12000]  # far more than all that is held back could take in
+    removers = [Remover(node.port, keys[i::4]) for i in range(4)]
+    before = client.dbsize()
+    for remover in removers:
+        remover.start()
+    for remover in removers:
+        remover.join(120 * SLOW)
+    assert [remover.errors for remover in removers] == [{}] * 4
+    assert sum(remover.removed for remover in removers) == len(keys)
+    assert client.dbsize() == before - len(keys)
+    assert segments_on_disk(node) <= limit
+    if size != 30:
+        wait_for(lambda: client.set("again", "v" * size), 10 * SLOW, "a write that is taken")
+        for i in range(1000):
+            assert client.set(f"again:{i}", "v" * size)
 
 
 def test_overwriting_goes_on_for_ever_under_a_limit(start_node):

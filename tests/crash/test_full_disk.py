@@ -121,6 +121,32 @@ def test_full_tmpfs(disks, start_node, tmp_path, threads):
     fill_up_and_resume(disks(mount_tmpfs(tmp_path / "disk", "48m")).path, start_node, threads)
 
 
+@pytest.mark.needs("mount")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_every_single_delete_succeeds_on_a_full_tmpfs(disks, start_node, tmp_path, threads):
+    """Each takes a block of 4 KiB in the log, all together more than the file system has."""
+    node = start_node(disks(mount_tmpfs(tmp_path / "disk", "40m")).path / "data", threads=threads)
+    with Connection(node.port) as connection:
+        count = refused = 0
+        while refused < 300:  # in a row: every shard is full
+            names = [f"key:{count + i}" for i in range(100)]
+            connection.send([("SET", name, "v" * 1000) for name in names])
+            replies = [connection.reply() for _ in names]
+            assert all(reply == "OK" or NO_SPACE in str(reply) for reply in replies), replies
+            count += 100
+            refused = 0 if "OK" in replies else refused + 100
+        keys = connection.ask("DBSIZE")
+        assert keys > 10000
+        removed = 0
+        for i in range(count):
+            reply = connection.ask("DEL", f"key:{i}")
+            assert reply in (0, 1), f"DEL key:{i} on a full disk: {reply!r}"
+            removed += reply
+        assert removed == keys and connection.ask("DBSIZE") == 0
+    write_until(node, 10 * SLOW)
+    node.stop()
+
+
 @pytest.mark.needs("loop", "ext4")
 @pytest.mark.parametrize("threads", [1, 2])
 def test_full_ext4(disks, start_node, tmp_path, threads):

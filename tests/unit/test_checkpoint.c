@@ -392,7 +392,7 @@ static void test_checkpoint__run_is_not_taken_for_that_of_another_life(void **st
         for (unsigned steps = 0; steps < 4; steps++)
             sim_step();
         sim_odds_none();
-        for (unsigned i = 0; i < 6; i++) {
+        for (unsigned i = 0; i < 8; i++) { /* one of them is used again, behind those in reserve */
             struct segment *segment = segments_at(&fixture, item.number + i);
             if (segment_state(segment) == SEGMENT_SEALED && list_empty(&segment->keeper_link))
                 relocation_retire(fixture.background, segment);

@@ -251,7 +251,7 @@ static void test_compaction__writers_wait_while_there_is_something_to_gain(void 
         while ((err = segments_try_put(&fixture, keys, 1, BYTES)) == KVS_ERR_OK)
             assert_true(++keys < GROW_MAX);
         assert_int_equal(err, KVS_ERR_NO_SPACE);
-        assert_true(keys > (FILES - 3 * shards - 3) * PER_SEGMENT);
+        assert_true(keys > (FILES - 4 * shards - 4) * PER_SEGMENT);
         for (unsigned i = 0; i < keys; i++)
             segments_expect(&fixture, i, i < LIVE ? versions[i] : 1, BYTES);
         segments_run_ms(&fixture, 2000);

@@ -219,7 +219,7 @@ static struct segment *wish_output(struct store_fixture *fixture)
 static void test_keeper__number_of_files_has_a_limit(void **state)
 {
     (void)state;
-    enum { FILES = 12 };
+    enum { FILES = 16 };
     sim_create(4);
     struct store_fixture fixture;
     struct engine_options options = store_options(1);
@@ -232,20 +232,24 @@ static void test_keeper__number_of_files_has_a_limit(void **state)
         assert_true(++keys < FILES * PER_SEGMENT);
     assert_int_equal(err, KVS_ERR_NO_SPACE);
     assert_string_equal(engine_refusal_text(fixture.nodes[0].shard), kvs_err_text(KVS_ERR_NO_SPACE));
-    assert_int_equal(atomic_load(&segments_store(&fixture)->segments.count), FILES);
-    assert_int_equal(keys, (FILES - KEEPER_RESERVE_FILES) * PER_SEGMENT);
+    struct keeper *keeper = segments_keeper(&fixture);
+    assert_int_equal(keeper_deletes_reserve(keeper), 4); /* for one log */
+    unsigned reserved = KEEPER_RESERVE_FILES + 4;
+    assert_int_equal(keys, (FILES - reserved) * PER_SEGMENT);
     store_quiet();
+    assert_int_equal(atomic_load(&segments_store(&fixture)->segments.count), FILES);
 
-    /* What is left is compaction's. */
-    assert_int_equal(segments_keeper(&fixture)->free_count, KEEPER_RESERVE_FILES);
+    /* What is left is for deletes and for compaction, which gives back what it takes. */
+    assert_int_equal(keeper->free_count, reserved);
     struct relocation_space space;
     relocation_census(fixture.background, NULL, 0, &space);
-    assert_int_equal(space.files_reserved, KEEPER_RESERVE_FILES);
+    assert_int_equal(space.files_reserved, reserved);
+    assert_int_equal(space.files_deletes, 4);
     assert_int_equal(space.files_free, 0);
     assert_int_equal(space.files_addable, 0);
     assert_int_equal(space.files_max, FILES);
     assert_true(relocation_short(fixture.background));
-    for (unsigned i = 0; i < KEEPER_RESERVE_FILES; i++) {
+    for (unsigned i = 0; i < reserved; i++) {
         struct segment *output = wish_output(&fixture);
         assert_non_null(output);
         assert_int_equal(output->kind, SEGMENT_RELOCATED);
@@ -262,15 +266,16 @@ static void test_keeper__number_of_files_has_a_limit(void **state)
     assert_true(retire_dead(&fixture) >= 2);
     store_quiet();
     /* A new wish is not answered with the reason why the last one was refused. */
-    assert_int_equal(segments_keeper(&fixture)->free_count, 2);
+    assert_int_equal(keeper->free_count, 2);
     assert_non_null(wish_output(&fixture));
     assert_int_equal(segments_try_put(&fixture, keys, 1, LARGE_BYTES), KVS_ERR_NO_SPACE);
-    segments_keeper(&fixture)->files_max += 3; /* one to fill up the reserve, one for the log, one more */
+    uint32_t more = keeper_reserve_lacks(keeper) + 2; /* to fill up the reserve, one for the log, one more */
+    keeper->files_max += more;
     engine_background_turn(fixture.background);
     store_quiet();
     assert_string_equal(engine_refusal_text(fixture.nodes[0].shard), "");
     assert_int_equal(segments_try_put(&fixture, keys, 1, LARGE_BYTES), KVS_ERR_OK);
-    assert_in_range(atomic_load(&segments_store(&fixture)->segments.count), FILES + 2, FILES + 3);
+    assert_in_range(atomic_load(&segments_store(&fixture)->segments.count), FILES + more - 1, FILES + more);
     segments_expect_range(&fixture, 2 * PER_SEGMENT, keys + 1, 1, LARGE_BYTES);
     store_stop(&fixture);
     sim_destroy();
