@@ -23,7 +23,8 @@
 #define BACKUP_PARTIAL_NAME ".partial" /* no backup can have this name */
 
 enum { BACKUP_COPY_SLOTS = 2, BACKUP_CHUNK_BYTES = 256 * 1024, BACKUP_NAMES_MAX = 256, BACKUP_FILE_NAME_BYTES = 64 };
-static_assert(BACKUP_FILE_NAME_BYTES >= RUN_NAME_BYTES && BACKUP_FILE_NAME_BYTES >= VALUE_NAME_BYTES, "names of files");
+static_assert(BACKUP_FILE_NAME_BYTES >= RUN_NAME_BYTES, "names of runs");
+static_assert(BACKUP_FILE_NAME_BYTES >= VALUE_NAME_BYTES, "names of value files");
 
 enum backup_request {
     REQUEST_NONE,
