@@ -26,6 +26,11 @@ void *big_memory_alloc(size_t bytes)
     return memory;
 }
 
+void big_memory_populate(void *memory, size_t bytes)
+{
+    (void)madvise(memory, bytes, MADV_POPULATE_WRITE);
+}
+
 void big_memory_free(void *memory, size_t bytes)
 {
     if (memory != NULL)

@@ -10,4 +10,8 @@
 void *big_memory_alloc(size_t bytes);
 void big_memory_free(void *memory, size_t bytes);
 
+/* Has the system back these bytes now, whatever they hold, also while others use them: the first touch of a page may
+ * take milliseconds. `memory` is aligned to 4 KiB. Advice: where it cannot be done, the first touch does it. */
+void big_memory_populate(void *memory, size_t bytes);
+
 #endif

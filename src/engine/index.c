@@ -503,6 +503,16 @@ void index_close(struct index *index)
     free(index);
 }
 
+bool index_wants_stock(const struct index *index)
+{
+    return page_pool_wants_stock(&index->pool);
+}
+
+void index_stock(struct index *index)
+{
+    page_pool_stock(&index->pool);
+}
+
 void index_stats(const struct index *index, struct index_stats *out)
 {
     out->entries = atomic_load_explicit(&index->entries, memory_order_relaxed);

@@ -82,6 +82,11 @@ enum kvs_err index_insert(struct index *index, uint64_t hash, const struct index
 void index_replace(struct index *index, struct index_cursor *cursor, const struct index_entry *entry);
 void index_remove(struct index *index, struct index_cursor *cursor);
 
+/* Whether the index would grow more smoothly with more memory in stock, and putting it there: for another thread than
+ * the writer, which would have to wait for the system. */
+bool index_wants_stock(const struct index *index);
+void index_stock(struct index *index);
+
 struct index_stats {
     uint64_t entries;
     uint64_t bytes;

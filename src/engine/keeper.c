@@ -618,6 +618,8 @@ void keeper_turn(struct keeper *keeper)
         supply_relocation(keeper);
         trim(keeper);
     }
+    for (unsigned i = 0; i < keeper->store->shard_count; i++)
+        index_stock(keeper->store->shards[i]->index);
     warmup_turn(keeper, keeper->stopping);
     value_sweep_turn(keeper);
     checkpoint_turn(keeper->checkpoint);

@@ -9,7 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHUNK_BYTES = 2 * 1024 * 1024 };
+enum {
+    CHUNK_BYTES = 2 * 1024 * 1024,
+    STOCK_POOL_MIN = 32 * 1024 * 1024, /* of less memory none is set aside */
+};
 
 struct page_chunk {
     struct page_chunk *next;
@@ -24,6 +27,8 @@ void page_pool_init(struct page_pool *pool, uint64_t bytes_max)
 
 void page_pool_deinit(struct page_pool *pool)
 {
+    big_memory_free(atomic_load(&pool->stock), CHUNK_BYTES);
+    atomic_store(&pool->stock, NULL);
     while (pool->chunks != NULL) {
         struct page_chunk *chunk = pool->chunks;
         pool->chunks = chunk->next;
@@ -32,10 +37,33 @@ void page_pool_deinit(struct page_pool *pool)
     }
 }
 
+bool page_pool_wants_stock(const struct page_pool *pool)
+{
+    return pool->bytes_max >= STOCK_POOL_MIN && page_pool_bytes(pool) + 2 * CHUNK_BYTES <= pool->bytes_max &&
+           atomic_load_explicit(&pool->stock, memory_order_relaxed) == NULL;
+}
+
+void page_pool_stock(struct page_pool *pool)
+{
+    if (!page_pool_wants_stock(pool))
+        return;
+    void *memory = big_memory_alloc(CHUNK_BYTES);
+    if (memory == NULL)
+        return;
+    big_memory_populate(memory, CHUNK_BYTES);
+    atomic_store_explicit(&pool->stock, memory, memory_order_release);
+}
+
 static int chunk_add(struct page_pool *pool)
 {
     struct page_chunk *chunk = malloc(sizeof *chunk);
-    void *memory = chunk == NULL ? NULL : big_memory_alloc(CHUNK_BYTES);
+    if (chunk == NULL)
+        return -1;
+    void *memory = NULL;
+    if (atomic_load_explicit(&pool->stock, memory_order_relaxed) != NULL)
+        memory = atomic_exchange_explicit(&pool->stock, NULL, memory_order_acquire);
+    if (memory == NULL)
+        memory = big_memory_alloc(CHUNK_BYTES);
     if (memory == NULL) {
         free(chunk);
         return -1;

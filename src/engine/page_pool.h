@@ -2,12 +2,13 @@
  * page_pool.h - 4 KiB pages for the index, cut from 2 MiB chunks that ask for huge pages.
  *
  * One thread takes and gives back; page_pool_bytes may be read from any. Chunks are returned to the system at deinit
- * only.
+ * only. Another thread may put a chunk in stock, so that the first does not wait for the system when it needs one.
  */
 #ifndef KVS_ENGINE_PAGE_POOL_H
 #define KVS_ENGINE_PAGE_POOL_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 enum { PAGE_BYTES = 4096 };
@@ -19,7 +20,8 @@ struct page_pool {
     _Atomic uint64_t bytes_used; /* pages handed out */
     void *free;                  /* a list through the first word of each free page */
     struct page_chunk *chunks;
-    uint8_t *unused; /* the latest chunk's pages that were never handed out */
+    _Atomic(void *) stock; /* a chunk that is backed by memory, or NULL */
+    uint8_t *unused;       /* the latest chunk's pages that were never handed out */
     uint8_t *unused_end;
 };
 
@@ -29,6 +31,11 @@ void page_pool_deinit(struct page_pool *pool);
 /* A zeroed page, aligned to its size; NULL when bytes_max are handed out or the system has no more. */
 void *page_pool_get(struct page_pool *pool);
 void page_pool_put(struct page_pool *pool, void *page);
+
+/* Nothing is in stock, and there may be need for it. Any thread. */
+bool page_pool_wants_stock(const struct page_pool *pool);
+/* Puts a chunk in stock. One thread, any. */
+void page_pool_stock(struct page_pool *pool);
 
 static inline uint64_t page_pool_bytes(const struct page_pool *pool)
 {

@@ -17,6 +17,7 @@
 #include "base/assert.h"
 #include "base/canary.h"
 #include "base/diag.h"
+#include "engine/big_memory.h"
 
 #include <stdlib.h>
 
@@ -245,6 +246,8 @@ static void step_done(struct ring_op *op)
 
 static void use_again(struct segment_maker *maker)
 {
+    if (maker->image != NULL) /* so that its log need not wait for memory; of a new file it is written from here */
+        big_memory_populate(maker->image, maker->options.table->segment_bytes);
     uint8_t *block = maker->chunk;
     encode_header(maker, block);
     start(maker, MAKER_HEADER);

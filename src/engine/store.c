@@ -364,6 +364,15 @@ static void supply_cache(struct store_shard *shard)
     shard->cache_bytes = target;
 }
 
+/* The index has taken what memory was in stock for it: the keeper is told, once for each time. */
+static void ask_for_stock(struct store_shard *shard)
+{
+    const bool wants = index_wants_stock(shard->index);
+    if (wants && !shard->stock_asked)
+        keeper_wake(&shard->store->keeper, shard->ring);
+    shard->stock_asked = wants;
+}
+
 static void store_turn(struct engine_shard *base)
 {
     struct store_shard *shard = store_shard_of(base);
@@ -372,6 +381,7 @@ static void store_turn(struct engine_shard *base)
         supply_log(shard);
     relocation_shard_turn(shard);
     supply_cache(shard);
+    ask_for_stock(shard);
     store_values_turn(shard);
     if (!shard->stopping)
         store_expiry_turn(shard);

@@ -54,6 +54,7 @@ struct store_shard {
     struct index *index;
     _Atomic uint64_t keys;
     struct log log;
+    bool stock_asked;        /* see ask_for_stock */
     struct segment *adopted; /* at start-up: the segment to go on writing in, its image attached; or NULL */
 
     /* Between the keeper and the shard (keeper.h, relocation.h). */

@@ -10,6 +10,7 @@
 #include "base/assert.h"
 #include "base/canary.h"
 #include "base/diag.h"
+#include "engine/big_memory.h"
 #include "engine/keeper.h"
 #include "engine/recovery_scan.h"
 #include "engine/store.h"
@@ -99,6 +100,10 @@ static void begin(struct keeper *keeper)
         warmup->image = image_take_unused(&keeper->images);
     else if (warmup->piece == NULL)
         warmup->piece = aligned_alloc(KVS_BLOCK_BYTES, PIECE_BYTES);
+    if (!warmup->tails_done) { /* the log should not wait for what it has not written to yet */
+        const uint32_t from = atomic_load_explicit(&segment->image_from, memory_order_relaxed);
+        big_memory_populate(segment_image(segment) + from, keeper->store->segments.segment_bytes - from);
+    }
     warmup->done = warmup->image == NULL && warmup->piece == NULL;
     warmup->busy = !warmup->done;
     warmup->number = segment->number;

@@ -12,6 +12,7 @@
 #include "engine/index.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -19,6 +20,7 @@ struct fixture {
     struct epoch epoch;
     struct epoch_thread *writer;
     struct index *index;
+    _Atomic bool stop; /* of another thread */
 };
 
 static struct epoch_thread *thread_new(struct epoch *epoch)
@@ -32,6 +34,7 @@ static struct epoch_thread *thread_new(struct epoch *epoch)
 static void fixture_open(struct fixture *fixture, uint64_t bytes_max)
 {
     epoch_init(&fixture->epoch);
+    atomic_store(&fixture->stop, false);
     fixture->writer = thread_new(&fixture->epoch);
     struct index_options options = {.shard_count = 1, .bytes_max = bytes_max, .bytes_initial = 64 * 1024};
     assert_int_equal(index_open(&fixture->index, &options, fixture->writer), KVS_ERR_OK);
@@ -348,6 +351,50 @@ static void test_index__readers_never_miss_an_entry_that_is_there(void **state)
 
 /* An index that is made for its keys needs no splits, or few, and hashes in their order come to one page after the
  * other: from one to the next few candidates' lines are far apart. */
+/* One thread fills it, another keeps memory in stock. */
+static void *stock(void *argument)
+{
+    const struct fixture *fixture = argument;
+    while (!atomic_load(&fixture->stop)) {
+        index_stock(fixture->index);
+        sched_yield();
+    }
+    return NULL;
+}
+
+static void test_index__memory_in_stock_is_used(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    fixture_open(&fixture, 64 << 20);
+    assert_true(index_wants_stock(fixture.index));
+    index_stock(fixture.index);
+    assert_false(index_wants_stock(fixture.index));
+    uint64_t count = 0;
+    for (; count < 1000000 && !index_wants_stock(fixture.index); count++) {
+        struct index_entry entry = {.address = count};
+        assert_int_equal(index_insert(fixture.index, mix(count), &entry), KVS_ERR_OK);
+    }
+    assert_true(count > 1000 && count < 1000000);
+
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, stock, &fixture), 0);
+    for (; count < 3000000; count++) {
+        struct index_entry entry = {.address = count};
+        assert_int_equal(index_insert(fixture.index, mix(count), &entry), KVS_ERR_OK);
+        epoch_poll(fixture.writer);
+    }
+    atomic_store(&fixture.stop, true);
+    pthread_join(thread, NULL);
+    for (uint64_t i = 0; i < count; i += 7)
+        assert_true(has(fixture.index, mix(i), i));
+    fixture_close(&fixture);
+
+    fixture_open(&fixture, 8 << 20); /* a small one sets nothing aside */
+    assert_false(index_wants_stock(fixture.index));
+    fixture_close(&fixture);
+}
+
 static void test_index__filled_in_the_order_of_hashes_goes_page_by_page(void **state)
 {
     (void)state;
@@ -379,6 +426,7 @@ static void test_index__filled_in_the_order_of_hashes_goes_page_by_page(void **s
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_index__memory_in_stock_is_used),
         cmocka_unit_test(test_index__filled_in_the_order_of_hashes_goes_page_by_page),
         cmocka_unit_test(test_index__every_entry_is_found_while_it_grows),
         cmocka_unit_test(test_index__agrees_with_a_model_under_churn),
