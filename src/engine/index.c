@@ -445,6 +445,50 @@ enum kvs_err index_insert(struct index *index, uint64_t hash, const struct index
     return KVS_ERR_NO_SPACE;
 }
 
+/* ---- filling --------------------------------------------------------------------------------------------------- */
+
+void index_filler_init(struct index_filler *filler, struct index *index)
+{
+    static_assert(BUCKETS == sizeof filler->used, "one count for each bucket");
+    *filler = (struct index_filler){.index = index};
+}
+
+/* Goes over to the page of `bits`. */
+static void filler_turn(struct index_filler *filler, uint64_t bits)
+{
+    const struct directory *directory = atomic_load_explicit(&filler->index->directory, memory_order_relaxed);
+    const uint64_t entry =
+        atomic_load_explicit(&directory->entries[directory_slot(directory, bits)], memory_order_relaxed);
+    filler->page = page_of(entry);
+    filler->depth = depth_of(entry);
+    filler->part = bits >> BUCKET_BITS & ((1ull << filler->depth) - 1);
+    for (unsigned bucket = 0; bucket < BUCKETS; bucket++) {
+        uint8_t used = 0;
+        while (used < SLOTS && atomic_load_explicit(&filler->page[bucket * SLOTS + used], memory_order_relaxed) != 0)
+            used++;
+        filler->used[bucket] = used;
+    }
+}
+
+enum kvs_err index_fill(struct index_filler *filler, uint64_t hash, const struct index_entry *entry)
+{
+    const uint64_t bits = bits_of(filler->index, hash);
+    if (filler->page == NULL || (bits >> BUCKET_BITS & ((1ull << filler->depth) - 1)) != filler->part)
+        filler_turn(filler, bits);
+    const unsigned print = window_at(bits, filler->depth) | 1u << FINGERPRINT_BITS;
+    for (unsigned distance = 0; distance <= DISTANCE_MAX; distance++) {
+        const unsigned bucket = (unsigned)(bits + distance) & (BUCKETS - 1);
+        if (filler->used[bucket] == SLOTS)
+            continue;
+        slot_t *slot = &filler->page[bucket * SLOTS + filler->used[bucket]++];
+        atomic_store_explicit(slot, slot_make(entry, print, distance), memory_order_release);
+        count_entries(filler->index, 1);
+        return KVS_ERR_OK;
+    }
+    filler->page = NULL; /* it will be another one */
+    return index_insert(filler->index, hash, entry);
+}
+
 /* ---- life ------------------------------------------------------------------------------------------------------ */
 
 static unsigned initial_depth(const struct index_options *options)

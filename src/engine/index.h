@@ -78,6 +78,20 @@ void index_prefetch(const struct index *index, uint64_t hash);
  */
 enum kvs_err index_insert(struct index *index, uint64_t hash, const struct index_entry *entry);
 
+/*
+ * Filling an index that is empty, or was filled so: one entry for each key, in any order, but it is fast in that of the
+ * hashes. Writer only; nothing else changes the index meanwhile. Errors as of index_insert; it may go on after one.
+ */
+struct index_filler {
+    struct index *index;
+    _Atomic uint64_t *page; /* the one that was filled last; NULL: none */
+    unsigned depth;
+    uint64_t part;    /* of the hashes, that are its */
+    uint8_t used[64]; /* slots of its buckets */
+};
+void index_filler_init(struct index_filler *filler, struct index *index);
+enum kvs_err index_fill(struct index_filler *filler, uint64_t hash, const struct index_entry *entry);
+
 /* Replaces, or removes, the candidate that index_next gave last. Writer only. */
 void index_replace(struct index *index, struct index_cursor *cursor, const struct index_entry *entry);
 void index_remove(struct index *index, struct index_cursor *cursor);

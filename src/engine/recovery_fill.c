@@ -19,8 +19,7 @@
 #include <stdlib.h>
 
 enum {
-    FILL_ENTRIES = 512, /* taken at once */
-    FETCH_AHEAD = 32,
+    FILL_ENTRIES = 512,   /* taken at once */
     DRAIN_ENTRIES = 4096, /* after so many, pages that the index has left are freed */
     /* Of what readers take of memory: each of few runs gets a MiB, many share. */
     READER_READS = 4,
@@ -39,6 +38,7 @@ struct fill {
     unsigned run_count, source_count;
     struct run_merge *merge;
     struct run_range range;
+    struct index_filler filler;
     bool sampling;             /* only counts keys */
     struct run_entry *scatter; /* keeps them for later; NULL: into the index at once */
     size_t kept;
@@ -146,10 +146,10 @@ static enum kvs_err insert(struct fill *fill, const struct run_entry *from)
     struct recovery_worker *worker = fill->worker;
     unsigned class = record_class(run_entry_record_bytes(from)) & INDEX_CLASS_MAX;
     struct index_entry entry = {.address = run_entry_address(from), .class = class};
-    enum kvs_err err = index_insert(shard->index, from->order, &entry);
+    enum kvs_err err = index_fill(&fill->filler, from->order, &entry);
     if (err == KVS_ERR_NO_MEMORY) {
         epoch_drain(&shard->base.thread); /* pages that splits have left */
-        err = index_insert(shard->index, from->order, &entry);
+        err = index_fill(&fill->filler, from->order, &entry);
     }
     if (err != KVS_ERR_OK) {
         snprintf(worker->message, ENGINE_MESSAGE_BYTES,
@@ -193,8 +193,6 @@ static enum kvs_err insert_some(struct fill *fill, const struct run_entry *entri
             fill->scatter[fill->kept++] = entries[i];
             continue;
         }
-        if (i + FETCH_AHEAD < count)
-            index_prefetch(fill->shard->index, entries[i + FETCH_AHEAD].order);
         enum kvs_err err = insert(fill, &entries[i]);
         if (err != KVS_ERR_OK)
             return err;
@@ -314,6 +312,7 @@ static enum kvs_err fill_shard(struct recovery_worker *worker, struct store_shar
         fill.keys = 0;
     }
     fill.range = range;
+    index_filler_init(&fill.filler, shard->index);
     if (err == KVS_ERR_OK)
         err = take_range(&fill);
     if (err == KVS_ERR_OK && fill.scatter != NULL)

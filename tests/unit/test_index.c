@@ -395,6 +395,54 @@ static void test_index__memory_in_stock_is_used(void **state)
     fixture_close(&fixture);
 }
 
+static int by_value(const void *a, const void *b)
+{
+    const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* In the order of hashes and in none, into an index that is large enough and into one that has to grow. */
+static void test_index__what_was_filled_in_is_found(void **state)
+{
+    (void)state;
+    enum { COUNT = 200000 };
+    uint64_t *hashes = malloc(COUNT * sizeof *hashes);
+    for (unsigned way = 0; way < 4; way++) {
+        for (uint64_t i = 0; i < COUNT; i++)
+            hashes[i] = mix(i) & ~(i % 16 == 0 ? 0xff00ull : 0); /* some agree in more bits than others */
+        if (way % 2 == 0)
+            qsort(hashes, COUNT, sizeof *hashes, by_value);
+        struct fixture fixture;
+        epoch_init(&fixture.epoch);
+        fixture.writer = thread_new(&fixture.epoch);
+        struct index_options options = {
+            .shard_count = 1, .bytes_max = 64 << 20, .bytes_initial = way < 2 ? index_bytes_for(COUNT) : 64 * 1024};
+        assert_int_equal(index_open(&fixture.index, &options, fixture.writer), KVS_ERR_OK);
+        struct index_filler filler;
+        index_filler_init(&filler, fixture.index);
+        for (uint64_t i = 0; i < COUNT; i++) {
+            const struct index_entry entry = {.address = i, .class = i % 16};
+            assert_int_equal(index_fill(&filler, hashes[i], &entry), KVS_ERR_OK);
+        }
+        struct index_stats stats;
+        index_stats(fixture.index, &stats);
+        assert_int_equal(stats.entries, COUNT);
+        assert_true(way < 2 || stats.splits > 0);
+        for (uint64_t i = 0; i < COUNT; i++)
+            assert_true(has(fixture.index, hashes[i], i));
+        for (uint64_t i = 0; i < COUNT; i += 2)
+            assert_true(take_away(fixture.index, hashes[i], i));
+        for (uint64_t i = 0; i < COUNT; i += 2) {
+            const struct index_entry entry = {.address = COUNT + i};
+            assert_int_equal(index_insert(fixture.index, hashes[i], &entry), KVS_ERR_OK);
+        }
+        for (uint64_t i = 0; i < COUNT; i++)
+            assert_true(has(fixture.index, hashes[i], i % 2 == 0 ? COUNT + i : i));
+        fixture_close(&fixture);
+    }
+    free(hashes);
+}
+
 static void test_index__filled_in_the_order_of_hashes_goes_page_by_page(void **state)
 {
     (void)state;
@@ -427,6 +475,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_index__memory_in_stock_is_used),
+        cmocka_unit_test(test_index__what_was_filled_in_is_found),
         cmocka_unit_test(test_index__filled_in_the_order_of_hashes_goes_page_by_page),
         cmocka_unit_test(test_index__every_entry_is_found_while_it_grows),
         cmocka_unit_test(test_index__agrees_with_a_model_under_churn),
