@@ -138,8 +138,7 @@ uint32_t keeper_deletes_reserve(const struct keeper *keeper)
         return 0;
     uint32_t wanted = 2 * keeper->store->shard_count + 2 + keeper->sealed_count / DELETES_SHARE;
     uint32_t most = keeper->files_max != 0 ? keeper->sealed_count : keeper->sealed_count / UNLIMITED_SHARE;
-    uint64_t left = slack(keeper) + 2;
-    most = most < left ? most : (uint32_t)left;
+    most = most < slack(keeper) ? most : (uint32_t)slack(keeper);
     return wanted < most ? wanted : most;
 }
 
@@ -207,9 +206,10 @@ static struct segment *take_free(struct keeper *keeper)
     return NULL;
 }
 
+/* Waiting for memory, too: it has been promised the file. */
 static bool makes_new(const struct segment_maker *maker)
 {
-    return maker->numbered && maker->segment == NULL && !segment_maker_rests(maker);
+    return maker->segment == NULL && !segment_maker_rests(maker);
 }
 
 /* A free file was removed for the manifest's latest attempt that found no space: the next one may find some. */
