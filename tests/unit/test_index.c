@@ -401,16 +401,16 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* In the order of hashes and in none, into an index that is large enough and into one that has to grow. */
+/* In the order of hashes and in none; in none also into one that has to grow. */
 static void test_index__what_was_filled_in_is_found(void **state)
 {
     (void)state;
     enum { COUNT = 200000 };
     uint64_t *hashes = malloc(COUNT * sizeof *hashes);
-    for (unsigned way = 0; way < 4; way++) {
+    for (unsigned way = 0; way < 3; way++) {
         for (uint64_t i = 0; i < COUNT; i++)
             hashes[i] = mix(i) & ~(i % 16 == 0 ? 0xff00ull : 0); /* some agree in more bits than others */
-        if (way % 2 == 0)
+        if (way == 0)
             qsort(hashes, COUNT, sizeof *hashes, by_value);
         struct fixture fixture;
         epoch_init(&fixture.epoch);
