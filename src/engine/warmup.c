@@ -100,17 +100,15 @@ static void begin(struct keeper *keeper)
         warmup->image = image_take_unused(&keeper->images);
     else if (warmup->piece == NULL)
         warmup->piece = aligned_alloc(KVS_BLOCK_BYTES, PIECE_BYTES);
-    if (!warmup->tails_done) { /* the log should not wait for what it has not written to yet */
-        const uint32_t from = atomic_load_explicit(&segment->image_from, memory_order_relaxed);
-        big_memory_populate(segment_image(segment) + from, keeper->store->segments.segment_bytes - from);
-    }
     warmup->done = warmup->image == NULL && warmup->piece == NULL;
     warmup->busy = !warmup->done;
     warmup->number = segment->number;
     warmup->uid = segment->uid;
     warmup->read_bytes = 0;
-    warmup->wanted_bytes = warmup->tails_done ? (uint32_t)keeper->store->segments.segment_bytes
-                                              : atomic_load_explicit(&segment->image_from, memory_order_relaxed);
+    warmup->wanted_bytes = (uint32_t)keeper->store->segments.segment_bytes;
+    if (!warmup->tails_done)
+        warmup->wanted_bytes = atomic_load_explicit(&segment->image_from, memory_order_relaxed);
+    warmup->backed_bytes = warmup->wanted_bytes;
 }
 
 static void end(struct keeper *keeper)
@@ -146,6 +144,18 @@ static void read_next(struct keeper *keeper, const struct segment *segment)
     ring_file_read(keeper->ring, &warmup->io, segment->fd,
                    warmup->image == NULL ? warmup->piece : warmup->image + warmup->read_bytes,
                    left < PIECE_BYTES ? left : PIECE_BYTES, warmup->read_bytes);
+}
+
+/* Some of what the log has not written to yet; false: all is. */
+static bool back_some(struct keeper *keeper, const struct segment *segment)
+{
+    struct warmup *warmup = &keeper->warmup;
+    const uint64_t left = keeper->store->segments.segment_bytes - warmup->backed_bytes;
+    const uint32_t bytes = left < PIECE_BYTES ? (uint32_t)left : PIECE_BYTES;
+    if (bytes > 0)
+        big_memory_populate(segment_image(segment) + warmup->backed_bytes, bytes);
+    warmup->backed_bytes += bytes;
+    return bytes > 0;
 }
 
 static void no_batch(void *context, const struct batch_header *batch, uint32_t offset)
@@ -195,11 +205,11 @@ void warmup_turn(struct keeper *keeper, bool stopping)
     if (!warmup->busy) {
         begin(keeper);
         segment = warmup->busy ? current(keeper) : NULL;
-    } else if (warmup->read_bytes == warmup->wanted_bytes) {
+    } else if (!back_some(keeper, segment) && warmup->read_bytes == warmup->wanted_bytes) {
         show(keeper, segment);
         end(keeper);
     }
-    if (warmup->busy)
+    if (warmup->busy && warmup->read_bytes < warmup->wanted_bytes)
         read_next(keeper, segment);
 }
 

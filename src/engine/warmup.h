@@ -25,10 +25,11 @@ struct warmup {
     uint32_t number;
     uint64_t uid; /* the life of it that is being read */
     uint32_t read_bytes, wanted_bytes;
-    uint8_t *image; /* a sealed one's, until it is shown */
-    uint8_t *piece; /* of a tail; its image is others', too */
-    bool reading;   /* a read is in flight */
-    bool done;      /* for good */
+    uint32_t backed_bytes; /* of a tail's image: the log need not wait for memory up to here */
+    uint8_t *image;        /* a sealed one's, until it is shown */
+    uint8_t *piece;        /* of a tail; its image is others', too */
+    bool reading;          /* a read is in flight */
+    bool done;             /* for good */
 };
 
 void warmup_init(struct warmup *warmup);
