@@ -278,7 +278,8 @@ static void begin_file(struct segment_maker *maker)
     maker->number = maker->segment != NULL ? maker->segment->number : maker->number_new;
     segment_name(maker->name, maker->number, "");
     segment_name(maker->new_name, maker->number, ".new");
-    /* What the manifest says of the file may be durable though the change has failed: it must not begin another life. */
+    /* What the manifest says of the file may be durable though the change has failed: it must not begin another life.
+     */
     if (manifest_failed(maker->options.manifest))
         fail(maker, KVS_ERR_FAILED, manifest_failure_text(maker->options.manifest));
     else if (maker->segment != NULL)
