@@ -27,8 +27,8 @@ enum {
     READER_BLOCKS_OF_MANY = 1,
     MANY_RUNS = 16,
     SAMPLE_SHARE = 64,       /* one in so many keys is looked at first … */
-    SAMPLED_ENTRIES = 50000, /* … when there are so many at least. Fewer go in in no order: */
-    SCATTER_STEP = 50021,    /* an index that has to grow needs keys from everywhere. A prime above SAMPLED_ENTRIES */
+    SAMPLED_ENTRIES = 50000, /* … when there are so many at least. Fewer go in in no order: an index that has to grow
+                                needs keys from everywhere */
 };
 
 struct fill {
@@ -200,10 +200,27 @@ static enum kvs_err insert_some(struct fill *fill, const struct run_entry *entri
     return KVS_ERR_OK;
 }
 
+/* Steps of this length lead to all of `count` places, near ones far apart: the golden section, or a little more. */
+static size_t scatter_step(size_t count)
+{
+    size_t step = (size_t)((double)count * 0.618) + 1;
+    for (;; step++) {
+        size_t a = count, b = step;
+        while (b != 0) {
+            const size_t rest = a % b;
+            a = b;
+            b = rest;
+        }
+        if (a == 1)
+            return step;
+    }
+}
+
 static enum kvs_err insert_scattered(struct fill *fill)
 {
+    const size_t step = fill->kept == 0 ? 0 : scatter_step(fill->kept);
     for (size_t i = 0; i < fill->kept; i++) {
-        enum kvs_err err = insert(fill, &fill->scatter[i * SCATTER_STEP % fill->kept]);
+        enum kvs_err err = insert(fill, &fill->scatter[i * step % fill->kept]);
         if (err != KVS_ERR_OK)
             return err;
     }
