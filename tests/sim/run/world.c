@@ -42,7 +42,6 @@ struct world {
     const struct plan *plan;
     struct tally *tally;
     struct host host;
-    unsigned threads_max; /* of all boots so far */
     bool talkative;
     struct oracle *oracle;
     struct fleeting *fleeting;
@@ -212,22 +211,12 @@ static void suspend_lies(bool rotten)
         sim_odds((enum sim_fault_kind)kind, 0);
 }
 
-/* For each shard. Keys whose hashes agree in most bits fill the pages of an index badly: what several shards have held
- * may be too much for one with its share of the memory, so then it does not become less. */
-static unsigned memory_segments(struct world *world, unsigned threads)
-{
-    const struct plan *plan = world->plan;
-    if (threads > world->threads_max)
-        world->threads_max = threads;
-    return plan->hash_bits < 64 ? plan->memory_segments * world->threads_max / threads : plan->memory_segments;
-}
-
 static bool boot_once(struct world *world, unsigned threads)
 {
     struct host_setting setting = {
         .threads = threads,
         .segment_bytes = (uint64_t)world->plan->segment_kib * 1024,
-        .memory_segments = memory_segments(world, threads),
+        .memory_segments = world->plan->memory_segments,
         .talkative = world->talkative,
     };
     world->tally->boots++;
