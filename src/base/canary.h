@@ -100,6 +100,7 @@
     /* the index */                                                                                              \
     X(INDEX_HOLE, P1, "a removed slot becomes an empty one, at which later walks end")                           \
     X(INDEX_SPLIT_LOSES, P1, "a split loses the entries that lie farthest from their home")                      \
+    X(INDEX_SUCCESSOR_STALE, P1, "a split is not told to the directory that will replace this one")              \
     X(INDEX_NEWEST_LAST, P4, "a new entry goes behind those with its fingerprint, not in front")                 \
     X(EPOCH_IGNORED, P3, "frees what a reader's section may still see")                                          \
     /* the store */                                                                                              \

@@ -8,8 +8,8 @@
  *
  * Threads: one writer (the owner of the shard); any thread may read, without locks, inside an epoch section. Entries
  * are single 64-bit words that change atomically. An entry never moves within its page towards a place that a reader
- * has passed: growth copies a page of 512 entries into two and publishes them (some microseconds, the longest step
- * there is, besides the doubling of the directory: a copy of 8 bytes per page).
+ * has passed: growth copies a page of 512 entries into two and publishes them, and copies 64 entries of the directory
+ * towards its next doubling. That takes some microseconds and is the longest step there is.
  *
  * RAM: 8 bytes a slot. Pages fill to about 85 % before they split, so the index takes 9.4 to 18.8 bytes a key, 13 on
  * average.
@@ -105,6 +105,7 @@ struct index_stats {
     uint64_t entries;
     uint64_t bytes;
     uint64_t splits;
+    uint64_t directory_step_max; /* most entries of the directory that were copied at once */
 };
 /* Any thread; a moment old. */
 void index_stats(const struct index *index, struct index_stats *out);
