@@ -137,11 +137,11 @@ def test_open_loop_keeps_to_its_schedule(redis, run_loadgen, threads):
     assert "sending:" in text.stdout
 
 
-def stalled(redis, seconds):
-    """A run of 3000 requests in three seconds; the server sleeps from the first second on."""
+def stalled_output(redis, seconds, *arguments):
+    """Of a run of 3000 requests in three seconds; the server sleeps from the first second on."""
     process = subprocess.Popen(
-        [binary("kvs-loadgen"), "--addr", redis.address, "--rate", "1000", "--seconds", "3", "--warmup", "0", "--json"]
-        + [str(word) for word in SMALL],
+        [binary("kvs-loadgen"), "--addr", redis.address, "--rate", "1000", "--seconds", "3", "--warmup", "0"]
+        + [str(word) for word in (*SMALL, *arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -151,7 +151,11 @@ def stalled(redis, seconds):
     redis.process.send_signal(signal.SIGCONT)
     out, _ = process.communicate(timeout=30)
     assert process.returncode == 0
-    run = json.loads(out)["run"]
+    return out
+
+
+def stalled(redis, seconds):
+    run = json.loads(stalled_output(redis, seconds, "--json"))["run"]
     assert run["operations"] == 3000 and run["unsent"] == 0
     return run
 
@@ -163,6 +167,11 @@ def test_open_loop_does_not_hide_a_stall(redis):
     for part in (run["reads"], run["writes"]):
         # Of three seconds one was lost: a third of all waited, half a second on average.
         assert part["max_us"] > 900000 and part["p90_us"] > 500000 and part["mean_us"] > 120000
+
+
+def test_open_loop_says_when_it_had_too_few_places(redis):
+    assert b"for want of places" in stalled_output(redis, 0.3)
+    assert b"WARNING" not in stalled_output(redis, 0.3, "--connections", 1000)
 
 
 def test_open_loop_sends_what_was_due_at_its_end(redis):
