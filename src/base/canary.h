@@ -140,6 +140,10 @@
     X(OUTPUT_UNBOUNDED, P8, "goes on handling requests of a peer that does not read its replies")                \
     X(REQUEST_UNBOUNDED, P8, "keeps a request of any size")                                                      \
     X(CLIENTS_UNBOUNDED, P8, "does not refuse connections beyond the limit")                                     \
+    X(SNAPSHOT_STALE, P2, "a start takes over indexes of other segments than it has found")                      \
+    X(SNAPSHOT_UNVERIFIED, P5, "pages of a snapshot are taken over unverified")                                  \
+    X(SNAPSHOT_UNSETTLED, P2, "a snapshot is made of an index with overwrites that are not settled")             \
+    X(SNAPSHOT_NEVER_EXPIRES, P2, "what a start takes over with a snapshot never expires")                       \
     /* the node */                                                                                               \
     X(EMPTY_WHILE_LOADING, P3, "answers as an empty store would until the store is open")                        \
     X(OWNER_ANSWERS_EARLY, P1, "an owner sends an answer to another shard before it is durable")                 \

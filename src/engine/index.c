@@ -37,6 +37,7 @@
 #include "base/assert.h"
 #include "base/bytes.h"
 #include "base/canary.h"
+#include "engine/big_memory.h"
 #include "engine/page_pool.h"
 
 #include <stdatomic.h>
@@ -132,6 +133,13 @@ static uint64_t slot_make(const struct index_entry *entry, unsigned print, unsig
            (uint64_t)distance << DISTANCE_SHIFT | (uint64_t)entry->class << CLASS_SHIFT | entry->address;
 }
 
+static inline struct index_entry slot_entry(uint64_t slot)
+{
+    return (struct index_entry){.address = slot & INDEX_ADDRESS_MASK,
+                                .class = (unsigned)(slot >> CLASS_SHIFT) & INDEX_CLASS_MAX,
+                                .unsettled = (slot >> UNSETTLED_SHIFT & 1) != 0};
+}
+
 static void *page_of(uint64_t directory_entry)
 {
     return (void *)(uintptr_t)(directory_entry & ~DEPTH_MASK);
@@ -202,9 +210,7 @@ bool index_next(struct index_cursor *cursor, struct index_entry *entry)
             if (!print_matches(slot_print(slot), cursor->window) || slot_distance(slot) != cursor->distance)
                 continue;
             cursor->current = at;
-            entry->address = slot & INDEX_ADDRESS_MASK;
-            entry->class = (unsigned)(slot >> CLASS_SHIFT) & INDEX_CLASS_MAX;
-            entry->unsettled = (slot >> UNSETTLED_SHIFT & 1) != 0;
+            *entry = slot_entry(slot);
             return true;
         }
         /* Looked at again: were it filled meanwhile, an entry that this walk has not met could have moved on. */
@@ -402,9 +408,7 @@ static bool page_copy(slot_t *from, slot_t *to[2], bool split, unsigned count[2]
                 side = print & 1;
                 print >>= 1;
             }
-            struct index_entry entry = {.address = slot & INDEX_ADDRESS_MASK,
-                                        .class = (unsigned)(slot >> CLASS_SHIFT) & INDEX_CLASS_MAX,
-                                        .unsettled = (slot >> UNSETTLED_SHIFT & 1) != 0};
+            const struct index_entry entry = slot_entry(slot);
             /* From the last of the walk to the first, each in front of those like it: the order stays. */
             if (!page_insert(to[side], home, print, &entry))
                 return false;
@@ -615,6 +619,114 @@ void index_close(struct index *index)
     page_pool_deinit(&index->pool);
     free(index);
 }
+
+/* ---- pages, for a snapshot ------------------------------------------------------------------------------------- */
+
+static_assert((int)INDEX_PAGE_BYTES == (int)PAGE_BYTES && (int)INDEX_PAGE_ENTRIES == (int)PAGE_SLOTS, "index.h");
+
+const void *index_page_next(const struct index *index, uint64_t *at, struct index_place *place)
+{
+    const struct directory *directory = atomic_load_explicit(&index->directory, memory_order_relaxed);
+    while (*at < 1ull << directory->depth) {
+        const uint64_t slot = (*at)++;
+        const uint64_t entry = atomic_load_explicit(&directory->entries[slot], memory_order_relaxed);
+        if (slot >> depth_of(entry) != 0)
+            continue; /* met before */
+        *place = (struct index_place){.part = (uint32_t)slot, .depth = depth_of(entry)};
+        return page_of(entry);
+    }
+    return NULL;
+}
+
+unsigned index_depth_min(const struct index *index)
+{
+    return index->depth_min;
+}
+
+unsigned index_page_read(const void *page, struct index_entry entries[INDEX_PAGE_ENTRIES])
+{
+    const uint64_t *slots = page;
+    unsigned count = 0;
+    for (unsigned i = 0; i < PAGE_SLOTS; i++) {
+        if (slot_print(slots[i]) != 0)
+            entries[count++] = slot_entry(slots[i]);
+    }
+    return count;
+}
+
+/* Points the directory at the pages. False when they do not fill it, each part once. */
+static bool directory_fill(struct directory *directory, const struct index_pages *pages, unsigned depth_min)
+{
+    uint64_t filled = 0;
+    memset((void *)directory->entries, 0, sizeof(uint64_t) << directory->depth);
+    for (uint64_t i = 0; i < pages->count; i++) {
+        const struct index_place *place = &pages->places[i];
+        if (place->depth > depth_min + FINGERPRINT_BITS || place->part >> place->depth != 0)
+            return false;
+        const uint64_t entry = (uint64_t)((uintptr_t)pages->memory + i * PAGE_BYTES) | place->depth;
+        for (uint64_t slot = place->part; slot < 1ull << directory->depth; slot += 1ull << place->depth) {
+            filled += atomic_load_explicit(&directory->entries[slot], memory_order_relaxed) == 0;
+            atomic_store_explicit(&directory->entries[slot], entry, memory_order_relaxed);
+        }
+    }
+    uint64_t parts = 0;
+    for (uint64_t i = 0; i < pages->count; i++)
+        parts += 1ull << (directory->depth - pages->places[i].depth);
+    return filled == parts && filled == 1ull << directory->depth;
+}
+
+enum kvs_err index_open_pages(struct index **out, const struct index_options *options, struct epoch_thread *thread,
+                              const struct index_pages *pages)
+{
+    unsigned depth = 0;
+    for (uint64_t i = 0; i < pages->count; i++)
+        depth = pages->places[i].depth > depth ? pages->places[i].depth : depth;
+    /* No deeper than so many pages could be: a bound for the memory that a directory takes. */
+    if (pages->depth_min > DEPTH_MAX || depth > DEPTH_MAX)
+        return KVS_ERR_CORRUPT;
+    if (pages->count * PAGE_BYTES > options->bytes_max)
+        return KVS_ERR_NO_MEMORY;
+    struct index *index = calloc(1, sizeof *index);
+    struct directory *directory = malloc(directory_size(depth));
+    enum kvs_err err = index == NULL || directory == NULL ? KVS_ERR_NO_MEMORY : KVS_ERR_OK;
+    if (err == KVS_ERR_OK) {
+        directory->depth = depth;
+        page_pool_init(&index->pool, options->bytes_max);
+        err = directory_fill(directory, pages, pages->depth_min) ? KVS_ERR_OK : KVS_ERR_CORRUPT;
+    }
+    if (err == KVS_ERR_OK)
+        err = page_pool_lend(&index->pool, pages->memory, pages->count);
+    if (err != KVS_ERR_OK) {
+        free(index);
+        free(directory);
+        return err;
+    }
+    index->thread = thread;
+    index->shard_count = options->shard_count;
+    index->depth_min = pages->depth_min;
+    atomic_store_explicit(&index->entries, pages->entries, memory_order_relaxed);
+    atomic_store_explicit(&index->directory, directory, memory_order_release);
+    count_directories(index);
+    *out = index;
+    return KVS_ERR_OK;
+}
+
+void *index_pages_alloc(uint64_t count)
+{
+    return big_memory_alloc(align_up(count * PAGE_BYTES, PAGE_CHUNK_BYTES));
+}
+
+void index_pages_free(void *memory, uint64_t count)
+{
+    big_memory_free(memory, align_up(count * PAGE_BYTES, PAGE_CHUNK_BYTES));
+}
+
+void index_take_over(struct index *index)
+{
+    page_pool_take_over(&index->pool);
+}
+
+/* ---- stock and figures ----------------------------------------------------------------------------------------- */
 
 bool index_wants_stock(const struct index *index)
 {

@@ -33,6 +33,7 @@ enum {
     LAG_WINDOW_MS = 60000,
     NS_PER_MS = 1000000,
     LIFE_BITS = 24,
+    LISTED_AT_ONCE = 65536,
 };
 #define STAMP_NS   1000000000u
 #define TIMEOUT_MS 3600000
@@ -193,6 +194,34 @@ void store_expiry_stop(struct store_shard *shard)
 {
     if (stamp_wanted(shard))
         log_stamp(&shard->log);
+}
+
+struct listing {
+    const struct store_shard *shard;
+    bool listing; /* else the sweep that was under way is brought to its end */
+    void (*each)(void *context, uint64_t hash, uint64_t address, uint64_t expires_ms);
+    void *context;
+};
+
+/* None is dropped. */
+static bool list_item(void *context, const struct expiry_item *item)
+{
+    const struct listing *listing = context;
+    struct index_cursor cursor;
+    struct index_entry entry;
+    if (listing->listing && find_entry(listing->shard, item, &cursor, &entry))
+        listing->each(listing->context, item->hash, entry.address, item->expires_ms);
+    return false;
+}
+
+void store_expiry_each(struct store_shard *shard,
+                       void (*each)(void *context, uint64_t hash, uint64_t address, uint64_t expires_ms), void *context)
+{
+    struct listing listing = {.shard = shard, .each = each, .context = context};
+    for (unsigned i = 0; i < 2; i++, listing.listing = true) {
+        while (!expiry_queue_sweep(shard->expiry.queue, LISTED_AT_ONCE, list_item, &listing))
+            ;
+    }
 }
 
 int64_t store_expiry_timeout_ns(const struct store_shard *shard)

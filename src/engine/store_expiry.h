@@ -45,6 +45,11 @@ void store_expiry_met(struct store_shard *shard, uint64_t hash, uint64_t address
 void store_expiry_turn(struct store_shard *shard);
 /* Before the log is stopped: what was shown as expired is to stay so. */
 void store_expiry_stop(struct store_shard *shard);
+/* Calls `each` for the record of every item whose entry is in the index: for the background, when the shard has stopped
+ * and nothing of it changes any more. The time may be later than the record's. */
+void store_expiry_each(struct store_shard *shard,
+                       void (*each)(void *context, uint64_t hash, uint64_t address, uint64_t expires_ms),
+                       void *context);
 /* Nanoseconds until the turn has something to do by itself; -1 = never. */
 int64_t store_expiry_timeout_ns(const struct store_shard *shard);
 
