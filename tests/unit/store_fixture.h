@@ -15,6 +15,7 @@
 #include "base/hash.h"
 #include "base/limits.h"
 #include "compaction/compactor.h"
+#include "engine/snapshot_file.h"
 #include "engine/store.h"
 #include "ring_sim.h"
 
@@ -435,6 +436,17 @@ static inline unsigned store_forget_runs(void)
             return count;
         sim_file_remove(path);
     }
+}
+
+#define STORE_SNAPSHOT "/data/" SNAPSHOT_NAME
+
+/* The next start has to fill the indexes, by runs and segments. True when there was a snapshot of them. */
+static inline bool store_forget_snapshot(void)
+{
+    const bool there = sim_file_exists(STORE_SNAPSHOT);
+    if (there)
+        sim_file_remove(STORE_SNAPSHOT);
+    return there;
 }
 
 /* ---- figures --------------------------------------------------------------------------------------------------- */
