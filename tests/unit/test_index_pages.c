@@ -176,6 +176,7 @@ static void test_index_pages__round_trip(void **state)
             epoch_drain(writer);
             index_close(index);
             index = open_pages(&taken, writer);
+            assert_int_equal(index_depth_min(index), taken.pages.depth_min);
             expect_keys(index, keys);
             /* It grows, whatever of it is its own already. */
             for (uint64_t end = keys + keys / 2 + 5 - (keys + keys / 2) % 5; keys < end; keys++) {

@@ -11,6 +11,7 @@ enum { KEYS = 120, BYTES = 1000 };
 static struct store_fixture fixture;
 static struct engine_options options;
 static struct kept_files kept;
+static struct snapshot_segment spare; /* a segment that holds nothing */
 
 /* A store that was stopped in order, kept as it lies. */
 static void make_store(uint64_t seed, unsigned shards)
@@ -19,6 +20,12 @@ static void make_store(uint64_t seed, unsigned shards)
     options = segments_scarce(shards);
     store_boot(&fixture, &options);
     snapshot_fill(&fixture, KEYS, BYTES);
+    spare = (struct snapshot_segment){0};
+    for (uint32_t i = 0; i < atomic_load(&segments_store(&fixture)->segments.next); i++) {
+        const struct segment *segment = segments_at(&fixture, i);
+        if (segment != NULL && segment->end <= KVS_BLOCK_BYTES)
+            spare = (struct snapshot_segment){.uid = segment->uid, .number = i, .end = 2 * KVS_BLOCK_BYTES};
+    }
     store_stop(&fixture);
     kept_save(&kept);
 }
@@ -158,6 +165,24 @@ static void one_segment_less(struct snapshot_bytes *snapshot)
     snapshot_parts(snapshot);
 }
 
+/* One that there is, and that holds nothing. */
+static void one_segment_more(struct snapshot_bytes *snapshot)
+{
+    const uint32_t count = snapshot->header->segment_count;
+    uint8_t *bytes = aligned_alloc(KVS_BLOCK_BYTES, align_up(snapshot->size + sizeof spare, KVS_BLOCK_BYTES));
+    assert_true(bytes != NULL && spare.uid != 0 && snapshot->segments[count - 1].number < spare.number);
+    const size_t before = (size_t)((uint8_t *)(snapshot->segments + count) - snapshot->bytes);
+    memcpy(bytes, snapshot->bytes, before);
+    memcpy(bytes + before, &spare, sizeof spare);
+    memcpy(bytes + before + sizeof spare, snapshot->bytes + before, snapshot->size - before);
+    free(snapshot->bytes);
+    snapshot->bytes = bytes;
+    snapshot->size += sizeof spare;
+    snapshot->header = (void *)bytes;
+    snapshot->header->segment_count++;
+    snapshot_parts(snapshot);
+}
+
 static void more_entries(struct snapshot_bytes *snapshot)
 {
     snapshot->shards[0].entries++;
@@ -226,11 +251,25 @@ static void entry_in_no_segment(struct snapshot_bytes *snapshot)
 static void test_snapshot__it_agrees_with_itself_and_with_the_segments(void **state)
 {
     (void)state;
-    static void (*const changes[])(struct snapshot_bytes *) = {
-        other_store,           other_life,           shorter_segment,    longer_segment,  unknown_segment,
-        one_segment_less,      segments_upside_down, more_entries,       more_items,      page_too_deep,
-        page_far_too_deep,     page_twice,           page_elsewhere,     item_beyond_all, item_without_time,
-        page_of_another_shard, entry_behind_the_end, entry_in_no_segment};
+    static void (*const changes[])(struct snapshot_bytes *) = {other_store,
+                                                               other_life,
+                                                               shorter_segment,
+                                                               longer_segment,
+                                                               unknown_segment,
+                                                               one_segment_less,
+                                                               one_segment_more,
+                                                               segments_upside_down,
+                                                               more_entries,
+                                                               more_items,
+                                                               page_too_deep,
+                                                               page_far_too_deep,
+                                                               page_twice,
+                                                               page_elsewhere,
+                                                               item_beyond_all,
+                                                               item_without_time,
+                                                               page_of_another_shard,
+                                                               entry_behind_the_end,
+                                                               entry_in_no_segment};
     for (unsigned shards = 1; shards <= 2; shards++) {
         make_store(20 + shards, shards);
         /* The seal alone changes nothing. */
