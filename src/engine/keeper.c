@@ -664,9 +664,9 @@ int64_t keeper_timeout_ns(const struct keeper *keeper)
     int64_t timeout = manifest_timeout_ns(keeper->manifest);
     if (waits_for_image(keeper))
         timeout = ring_sooner(timeout, IMAGE_WAIT_NS);
-    bool sweeps = value_sweep_busy(&keeper->sweep) && !keeper->stopping;
-    if (warmup_busy(&keeper->warmup) || sweeps || backup_timeout_ns(keeper->backup) == 0)
+    if (warmup_busy(&keeper->warmup) || backup_timeout_ns(keeper->backup) == 0)
         return 0;
+    timeout = ring_sooner(timeout, value_sweep_timeout_ns(keeper));
     return ring_sooner(timeout, checkpoint_timeout_ns(keeper->checkpoint));
 }
 
