@@ -17,6 +17,7 @@
  */
 #include "engine/store_values.h"
 
+#include "base/array.h"
 #include "base/assert.h"
 #include "base/canary.h"
 #include "base/diag.h"
@@ -69,17 +70,10 @@ static void list_file(void *context, const char *text)
     struct value_name name;
     if (!value_name_parse(text, &name) || listing->err != KVS_ERR_OK)
         return;
-    if (values->found_count == values->found_capacity) {
-        size_t capacity = values->found_capacity == 0 ? 64 : 2 * values->found_capacity;
-        struct value_found *found = realloc(values->found, capacity * sizeof *found);
-        if (found == NULL) {
-            listing->err = KVS_ERR_NO_MEMORY;
-            return;
-        }
-        values->found = found;
-        values->found_capacity = capacity;
-    }
-    values->found[values->found_count++] = (struct value_found){.name = name};
+    listing->err =
+        array_grow((void **)&values->found, values->found_count, &values->found_capacity, sizeof *values->found);
+    if (listing->err == KVS_ERR_OK)
+        values->found[values->found_count++] = (struct value_found){.name = name};
 }
 
 static void remove_unfinished(struct store *store, struct ring *ring, struct value_name name)
