@@ -14,6 +14,7 @@
 
 #include "base/assert.h"
 #include "base/diag.h"
+#include "engine/keeper.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -42,6 +43,12 @@ static void supervisor_body(void *context)
         sim_ring_body(host->ring, supervisor_body, host);
 }
 
+/* The least limit that a node of so many shards takes. */
+static uint64_t segments_least(unsigned threads)
+{
+    return 3 * (uint64_t)threads + KEEPER_RESERVE_FILES + 2;
+}
+
 static struct config config_of(const struct host_setting *setting)
 {
     struct config config = {
@@ -51,6 +58,9 @@ static struct config config_of(const struct host_setting *setting)
         .segment_bytes = setting->segment_bytes,
         /* The store gets three quarters of it, and of those images get three. */
         .memory_bytes = setting->threads * setting->memory_segments * setting->segment_bytes * 64 / 33 + 65536,
+        .disk_bytes_max = setting->disk_segments == 0
+                              ? 0
+                              : (segments_least(setting->threads) + setting->disk_segments) * setting->segment_bytes,
         .space_percent = 150,
         .engine = "kvs",
         .relaxed_interval_ms = 100,

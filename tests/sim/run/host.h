@@ -29,6 +29,7 @@ struct host_setting {
     unsigned threads;
     uint64_t segment_bytes;
     unsigned memory_segments; /* of the store's memory, for each shard */
+    unsigned disk_segments;   /* that the store may have beyond the least it works with; 0: no limit */
     bool talkative;
 };
 
