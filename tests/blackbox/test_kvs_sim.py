@@ -27,6 +27,7 @@ hash_bits 64
 direct_align 4096
 socket_bytes 0
 disk_segments 0
+preempt_every 0
 """
 SHORT = SETTINGS + "work 0 20 0 1\nsettle 0 0 0 2\ncheck 0 0 0 3\n"
 # Takes half a second, where SHORT takes milliseconds.

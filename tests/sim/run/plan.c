@@ -33,6 +33,7 @@ static const struct setting {
     {"direct_align", offsetof(struct plan, direct_align), 0, UINT32_MAX},
     {"socket_bytes", offsetof(struct plan, socket_bytes), 0, UINT32_MAX},
     {"disk_segments", offsetof(struct plan, disk_segments), 0, 1000000},
+    {"preempt_every", offsetof(struct plan, preempt_every), 0, 1000000},
 };
 
 /* "seed" is a setting, too, but a wider number: it has the bit above those of the table. */

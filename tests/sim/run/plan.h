@@ -65,6 +65,7 @@ struct plan {
     uint32_t direct_align;    /* 0: no O_DIRECT */
     uint32_t socket_bytes;    /* 0: by chance */
     uint32_t disk_segments;   /* limit of the log: so many more than its shards need at the least; 0: no limit */
+    uint32_t preempt_every;   /* threads interrupt each other once in about so many steps through an index; 0: never */
     uint32_t step_count;
     struct plan_step steps[PLAN_STEPS_MAX];
 };

@@ -168,12 +168,14 @@ static void make_backup(struct maker *maker, enum plan_kind kind, unsigned one_i
     maker->backup_state = own.state;
 }
 
-/* A limit that the live data, some of it or all, fills. */
+/* Interruptions, and maybe a limit that the live data, some of it or all, fills. */
 static void make_limit(struct maker *maker)
 {
     struct maker own = {.plan = maker->plan, .state = maker->limit_state};
+    static const uint32_t preempts[] = {0, 0, 20, 200, 2000};
     static const uint32_t bits[] = {64, 64, 12, 8};
     struct plan *plan = maker->plan;
+    plan->preempt_every = one_of(&own, preempts, ARRAY_COUNT(preempts));
     if (draw(&own, LIMITED_ONE_IN) == 0) {
         plan->disk_segments = draw(&own, 3) == 0 ? between(&own, 1, 3) : between(&own, 3, 16);
         plan->segment_kib = 64;
@@ -219,7 +221,7 @@ static void make_limited_work(struct maker *maker)
             add_work(&own, WORK_CHAINS, 20, 400);
         if (draw(&own, 2) == 0)
             add(&own, PLAN_CHECK, 0, 0, 0);
-        if (draw(&own, 4) == 0)
+        if (draw(&own, 2) == 0)
             add(&own, PLAN_RELIEF, draw(&own, 2) == 0 ? 1 : 100, 0, 0);
     }
     maker->limit_state = own.state;

@@ -219,6 +219,7 @@ static bool boot_once(struct world *world, unsigned threads)
         .segment_bytes = (uint64_t)world->plan->segment_kib * 1024,
         .memory_segments = world->plan->memory_segments,
         .disk_segments = world->plan->disk_segments,
+        .preempt_every = world->plan->preempt_every,
         .talkative = world->talkative,
     };
     world->tally->boots++;
@@ -311,7 +312,8 @@ static void boot(struct world *world, unsigned threads, enum oracle_end end)
 {
     struct survey survey;
     bool calm_before = world->calm;
-    bool could_write = calm_before && !world->circumstances.space_may_lack && !world->circumstances.writes_may_fail;
+    const struct circumstances *why = &world->circumstances;
+    bool could_write = calm_before && !why->space_may_lack && !why->log_limited && !why->writes_may_fail;
     bool faults = any_odds(world, 0, SIM_FAULT_COUNT - 1) || world->single_fault;
     survey_take(&survey, world->oracle, world->fleeting);
     if (story_on && getenv("KVS_SIM_KEY") != NULL)
@@ -614,46 +616,36 @@ static bool only_limited(const struct world *world)
            !why->damage_may_show;
 }
 
-/* Segments that the limit leaves beyond the least, when files of values and live records have taken theirs. Records do
- * not fill the last of a segment. */
-static int64_t segments_left(const struct world *world)
-{
-    struct engine_stats stats = stats_of(world);
-    uint64_t segment_bytes = (uint64_t)world->plan->segment_kib * 1024;
-    uint64_t values = (stats.large_value_bytes + segment_bytes - 1) / segment_bytes;
-    uint64_t live = (stats.live_bytes * 6 / 5 + segment_bytes - 1) / segment_bytes;
-    return (int64_t)world->plan->disk_segments - (int64_t)values - (int64_t)live;
-}
-
 /*
- * P7: deletes make room, and writing resumes by itself. By design that is so if the limit has room for the reserves:
+ * P7: deletes make room, and writing resumes by itself. By design that is so if the limit has room for the reserves,
  * two files for each log and three more for deletes, for writing another one for each log and what compaction has in
  * hand; and if what is deleted is far larger than a delete.
  */
 static void do_relief(struct world *world, const struct plan_step *what)
 {
-    const struct tally before = *world->tally;
     int64_t logs = world->host.config.threads;
     settle(world);
     suspend_faults();
     struct client *client = world->clients[0];
     client_close(client, false);
     settle(world);
-    bool roomy = only_limited(world) && segments_left(world) >= 0 && world->plan->disk_segments >= 2 * logs + 3 &&
-                 world->plan->value_bytes >= 300;
+    bool roomy = only_limited(world) && host_segments_left(&world->host) >= 0 &&
+                 world->plan->disk_segments >= 2 * logs + 3 && world->plan->value_bytes >= 300 &&
+                 host_reserves_whole(&world->host);
     uint64_t deletes = world->tally->full_deletes;
     client_delete_half(client, what->a, what->seed);
     settle(world);
-    if (roomy && world->tally->full_deletes > deletes && !getenv("NOP7"))
+    if (roomy && world->tally->full_deletes > deletes)
         broken("P7 full disk: deletes are refused");
+    world->tally->reliefs += roomy;
     pass_time(world, CALM_AGAIN_NS);
-    roomy = only_limited(world) && segments_left(world) >= 3 * logs + 2;
+    roomy = only_limited(world) && host_segments_left(&world->host) >= 3 * logs + 2;
     uint64_t full = world->tally->full;
     client_work(client, WORK_FILL, 1, what->seed);
     settle(world);
-    if (roomy && world->tally->full > full && !getenv("NOP7"))
+    if (roomy && world->tally->full > full)
         broken("P7 full disk: writing does not resume when there is room again");
-    world->tally->reliefs += roomy && world->tally->full > before.full;
+    world->tally->resumptions += roomy;
     resume_faults(world);
 }
 
