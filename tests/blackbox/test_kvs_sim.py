@@ -125,7 +125,7 @@ def test_printed_plan_is_the_same_plan_when_read(plan):
 
 
 @pytest.mark.parametrize(
-    "text, line", [("", 1), ("plan 2\n", 1), (SHORT + "sleep 1 2 3 4\n", 14), (SETTINGS + "keys 5\n", 11), ("seed 1\nseed 2", 2)]
+    "text, line", [("", 1), ("plan 2\n", 1), (SHORT + "sleep 1 2 3 4\n", 16), (SETTINGS + "keys 5\n", 13), ("seed 1\nseed 2", 2)]
 )
 def test_bad_plan_is_refused_with_its_line(plan, text, line):
     path = plan(text)

@@ -17,7 +17,7 @@
 
 #include <errno.h>
 
-enum { LIMITED_ONE_IN = 6 };
+enum { LIMITED_ONE_IN = 10 };
 
 struct maker {
     struct plan *plan;
@@ -177,13 +177,13 @@ static void make_limit(struct maker *maker)
     struct plan *plan = maker->plan;
     plan->preempt_every = one_of(&own, preempts, ARRAY_COUNT(preempts));
     if (draw(&own, LIMITED_ONE_IN) == 0) {
-        plan->disk_segments = draw(&own, 3) == 0 ? between(&own, 1, 3) : between(&own, 3, 16);
+        plan->disk_segments = draw(&own, 3) == 0 ? between(&own, 1, 3) : between(&own, 3, 12);
         plan->segment_kib = 64;
         plan->hash_bits = one_of(&own, bits, ARRAY_COUNT(bits));
         plan->value_bytes = draw(&own, 3) == 0 ? between(&own, 20, 300) : between(&own, 300, 3000);
         uint64_t limit_kib = (3 * plan->threads + 4 + (uint64_t)plan->disk_segments) * plan->segment_kib;
         uint64_t keys = limit_kib * 1024 * between(&own, 4, 15) / 10 / (plan->value_bytes * 3 / 2 + 64);
-        plan->keys = (uint32_t)(keys < 20 ? 20 : keys > 1000 ? 1000 : keys);
+        plan->keys = (uint32_t)(keys < 20 ? 20 : keys > 500 ? 500 : keys);
     }
     maker->limit_state = own.state;
 }
@@ -206,8 +206,8 @@ static void make_limited_work(struct maker *maker)
 {
     struct maker own = {.plan = maker->plan, .state = maker->limit_state};
     uint32_t keys = maker->plan->keys;
-    for (uint64_t rounds = maker->plan->disk_segments == 0 ? 0 : 1 + draw(&own, 3); rounds > 0; rounds--) {
-        add_work(&own, WORK_FILL, keys / 2, 2 * keys);
+    for (uint64_t rounds = maker->plan->disk_segments == 0 ? 0 : 1 + draw(&own, 2); rounds > 0; rounds--) {
+        add_work(&own, WORK_FILL, keys / 2, keys + keys / 2);
         add_pause(&own);
         if (draw(&own, 3) == 0)
             add_work(&own, WORK_CHAINS, 5, 100);
@@ -218,7 +218,7 @@ static void make_limited_work(struct maker *maker)
         if (draw(&own, 3) > 0)
             add_pause(&own);
         if (draw(&own, 2) == 0)
-            add_work(&own, WORK_CHAINS, 20, 400);
+            add_work(&own, WORK_CHAINS, 20, 200);
         if (draw(&own, 2) == 0)
             add(&own, PLAN_CHECK, 0, 0, 0);
         if (draw(&own, 2) == 0)
