@@ -45,6 +45,7 @@ class Book:
     def __init__(self, count, seed=1):
         self.versions = {key_of(i): 0 for i in range(count)}
         self.pending = {}
+        self.unsure = {}  # asked for earlier, and not looked at since
         self.last = 0
         self.rng = random.Random(seed)
 
@@ -73,10 +74,13 @@ class Book:
                 pipeline.set(key, value_of(key, version))
             else:
                 pipeline.delete(key)
-        self.pending = asked
+        unsure = {**self.unsure, **self.pending}
+        self.pending, self.unsure = asked, {key: version for key, version in unsure.items() if key not in asked}
         for (key, version), reply in zip(asked.items(), pipeline.execute(raise_on_error=False)):
             if isinstance(reply, redis_py.ResponseError):
                 raise reply
+            if version == 0 and key not in unsure:
+                assert reply == (self.versions[key] != 0), f"DEL {key} says {reply}; version {self.versions[key]}"
             self.versions[key] = version
         self.pending = {}
 
@@ -95,7 +99,7 @@ class Book:
                 assert match, f"{key}: found {found and found[:30]}, allowed versions {allowed}"
                 self.versions[key] = match[0]
                 present += found is not None
-        self.pending = {}
+        self.pending, self.unsure = {}, {}
         # A blind overwrite may count its key twice until its old record was read.
         wait_for(lambda: client.info("stats")["settling"] == 0, "the end of settling")
         if client.info("stats")["settles_skipped"] == 0:
