@@ -143,6 +143,7 @@ static void expire(struct store_shard *shard, const struct expiry_item *item, ui
     /* It may stand behind a newer entry that a reader has not seen: see store_settle. */
     atomic_fetch_add(&shard->settles, 1);
     index_remove(shard->index, &cursor);
+    store_wait_gone(shard, item->hash, entry.address);
     store_count_dead(shard, &entry);
     store_count(&shard->keys, -1);
     store_count(&expiry->keys, -1);

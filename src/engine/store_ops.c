@@ -510,10 +510,13 @@ void store_deletes_durable(void *context, const struct segment *segment, uint32_
             uint64_t address = address_make(segment->number, at, store->segments.shift);
             struct index_cursor cursor;
             struct index_entry entry;
-            index_find(shard->index, hash_key(record_key(record), engine_hash_seed(&store->base)), &cursor);
+            uint64_t hash = hash_key(record_key(record), engine_hash_seed(&store->base));
+            index_find(shard->index, hash, &cursor);
             while (index_next(&cursor, &entry)) {
-                if (entry.address == address)
-                    index_remove(shard->index, &cursor);
+                if (entry.address != address)
+                    continue;
+                index_remove(shard->index, &cursor);
+                store_wait_gone(shard, hash, address);
             }
         }
         at += (uint32_t)record_size(record);

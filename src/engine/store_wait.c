@@ -46,7 +46,7 @@ struct wait {
     bool large;                    /* … and has found a large value: */
     struct value_descriptor descriptor;
     uint64_t gate;
-    bool moved; /* the record that is being read has another place by now */
+    bool moved; /* the record that is being read has another place by now, or has left the index */
     unsigned tries;
 
     unsigned count, position;   /* of the snapshot */
@@ -150,6 +150,14 @@ static void reading_end(struct wait *wait)
     wait->shard->reading[wait->generation]--;
 }
 
+/* No address: of a candidate that has left the index. */
+#define NOWHERE UINT64_MAX
+
+/*
+ * The addresses that an operation knows must not be taken for other records later, when segments have been used again.
+ * What has its key never lies at an address that it knows of another record, and an address of its key is forgotten
+ * when the entry goes. (Of other keys an old address may stay: whatever comes there is not of this key either.)
+ */
 void store_wait_moved(struct store_shard *owner, uint64_t hash, uint64_t from, uint64_t to)
 {
     struct list *bucket = bucket_of(owner, hash);
@@ -159,12 +167,19 @@ void store_wait_moved(struct store_shard *owner, uint64_t hash, uint64_t from, u
         if (op->request.hash != hash || wait == NULL || canary_on(CANARY_MOVES_NOT_TOLD))
             continue;
         for (unsigned i = 0; i < wait->count; i++) {
-            if (wait->addresses[i] != from)
+            bool old = wait->addresses[i] == to && !canary_on(CANARY_OLD_PLACES_KEPT);
+            if (!old && wait->addresses[i] != from)
                 continue;
-            wait->addresses[i] = to;
+            wait->addresses[i] = old ? NOWHERE : to;
             wait->moved = wait->moved || (wait->reading && i == wait->position);
         }
     }
+}
+
+void store_wait_gone(struct store_shard *owner, uint64_t hash, uint64_t address)
+{
+    if (owner->busy_count > 0 && !canary_on(CANARY_OLD_PLACES_KEPT))
+        store_wait_moved(owner, hash, address, NOWHERE);
 }
 
 /* Ends an operation that has its result and is on no queue. */
@@ -639,25 +654,6 @@ static void serve_followers(struct list *followers, const struct wait *leader)
     }
 }
 
-static void release_followers(struct list *followers, bool served)
-{
-    for (struct list *node; (node = list_pop_front(followers)) != NULL;) {
-        struct wait *wait = container_of(node, struct wait, read_link);
-        if (served && wait->buffer != NULL)
-            take_record(wait, (const struct record_header *)(const void *)(wait->buffer + wait->skip));
-        else
-            read_again(wait);
-    }
-}
-
-static void remember(struct store_shard *shard, const struct segment *segment, uint64_t address,
-                     const struct record_header *record)
-{
-    struct read_cache *cache = atomic_load_explicit(&shard->cache, memory_order_relaxed);
-    if (cache != NULL)
-        read_cache_add(cache, segment->uid, address, record);
-}
-
 /* With the candidates that are left. */
 static void go_on(struct wait *wait)
 {
@@ -669,6 +665,25 @@ static void go_on(struct wait *wait)
     if (advance(wait))
         wait_finish(wait);
     engine_section_end(&shard->base);
+}
+
+static void release_followers(struct list *followers, bool served)
+{
+    for (struct list *node; (node = list_pop_front(followers)) != NULL;) {
+        struct wait *wait = container_of(node, struct wait, read_link);
+        if (served && wait->buffer != NULL)
+            take_record(wait, (const struct record_header *)(const void *)(wait->buffer + wait->skip));
+        else
+            go_on(wait);
+    }
+}
+
+static void remember(struct store_shard *shard, const struct segment *segment, uint64_t address,
+                     const struct record_header *record)
+{
+    struct read_cache *cache = atomic_load_explicit(&shard->cache, memory_order_relaxed);
+    if (cache != NULL)
+        read_cache_add(cache, segment->uid, address, record);
 }
 
 /* Whether the read has given a whole, undamaged record. If not, something else was begun, or the operation has ended.
@@ -736,8 +751,7 @@ static void read_done(struct ring_op *io)
     bool good = false;
     if (wait->moved) {
         wait->moved = false;
-        wait->whole = 0;
-        read_again(wait);
+        go_on(wait);
     } else {
         good = read_was_good(wait, segment, record);
     }

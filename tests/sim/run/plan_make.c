@@ -177,7 +177,7 @@ static void make_limit(struct maker *maker)
     struct plan *plan = maker->plan;
     plan->preempt_every = one_of(&own, preempts, ARRAY_COUNT(preempts));
     if (draw(&own, LIMITED_ONE_IN) == 0) {
-        plan->disk_segments = draw(&own, 3) == 0 ? between(&own, 1, 3) : between(&own, 3, 12);
+        plan->disk_segments = draw(&own, 3) == 0 ? between(&own, 1, 3) : between(&own, 3, 16);
         plan->segment_kib = 64;
         plan->hash_bits = one_of(&own, bits, ARRAY_COUNT(bits));
         plan->value_bytes = draw(&own, 3) == 0 ? between(&own, 20, 300) : between(&own, 300, 3000);

@@ -716,13 +716,14 @@ static void do_step(struct world *world, const struct plan_step *what)
 
 /* ---- a whole run ----------------------------------------------------------------------------------------------- */
 
-/* Of the bits that are left the lowest six choose the bucket in an index, the highest the shard and the page. */
-static uint64_t mask_of(unsigned bits)
+/* Of the bits that are left the lowest six choose the bucket in an index, the highest the shard and the page. `apart`:
+ * some are left, too, that no index looks at, so that keys are candidates for each other and their hashes differ. */
+static uint64_t mask_of(unsigned bits, bool apart)
 {
     if (bits >= 48)
         return UINT64_MAX;
     unsigned low = bits < 6 ? bits : 6;
-    return UINT64_MAX << (60 - (bits - low)) | ((1ull << low) - 1);
+    return UINT64_MAX << (60 - (bits - low)) | (apart ? 0xffull << 16 : 0) | ((1ull << low) - 1);
 }
 
 static void begin(struct world *world)
@@ -731,7 +732,7 @@ static void begin(struct world *world)
     sim_create(plan->seed);
     sim_set_direct_align(plan->direct_align);
     sim_set_socket_bytes(plan->socket_bytes);
-    hash_mask = mask_of(plan->hash_bits);
+    hash_mask = mask_of(plan->hash_bits, plan->seed % 2 != 0);
     unsigned relaxed = plan->keys >= 8 && plan->seed % 2 == 0 ? plan->keys / 4 : 0;
     /* As much as a node of one thread takes: most of these get files of their own. */
     unsigned value_bytes_max = plan->memory_segments * plan->segment_kib * 1024 * 2 / 9;
