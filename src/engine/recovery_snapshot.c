@@ -236,7 +236,6 @@ static void finish(const struct snapshot *snapshot)
         const struct snapshot_item *item = items + snapshot->parts[i].first_item;
         store_count(&shard->keys, (int64_t)from->entries);
         store_count(&shard->expiry.keys, (int64_t)from->expiring);
-        store_count(&shard->expiry.unqueued, (int64_t)from->unqueued);
         for (uint64_t n = 0; n < from->item_count && !canary_on(CANARY_SNAPSHOT_NEVER_EXPIRES); n++)
             store_expiry_add(shard, item[n].hash, item[n].address, item[n].expires_ms, false);
     }

@@ -59,10 +59,9 @@ struct snapshot_shard {
     uint64_t page_count; /* at least 1 */
     uint64_t item_count;
     uint64_t entries;  /* of the index */
-    uint64_t expiring; /* of those, so many expire … */
-    uint64_t unqueued; /* … and so many of them may not be among the items */
+    uint64_t expiring; /* of those, so many expire, each of which has an item */
     uint32_t depth_min;
-    uint32_t reserved;
+    uint32_t reserved[3];
 };
 static_assert(sizeof(struct snapshot_shard) == 48, "snapshot shard");
 

@@ -63,6 +63,7 @@ static bool shard_possible(const struct store_shard *shard)
     return atomic_load_explicit(&shard->wake_ring, memory_order_acquire) != NULL &&
            atomic_load_explicit(&shard->log_stopped, memory_order_acquire) && !shard->log.failed &&
            atomic_load(&shard->slice) == NULL && shard->busy_count == 0 &&
+           store_counted(&shard->expiry.unqueued) == 0 &&
            stats.entries == atomic_load_explicit(&shard->keys, memory_order_relaxed);
 }
 
@@ -145,7 +146,6 @@ static void fill_items(struct snapshot_writer *writer)
         store_expiry_each(shard, add_item, writer);
         out->item_count = writer->header.item_count - before;
         out->expiring = store_counted(&shard->expiry.keys);
-        out->unqueued = store_counted(&shard->expiry.unqueued);
     }
     snapshot_layout(&writer->layout, &writer->header);
 }

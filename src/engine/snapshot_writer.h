@@ -20,7 +20,9 @@
 struct snapshot_writer;
 struct store;
 
-/* True when the indexes are all that there is to know: nothing has failed, is under way or unsettled. */
+/* True when the indexes and queues of what expires are all that there is to know: nothing has failed, is under way or
+ * unsettled, and whatever expires has found room in its queue (what has not gets another chance from a start that fills
+ * the indexes). */
 bool snapshot_possible(const struct store *store);
 
 /* NO_MEMORY, also when the tables would take too much. */

@@ -16,6 +16,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -179,6 +180,54 @@ static void test_ring_uring__read_ends_short_at_the_end_of_the_file(void **state
     assert_int_equal(op.bytes, 10001 - 4096);
     assert_memory_equal(f->back, f->data + 4096, 10001 - 4096);
     ring_close_fd(f->ring, fd);
+}
+
+/* What is written to a mapping stays there, and it needs neither the descriptor nor the name of the file. */
+static void test_ring_uring__mapping_is_a_copy(void **state)
+{
+    struct fixture *f = *state;
+    enum { OFFSET = 3 * 4096, BYTES = 64 * 4096 };
+    struct ring_op op;
+    assert_int_equal(await_open(f, &op, "f", RW | RING_OPEN_CREATE), KVS_ERR_OK);
+    int fd = op.fd;
+    assert_int_equal(await_write(f, &op, fd, SIZE, 0, 0), KVS_ERR_OK);
+    uint8_t *memory = mmap(NULL, BYTES + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(memory != MAP_FAILED);
+    memory[BYTES] = 99;
+    assert_int_equal(ring_file_map(f->ring, fd, memory, BYTES, OFFSET), KVS_ERR_OK);
+    assert_memory_equal(memory, f->data + OFFSET, BYTES);
+    assert_int_equal(memory[BYTES], 99);
+    for (size_t at = 0; at < BYTES; at += 2 * 4096)
+        memset(memory + at, 0xaa, 4096);
+    assert_int_equal(await_sync(f, fd), KVS_ERR_OK);
+    assert_int_equal(await_read(f, &op, fd, SIZE, 0), KVS_ERR_OK);
+    assert_memory_equal(f->back, f->data, SIZE);
+    ring_close_fd(f->ring, fd);
+    ring_op_init(&op, nothing_done);
+    ring_file_unlink(f->ring, &op, f->dir, "f");
+    ring_await(f->ring, &op);
+    assert_int_equal(op.error, KVS_ERR_OK);
+    for (size_t at = 0; at < BYTES; at++)
+        assert_int_equal(memory[at], at % (2 * 4096) < 4096 ? 0xaa : f->data[OFFSET + at]);
+    assert_int_equal(munmap(memory, BYTES + 4096), 0);
+}
+
+static void test_ring_uring__what_cannot_be_mapped_is_an_error(void **state)
+{
+    struct fixture *f = *state;
+    struct ring_op op;
+    assert_int_equal(await_open(f, &op, "f", RW | RING_OPEN_CREATE), KVS_ERR_OK);
+    int fd = op.fd;
+    assert_int_equal(await_write(f, &op, fd, 2 * 4096, 0, 0), KVS_ERR_OK);
+    uint8_t *memory = mmap(NULL, 4 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(memory != MAP_FAILED);
+    assert_int_equal(ring_file_map(f->ring, fd, memory, 2 * 4096, 0), KVS_ERR_OK);
+    assert_int_not_equal(ring_file_map(f->ring, fd, memory, 3 * 4096, 0), KVS_ERR_OK); /* beyond its end */
+    assert_int_not_equal(ring_file_map(f->ring, fd, memory, 4096, 8 * 4096), KVS_ERR_OK);
+    ring_close_fd(f->ring, fd);
+    assert_int_not_equal(ring_file_map(f->ring, 99999, memory, 4096, 0), KVS_ERR_OK);
+    assert_int_not_equal(ring_file_map(f->ring, f->dir, memory, 4096, 0), KVS_ERR_OK);
+    assert_int_equal(munmap(memory, 4 * 4096), 0);
 }
 
 static void test_ring_uring__names_are_made_moved_and_removed(void **state)
@@ -661,6 +710,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         RING_TEST(test_ring_uring__files_keep_what_is_written),
         RING_TEST(test_ring_uring__read_ends_short_at_the_end_of_the_file),
+        RING_TEST(test_ring_uring__mapping_is_a_copy),
+        RING_TEST(test_ring_uring__what_cannot_be_mapped_is_an_error),
         RING_TEST(test_ring_uring__names_are_made_moved_and_removed),
         RING_TEST(test_ring_uring__files_get_second_names_and_directories_are_made),
         RING_TEST(test_ring_uring__open_errors_are_told_apart),

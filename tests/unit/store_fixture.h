@@ -15,6 +15,7 @@
 #include "base/hash.h"
 #include "base/limits.h"
 #include "compaction/compactor.h"
+#include "engine/snapshot_file.h"
 #include "engine/store.h"
 #include "ring_sim.h"
 
@@ -155,8 +156,8 @@ static inline bool store_all_stopped(void *context)
     return engine_background_stopped(fixture->background);
 }
 
-/* An orderly stop. */
-static inline void store_stop(struct store_fixture *fixture)
+/* Asks for an orderly stop: store_all_stopped says when it has come to its end. */
+static inline void store_stop_begin(struct store_fixture *fixture)
 {
     for (unsigned i = 0; i < fixture->shard_count; i++) {
         engine_shard_stop(fixture->nodes[i].shard);
@@ -167,8 +168,11 @@ static inline void store_stop(struct store_fixture *fixture)
         compact_turn(fixture->compactor);
     }
     sim_ring_body(fixture->background_ring, store_turn_background, fixture);
-    assert_true(sim_run_until(store_all_stopped, fixture, 100000));
-    /* As in a node: each thread closes its own ring before the store is closed. */
+}
+
+/* After a stop, as in a node: each thread closes its own ring before the store is closed. */
+static inline void store_close(struct store_fixture *fixture)
+{
     for (unsigned i = 0; i < fixture->shard_count; i++)
         ring_close(fixture->nodes[i].ring);
     ring_close(fixture->background_ring);
@@ -176,6 +180,14 @@ static inline void store_stop(struct store_fixture *fixture)
         compact_close(fixture->compactor);
     engine_close(fixture->engine, fixture->main_ring);
     ring_close(fixture->main_ring);
+}
+
+/* An orderly stop. */
+static inline void store_stop(struct store_fixture *fixture)
+{
+    store_stop_begin(fixture);
+    assert_true(sim_run_until(store_all_stopped, fixture, 100000));
+    store_close(fixture);
 }
 
 /* Power loss; memory of the dead node is freed. */
@@ -435,6 +447,17 @@ static inline unsigned store_forget_runs(void)
             return count;
         sim_file_remove(path);
     }
+}
+
+#define STORE_SNAPSHOT "/data/" SNAPSHOT_NAME
+
+/* The next start has to fill the indexes, by runs and segments. True when there was a snapshot of them. */
+static inline bool store_forget_snapshot(void)
+{
+    const bool there = sim_file_exists(STORE_SNAPSHOT);
+    if (there)
+        sim_file_remove(STORE_SNAPSHOT);
+    return there;
 }
 
 /* ---- figures --------------------------------------------------------------------------------------------------- */

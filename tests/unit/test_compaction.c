@@ -224,7 +224,7 @@ static void test_compaction__writers_wait_while_there_is_something_to_gain(void 
     enum { FILES = 24, GROUP = 2 * PER_SEGMENT, LIVE = 4 * GROUP, PUTS = 12 * LIVE, GROW_MAX = FILES * PER_SEGMENT };
     static unsigned versions[GROW_MAX];
     for (unsigned run = 0; run < 6; run++) {
-        sim_create(100 + run);
+        sim_create(110 + run);
         unsigned shards = 1 + run % 3;
         struct store_fixture fixture;
         struct engine_options options = store_options(shards);
