@@ -187,6 +187,30 @@ def table(head, rows):
         print("| " + " | ".join(str(cell) for cell in row) + " |")
 
 
+# Open loops: with as many places that requests wait for one only while the server stalls for long. A loop with few of them
+# is closed whenever the disk takes longer than usual, and then latency says how the backlog grew.
+OPEN_LOOP = ("--connections", 500)
+CROWDED_MAX = 0.01
+
+
+def crowded_share(run):
+    """The part of an open loop's requests that had to wait for a place."""
+    return run["crowded"] / max(run["operations"], 1)
+
+
+def latency_alone(node, read_share, *arguments):
+    """p50 in us of one client that waits for each reply: what an open loop at a low rate has to come near."""
+    run = node.load("--connections", 1, "--read-share", read_share, "--seconds", 2, "--warmup", 0.2, *arguments)["run"]
+    return run["reads" if read_share == 1 else "writes"]["p50_us"]
+
+
+def crowded_warning(runs):
+    """Says so when open loops were not open."""
+    worst = max(crowded_share(run) for run in runs)
+    if worst > CROWDED_MAX:
+        print(f"\nWARNING: in one of the open loops {worst:.0%} of the requests had to wait for a place: lower --rate, or use an idle machine")
+
+
 LATENCIES = (("p50", "p50_us"), ("p99", "p99_us"), ("p99.9", "p99_9_us"), ("p99.99", "p99_99_us"), ("max", "max_us"))
 
 

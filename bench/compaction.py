@@ -21,7 +21,7 @@ a third of what a closed loop gets out of the idle one; alternating, so that a n
 
 import sys
 
-from bench_node import MIB, Bench, latency_rows, mib, say, spread, table
+from bench_node import MIB, OPEN_LOOP, Bench, crowded_warning, latency_rows, mib, say, spread, table
 
 HEADER_BYTES = 32
 KEY_BYTES = 16
@@ -141,7 +141,7 @@ def latency(options, setting, nodes, rate):
             if node is nodes[1]:
                 provoke(node, setting, number)
             before = look(node)
-            arguments = ("--rate", rate, "--seconds", options.seconds, "--connections", 50, "--seed", number + 100)
+            arguments = ("--rate", rate, "--seconds", options.seconds, "--seed", number + 100, *OPEN_LOOP)
             run = node.load(*setting.load, *arguments)["run"]
             run.update(between(before, look(node)))
             pair.append(run)
@@ -165,6 +165,7 @@ def report(options, setting, found, rate, pairs):
     rows.append(["sent late, p99.9, us"] + [spread([pair[at]["send_delays"]["p99_9_us"] for pair in pairs], "{:.0f}") for _, at in sides])
     rows.append(["kept up with"] + [f"{sum(pair[at]['kept_up'] for pair in pairs)} of {len(pairs)}" for _, at in sides])
     table(["during the measurement", *(name for name, _ in sides)], rows)
+    crowded_warning([run for pair in pairs for run in pair])
     if any(pair[1]["compaction"] == 0 for pair in pairs):
         print("\nWARNING: there were pairs without any compaction: give more --seconds or a higher --rate")
 

@@ -10,7 +10,7 @@ keys. So before each measurement of growth keys are added until a wave is there.
 
 import sys
 
-from bench_node import Bench, latency_rows, load_end, say, spread, table
+from bench_node import OPEN_LOOP, Bench, crowded_warning, latency_alone, latency_rows, load_end, say, spread, table
 
 
 def main():
@@ -22,6 +22,7 @@ def main():
     bench.parser.add_argument("--rate", type=int, default=0, help="writes a second, and reads; default: a sixth of the capacity each")
     options = bench.options({"keys": 500000, "memory": 1024, "pairs": 5, "seconds": 4})
     pairs = []
+    open_loops = []
 
     def body():
         # No compaction: it is measured elsewhere.
@@ -33,6 +34,7 @@ def main():
             closed = node.load("--keys", options.keys, "--seconds", min(options.seconds, 5))
             rate = max(int(closed["run"]["per_second"] / 6), 100)
         bench.results["rate"] = rate
+        bench.results["alone"] = [latency_alone(node, share, "--keys", options.keys) for share in (0, 1)]
 
         def seek_wave():
             """Adds keys, a fiftieth at a time, until pages split; at most a doubling."""
@@ -45,10 +47,12 @@ def main():
 
         def measure(distribution, keys, seed):
             before = node.info()
-            common = ("--rate", rate, "--seconds", options.seconds, "--seed", seed)
-            readers = node.load_begin("--keys", options.keys, "--read-share", 1, "--connections", 25, *common)
-            writers = node.load_begin("--keys", keys, "--read-share", 0, "--distribution", distribution, "--connections", 25, *common)
-            found = {"writes": load_end(writers)["run"]["writes"], "reads": load_end(readers)["run"]["reads"]}
+            common = ("--rate", rate, "--seconds", options.seconds, "--seed", seed, *OPEN_LOOP)
+            readers = node.load_begin("--keys", options.keys, "--read-share", 1, *common)
+            writers = node.load_begin("--keys", keys, "--read-share", 0, "--distribution", distribution, *common)
+            runs = [load_end(process)["run"] for process in (writers, readers)]
+            open_loops.extend(runs)
+            found = {"writes": runs[0]["writes"], "reads": runs[1]["reads"]}
             after = node.info()
             found["splits"] = after["index_splits"] - before["index_splits"]
             found["bytes per key"] = after["used_memory_index"] / node_keys(after)
@@ -64,11 +68,14 @@ def main():
     bench.run(body)
     rate = bench.results["rate"]
     print(f"{options.keys} keys at the beginning, {options.threads} threads, {rate} writes and {rate} reads a second in open loops;")
+    alone = bench.results["alone"]
+    print(f"one client that waits for each reply: p50 {alone[0]:.0f} us for writes, {alone[1]:.0f} us for reads.")
     print(f"{options.pairs} pairs of {options.seconds:g} s. Median (min - max).")
     rows = latency_rows(pairs, ("writes", "reads"), limit=2)
     rows.append(["splits of the index", *(spread([pair[at]["splits"] for pair in pairs], "{:.0f}") for at in (0, 1)), "", ""])
     rows.append(["bytes of index per key", *(spread([pair[at]["bytes per key"] for pair in pairs]) for at in (0, 1)), "", ""])
     table(["", "overwrites", "new keys", "ratio", "p99.9 at most 2.00"], rows)
+    crowded_warning(open_loops)
     if any(pair[1]["splits"] == 0 for pair in pairs):
         print("\nWARNING: there were pairs in which the index did not grow")
 

@@ -14,6 +14,8 @@
 #define CLIENT_LIMIT 0.9
 /* An open loop whose last request was later than this was not kept up with. */
 #define BEHIND_LIMIT_NS UINT64_C(100000000)
+/* An open loop of which a larger part had to wait for a place was none: one in so many. */
+#define CROWDED_SHARE 100
 
 void loadgen_result_collect(struct loadgen_result *result, const struct loadgen_worker *workers, uint64_t count)
 {
@@ -77,6 +79,12 @@ static bool kept_up(const struct loadgen_result *result)
     return result->counts.unsent == 0 && result->counts.behind_ns <= BEHIND_LIMIT_NS;
 }
 
+/* Whether many requests of an open loop had to wait for a place. */
+static bool crowded(const struct loadgen_result *result)
+{
+    return result->counts.crowded > operations(result) / CROWDED_SHARE;
+}
+
 static const char *protocol_name(const struct loadgen_options *options)
 {
     return options->protocol == CLIENT_RESP ? "resp" : "binary";
@@ -117,6 +125,10 @@ static void print_schedule(const struct loadgen_options *options, const struct l
             "WARNING: %llu per second were not kept up with: the last request was %.3f s late. Latencies say how the\n"
             "         backlog grew, not how fast the server is; lower --rate, or give more --connections\n",
             (unsigned long long)options->rate, (double)counts->behind_ns / 1e9);
+    else if (crowded(result))
+        printf(
+            "WARNING: at times the loop was closed, for want of places: latencies are those of a backlog of its own\n"
+            "         making; give more --connections, or lower --rate\n");
 }
 
 static void print_stage(const char *title, const struct loadgen_options *options, const struct loadgen_result *result)

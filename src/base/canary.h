@@ -100,6 +100,7 @@
     /* the index */                                                                                              \
     X(INDEX_HOLE, P1, "a removed slot becomes an empty one, at which later walks end")                           \
     X(INDEX_SPLIT_LOSES, P1, "a split loses the entries that lie farthest from their home")                      \
+    X(INDEX_SUCCESSOR_STALE, P1, "a split is not told to the directory that will replace this one")              \
     X(INDEX_NEWEST_LAST, P4, "a new entry goes behind those with its fingerprint, not in front")                 \
     X(EPOCH_IGNORED, P3, "frees what a reader's section may still see")                                          \
     /* the store */                                                                                              \
@@ -139,6 +140,10 @@
     X(OUTPUT_UNBOUNDED, P8, "goes on handling requests of a peer that does not read its replies")                \
     X(REQUEST_UNBOUNDED, P8, "keeps a request of any size")                                                      \
     X(CLIENTS_UNBOUNDED, P8, "does not refuse connections beyond the limit")                                     \
+    X(SNAPSHOT_STALE, P2, "a start takes over indexes of other segments than it has found")                      \
+    X(SNAPSHOT_UNVERIFIED, P5, "pages of a snapshot are taken over unverified")                                  \
+    X(SNAPSHOT_UNSETTLED, P2, "a snapshot is made of an index with overwrites that are not settled")             \
+    X(SNAPSHOT_NEVER_EXPIRES, P2, "what a start takes over with a snapshot never expires")                       \
     /* the node */                                                                                               \
     X(EMPTY_WHILE_LOADING, P3, "answers as an empty store would until the store is open")                        \
     X(OWNER_ANSWERS_EARLY, P1, "an owner sends an answer to another shard before it is durable")                 \

@@ -31,6 +31,11 @@ void big_memory_populate(void *memory, size_t bytes)
     (void)madvise(memory, bytes, MADV_POPULATE_WRITE);
 }
 
+bool big_memory_replace(void *memory, void *by, size_t bytes)
+{
+    return mremap(by, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, memory) == memory;
+}
+
 void big_memory_free(void *memory, size_t bytes)
 {
     if (memory != NULL)

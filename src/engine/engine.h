@@ -82,7 +82,8 @@ struct engine_recovery {
     uint64_t bytes;     /* read */
     uint64_t cut_bytes; /* torn tails that were never acknowledged, cut off */
     uint64_t elapsed_ns;
-    bool created; /* a new, empty store */
+    bool created;  /* a new, empty store */
+    bool snapshot; /* the indexes were taken over as the last stop has left them */
 };
 
 /*

@@ -26,7 +26,9 @@
  * false matches.
  *
  * Growth: an insert that finds its eight buckets full splits the page: both halves are built aside, published in the
- * directory, and the old page is retired by epoch. A page full of removed slots is rebuilt in the same way.
+ * directory, and the old page is retired by epoch. A page full of removed slots is rebuilt in the same way. A split of
+ * a page as deep as the directory needs a directory of twice the size. That one, the successor, is filled a few entries
+ * with each split long before; what splits change meanwhile is changed in both.
  *
  * Failure: out of pages (NO_MEMORY) or a split that separates nothing (NO_SPACE, equal hashes) leaves all as it was.
  */
@@ -35,6 +37,7 @@
 #include "base/assert.h"
 #include "base/bytes.h"
 #include "base/canary.h"
+#include "engine/big_memory.h"
 #include "engine/page_pool.h"
 
 #include <stdatomic.h>
@@ -48,6 +51,7 @@ enum {
     DISTANCE_MAX = 7,
     FINGERPRINT_BITS = 15,
     DEPTH_MAX = 27,
+    SUCCESSOR_STEP = 64, /* entries of the directory that a split copies towards its doubling */
 };
 static_assert(PAGE_SLOTS * sizeof(uint64_t) == PAGE_BYTES, "a page is 64 cache lines");
 static_assert(BUCKET_BITS + DEPTH_MAX + FINGERPRINT_BITS <= 48, "bits of the hash");
@@ -73,10 +77,13 @@ struct index {
     uint64_t shard_count;
     struct epoch_thread *thread;
     struct page_pool pool;
-    unsigned depth_min; /* a page cannot be deeper than this plus FINGERPRINT_BITS */
+    struct directory *successor; /* of twice the size, not published yet; NULL: none */
+    uint64_t successor_filled;   /* so many entries of the directory are in both of its halves */
+    unsigned depth_min;          /* a page cannot be deeper than this plus FINGERPRINT_BITS */
     _Atomic uint64_t entries;
     _Atomic uint64_t directory_bytes;
     _Atomic uint64_t splits;
+    _Atomic uint64_t directory_step_max;
 };
 
 /* A page, or what became of it, that waits for its last reader. */
@@ -124,6 +131,13 @@ static uint64_t slot_make(const struct index_entry *entry, unsigned print, unsig
     KVS_ASSERT(entry->address <= INDEX_ADDRESS_MASK && entry->class <= INDEX_CLASS_MAX);
     return (uint64_t)print << PRINT_SHIFT | (uint64_t)entry->unsettled << UNSETTLED_SHIFT |
            (uint64_t)distance << DISTANCE_SHIFT | (uint64_t)entry->class << CLASS_SHIFT | entry->address;
+}
+
+static inline struct index_entry slot_entry(uint64_t slot)
+{
+    return (struct index_entry){.address = slot & INDEX_ADDRESS_MASK,
+                                .class = (unsigned)(slot >> CLASS_SHIFT) & INDEX_CLASS_MAX,
+                                .unsettled = (slot >> UNSETTLED_SHIFT & 1) != 0};
 }
 
 static void *page_of(uint64_t directory_entry)
@@ -196,9 +210,7 @@ bool index_next(struct index_cursor *cursor, struct index_entry *entry)
             if (!print_matches(slot_print(slot), cursor->window) || slot_distance(slot) != cursor->distance)
                 continue;
             cursor->current = at;
-            entry->address = slot & INDEX_ADDRESS_MASK;
-            entry->class = (unsigned)(slot >> CLASS_SHIFT) & INDEX_CLASS_MAX;
-            entry->unsettled = (slot >> UNSETTLED_SHIFT & 1) != 0;
+            *entry = slot_entry(slot);
             return true;
         }
         /* Looked at again: were it filled meanwhile, an entry that this walk has not met could have moved on. */
@@ -306,22 +318,73 @@ static void free_retired_directory(struct epoch_entry *entry)
     free(container_of(entry, struct directory, retired));
 }
 
-static enum kvs_err directory_double(struct index *index)
+static void count_directories(struct index *index)
 {
-    struct directory *old = atomic_load_explicit(&index->directory, memory_order_relaxed);
-    unsigned depth = old->depth + 1;
-    KVS_ASSERT(depth <= DEPTH_MAX);
-    struct directory *new = malloc(directory_size(depth));
-    if (new == NULL)
+    const struct directory *directory = atomic_load_explicit(&index->directory, memory_order_relaxed);
+    size_t bytes = directory_size(directory->depth);
+    if (index->successor != NULL)
+        bytes += directory_size(index->successor->depth);
+    atomic_store_explicit(&index->directory_bytes, bytes, memory_order_relaxed);
+}
+
+/* Begins the directory of twice the size, of which a part is filled with each split from now on. */
+static enum kvs_err successor_begin(struct index *index, const struct directory *directory)
+{
+    KVS_ASSERT(index->successor == NULL && directory->depth < DEPTH_MAX);
+    struct directory *successor = malloc(directory_size(directory->depth + 1));
+    if (successor == NULL)
         return KVS_ERR_NO_MEMORY;
-    new->depth = depth;
-    size_t half = 1ull << old->depth;
-    memcpy((void *)new->entries, (const void *)old->entries, half * sizeof(uint64_t));
-    memcpy((void *)(new->entries + half), (const void *)old->entries, half * sizeof(uint64_t));
-    atomic_store_explicit(&index->directory, new, memory_order_release);
-    atomic_store_explicit(&index->directory_bytes, directory_size(depth), memory_order_relaxed);
+    successor->depth = directory->depth + 1;
+    index->successor = successor;
+    index->successor_filled = 0;
+    count_directories(index);
+    return KVS_ERR_OK;
+}
+
+/* Copies up to `count` more entries into both halves of the successor. */
+static void successor_fill(struct index *index, const struct directory *directory, uint64_t count)
+{
+    const uint64_t half = 1ull << directory->depth;
+    const uint64_t from = index->successor_filled;
+    KVS_ASSERT(from <= half && index->successor->depth == directory->depth + 1);
+    const uint64_t size = count < half - from ? count : half - from;
+    const void *entries = (const void *)&directory->entries[from];
+    memcpy((void *)&index->successor->entries[from], entries, size * sizeof(uint64_t));
+    memcpy((void *)&index->successor->entries[half + from], entries, size * sizeof(uint64_t));
+    index->successor_filled = from + size;
+    if (size > atomic_load_explicit(&index->directory_step_max, memory_order_relaxed))
+        atomic_store_explicit(&index->directory_step_max, size, memory_order_relaxed);
+}
+
+/* The directory of twice the size takes the place of this one. Most of it, or all, is filled already. */
+static enum kvs_err directory_double(struct index *index, struct directory *old)
+{
+    if (index->successor == NULL) {
+        enum kvs_err err = successor_begin(index, old);
+        if (err != KVS_ERR_OK)
+            return err;
+    }
+    successor_fill(index, old, UINT64_MAX);
+    atomic_store_explicit(&index->directory, index->successor, memory_order_release);
+    index->successor = NULL;
+    count_directories(index);
     epoch_defer(index->thread, &old->retired, free_retired_directory);
     return KVS_ERR_OK;
+}
+
+/*
+ * A step towards the next doubling, with each split that has made pages of `depth`. The first page as deep as the
+ * directory will not split before it is full, and by then most other pages have split: that makes enough steps.
+ */
+static void directory_prepare(struct index *index, unsigned depth)
+{
+    const struct directory *directory = atomic_load_explicit(&index->directory, memory_order_relaxed);
+    if (index->successor == NULL && (depth < directory->depth || depth == DEPTH_MAX))
+        return;
+    /* Without memory now: once more with the next split that is as deep, at last when there is need for it. */
+    if (index->successor == NULL && successor_begin(index, directory) != KVS_ERR_OK)
+        return;
+    successor_fill(index, directory, SUCCESSOR_STEP);
 }
 
 /*
@@ -345,9 +408,7 @@ static bool page_copy(slot_t *from, slot_t *to[2], bool split, unsigned count[2]
                 side = print & 1;
                 print >>= 1;
             }
-            struct index_entry entry = {.address = slot & INDEX_ADDRESS_MASK,
-                                        .class = (unsigned)(slot >> CLASS_SHIFT) & INDEX_CLASS_MAX,
-                                        .unsettled = (slot >> UNSETTLED_SHIFT & 1) != 0};
+            const struct index_entry entry = slot_entry(slot);
             /* From the last of the walk to the first, each in front of those like it: the order stays. */
             if (!page_insert(to[side], home, print, &entry))
                 return false;
@@ -370,7 +431,8 @@ static bool page_worn(slot_t *page)
     return live <= PAGE_SLOTS / 2 && removed >= PAGE_SLOTS / 8;
 }
 
-/* Points every directory entry of a page at `pages` instead: one page of the same depth, or two one deeper. */
+/* Points every directory entry of a page at `pages` instead: one page of the same depth, or two one deeper. Those that
+ * the successor has already are changed there, too, in both halves. */
 static void directory_publish(struct index *index, uint64_t bits, unsigned depth, slot_t *pages[2], bool split)
 {
     struct directory *directory = atomic_load_explicit(&index->directory, memory_order_relaxed);
@@ -380,6 +442,11 @@ static void directory_publish(struct index *index, uint64_t bits, unsigned depth
         unsigned side = split ? (unsigned)(i >> depth) & 1 : 0;
         uint64_t entry = (uint64_t)(uintptr_t)pages[side] | (depth + (split ? 1 : 0));
         atomic_store_explicit(&directory->entries[i], entry, memory_order_release);
+        if (index->successor == NULL || i >= index->successor_filled || canary_on(CANARY_INDEX_SUCCESSOR_STALE))
+            continue;
+        _Atomic uint64_t *copies = index->successor->entries;
+        atomic_store_explicit(&copies[i], entry, memory_order_relaxed);
+        atomic_store_explicit(&copies[i + (1ull << directory->depth)], entry, memory_order_relaxed);
     }
 }
 
@@ -394,7 +461,7 @@ static enum kvs_err page_grow(struct index *index, uint64_t bits)
     if (split && (depth == DEPTH_MAX || depth >= index->depth_min + FINGERPRINT_BITS))
         return KVS_ERR_NO_SPACE;
     if (split && depth == directory->depth) {
-        enum kvs_err err = directory_double(index);
+        enum kvs_err err = directory_double(index, directory);
         if (err != KVS_ERR_OK)
             return err;
     }
@@ -416,6 +483,8 @@ static enum kvs_err page_grow(struct index *index, uint64_t bits)
     epoch_defer(index->thread, &retired->entry, free_retired_page);
     atomic_store_explicit(&index->splits, atomic_load_explicit(&index->splits, memory_order_relaxed) + split,
                           memory_order_relaxed);
+    if (split)
+        directory_prepare(index, depth + 1);
     return KVS_ERR_OK;
 
 fail:
@@ -512,7 +581,8 @@ enum kvs_err index_open(struct index **out, const struct index_options *options,
 {
     unsigned depth = initial_depth(options);
     struct index *index = calloc(1, sizeof *index);
-    struct directory *directory = malloc(directory_size(depth));
+    /* Twice as many entries as pages: the first split of all needs no doubling, and there was no step towards one. */
+    struct directory *directory = malloc(directory_size(depth + 1));
     if (index == NULL || directory == NULL) {
         free(index);
         free(directory);
@@ -523,16 +593,18 @@ enum kvs_err index_open(struct index **out, const struct index_options *options,
     index->shard_count = options->shard_count;
     index->depth_min = depth;
     page_pool_init(&index->pool, options->bytes_max);
-    directory->depth = depth;
-    atomic_store_explicit(&index->directory_bytes, directory_size(depth), memory_order_relaxed);
+    directory->depth = depth + 1;
     atomic_store_explicit(&index->directory, directory, memory_order_release);
+    count_directories(index);
     for (uint64_t i = 0; i < 1ull << depth; i++) {
         void *page = page_pool_get(&index->pool);
         if (page == NULL) {
             index_close(index);
             return KVS_ERR_NO_MEMORY;
         }
-        atomic_store_explicit(&directory->entries[i], (uint64_t)(uintptr_t)page | depth, memory_order_relaxed);
+        uint64_t entry = (uint64_t)(uintptr_t)page | depth;
+        atomic_store_explicit(&directory->entries[i], entry, memory_order_relaxed);
+        atomic_store_explicit(&directory->entries[i + (1ull << depth)], entry, memory_order_relaxed);
     }
     *out = index;
     return KVS_ERR_OK;
@@ -543,9 +615,118 @@ void index_close(struct index *index)
     if (index == NULL)
         return;
     free(atomic_load_explicit(&index->directory, memory_order_relaxed));
+    free(index->successor);
     page_pool_deinit(&index->pool);
     free(index);
 }
+
+/* ---- pages, for a snapshot ------------------------------------------------------------------------------------- */
+
+static_assert((int)INDEX_PAGE_BYTES == (int)PAGE_BYTES && (int)INDEX_PAGE_ENTRIES == (int)PAGE_SLOTS, "index.h");
+
+const void *index_page_next(const struct index *index, uint64_t *at, struct index_place *place)
+{
+    const struct directory *directory = atomic_load_explicit(&index->directory, memory_order_relaxed);
+    while (*at < 1ull << directory->depth) {
+        const uint64_t slot = (*at)++;
+        const uint64_t entry = atomic_load_explicit(&directory->entries[slot], memory_order_relaxed);
+        if (slot >> depth_of(entry) != 0)
+            continue; /* met before */
+        *place = (struct index_place){.part = (uint32_t)slot, .depth = depth_of(entry)};
+        return page_of(entry);
+    }
+    return NULL;
+}
+
+unsigned index_depth_min(const struct index *index)
+{
+    return index->depth_min;
+}
+
+unsigned index_page_read(const void *page, struct index_entry entries[INDEX_PAGE_ENTRIES])
+{
+    const uint64_t *slots = page;
+    unsigned count = 0;
+    for (unsigned i = 0; i < PAGE_SLOTS; i++) {
+        if (slot_print(slots[i]) != 0)
+            entries[count++] = slot_entry(slots[i]);
+    }
+    return count;
+}
+
+/* Points the directory at the pages. False when they do not fill it, each part once. */
+static bool directory_fill(struct directory *directory, const struct index_pages *pages, unsigned depth_min)
+{
+    uint64_t filled = 0;
+    memset((void *)directory->entries, 0, sizeof(uint64_t) << directory->depth);
+    for (uint64_t i = 0; i < pages->count; i++) {
+        const struct index_place *place = &pages->places[i];
+        if (place->depth > depth_min + FINGERPRINT_BITS || place->part >> place->depth != 0)
+            return false;
+        const uint64_t entry = (uint64_t)((uintptr_t)pages->memory + i * PAGE_BYTES) | place->depth;
+        for (uint64_t slot = place->part; slot < 1ull << directory->depth; slot += 1ull << place->depth) {
+            filled += atomic_load_explicit(&directory->entries[slot], memory_order_relaxed) == 0;
+            atomic_store_explicit(&directory->entries[slot], entry, memory_order_relaxed);
+        }
+    }
+    uint64_t parts = 0;
+    for (uint64_t i = 0; i < pages->count; i++)
+        parts += 1ull << (directory->depth - pages->places[i].depth);
+    return filled == parts && filled == 1ull << directory->depth;
+}
+
+enum kvs_err index_open_pages(struct index **out, const struct index_options *options, struct epoch_thread *thread,
+                              const struct index_pages *pages)
+{
+    unsigned depth = 0;
+    for (uint64_t i = 0; i < pages->count; i++)
+        depth = pages->places[i].depth > depth ? pages->places[i].depth : depth;
+    /* No deeper than so many pages could be: a bound for the memory that a directory takes. */
+    if (pages->depth_min > DEPTH_MAX || depth > DEPTH_MAX)
+        return KVS_ERR_CORRUPT;
+    if (pages->count * PAGE_BYTES > options->bytes_max)
+        return KVS_ERR_NO_MEMORY;
+    struct index *index = calloc(1, sizeof *index);
+    struct directory *directory = malloc(directory_size(depth));
+    enum kvs_err err = index == NULL || directory == NULL ? KVS_ERR_NO_MEMORY : KVS_ERR_OK;
+    if (err == KVS_ERR_OK) {
+        directory->depth = depth;
+        page_pool_init(&index->pool, options->bytes_max);
+        err = directory_fill(directory, pages, pages->depth_min) ? KVS_ERR_OK : KVS_ERR_CORRUPT;
+    }
+    if (err == KVS_ERR_OK)
+        err = page_pool_lend(&index->pool, pages->memory, pages->count);
+    if (err != KVS_ERR_OK) {
+        free(index);
+        free(directory);
+        return err;
+    }
+    index->thread = thread;
+    index->shard_count = options->shard_count;
+    index->depth_min = pages->depth_min;
+    atomic_store_explicit(&index->entries, pages->entries, memory_order_relaxed);
+    atomic_store_explicit(&index->directory, directory, memory_order_release);
+    count_directories(index);
+    *out = index;
+    return KVS_ERR_OK;
+}
+
+void *index_pages_alloc(uint64_t count)
+{
+    return big_memory_alloc(align_up(count * PAGE_BYTES, PAGE_CHUNK_BYTES));
+}
+
+void index_pages_free(void *memory, uint64_t count)
+{
+    big_memory_free(memory, align_up(count * PAGE_BYTES, PAGE_CHUNK_BYTES));
+}
+
+void index_take_over(struct index *index)
+{
+    page_pool_take_over(&index->pool);
+}
+
+/* ---- stock and figures ----------------------------------------------------------------------------------------- */
 
 bool index_wants_stock(const struct index *index)
 {
@@ -561,5 +742,6 @@ void index_stats(const struct index *index, struct index_stats *out)
 {
     out->entries = atomic_load_explicit(&index->entries, memory_order_relaxed);
     out->splits = atomic_load_explicit(&index->splits, memory_order_relaxed);
+    out->directory_step_max = atomic_load_explicit(&index->directory_step_max, memory_order_relaxed);
     out->bytes = page_pool_bytes(&index->pool) + atomic_load_explicit(&index->directory_bytes, memory_order_relaxed);
 }

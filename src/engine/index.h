@@ -8,8 +8,8 @@
  *
  * Threads: one writer (the owner of the shard); any thread may read, without locks, inside an epoch section. Entries
  * are single 64-bit words that change atomically. An entry never moves within its page towards a place that a reader
- * has passed: growth copies a page of 512 entries into two and publishes them (some microseconds, the longest step
- * there is, besides the doubling of the directory: a copy of 8 bytes per page).
+ * has passed: growth copies a page of 512 entries into two and publishes them, and copies 64 entries of the directory
+ * towards its next doubling. That takes some microseconds and is the longest step there is.
  *
  * RAM: 8 bytes a slot. Pages fill to about 85 % before they split, so the index takes 9.4 to 18.8 bytes a key, 13 on
  * average.
@@ -92,6 +92,42 @@ struct index_filler {
 void index_filler_init(struct index_filler *filler, struct index *index);
 enum kvs_err index_fill(struct index_filler *filler, uint64_t hash, const struct index_entry *entry);
 
+/* ---- pages, for a snapshot (snapshot.h) -------------------------------------------------------------------------- */
+
+enum { INDEX_PAGE_BYTES = 4096, INDEX_PAGE_ENTRIES = 512 };
+
+/* Which hashes a page is for: those whose lowest `depth` bits, of those that choose the page, are `part`. */
+struct index_place {
+    uint32_t part;
+    uint32_t depth;
+};
+
+/* The pages, one after the other, while nobody changes the index. *at is 0 at first. NULL: there are no more. */
+const void *index_page_next(const struct index *index, uint64_t *at, struct index_place *place);
+/* What index_open_pages has to know beside them. */
+unsigned index_depth_min(const struct index *index);
+/* The entries of a page, in no order; returns how many. */
+unsigned index_page_read(const void *page, struct index_entry entries[INDEX_PAGE_ENTRIES]);
+
+struct index_pages {
+    unsigned depth_min;
+    uint64_t entries;
+    const struct index_place *places; /* of `count` pages, at least one … */
+    uint64_t count;
+    void *memory; /* … that lie there: see page_pool_lend */
+};
+/* The index that these are the pages of. It owns the memory then. CORRUPT: they are not those of an index; NO_MEMORY.
+ */
+enum kvs_err index_open_pages(struct index **out, const struct index_options *options, struct epoch_thread *thread,
+                              const struct index_pages *pages);
+/* Memory to map so many pages into, for index_open_pages; NULL: there is none. */
+void *index_pages_alloc(uint64_t count);
+void index_pages_free(void *memory, uint64_t count);
+/* Takes a part of lent memory over, if there is stock for it (page_pool.h). Writer only; some 0.3 ms. */
+void index_take_over(struct index *index);
+
+/* ---- change in place --------------------------------------------------------------------------------------------- */
+
 /* Replaces, or removes, the candidate that index_next gave last. Writer only. */
 void index_replace(struct index *index, struct index_cursor *cursor, const struct index_entry *entry);
 void index_remove(struct index *index, struct index_cursor *cursor);
@@ -105,6 +141,7 @@ struct index_stats {
     uint64_t entries;
     uint64_t bytes;
     uint64_t splits;
+    uint64_t directory_step_max; /* most entries of the directory that were copied at once */
 };
 /* Any thread; a moment old. */
 void index_stats(const struct index *index, struct index_stats *out);

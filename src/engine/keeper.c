@@ -16,6 +16,7 @@
 #include "base/diag.h"
 #include "engine/checkpoint.h"
 #include "engine/relocation.h"
+#include "engine/snapshot_writer.h"
 #include "engine/store.h"
 
 /* While an image waits for its last reader nothing wakes the keeper when that is gone. */
@@ -77,6 +78,7 @@ void keeper_close(struct keeper *keeper, struct ring *ring)
     relocation_close(keeper);
     value_sweep_deinit(&keeper->sweep, ring);
     warmup_deinit(keeper);
+    snapshot_writer_close(keeper->snapshot, ring);
     image_pool_deinit(&keeper->images);
 }
 
@@ -602,6 +604,27 @@ static void publish(struct keeper *keeper)
         atomic_store_explicit(&keeper->figures.failed, true, memory_order_release);
 }
 
+/* The last thing in a stop. What comes of it is of no consequence but for how long the next start takes. */
+static void snapshot_turn(struct keeper *keeper)
+{
+    if (!keeper->stopping || keeper->snapshot_ended || !checkpoint_stopped(keeper->checkpoint) ||
+        !backup_stopped(keeper->backup))
+        return;
+    if (keeper->snapshot == NULL) {
+        if (!manifest_failed(keeper->manifest) && !manifest_idle(keeper->manifest) && !manifest_stuck(keeper->manifest))
+            return;
+        keeper->snapshot_ended = !snapshot_possible(keeper->store) ||
+                                 snapshot_writer_open(&keeper->snapshot, keeper->store, keeper->ring) != KVS_ERR_OK;
+        return;
+    }
+    const enum kvs_err state = snapshot_writer_state(keeper->snapshot);
+    if (state == KVS_ERR_AGAIN)
+        return;
+    if (state != KVS_ERR_OK && state != KVS_ERR_CANCELLED)
+        diag_warn("%s; the next start takes longer without it", snapshot_writer_failure_text(keeper->snapshot));
+    keeper->snapshot_ended = true;
+}
+
 void keeper_turn(struct keeper *keeper)
 {
     epoch_poll(&keeper->base.thread);
@@ -624,6 +647,7 @@ void keeper_turn(struct keeper *keeper)
     value_sweep_turn(keeper);
     checkpoint_turn(keeper->checkpoint);
     manifest_turn(keeper->manifest);
+    snapshot_turn(keeper);
     publish(keeper);
 }
 
@@ -640,9 +664,9 @@ int64_t keeper_timeout_ns(const struct keeper *keeper)
     int64_t timeout = manifest_timeout_ns(keeper->manifest);
     if (waits_for_image(keeper))
         timeout = ring_sooner(timeout, IMAGE_WAIT_NS);
-    bool sweeps = value_sweep_busy(&keeper->sweep) && !keeper->stopping;
-    if (warmup_busy(&keeper->warmup) || sweeps || backup_timeout_ns(keeper->backup) == 0)
+    if (warmup_busy(&keeper->warmup) || backup_timeout_ns(keeper->backup) == 0)
         return 0;
+    timeout = ring_sooner(timeout, value_sweep_timeout_ns(keeper));
     return ring_sooner(timeout, checkpoint_timeout_ns(keeper->checkpoint));
 }
 
@@ -659,7 +683,8 @@ void keeper_stop(struct keeper *keeper)
 bool keeper_stopped(const struct keeper *keeper)
 {
     /* What is queued for a manifest that finds no room is lost: it says nothing that a start would not find out. */
-    bool idle = keeper->stopping && backup_stopped(keeper->backup) && checkpoint_stopped(keeper->checkpoint) &&
+    bool idle = keeper->stopping && (keeper->snapshot_ended || keeper->ring == NULL) &&
+                backup_stopped(keeper->backup) && checkpoint_stopped(keeper->checkpoint) &&
                 warmup_idle(&keeper->warmup) && value_sweep_idle(&keeper->sweep) &&
                 segment_maker_idle(&keeper->relocation_maker) && keeper->trim == TRIM_IDLE &&
                 (manifest_idle(keeper->manifest) || manifest_stuck(keeper->manifest));

@@ -84,6 +84,8 @@ struct keeper {
     struct retirement retirement;
     struct relocation_work *work; /* of relocation.c */
     struct checkpoint *checkpoint;
+    struct snapshot_writer *snapshot; /* in a stop */
+    bool snapshot_ended;
 
     /* What others may look at, as of the keeper's latest turn, or of compaction's latest census. */
     struct {

@@ -10,7 +10,7 @@
 #include <string.h>
 
 enum {
-    CHUNK_BYTES = 2 * 1024 * 1024,
+    CHUNK_BYTES = PAGE_CHUNK_BYTES,
     STOCK_POOL_MIN = 32 * 1024 * 1024, /* of less memory none is set aside */
 };
 
@@ -39,6 +39,8 @@ void page_pool_deinit(struct page_pool *pool)
 
 bool page_pool_wants_stock(const struct page_pool *pool)
 {
+    if (atomic_load_explicit(&pool->lent, memory_order_relaxed) > 0)
+        return atomic_load_explicit(&pool->stock, memory_order_relaxed) == NULL;
     return pool->bytes_max >= STOCK_POOL_MIN && page_pool_bytes(pool) + 2 * CHUNK_BYTES <= pool->bytes_max &&
            atomic_load_explicit(&pool->stock, memory_order_relaxed) == NULL;
 }
@@ -52,6 +54,46 @@ void page_pool_stock(struct page_pool *pool)
         return;
     big_memory_populate(memory, CHUNK_BYTES);
     atomic_store_explicit(&pool->stock, memory, memory_order_release);
+}
+
+enum kvs_err page_pool_lend(struct page_pool *pool, void *memory, uint64_t pages)
+{
+    KVS_ASSERT(pool->chunks == NULL && pages > 0);
+    const uint64_t chunks = (pages * PAGE_BYTES + CHUNK_BYTES - 1) / CHUNK_BYTES;
+    for (uint64_t i = 0; i < chunks; i++) {
+        struct page_chunk *chunk = malloc(sizeof *chunk);
+        if (chunk == NULL) {
+            while ((chunk = pool->chunks) != NULL) {
+                pool->chunks = chunk->next;
+                free(chunk);
+            }
+            return KVS_ERR_NO_MEMORY;
+        }
+        *chunk = (struct page_chunk){.next = pool->chunks, .memory = (uint8_t *)memory + i * CHUNK_BYTES};
+        pool->chunks = chunk;
+    }
+    pool->lender = pool->chunks;
+    pool->unused = (uint8_t *)memory + pages * PAGE_BYTES;
+    pool->unused_end = (uint8_t *)memory + chunks * CHUNK_BYTES;
+    atomic_store_explicit(&pool->bytes_used, pages * PAGE_BYTES, memory_order_relaxed);
+    atomic_store_explicit(&pool->lent, chunks, memory_order_relaxed);
+    return KVS_ERR_OK;
+}
+
+void page_pool_take_over(struct page_pool *pool)
+{
+    const uint64_t lent = atomic_load_explicit(&pool->lent, memory_order_relaxed);
+    if (lent == 0 || atomic_load_explicit(&pool->stock, memory_order_relaxed) == NULL)
+        return;
+    void *memory = atomic_exchange_explicit(&pool->stock, NULL, memory_order_acquire);
+    memcpy(memory, pool->lender->memory, CHUNK_BYTES);
+    if (!big_memory_replace(pool->lender->memory, memory, CHUNK_BYTES)) {
+        big_memory_free(memory, CHUNK_BYTES);
+        atomic_store_explicit(&pool->lent, 0, memory_order_relaxed); /* then the rest stays as it is */
+        return;
+    }
+    pool->lender = pool->lender->next;
+    atomic_store_explicit(&pool->lent, lent - 1, memory_order_relaxed);
 }
 
 static int chunk_add(struct page_pool *pool)

@@ -1,7 +1,8 @@
 /*
  * recovery.c - from the files of a data directory to indexes and open segments.
  *
- *   list the directory → open the runs → load what they do not cover → fill the indexes → check that no stream has a
+ *   list the directory → open the runs → load what they do not cover → fill the indexes (or take
+ *   them over from the last stop) → check that no stream has a
  *   gap → zero the torn tails → choose the segments to write on in → write the manifest → raise epoch and LSN base in
  *   the superblock
  *
@@ -190,9 +191,16 @@ static enum kvs_err begin_boot(struct recovery *recovery)
 static enum kvs_err take_in(struct recovery *recovery)
 {
     enum kvs_err err;
+    bool *taken = &recovery->store->base.recovery.snapshot;
     do {
         err = recovery_load(recovery);
-        if (err == KVS_ERR_OK)
+        if (err != KVS_ERR_OK)
+            return err;
+        /* Time goes on from where the last boot knew it to be. */
+        wall_clock_raise(&recovery->store->base.clock, recovery->ring, recovery->time_ms);
+        if (!recovery->snapshot_there)
+            err = recovery_take_snapshot(recovery, taken);
+        if (err == KVS_ERR_OK && !*taken)
             err = recovery_fill(recovery);
     } while (err == KVS_ERR_AGAIN);
     return err;
@@ -215,6 +223,8 @@ static enum kvs_err recover(struct recovery *recovery)
         err = settle(recovery);
     if (err == KVS_ERR_OK)
         err = begin_boot(recovery);
+    if (err == KVS_ERR_OK)
+        recovery_remove_snapshot(recovery);
     return err == KVS_ERR_OK ? recovery_keep_runs(recovery) : err;
 }
 

@@ -162,7 +162,7 @@ static enum kvs_err insert(struct fill *fill, const struct run_entry *from)
     worker->live_units[number] += segment_units(class);
     if (from->expires_ms != 0) {
         store_count(&shard->expiry.keys, 1);
-        store_expiry_add(shard, from->order, entry.address, from->expires_ms);
+        store_expiry_add(shard, from->order, entry.address, from->expires_ms, false); /* nobody knows */
     }
     if (++fill->keys % DRAIN_ENTRIES == 0)
         epoch_drain(&shard->base.thread);
@@ -341,17 +341,22 @@ static enum kvs_err fill_shard(struct recovery_worker *worker, struct store_shar
     return err;
 }
 
-static void fill_some(struct recovery_worker *worker)
+enum kvs_err recovery_live_begin(struct recovery_worker *worker)
 {
-    struct recovery *recovery = worker->recovery;
-    struct store *store = recovery->store;
-    uint32_t numbers = atomic_load(&store->segments.next);
+    const uint32_t numbers = atomic_load(&worker->recovery->store->segments.next);
     free(worker->live_puts);
     free(worker->live_units);
     worker->live_puts = calloc(numbers + 1, sizeof *worker->live_puts);
     worker->live_units = calloc(numbers + 1, sizeof *worker->live_units);
     worker->keys = 0;
-    if (worker->live_puts == NULL || worker->live_units == NULL) {
+    return worker->live_puts == NULL || worker->live_units == NULL ? KVS_ERR_NO_MEMORY : KVS_ERR_OK;
+}
+
+static void fill_some(struct recovery_worker *worker)
+{
+    struct recovery *recovery = worker->recovery;
+    struct store *store = recovery->store;
+    if (recovery_live_begin(worker) != KVS_ERR_OK) {
         recovery_worker_fail(worker, 0, KVS_ERR_NO_MEMORY);
         return;
     }
@@ -369,7 +374,7 @@ static void fill_some(struct recovery_worker *worker)
 
 /* ---- all of them ----------------------------------------------------------------------------------------------- */
 
-static enum kvs_err empty_indexes(struct recovery *recovery)
+enum kvs_err recovery_empty_indexes(struct recovery *recovery)
 {
     struct store *store = recovery->store;
     for (unsigned i = 0; i < store->shard_count; i++) {
@@ -380,8 +385,7 @@ static enum kvs_err empty_indexes(struct recovery *recovery)
     return KVS_ERR_OK;
 }
 
-/* What indexes point at is not dead. */
-static void count_live(struct recovery *recovery)
+void recovery_count_live(struct recovery *recovery)
 {
     const struct segment_table *table = &recovery->store->segments;
     uint32_t numbers = atomic_load(&table->next);
@@ -399,8 +403,6 @@ static void count_live(struct recovery *recovery)
 
 enum kvs_err recovery_fill(struct recovery *recovery)
 {
-    /* Time goes on from where the last boot knew it to be. */
-    wall_clock_raise(&recovery->store->base.clock, recovery->ring, recovery->time_ms);
     uint64_t bytes = 0;
     for (size_t i = 0; i < recovery->run_count; i++)
         bytes += recovery->runs[i].run->layout.file_bytes;
@@ -408,10 +410,10 @@ enum kvs_err recovery_fill(struct recovery *recovery)
     enum kvs_err err = recovery_share(recovery, fill_some);
     if (err == KVS_ERR_OK) {
         recovery_progress(recovery, bytes);
-        count_live(recovery);
+        recovery_count_live(recovery);
     } else if (err == KVS_ERR_AGAIN) {
         recovery_drop_bad_runs(recovery);
-        enum kvs_err emptied = empty_indexes(recovery);
+        enum kvs_err emptied = recovery_empty_indexes(recovery);
         err = emptied == KVS_ERR_OK ? KVS_ERR_AGAIN : emptied;
     }
     return err;

@@ -5,14 +5,15 @@
  *   recovery_runs.c     which of the segments sorted runs cover, so that they need not be read
  *   recovery_window.c   shows the bytes of a file as they pass by
  *   recovery_load.c     reads the others, side by side, into sorted arrays of entries
+ *   recovery_snapshot.c takes over the indexes that the last stop has left, if they fit; else:
  *   recovery_fill.c     merges runs and arrays into the indexes, side by side
  *   recovery_streams.c  judges all segments together
  *   recovery_share.c    shares work out among the workers
  *   recovery.c          leads; ends the tails and begins the boot
  *
  * Threads: everything is the calling thread's, but recovery_load.c and recovery_fill.c, whose work is shared by the
- * workers (engine_options.workers). A worker changes what hangs on its struct recovery_worker and on the segments, or
- * shards, that it has taken; the calling thread waits meanwhile.
+ * workers (engine_options.workers). So is that of recovery_snapshot.c. A worker changes what hangs on its struct
+ * recovery_worker and on the segments, or shards, that it has taken; the calling thread waits meanwhile.
  */
 #ifndef KVS_ENGINE_RECOVERY_INTERNAL_H
 #define KVS_ENGINE_RECOVERY_INTERNAL_H
@@ -122,6 +123,8 @@ struct recovery_worker {
     uint32_t *live_puts, *live_units; /* by number of segment: what indexes point at */
 };
 
+struct snapshot;
+
 struct recovery {
     struct store *store;
     struct ring *ring;
@@ -132,6 +135,8 @@ struct recovery {
     size_t found_count, found_capacity;
     struct found_run *runs;
     size_t run_count, run_capacity;
+    struct snapshot *snapshot; /* that is being taken; NULL: none */
+    bool snapshot_there;       /* its file is, of use or not */
     uint64_t lsn_max, epoch_max;
     bool manifest_claimed;
     uint32_t manifest_max;
@@ -198,6 +203,18 @@ enum kvs_err recovery_cut_short(const struct recovery *recovery, const struct fo
 
 /* Fills the indexes. AGAIN: a run was bad and has been dropped; load, and fill again. */
 enum kvs_err recovery_fill(struct recovery *recovery);
+/* Zeroes what the worker counts of the entries that indexes have. NO_MEMORY. */
+enum kvs_err recovery_live_begin(struct recovery_worker *worker);
+/* What all workers have counted is not dead. */
+void recovery_count_live(struct recovery *recovery);
+enum kvs_err recovery_empty_indexes(struct recovery *recovery);
+
+/* ---- recovery_snapshot.c --------------------------------------------------------------------------------------- */
+
+/* After recovery_load. Not taken: there is none, or it is of no use; the indexes are empty. */
+enum kvs_err recovery_take_snapshot(struct recovery *recovery, bool *taken);
+/* Its time is over, whether it was taken or not. */
+void recovery_remove_snapshot(const struct recovery *recovery);
 
 /* ---- recovery_streams.c ---------------------------------------------------------------------------------------- */
 

@@ -108,9 +108,9 @@ static uint32_t images_max(const struct store *store)
     return count > UINT32_MAX ? UINT32_MAX : (uint32_t)count;
 }
 
-enum kvs_err store_index_reset(struct store_shard *shard, uint64_t keys)
+/* Lets go of the shard's index, and says what another one may be. */
+static struct index_options index_anew(struct store_shard *shard)
 {
-    const struct store *store = shard->store;
     if (shard->index != NULL) {
         epoch_drain(&shard->base.thread);
         index_close(shard->index);
@@ -119,12 +119,24 @@ enum kvs_err store_index_reset(struct store_shard *shard, uint64_t keys)
     atomic_store(&shard->keys, 0);
     atomic_store(&shard->expiry.keys, 0);
     atomic_store(&shard->expiry.expired, 0);
-    uint64_t budget = store->base.options.memory_bytes / store->shard_count;
-    struct index_options index = {
+    const struct store *store = shard->store;
+    const uint64_t budget = store->base.options.memory_bytes / store->shard_count;
+    return (struct index_options){
         .shard_count = store->shard_count, .bytes_max = budget / 4, .bytes_initial = budget / 1024};
+}
+
+enum kvs_err store_index_reset(struct store_shard *shard, uint64_t keys)
+{
+    struct index_options index = index_anew(shard);
     if (index.bytes_initial < index_bytes_for(keys) && index_bytes_for(keys) <= index.bytes_max)
         index.bytes_initial = index_bytes_for(keys);
     return index_open(&shard->index, &index, &shard->base.thread);
+}
+
+enum kvs_err store_index_take(struct store_shard *shard, const struct index_pages *pages)
+{
+    const struct index_options index = index_anew(shard);
+    return index_open_pages(&shard->index, &index, &shard->base.thread, pages);
 }
 
 static enum kvs_err shard_open(struct store *store, unsigned id)
@@ -364,9 +376,11 @@ static void supply_cache(struct store_shard *shard)
     shard->cache_bytes = target;
 }
 
-/* The index has taken what memory was in stock for it: the keeper is told, once for each time. */
+/* The index takes some of what it was lent over. When it has taken what memory was in stock for it the keeper is told,
+ * once for each time. */
 static void ask_for_stock(struct store_shard *shard)
 {
+    index_take_over(shard->index);
     const bool wants = index_wants_stock(shard->index);
     if (wants && !shard->stock_asked)
         keeper_wake(&shard->store->keeper, shard->ring);

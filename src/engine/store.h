@@ -178,6 +178,8 @@ uint32_t store_segments_min(const struct store *store);
 
 /* At start-up: gives the shard an empty index, made for so many keys, in place of what it has. */
 enum kvs_err store_index_reset(struct store_shard *shard, uint64_t keys);
+/* The same with one that has these pages. */
+enum kvs_err store_index_take(struct store_shard *shard, const struct index_pages *pages);
 
 /* ---- store_ops.c ----------------------------------------------------------------------------------------------- */
 

@@ -73,7 +73,7 @@ static enum engine_answer look_up(struct store_shard *reader, struct store_shard
         if (record_has_key(record, request->key) || canary_on(CANARY_RESIDENT_KEY_IGNORED)) {
             store_result(reader, record, &owner->log, request, result);
             if (own && !result->found && record->kind == RECORD_PUT)
-                store_expiry_met(owner, request->hash, entry.address);
+                store_expiry_met(owner, request->hash, entry.address, record_is_large(record));
             if (!own && record->kind == RECORD_PUT && canary_on(CANARY_FOREIGN_EXPIRY_IGNORED)) {
                 result->found = true;
                 result->value = record_value(record);
@@ -224,7 +224,7 @@ enum kvs_err store_put(struct store_shard *shard, const struct engine_request *r
     count_keys(shard, replace ? !survey.was_put : !blind);
     if (request->expires_ms != 0) {
         count_expiring(shard, 1);
-        store_expiry_add(shard, request->hash, place.address, request->expires_ms);
+        store_expiry_add(shard, request->hash, place.address, request->expires_ms, descriptor != NULL);
     }
     *result = (struct engine_result){.found = replace ? survey.was_put && !survey.expired : blind,
                                      .gate = request->relaxed ? 0 : place.lsn};

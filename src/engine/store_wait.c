@@ -595,7 +595,7 @@ static bool accept_record(struct wait *wait, const struct record_header *record)
         if (op->request.action == ENGINE_GET) {
             store_result(wait->shard, record, &wait->shard->log, &op->request, &op->result);
             if (!op->result.found && record->kind == RECORD_PUT)
-                store_expiry_met(wait->shard, op->request.hash, wait->addresses[position]);
+                store_expiry_met(wait->shard, op->request.hash, wait->addresses[position], record_is_large(record));
             if (canary_on(CANARY_COLD_EXPIRY_IGNORED) && record->kind == RECORD_PUT) {
                 op->result.found = true;
                 op->result.value = record_value(record);

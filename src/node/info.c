@@ -167,8 +167,11 @@ static void write_persistence(const struct node *node, const struct ring *ring, 
                 ull(engine->segments_free), ull(engine->segments_sealed), ull(engine->live_bytes));
     text_printf(out, "large_values:%llu\r\nlarge_value_bytes:%llu\r\n", ull(engine->large_values),
                 ull(engine->large_value_bytes));
-    text_printf(out, "recovered_keys:%llu\r\nrecovered_records:%llu\r\nrecovery_cut_bytes:%llu\r\nrecovery_ms:%llu\r\n",
-                ull(recovery.keys), ull(recovery.records), ull(recovery.cut_bytes), ull(recovery.elapsed_ns / 1000000));
+    text_printf(out,
+                "recovered_keys:%llu\r\nrecovered_records:%llu\r\nrecovery_cut_bytes:%llu\r\nrecovery_ms:%llu\r\n"
+                "recovery_snapshot:%d\r\n",
+                ull(recovery.keys), ull(recovery.records), ull(recovery.cut_bytes), ull(recovery.elapsed_ns / 1000000),
+                recovery.snapshot);
     if (open)
         write_backup(node, ring, out);
 }

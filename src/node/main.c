@@ -149,10 +149,11 @@ static void say_started(const struct program *program)
     if (recovery.created)
         diag_info("new store");
     else
-        diag_info("recovered %llu keys from %llu segments, %llu records, %llu bytes read, in %.3f s",
+        diag_info("recovered %llu keys from %llu segments, %llu records, %llu bytes read, in %.3f s%s",
                   (unsigned long long)recovery.keys, (unsigned long long)recovery.segments,
                   (unsigned long long)recovery.records, (unsigned long long)recovery.bytes,
-                  (double)recovery.elapsed_ns / 1e9);
+                  (double)recovery.elapsed_ns / 1e9,
+                  recovery.snapshot ? ", with the indexes as the last stop has left them" : "");
     if (recovery.cut_bytes > 0)
         diag_warn("cut %llu bytes of unfinished writes, never acknowledged, from the end of the log",
                   (unsigned long long)recovery.cut_bytes);
@@ -203,6 +204,7 @@ static int supervise(struct program *program)
         }
         if (status == NODE_SERVING && !said) {
             said = true;
+            (void)machine_heap_give_back();
             say_started(program);
         }
         if (status == NODE_STOPPING)

@@ -196,6 +196,14 @@ enum kvs_err ring_file_info(struct ring *ring, int fd, struct ring_file_info *in
 bool ring_file_same(struct ring *ring, int fd, int other_fd);
 /* Free space of the file system that holds fd, in bytes. */
 enum kvs_err ring_file_space(struct ring *ring, int fd, uint64_t *free_bytes);
+/*
+ * Maps [offset, offset + bytes) of the file, which has so many, at `memory`: a private copy, made page by page when it
+ * is written to; nothing reaches the file. `memory` was mapped by the caller, who unmaps it; it and `offset` are
+ * multiples of 4 KiB. The file may be closed and unlinked after it; it is not to be changed. All of it has been read
+ * when this returns, but what the system takes from its cache again it reads again when it is used, and a failure then
+ * ends the process: so copies should not be put off for ever. Blocking, for start-up.
+ */
+enum kvs_err ring_file_map(struct ring *ring, int fd, void *memory, size_t bytes, uint64_t offset);
 /* Drops what the system caches of the file, so that the next read comes from the disk. After a sync: what is dirty
  * stays cached, while data whose sync has failed (in an earlier process, say) counts as clean and goes. */
 enum kvs_err ring_file_uncache(struct ring *ring, int fd);

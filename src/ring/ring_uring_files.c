@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/pidfd.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -29,8 +30,9 @@
 #include <unistd.h>
 
 #define LOCK_PAUSE_NS         20000000
-#define LOCK_ATTEMPTS         50   /* while the holder lives, */
-#define LOCK_ATTEMPTS_DEAD    500  /* and when it is dead */
+#define LOCK_ATTEMPTS         50  /* while the holder lives, */
+#define LOCK_ATTEMPTS_DEAD    500 /* and when it is dead */
+#define MAP_ALIGN             4096
 #define DIRECT_ALIGN_FALLBACK 4096 /* where the kernel does not tell: no block device of today needs more */
 
 /* ---- directories ----------------------------------------------------------------------------------------------- */
@@ -236,6 +238,16 @@ bool ring_file_same(struct ring *ring, int fd, int other_fd)
     struct stat status, other;
     return fstat(fd, &status) == 0 && fstat(other_fd, &other) == 0 && status.st_dev == other.st_dev &&
            status.st_ino == other.st_ino;
+}
+
+enum kvs_err ring_file_map(struct ring *ring, int fd, void *memory, size_t bytes, uint64_t offset)
+{
+    KVS_ASSERT(ring != NULL && fd >= 0);
+    KVS_ASSERT((uintptr_t)memory % MAP_ALIGN == 0 && offset % MAP_ALIGN == 0);
+    void *mapped = mmap(memory, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd, (off_t)offset);
+    if (mapped == MAP_FAILED)
+        return ring_error_from_errno(errno);
+    return madvise(memory, bytes, MADV_POPULATE_READ) == 0 ? KVS_ERR_OK : ring_error_from_errno(errno);
 }
 
 enum kvs_err ring_file_uncache(struct ring *ring, int fd)

@@ -355,6 +355,13 @@ bool ring_file_same(struct ring *ring, int fd, int other_fd)
     return sim_disk_same(fd, other_fd);
 }
 
+enum kvs_err ring_file_map(struct ring *ring, int fd, void *memory, size_t bytes, uint64_t offset)
+{
+    KVS_ASSERT(ring != NULL && (uintptr_t)memory % 4096 == 0 && offset % 4096 == 0);
+    const struct ring_chunk chunk = {.data = memory, .size = (unsigned)bytes, .offset = offset};
+    return sim_disk_read(fd, chunk, SIM_FAULT_COUNT) == (int)bytes ? KVS_ERR_OK : KVS_ERR_IO;
+}
+
 enum kvs_err ring_file_uncache(struct ring *ring, int fd)
 {
     KVS_ASSERT(ring != NULL);

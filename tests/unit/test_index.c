@@ -31,13 +31,18 @@ static struct epoch_thread *thread_new(struct epoch *epoch)
     return thread;
 }
 
-static void fixture_open(struct fixture *fixture, uint64_t bytes_max)
+static void fixture_open_with(struct fixture *fixture, uint64_t bytes_max, uint64_t bytes_initial)
 {
     epoch_init(&fixture->epoch);
     atomic_store(&fixture->stop, false);
     fixture->writer = thread_new(&fixture->epoch);
-    struct index_options options = {.shard_count = 1, .bytes_max = bytes_max, .bytes_initial = 64 * 1024};
+    struct index_options options = {.shard_count = 1, .bytes_max = bytes_max, .bytes_initial = bytes_initial};
     assert_int_equal(index_open(&fixture->index, &options, fixture->writer), KVS_ERR_OK);
+}
+
+static void fixture_open(struct fixture *fixture, uint64_t bytes_max)
+{
+    fixture_open_with(fixture, bytes_max, 64 * 1024);
 }
 
 static void fixture_close(struct fixture *fixture)
@@ -279,6 +284,30 @@ static void test_index__stops_at_its_budget(void **state)
     fixture_close(&fixture);
 }
 
+/* The directory grows by doubling, but in steps: from its first size on, and from that of an index made for its keys.
+ */
+static void test_index__directory_doubles_in_small_steps(void **state)
+{
+    (void)state;
+    enum { KEYS = 600000, STEP = 64 };
+    for (unsigned made_for = 0; made_for < 2; made_for++) {
+        struct fixture fixture;
+        fixture_open_with(&fixture, 64 * 1024 * 1024, made_for == 0 ? 4096 : index_bytes_for(KEYS / 4));
+        for (uint64_t i = 0; i < KEYS; i++) {
+            struct index_entry entry = {.address = i};
+            assert_int_equal(index_insert(fixture.index, mix(i), &entry), KVS_ERR_OK);
+            epoch_poll(fixture.writer);
+        }
+        for (uint64_t i = 0; i < KEYS; i++)
+            assert_true(has(fixture.index, mix(i), i));
+        struct index_stats stats;
+        index_stats(fixture.index, &stats);
+        assert_true(stats.splits > 500); /* more pages than a step has entries */
+        assert_in_range(stats.directory_step_max, 1, STEP);
+        fixture_close(&fixture);
+    }
+}
+
 /* Keys 0..STABLE-1 are always there; the writer moves their entries about by inserting and removing others. */
 enum { STABLE = 2000, READERS = 2 };
 
@@ -483,6 +512,7 @@ int main(void)
         cmocka_unit_test(test_index__too_many_equal_hashes_are_refused_and_nothing_is_lost),
         cmocka_unit_test(test_index__newest_candidate_comes_first),
         cmocka_unit_test(test_index__replace_keeps_place_and_takes_new_content),
+        cmocka_unit_test(test_index__directory_doubles_in_small_steps),
         cmocka_unit_test(test_index__stops_at_its_budget),
         cmocka_unit_test(test_index__readers_never_miss_an_entry_that_is_there),
     };
