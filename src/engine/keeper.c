@@ -641,8 +641,10 @@ void keeper_turn(struct keeper *keeper)
         supply_relocation(keeper);
         trim(keeper);
     }
-    for (unsigned i = 0; i < keeper->store->shard_count; i++)
-        index_stock(keeper->store->shards[i]->index);
+    for (unsigned i = 0; i < keeper->store->shard_count; i++) {
+        if (index_stock(keeper->store->shards[i]->index))
+            store_shard_wake(keeper->store->shards[i], keeper->ring);
+    }
     warmup_turn(keeper, keeper->stopping);
     value_sweep_turn(keeper);
     checkpoint_turn(keeper->checkpoint);

@@ -38,7 +38,7 @@ enum {
 
 struct store_counters {
     _Atomic uint64_t reads_joined, disk_reads, disk_read_bytes, damaged_reads, blind_overwrites, settles_begun,
-        settles_ended, settles_skipped;
+        settles_ended, settles_skipped, puts_waited, removes_waited;
 };
 
 struct store_shard {

@@ -242,6 +242,8 @@ static bool execute(struct store_shard *shard, struct engine_op *op)
     if (err == KVS_ERR_AGAIN && shard->stopping)
         err = KVS_ERR_CANCELLED;
     if (err == KVS_ERR_AGAIN) {
+        if (op->state != OP_STALLED)
+            store_count(op->removes ? &shard->counters.removes_waited : &shard->counters.puts_waited, 1);
         op->state = OP_STALLED;
         list_push_back(op->removes ? &shard->stalled_removes : &shard->stalled, &op->stall_link);
         return false;
@@ -424,7 +426,6 @@ static void resume(struct store_shard *shard, struct list *stalled)
     while (!list_empty(stalled)) {
         struct engine_op *op = container_of(stalled->next, struct engine_op, stall_link);
         list_remove(&op->stall_link);
-        op->state = OP_RUNNING;
         if (!execute(shard, op)) {
             /* Still no room: it keeps its place at the head. */
             list_remove(&op->stall_link);

@@ -26,6 +26,8 @@ value_bytes 100
 hash_bits 64
 direct_align 4096
 socket_bytes 0
+disk_segments 0
+preempt_every 0
 """
 SHORT = SETTINGS + "work 0 20 0 1\nsettle 0 0 0 2\ncheck 0 0 0 3\n"
 # Takes half a second, where SHORT takes milliseconds.
@@ -123,7 +125,7 @@ def test_printed_plan_is_the_same_plan_when_read(plan):
 
 
 @pytest.mark.parametrize(
-    "text, line", [("", 1), ("plan 2\n", 1), (SHORT + "sleep 1 2 3 4\n", 14), (SETTINGS + "keys 5\n", 11), ("seed 1\nseed 2", 2)]
+    "text, line", [("", 1), ("plan 2\n", 1), (SHORT + "sleep 1 2 3 4\n", 16), (SETTINGS + "keys 5\n", 13), ("seed 1\nseed 2", 2)]
 )
 def test_bad_plan_is_refused_with_its_line(plan, text, line):
     path = plan(text)

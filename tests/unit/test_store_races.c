@@ -389,6 +389,41 @@ static void bring_images_back(struct store_fixture *fixture)
     memset(images_taken, 0, sizeof images_taken);
 }
 
+static uint32_t leaving; /* the segment that is evicted */
+
+static void evict_leaving(struct store_fixture *fixture)
+{
+    struct store *store = store_shard_zero(fixture)->store;
+    image_detach(&store->keeper.images, segment_get(&store->segments, leaving));
+}
+
+/* The background takes the record's image at any step of a REMOVE that the owner could answer at once. */
+static void test_store__remove_finds_a_key_that_leaves_ram_while_it_looks(void **state)
+{
+    (void)state;
+    for (unsigned step = 0; step < 16; step++) {
+        sim_create(8);
+        struct store_fixture fixture;
+        struct engine_options options = scarce_memory(1);
+        unsigned next = 0;
+        store_boot(&fixture, &options);
+        store_quiet();
+        leaving = put_into(&fixture, KEY);
+        fill_until_evicted_next(&fixture, &next, leaving);
+        interruption = (struct interruption){1 + step / 2, step % 2 != 0, evict_leaving, &fixture};
+        struct store_waiting remove;
+        struct engine_request request = store_request(&fixture, ENGINE_REMOVE, slice_text(KEY), slice_make(NULL, 0));
+        store_execute(&fixture, &remove, &request);
+        interruption.countdown = 0;
+        assert_int_equal(remove.op.result.error, KVS_ERR_OK);
+        assert_true(remove.op.result.found);
+        free(remove.value);
+        expect_removed_for_good(&fixture, &options);
+        store_stop(&fixture);
+        sim_destroy();
+    }
+}
+
 /* KEY belongs to shard 0; the reader's thread is another, which sends what it cannot answer to the owner. */
 static void begin_foreign_get(struct store_fixture *fixture, struct store_waiting *get)
 {
@@ -626,6 +661,7 @@ int main(void)
         cmocka_unit_test(test_store__remove_finds_a_key_that_leaves_ram_while_it_waits_for_room),
         cmocka_unit_test(test_store__remove_takes_the_newest_record_that_leaves_ram_while_it_reads),
         cmocka_unit_test(test_store__settling_finds_a_record_that_leaves_ram_while_it_reads),
+        cmocka_unit_test(test_store__remove_finds_a_key_that_leaves_ram_while_it_looks),
         cmocka_unit_test(test_store__foreign_reader_finds_a_key_that_leaves_ram_while_it_looks),
         cmocka_unit_test(test_store__foreign_reader_is_not_told_that_a_key_in_the_middle_of_settling_is_absent),
         cmocka_unit_test(test_store__foreign_reader_is_not_told_of_a_delete_that_is_not_durable),
