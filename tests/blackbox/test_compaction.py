@@ -304,7 +304,7 @@ def no_space(error):
     return True
 
 
-def taken(write):
+def is_taken(write):
     """Whether a write was taken, rather than refused for lack of space."""
     try:
         write()
@@ -317,7 +317,7 @@ def soon(action, client, keys):
     """Repeats what was refused for lack of space: compaction takes a moment to see that there is something to gain."""
     for begin in range(0, len(keys), BATCH):
         some = keys[begin : begin + BATCH]
-        wait_for(lambda: taken(lambda: action(client, some)), f"keys {begin}… of {len(keys)}")
+        wait_for(lambda: is_taken(lambda: action(client, some)), f"keys {begin}… of {len(keys)}")
 
 
 def fill_up(client, book, keys):
@@ -418,7 +418,7 @@ def test_every_single_delete_succeeds_on_a_full_store(start_node, threads, limit
     assert segments_on_disk(node) <= limit
     if size != 30:
         for i in range(1000):
-            wait_for(lambda: taken(lambda: client.set(f"again:{i}", "v" * size)), "a write that is taken")
+            wait_for(lambda: is_taken(lambda: client.set(f"again:{i}", "v" * size)), "a write that is taken")
 
 
 def test_overwriting_goes_on_for_ever_under_a_limit(start_node):
