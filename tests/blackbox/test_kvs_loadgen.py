@@ -110,7 +110,7 @@ def test_time_limit_and_text(redis, run_loadgen):
 
 
 def test_interrupt_ends_early_and_prints(redis):
-    process = start_loadgen(redis, "--seconds", 1000)
+    process = start_loadgen(redis, "--json", "--seconds", 1000)
     wait_for_writes(redis)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE_SECONDS)
@@ -154,9 +154,9 @@ def test_open_loop_as_text(redis, run_loadgen):
     assert sent + unsent == 500
 
 
-def start_loadgen(server, *arguments, form=("--json",)):
+def start_loadgen(server, *arguments):
     return subprocess.Popen(
-        [binary("kvs-loadgen"), "--addr", server.address, "--warmup", "0", *form] + [str(word) for word in arguments],
+        [binary("kvs-loadgen"), "--addr", server.address, "--warmup", "0"] + [str(word) for word in arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -173,23 +173,30 @@ STALL_RUN_SECONDS = 3
 STALL_RATE = 1000
 
 
-def stalled(redis, seconds):
-    """A run of 3000 requests in three seconds. Soon after the first the server stands still for some time, during which at
-    least 1000 of them are due: else, on a machine that stands still as well, it is made again."""
+def stalled_output(redis, seconds, *arguments):
+    """Of a run of 3000 requests in three seconds. Soon after the first the server stands still for some time, during which
+    as many are due as can be in that time, or a thousand: else, on a machine that stands still as well, it is made again."""
     for _ in range(10):
         redis.command("FLUSHALL")
         begin = time.monotonic()
-        process = start_loadgen(redis, "--rate", STALL_RATE, "--seconds", STALL_RUN_SECONDS, *SMALL)
+        process = start_loadgen(redis, "--rate", STALL_RATE, "--seconds", STALL_RUN_SECONDS, *SMALL, *arguments)
         wait_for_writes(redis)
         redis.process.send_signal(signal.SIGSTOP)
         in_time = time.monotonic() < begin + STALL_RUN_SECONDS - 1
         time.sleep(seconds)
         redis.process.send_signal(signal.SIGCONT)
         out, _ = process.communicate(timeout=PATIENCE_SECONDS)
-        run = json.loads(out)["run"]
-        if in_time and run["unsent"] == 0:
+        if in_time:
             break
-    assert process.returncode == 0
+    return out
+
+
+def stalled(redis, seconds):
+    """The run. One that could not send everything is made again: something stood still for longer than the server."""
+    for _ in range(5):
+        run = json.loads(stalled_output(redis, seconds, "--json"))["run"]
+        if run["unsent"] == 0:
+            break
     assert run["operations"] == STALL_RUN_SECONDS * STALL_RATE and run["unsent"] == 0
     return run
 
@@ -216,15 +223,9 @@ def test_open_loop_does_not_hide_a_stall(redis):
 
 
 def test_open_loop_says_when_it_had_too_few_places(redis):
-    process = start_loadgen(redis, "--rate", STALL_RATE, "--seconds", STALL_RUN_SECONDS, *SMALL, form=())
-    wait_for_writes(redis)
-    redis.process.send_signal(signal.SIGSTOP)
-    time.sleep(0.5)
-    redis.process.send_signal(signal.SIGCONT)
-    assert b"for want of places" in process.communicate(timeout=PATIENCE_SECONDS)[0]
-    arguments = ["--rate", STALL_RATE, "--requests", 1000, "--keys", 100, "--connections", 1000]
-    plenty = start_loadgen(redis, *arguments, form=())
-    assert b"for want of places" not in plenty.communicate(timeout=PATIENCE_SECONDS)[0]
+    # What a busy machine does may call for another warning, or for this one, though not every time.
+    assert any(b"for want of places" in stalled_output(redis, 0.3) for _ in range(5))
+    assert any(b"WARNING" not in stalled_output(redis, 0.3, "--connections", 1000) for _ in range(5))
 
 
 def test_open_loop_sends_what_was_due_at_its_end(redis):
@@ -332,7 +333,7 @@ def test_kvs_node_large_values(node, run_loadgen):
 def test_kvs_node_dies(start_node, rate):
     """The run ends with its server."""
     node = start_node()
-    process = start_loadgen(node, "--seconds", 1000, *rate)
+    process = start_loadgen(node, "--json", "--seconds", 1000, *rate)
     wait_for_writes(node)
     node.kill9()
     out, _ = process.communicate(timeout=PATIENCE_SECONDS)
