@@ -206,6 +206,8 @@ static void scan_newer(struct check *check, bool lost)
 static enum kvs_err scan_all(struct check *check)
 {
     check->err = check_runs(check);
+    if (check->err == KVS_ERR_OK)
+        check->err = check_snapshot(check);
     for (size_t i = 0; i < check->named_count; i++)
         check->progress_total += is_in_use(&check->files[i]) ? check->superblock.segment_bytes : 0;
     for (size_t i = 0; check->err == KVS_ERR_OK && i < check->named_count; i++) {

@@ -6,6 +6,7 @@
  *   check_segment.c   one segment file: read, scanned, judged
  *   check_rescue.c    what proves itself behind damage
  *   check_runs.c      the sorted runs
+ *   check_snapshot.c  the snapshot of the indexes
  *   check_streams.c   all segments together
  *   check_map.c       the newest record of every key
  *   check_salvage.c   a new store from it
@@ -130,6 +131,11 @@ struct large_memory *check_read_value(struct check *check, struct slice key, con
 /* ---- check_runs.c ---------------------------------------------------------------------------------------------- */
 
 enum kvs_err check_runs(struct check *check);
+
+/* ---- check_snapshot.c ------------------------------------------------------------------------------------------ */
+
+/* OK: also when it is damaged, or there is none. */
+enum kvs_err check_snapshot(struct check *check);
 
 /* ---- check_streams.c ------------------------------------------------------------------------------------------- */
 

@@ -29,7 +29,7 @@
 
 #define SNAPSHOT_NAME    "indexes.snapshot"
 #define SNAPSHOT_MAGIC   0x3130504e5353564bull /* "KVSSNP01" */
-#define SNAPSHOT_VERSION 1u
+#define SNAPSHOT_VERSION 1u /* another one for any change of what pages hold, or of which bits of hashes say where */
 
 #define SNAPSHOT_HEADER_BYTES KVS_BLOCK_BYTES
 #define SNAPSHOT_CHUNK_PAGES  512u /* pages of one shard that have a check in common */

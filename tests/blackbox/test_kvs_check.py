@@ -232,6 +232,20 @@ def test_store_without_one_of_its_small_files(name, data, run_check, start_node,
     node.stop()
 
 
+def test_snapshot_of_the_indexes_is_verified_and_not_needed(data, run_check, start_node):
+    start_node(*FLAGS, data_dir=data).stop()
+    file = data / "indexes.snapshot"
+    sound = run_check(data)
+    assert sound.returncode == 0 and "indexes.snapshot" not in sound.stdout
+    flip(file, file.stat().st_size // 2)
+    damaged = run_check(data)
+    assert "note: indexes.snapshot" in damaged.stdout and "throws it away" in damaged.stdout, damaged
+    node = start_node(*FLAGS, data_dir=data)
+    assert get(node, range(KEYS)) == [expected(key) for key in range(KEYS)]
+    assert not file.exists()
+    node.stop()
+
+
 # ---- what it will not do ---------------------------------------------------------------------------------------------
 
 

@@ -288,6 +288,41 @@ def test_data_survives_restarts_with_other_numbers_of_threads(start_node, tmp_pa
             node.stop()
 
 
+def test_indexes_are_there_again_after_a_stop(start_node, tmp_path):
+    """Enough keys for several chunks of pages; they are changed while they move into memory of the node's own."""
+    keys = 200000
+    snapshot = tmp_path / "data" / "indexes.snapshot"
+    expected = {}
+    taken = []
+    for boot in range(4):
+        threads = 3 if boot == 2 else 2
+        node = start_node("--threads", threads, "--durability", "relaxed", data_dir=tmp_path / "data")
+        client = client_of(node)
+        taken.append(client.info("persistence")["recovery_snapshot"])
+        assert not snapshot.exists()
+        assert client.dbsize() == len(expected)
+        for first in range(0, keys, 5000):
+            batch = range(first, first + 5000, 1 if boot == 0 else 97)
+            pipeline = client.pipeline(transaction=False)
+            for i in batch:
+                pipeline.set(f"k{i}", f"{boot}.{i}")
+            pipeline.execute()
+            expected.update({i: f"{boot}.{i}" for i in batch})
+            gone = range(first + boot, first + 5000, 1009) if boot > 0 else ()
+            if gone:
+                client.delete(*(f"k{i}" for i in gone))
+                for i in gone:
+                    expected.pop(i, None)
+        for first in range(0, keys, 2000):
+            values = client.mget([f"k{i}" for i in range(first, first + 2000)])
+            assert values == [expected[i].encode() if i in expected else None for i in range(first, first + 2000)]
+        assert client.dbsize() == len(expected)
+        client.close()
+        node.stop()
+        assert snapshot.exists()
+    assert taken == [0, 1, 0, 0]
+
+
 def test_the_memory_engine_serves_and_forgets(start_node, tmp_path):
     node = start_node("--engine", "memory", "--threads", "2", data_dir=tmp_path / "data")
     client = client_of(node)

@@ -2,8 +2,7 @@
  * test_check.c - the offline checker on directories that are as they should be, with single damages in every kind of
  * place, and salvage. That it agrees with a start on random damage is test_check_damage.c's.
  */
-#include "check_fixture.h"
-#include "expiry_fixture.h"
+#include "snapshot_fixture.h"
 
 #include <errno.h>
 
@@ -210,6 +209,61 @@ static void test_check__damage_in_a_segment(void **state)
         expect_damage(name, place->offset, unseen ? CHECK_UNSEEN : place->severity);
         sim_destroy();
     }
+}
+
+static uint64_t bytes_read(void)
+{
+    struct check_fixture fixture;
+    check_begin(&fixture, "/data", (struct check_options){0});
+    assert_int_equal(fixture.error, KVS_ERR_OK);
+    assert_false(fixture.report->refused);
+    assert_int_equal(fixture.report->damage_count, 0);
+    const uint64_t bytes = fixture.report->bytes_read;
+    check_end(&fixture);
+    return bytes;
+}
+
+/* It is read, and what is wrong with it is no reason for anything. */
+static void test_check__snapshot_of_the_indexes(void **state)
+{
+    (void)state;
+    sim_create(4);
+    struct store_fixture store;
+    struct engine_options options = store_options(2);
+    store_boot(&store, &options);
+    fill(&store);
+    store_stop(&store);
+    struct snapshot_bytes snapshot = snapshot_load();
+    const uint64_t with = bytes_read();
+    assert_true(store_forget_snapshot());
+    assert_int_equal(with - bytes_read(), snapshot.size);
+
+    const uint64_t tables = snapshot.layout.tables;
+    const struct {
+        uint64_t flip, offset;
+    } places[] = {{3, 0},
+                  {100, 0},
+                  {SNAPSHOT_HEADER_BYTES - 1, 0},
+                  {SNAPSHOT_HEADER_BYTES + 77, SNAPSHOT_HEADER_BYTES},
+                  {tables - 1, SNAPSHOT_HEADER_BYTES + snapshot.shards[0].page_count * INDEX_PAGE_BYTES},
+                  {tables, tables},
+                  {snapshot.size - 1, tables}};
+    for (unsigned i = 0; i < ARRAY_COUNT(places); i++) {
+        snapshot_put(&snapshot);
+        sim_file_flip(STORE_SNAPSHOT, places[i].flip * 8 + i);
+        expect_damage(SNAPSHOT_NAME, places[i].offset, CHECK_HARMLESS);
+    }
+    const uint64_t sizes[] = {0, 100, SNAPSHOT_HEADER_BYTES, tables, snapshot.size - 1};
+    for (unsigned i = 0; i < ARRAY_COUNT(sizes); i++) {
+        sim_file_put(STORE_SNAPSHOT, snapshot.bytes, sizes[i]);
+        expect_damage(SNAPSHOT_NAME, 0, CHECK_HARMLESS);
+    }
+    snapshot.header->store_uuid[0] ^= 1;
+    snapshot_seal(&snapshot);
+    snapshot_put(&snapshot);
+    expect_damage(SNAPSHOT_NAME, 0, CHECK_HARMLESS);
+    snapshot_free(&snapshot);
+    sim_destroy();
 }
 
 static void test_check__files_that_are_missing_or_cut_short(void **state)
@@ -632,6 +686,7 @@ int main(void)
         cmocka_unit_test(test_check__what_is_no_store_cannot_be_checked),
         cmocka_unit_test(test_check__after_a_power_loss),
         cmocka_unit_test(test_check__damage_in_a_segment),
+        cmocka_unit_test(test_check__snapshot_of_the_indexes),
         cmocka_unit_test(test_check__files_that_are_missing_or_cut_short),
         cmocka_unit_test(test_check__superblock),
         cmocka_unit_test(test_check__manifest),
