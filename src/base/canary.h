@@ -112,6 +112,8 @@
     X(TOMBSTONE_GONE_EARLY, P4, "a deleted key's entry goes before the delete is durable")                       \
     X(REMOVE_LEAVES_OLDER, P2, "a delete leaves older entries of the key in the index")                          \
     X(COLD_REMOVE_BLIND, P2, "a delete of a key on disk answers from RAM alone")                                 \
+    X(REMOVE_LOOKS_TWICE, P2, "a delete looks for records in RAM a second time, when they may have left")        \
+    X(OLD_PLACES_KEPT, P2, "an operation that waits takes a record for what had lain there before")              \
     X(SETTLES_UNBOUNDED, P8, "lets any number of overwrites go unsettled")                                       \
     X(SETTLES_NOT_RAISED, P4, "a reader is not told that entries moved while it walked")                         \
     X(OVERTAKES_BUSY_KEY, P4, "an operation overtakes an earlier one on its key that waits for the disk")        \

@@ -272,7 +272,8 @@ static bool keep_put(struct compactor *compactor, const struct record_header *re
                                                                          .from = from,
                                                                          .to = to,
                                                                          .expires_ms = record_expires_ms(copy),
-                                                                         .class = record_class(record_size(copy))};
+                                                                         .class = record_class(record_size(copy)),
+                                                                         .large = (copy->flags & RECORD_LARGE) != 0};
     return true;
 }
 

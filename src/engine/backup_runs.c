@@ -15,11 +15,10 @@
  */
 #include "engine/backup_internal.h"
 
+#include "base/array.h"
 #include "base/canary.h"
 #include "base/diag.h"
 #include "engine/checkpoint.h"
-
-#include <stdlib.h>
 
 /* ---- at the moment --------------------------------------------------------------------------------------------- */
 
@@ -39,16 +38,9 @@ static void note_run(void *context, const struct run *run)
     bool noted = backup->run_count > 0 && backup->runs[backup->run_count - 1].sequence >= run->sequence;
     if (noted || backup->error != KVS_ERR_OK || !covers_some(backup, run))
         return;
-    if (backup->run_count == backup->run_capacity) {
-        size_t capacity = backup->run_capacity == 0 ? 64 : 2 * backup->run_capacity;
-        struct backup_run *runs = realloc(backup->runs, capacity * sizeof *runs);
-        if (runs == NULL) {
-            backup->error = KVS_ERR_NO_MEMORY;
-            return;
-        }
-        backup->runs = runs;
-        backup->run_capacity = capacity;
-    }
+    backup->error = array_grow((void **)&backup->runs, backup->run_count, &backup->run_capacity, sizeof *backup->runs);
+    if (backup->error != KVS_ERR_OK)
+        return;
     backup->runs[backup->run_count++] = (struct backup_run){.sequence = run->sequence, .bytes = run->layout.file_bytes};
 }
 

@@ -10,7 +10,7 @@
  */
 #include "engine/backup_internal.h"
 
-#include <stdlib.h>
+#include "base/array.h"
 
 static void list_value(void *context, const char *text)
 {
@@ -18,17 +18,10 @@ static void list_value(void *context, const char *text)
     struct value_name name;
     if (!value_name_parse(text, &name) || name.unfinished || backup->error != KVS_ERR_OK)
         return;
-    if (backup->value_count == backup->value_capacity) {
-        size_t capacity = backup->value_capacity == 0 ? 64 : 2 * backup->value_capacity;
-        struct value_name *values = realloc(backup->values, capacity * sizeof *values);
-        if (values == NULL) {
-            backup->error = KVS_ERR_NO_MEMORY;
-            return;
-        }
-        backup->values = values;
-        backup->value_capacity = capacity;
-    }
-    backup->values[backup->value_count++] = name;
+    backup->error =
+        array_grow((void **)&backup->values, backup->value_count, &backup->value_capacity, sizeof *backup->values);
+    if (backup->error == KVS_ERR_OK)
+        backup->values[backup->value_count++] = name;
 }
 
 static void value_taken(struct backup *backup, enum kvs_err error, const char *text);

@@ -9,6 +9,7 @@
  */
 #include "engine/check_internal.h"
 
+#include "base/array.h"
 #include "base/assert.h"
 #include "engine/big_memory.h"
 #include "engine/blocking.h"
@@ -45,8 +46,8 @@ struct check_damage *check_damage(struct check *check, enum check_severity sever
     if (severity == CHECK_REFUSED)
         report->refused = true;
     bool dropped = report->damage_count == CHECK_DAMAGES_MAX;
-    if (!dropped && recovery_grow((void **)&check->damages, report->damage_count, &check->damage_capacity,
-                                  sizeof *check->damages) != KVS_ERR_OK) {
+    if (!dropped && array_grow((void **)&check->damages, report->damage_count, &check->damage_capacity,
+                               sizeof *check->damages) != KVS_ERR_OK) {
         check->err = KVS_ERR_NO_MEMORY;
         dropped = true;
     }
@@ -99,7 +100,7 @@ static void list_file(void *context, const char *name)
     if (!segment_name_parse(name, &number, &unfinished))
         return;
     enum kvs_err err =
-        recovery_grow((void **)&check->files, check->file_count, &check->file_capacity, sizeof *check->files);
+        array_grow((void **)&check->files, check->file_count, &check->file_capacity, sizeof *check->files);
     if (err != KVS_ERR_OK) {
         check->err = err;
         return;

@@ -10,6 +10,7 @@
  */
 #include "engine/check_internal.h"
 
+#include "base/array.h"
 #include "base/assert.h"
 #include "base/crc32c.h"
 #include "engine/blocking.h"
@@ -281,7 +282,7 @@ static void match_entry(void *context, const struct manifest_entry *entry)
     struct check_file *file = check_file_find(check, entry->number);
     if (file == NULL) {
         enum kvs_err err =
-            recovery_grow((void **)&check->files, check->file_count, &check->file_capacity, sizeof *check->files);
+            array_grow((void **)&check->files, check->file_count, &check->file_capacity, sizeof *check->files);
         if (err != KVS_ERR_OK) {
             check->err = err;
             return;

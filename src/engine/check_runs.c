@@ -7,6 +7,8 @@
  */
 #include "engine/check_internal.h"
 
+#include "base/array.h"
+
 #include "engine/run_reader.h"
 
 #include <stdlib.h>
@@ -24,7 +26,7 @@ static void list_run(void *context, const char *name)
     bool unfinished;
     if (!run_name_parse(name, &sequence, &unfinished) || unfinished || list->check->err != KVS_ERR_OK)
         return;
-    list->check->err = recovery_grow((void **)&list->sequences, list->count, &list->capacity, sizeof *list->sequences);
+    list->check->err = array_grow((void **)&list->sequences, list->count, &list->capacity, sizeof *list->sequences);
     if (list->check->err == KVS_ERR_OK)
         list->sequences[list->count++] = sequence;
 }

@@ -7,6 +7,7 @@
  */
 #include "engine/check_internal.h"
 
+#include "base/array.h"
 #include "base/assert.h"
 
 #include <inttypes.h>
@@ -19,8 +20,7 @@ static void add_run(struct check *check, const struct batch_header *batch)
     const struct check_file *file = check->current;
     if (check->run_count > 0 && stretch_extend(&check->runs[check->run_count - 1].stretch, batch, file->found.number))
         return;
-    enum kvs_err err =
-        recovery_grow((void **)&check->runs, check->run_count, &check->run_capacity, sizeof *check->runs);
+    enum kvs_err err = array_grow((void **)&check->runs, check->run_count, &check->run_capacity, sizeof *check->runs);
     if (err == KVS_ERR_OK)
         check->runs[check->run_count++] =
             (struct check_run){.stretch = stretch_begin(batch, file->found.number, file->out.role == CHECK_SEALED),

@@ -12,6 +12,7 @@
  */
 #include "engine/check_internal.h"
 
+#include "base/array.h"
 #include "base/assert.h"
 #include "base/hash.h"
 #include "engine/blocking.h"
@@ -31,7 +32,7 @@ void check_note_large(struct check *check, const struct record_header *record)
 {
     if (!record_is_large(record) || check->options.numbers != NULL)
         return;
-    if (recovery_grow((void **)&check->larges, check->large_count, &check->large_capacity, sizeof *check->larges) !=
+    if (array_grow((void **)&check->larges, check->large_count, &check->large_capacity, sizeof *check->larges) !=
         KVS_ERR_OK) {
         check->err = KVS_ERR_NO_MEMORY;
         return;

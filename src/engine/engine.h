@@ -314,6 +314,7 @@ struct engine_stats {
     uint64_t live_bytes; /* of records that count, estimated; as of the latest plan of compaction, or the start: logs
                             have appended less than a segment since */
     uint64_t damaged_reads;
+    uint64_t puts_waited, removes_waited; /* operations that found no room in the log at first */
     uint64_t index_splits;
     uint64_t blind_overwrites;
     uint64_t settling;        /* blind overwrites whose old record is being looked for: keys may count them twice */

@@ -733,9 +733,9 @@ bool index_wants_stock(const struct index *index)
     return page_pool_wants_stock(&index->pool);
 }
 
-void index_stock(struct index *index)
+bool index_stock(struct index *index)
 {
-    page_pool_stock(&index->pool);
+    return page_pool_stock(&index->pool);
 }
 
 void index_stats(const struct index *index, struct index_stats *out)

@@ -133,9 +133,9 @@ void index_replace(struct index *index, struct index_cursor *cursor, const struc
 void index_remove(struct index *index, struct index_cursor *cursor);
 
 /* Whether the index would grow more smoothly with more memory in stock, and putting it there: for another thread than
- * the writer, which would have to wait for the system. */
+ * the writer, which would have to wait for the system. The latter is true when index_take_over wants it. */
 bool index_wants_stock(const struct index *index);
-void index_stock(struct index *index);
+bool index_stock(struct index *index);
 
 struct index_stats {
     uint64_t entries;

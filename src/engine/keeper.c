@@ -512,7 +512,7 @@ static void trim(struct keeper *keeper)
     bool lacks = manifest_lacks_space(keeper->manifest) && !has_made_room(keeper);
     if (lacks)
         enough = 0;
-    if (keeper->trim != TRIM_IDLE || keeper->stopping)
+    if (keeper->trim != TRIM_IDLE || keeper->stopping || warmup_outlives(keeper))
         return;
     keeper->trimmed = next_unwanted(keeper, enough);
     if (keeper->trimmed == NULL)
@@ -641,8 +641,10 @@ void keeper_turn(struct keeper *keeper)
         supply_relocation(keeper);
         trim(keeper);
     }
-    for (unsigned i = 0; i < keeper->store->shard_count; i++)
-        index_stock(keeper->store->shards[i]->index);
+    for (unsigned i = 0; i < keeper->store->shard_count; i++) {
+        if (index_stock(keeper->store->shards[i]->index))
+            store_shard_wake(keeper->store->shards[i], keeper->ring);
+    }
     warmup_turn(keeper, keeper->stopping);
     value_sweep_turn(keeper);
     checkpoint_turn(keeper->checkpoint);
@@ -664,9 +666,9 @@ int64_t keeper_timeout_ns(const struct keeper *keeper)
     int64_t timeout = manifest_timeout_ns(keeper->manifest);
     if (waits_for_image(keeper))
         timeout = ring_sooner(timeout, IMAGE_WAIT_NS);
-    bool sweeps = value_sweep_busy(&keeper->sweep) && !keeper->stopping;
-    if (warmup_busy(&keeper->warmup) || sweeps || backup_timeout_ns(keeper->backup) == 0)
+    if (warmup_busy(&keeper->warmup) || backup_timeout_ns(keeper->backup) == 0)
         return 0;
+    timeout = ring_sooner(timeout, value_sweep_timeout_ns(keeper));
     return ring_sooner(timeout, checkpoint_timeout_ns(keeper->checkpoint));
 }
 

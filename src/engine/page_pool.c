@@ -45,15 +45,16 @@ bool page_pool_wants_stock(const struct page_pool *pool)
            atomic_load_explicit(&pool->stock, memory_order_relaxed) == NULL;
 }
 
-void page_pool_stock(struct page_pool *pool)
+bool page_pool_stock(struct page_pool *pool)
 {
     if (!page_pool_wants_stock(pool))
-        return;
+        return false;
     void *memory = big_memory_alloc(CHUNK_BYTES);
     if (memory == NULL)
-        return;
+        return false;
     big_memory_populate(memory, CHUNK_BYTES);
     atomic_store_explicit(&pool->stock, memory, memory_order_release);
+    return atomic_load_explicit(&pool->lent, memory_order_relaxed) > 0;
 }
 
 enum kvs_err page_pool_lend(struct page_pool *pool, void *memory, uint64_t pages)

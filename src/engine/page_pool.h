@@ -49,8 +49,8 @@ void page_pool_take_over(struct page_pool *pool);
 
 /* Nothing is in stock, and there may be need for it. Any thread. */
 bool page_pool_wants_stock(const struct page_pool *pool);
-/* Puts a chunk in stock. One thread, any. */
-void page_pool_stock(struct page_pool *pool);
+/* Puts a chunk in stock. One thread, any. True: for page_pool_take_over, which should be called now. */
+bool page_pool_stock(struct page_pool *pool);
 
 static inline uint64_t page_pool_bytes(const struct page_pool *pool)
 {

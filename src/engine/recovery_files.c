@@ -8,6 +8,7 @@
  */
 #include "engine/recovery_internal.h"
 
+#include "base/array.h"
 #include "base/assert.h"
 #include "base/canary.h"
 #include "base/diag.h"
@@ -23,8 +24,8 @@ static void list_entry(void *context, const char *name)
     bool unfinished;
     if (!segment_name_parse(name, &number, &unfinished))
         return;
-    enum kvs_err err = recovery_grow((void **)&recovery->found, recovery->found_count, &recovery->found_capacity,
-                                     sizeof *recovery->found);
+    enum kvs_err err = array_grow((void **)&recovery->found, recovery->found_count, &recovery->found_capacity,
+                                  sizeof *recovery->found);
     if (err == KVS_ERR_OK && number >= recovery->store->segments.count_max) {
         say(recovery, "%s/%s has a number beyond what the store can address: it does not belong there",
             recovery->store->base.data_dir, name);

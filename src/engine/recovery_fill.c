@@ -162,7 +162,7 @@ static enum kvs_err insert(struct fill *fill, const struct run_entry *from)
     worker->live_units[number] += segment_units(class);
     if (from->expires_ms != 0) {
         store_count(&shard->expiry.keys, 1);
-        store_expiry_add(shard, from->order, entry.address, from->expires_ms);
+        store_expiry_add(shard, from->order, entry.address, from->expires_ms, false); /* nobody knows */
     }
     if (++fill->keys % DRAIN_ENTRIES == 0)
         epoch_drain(&shard->base.thread);

@@ -157,8 +157,6 @@ struct recovery {
 
 /* ---- recovery_share.c ------------------------------------------------------------------------------------------ */
 
-/* Adds room for one more element. */
-enum kvs_err recovery_grow(void **array, size_t count, size_t *capacity, size_t element_bytes);
 /* So many more bytes are to be read; so many have been. The latter is for workers, too. */
 void recovery_expect(const struct recovery *recovery, uint64_t bytes);
 void recovery_progress(const struct recovery *recovery, uint64_t bytes);

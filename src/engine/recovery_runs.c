@@ -11,6 +11,7 @@
  */
 #include "engine/recovery_internal.h"
 
+#include "base/array.h"
 #include "base/assert.h"
 #include "base/canary.h"
 #include "base/diag.h"
@@ -53,7 +54,7 @@ static void list_run(void *context, const char *name)
         return;
     checkpoint_seen(recovery->store->keeper.checkpoint, sequence);
     recovery->err =
-        recovery_grow((void **)&listing->sequences, listing->count, &listing->capacity, sizeof *listing->sequences);
+        array_grow((void **)&listing->sequences, listing->count, &listing->capacity, sizeof *listing->sequences);
     /* An unfinished one is told from the others by a sequence that none can have. */
     if (recovery->err == KVS_ERR_OK)
         listing->sequences[listing->count++] = unfinished ? sequence | 1ull << 63 : sequence;
@@ -123,7 +124,7 @@ static enum kvs_err open_run(struct recovery *recovery, uint64_t sequence, bool 
 {
     const struct store *store = recovery->store;
     enum kvs_err err =
-        recovery_grow((void **)&recovery->runs, recovery->run_count, &recovery->run_capacity, sizeof *recovery->runs);
+        array_grow((void **)&recovery->runs, recovery->run_count, &recovery->run_capacity, sizeof *recovery->runs);
     if (err != KVS_ERR_OK)
         return err;
     const struct run_open_options options = {.ring = recovery->ring,

@@ -8,21 +8,6 @@
 
 #include "base/assert.h"
 
-#include <stdlib.h>
-
-enum kvs_err recovery_grow(void **array, size_t count, size_t *capacity, size_t element_bytes)
-{
-    if (count < *capacity)
-        return KVS_ERR_OK;
-    size_t larger = *capacity == 0 ? 64 : *capacity * 2;
-    void *moved = realloc(*array, larger * element_bytes);
-    if (moved == NULL)
-        return KVS_ERR_NO_MEMORY;
-    *array = moved;
-    *capacity = larger;
-    return KVS_ERR_OK;
-}
-
 void recovery_expect(const struct recovery *recovery, uint64_t bytes)
 {
     struct engine_progress *progress = recovery->store->base.options.progress;

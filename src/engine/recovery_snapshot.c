@@ -237,7 +237,7 @@ static void finish(const struct snapshot *snapshot)
         store_count(&shard->keys, (int64_t)from->entries);
         store_count(&shard->expiry.keys, (int64_t)from->expiring);
         for (uint64_t n = 0; n < from->item_count && !canary_on(CANARY_SNAPSHOT_NEVER_EXPIRES); n++)
-            store_expiry_add(shard, item[n].hash, item[n].address, item[n].expires_ms);
+            store_expiry_add(shard, item[n].hash, item[n].address, item[n].expires_ms, false);
     }
     if (snapshot->header.lsn_max > recovery->lsn_max)
         recovery->lsn_max = snapshot->header.lsn_max;

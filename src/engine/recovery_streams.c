@@ -8,6 +8,7 @@
  */
 #include "engine/recovery_internal.h"
 
+#include "base/array.h"
 #include "base/assert.h"
 #include "base/canary.h"
 
@@ -46,8 +47,8 @@ enum kvs_err recovery_add_batch(struct found_segment *found, const struct batch_
 {
     if (found->stretch_count > 0 && stretch_extend(&found->stretches[found->stretch_count - 1], batch, found->number))
         return KVS_ERR_OK;
-    enum kvs_err err = recovery_grow((void **)&found->stretches, found->stretch_count, &found->stretch_capacity,
-                                     sizeof *found->stretches);
+    enum kvs_err err = array_grow((void **)&found->stretches, found->stretch_count, &found->stretch_capacity,
+                                  sizeof *found->stretches);
     if (err == KVS_ERR_OK)
         found->stretches[found->stretch_count++] =
             stretch_begin(batch, found->number, found_role(found) == FOUND_SEALED);
@@ -56,8 +57,8 @@ enum kvs_err recovery_add_batch(struct found_segment *found, const struct batch_
 
 enum kvs_err recovery_add_sealed(struct found_segment *found)
 {
-    enum kvs_err err = recovery_grow((void **)&found->stretches, found->stretch_count, &found->stretch_capacity,
-                                     sizeof *found->stretches);
+    enum kvs_err err = array_grow((void **)&found->stretches, found->stretch_count, &found->stretch_capacity,
+                                  sizeof *found->stretches);
     if (err == KVS_ERR_OK)
         found->stretches[found->stretch_count++] = (struct stretch){.epoch = found->entry.epoch,
                                                                     .stream = found->entry.stream,

@@ -358,7 +358,7 @@ static void swing(struct store_shard *shard, const struct relocation_move *move)
             read_cache_move(cache, old->uid, move->from, segment_at(shard->store, move->to)->uid, move->to);
         store_wait_moved(shard, move->hash, move->from, move->to);
         if (move->expires_ms != 0 && !canary_on(CANARY_EXPIRY_NOT_MOVED))
-            store_expiry_add(shard, move->hash, move->to, move->expires_ms);
+            store_expiry_add(shard, move->hash, move->to, move->expires_ms, move->large);
         return;
     }
     if (canary_on(CANARY_SWING_BLIND)) {

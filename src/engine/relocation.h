@@ -90,6 +90,7 @@ struct relocation_move {
     uint64_t from, to;   /* addresses */
     uint64_t expires_ms; /* as the record says */
     unsigned class;
+    bool large; /* its value lies in a file */
 };
 
 enum { RELOCATION_MOVES_MAX = 32768 };

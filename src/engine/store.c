@@ -517,6 +517,8 @@ static void store_stats(const struct engine *engine, struct engine_stats *out)
         out->disk_reads += counter(&shard->counters.disk_reads);
         out->disk_read_bytes += counter(&shard->counters.disk_read_bytes);
         out->damaged_reads += counter(&shard->counters.damaged_reads);
+        out->puts_waited += counter(&shard->counters.puts_waited);
+        out->removes_waited += counter(&shard->counters.removes_waited);
         out->blind_overwrites += counter(&shard->counters.blind_overwrites);
         uint64_t settles_ended = counter(&shard->counters.settles_ended); /* first, or it may overtake */
         out->settling += counter(&shard->counters.settles_begun) - settles_ended;

@@ -38,7 +38,7 @@ enum {
 
 struct store_counters {
     _Atomic uint64_t reads_joined, disk_reads, disk_read_bytes, damaged_reads, blind_overwrites, settles_begun,
-        settles_ended, settles_skipped;
+        settles_ended, settles_skipped, puts_waited, removes_waited;
 };
 
 struct store_shard {
@@ -254,6 +254,8 @@ bool store_busy(const struct store_shard *owner, uint64_t hash);
 void store_resume_stalled(struct store_shard *shard);
 /* The record that a candidate of waiting operations stands for has another place now. */
 void store_wait_moved(struct store_shard *owner, uint64_t hash, uint64_t from, uint64_t to);
+/* It has left the index, though not by one of them. */
+void store_wait_gone(struct store_shard *owner, uint64_t hash, uint64_t address);
 /* Frees what is left of operations that a crash has abandoned, and the pooled buffers. */
 void store_wait_deinit(struct store_shard *shard);
 

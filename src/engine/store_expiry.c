@@ -6,8 +6,9 @@
  * that stale items do not fill the queue, they are swept out when they are more than half of it.
  *
  * An address may be used again: its segment was given up and filled anew. So an item's address carries, above its 40
- * bits, the number of the segment's life in this boot. 24 bits of it: before they are used up by one file, it was
- * filled 16 million times.
+ * bits, the number of the segment's life in this boot. 23 bits of it: before they are used up by one file, it was
+ * filled 8 million times. The highest bit is set when the value lies in a file: that has to go, too, and when the
+ * record is on disk only it has to be read, for it names the file.
  *
  * Three entries must wait, and are tried again a little later:
  *   - of a record that is not durable yet. Were its entry gone, a reader would find nothing and no gate, and a crash
@@ -32,9 +33,11 @@ enum {
     RETRY_MS = 20,
     LAG_WINDOW_MS = 60000,
     NS_PER_MS = 1000000,
-    LIFE_BITS = 24,
+    LIFE_BITS = 23,
     LISTED_AT_ONCE = 65536,
 };
+static_assert(INDEX_ADDRESS_BITS + LIFE_BITS == 63, "and one bit: large");
+#define ITEM_LARGE (1ull << 63)
 #define STAMP_NS   1000000000u
 #define TIMEOUT_MS 3600000
 
@@ -67,16 +70,16 @@ static void add(struct store_shard *shard, uint64_t hash, uint64_t tagged_addres
         store_count(&shard->expiry.unqueued, 1);
 }
 
-void store_expiry_add(struct store_shard *shard, uint64_t hash, uint64_t address, uint64_t expires_ms)
+void store_expiry_add(struct store_shard *shard, uint64_t hash, uint64_t address, uint64_t expires_ms, bool large)
 {
     KVS_ASSERT(expires_ms != 0 && address <= INDEX_ADDRESS_MASK);
-    add(shard, hash, tagged(shard, address), expires_ms);
+    add(shard, hash, tagged(shard, address) | (large ? ITEM_LARGE : 0), expires_ms);
 }
 
-void store_expiry_met(struct store_shard *shard, uint64_t hash, uint64_t address)
+void store_expiry_met(struct store_shard *shard, uint64_t hash, uint64_t address, bool large)
 {
     if (atomic_load_explicit(&shard->expiry.unqueued, memory_order_relaxed) > 0)
-        add(shard, hash, tagged(shard, address), 0);
+        add(shard, hash, tagged(shard, address) | (large ? ITEM_LARGE : 0), 0);
 }
 
 /* The cursor stands on the entry that the item names; false when there is none. */
@@ -87,7 +90,7 @@ static bool find_entry(const struct store_shard *shard, const struct expiry_item
     index_find(shard->index, item->hash, cursor);
     while (index_next(cursor, entry)) {
         if (entry->address == address)
-            return tagged(shard, address) == item->address;
+            return tagged(shard, address) == (item->address & ~ITEM_LARGE);
     }
     return false;
 }
@@ -112,6 +115,20 @@ static void note_lag(struct store_expiry *expiry, uint64_t now_ms, uint64_t expi
         store_set(&expiry->lag_ms, now_ms - expires_ms);
 }
 
+/* If the value lies in a file, that goes, too. False: not now. Of a record that is on disk only, and was there when the
+ * store was opened, nobody knows: the sweep of the files that were there looks again when they have expired. */
+static bool let_value_expire(struct store_shard *shard, const struct expiry_item *item, const struct index_entry *entry)
+{
+    const struct record_header *record = store_look(shard, entry->address);
+    if (record == NULL)
+        return (item->address & ITEM_LARGE) == 0 || store_value_expired_cold(shard, entry, item->expires_ms);
+    if (!record_is_large(record))
+        return true;
+    const struct value_descriptor descriptor = record_descriptor(record);
+    store_value_expired(shard, &descriptor, record->key_bytes, item->expires_ms);
+    return true;
+}
+
 static void expire(struct store_shard *shard, const struct expiry_item *item, uint64_t now_ms)
 {
     struct store_expiry *expiry = &shard->expiry;
@@ -119,19 +136,14 @@ static void expire(struct store_shard *shard, const struct expiry_item *item, ui
     struct index_entry entry;
     if (!find_entry(shard, item, &cursor, &entry))
         return;
-    if (must_wait(shard, &entry)) {
+    if (must_wait(shard, &entry) || !let_value_expire(shard, item, &entry)) {
         add(shard, item->hash, item->address, now_ms + RETRY_MS);
         return;
-    }
-    /* Of a record that is on disk only the file of a large value stays until the sweep after the next start. */
-    const struct record_header *record = store_look(shard, entry.address);
-    if (record != NULL && record_is_large(record)) {
-        const struct value_descriptor descriptor = record_descriptor(record);
-        store_value_expired(shard, &descriptor, record->key_bytes, item->expires_ms);
     }
     /* It may stand behind a newer entry that a reader has not seen: see store_settle. */
     atomic_fetch_add(&shard->settles, 1);
     index_remove(shard->index, &cursor);
+    store_wait_gone(shard, item->hash, entry.address);
     store_count_dead(shard, &entry);
     store_count(&shard->keys, -1);
     store_count(&expiry->keys, -1);

@@ -37,10 +37,11 @@ void store_expiry_close(struct store_shard *shard);
 /*
  * An entry for this put is in the index. When the queue is full it does without: the key expires for readers all the
  * same, and is taken out when it is read (store_expiry_met), when compaction has moved it, or by the next start.
+ * `large`: its value is known to lie in a file, which has to go even if the record is on disk only by then.
  */
-void store_expiry_add(struct store_shard *shard, uint64_t hash, uint64_t address, uint64_t expires_ms);
+void store_expiry_add(struct store_shard *shard, uint64_t hash, uint64_t address, uint64_t expires_ms, bool large);
 /* A GET of the owner has met an expired record. */
-void store_expiry_met(struct store_shard *shard, uint64_t hash, uint64_t address);
+void store_expiry_met(struct store_shard *shard, uint64_t hash, uint64_t address, bool large);
 /* Once per turn, outside of sections. */
 void store_expiry_turn(struct store_shard *shard);
 /* Before the log is stopped: what was shown as expired is to stay so. */

@@ -14,6 +14,8 @@
 #include "base/canary.h"
 #include "base/hash.h"
 
+enum { GLANCE_MAX = 8 /* candidates that a REMOVE may have to be answered at once; there is hardly ever a second */ };
+
 /* ---- reading --------------------------------------------------------------------------------------------------- */
 
 bool store_expired(struct store_shard *reader, const struct record_header *record)
@@ -73,7 +75,7 @@ static enum engine_answer look_up(struct store_shard *reader, struct store_shard
         if (record_has_key(record, request->key) || canary_on(CANARY_RESIDENT_KEY_IGNORED)) {
             store_result(reader, record, &owner->log, request, result);
             if (own && !result->found && record->kind == RECORD_PUT)
-                store_expiry_met(owner, request->hash, entry.address);
+                store_expiry_met(owner, request->hash, entry.address, record_is_large(record));
             if (!own && record->kind == RECORD_PUT && canary_on(CANARY_FOREIGN_EXPIRY_IGNORED)) {
                 result->found = true;
                 result->value = record_value(record);
@@ -224,7 +226,7 @@ enum kvs_err store_put(struct store_shard *shard, const struct engine_request *r
     count_keys(shard, replace ? !survey.was_put : !blind);
     if (request->expires_ms != 0) {
         count_expiring(shard, 1);
-        store_expiry_add(shard, request->hash, place.address, request->expires_ms);
+        store_expiry_add(shard, request->hash, place.address, request->expires_ms, descriptor != NULL);
     }
     *result = (struct engine_result){.found = replace ? survey.was_put && !survey.expired : blind,
                                      .gate = request->relaxed ? 0 : place.lsn};
@@ -256,7 +258,8 @@ struct candidate {
     bool put, expiring, expired;
 };
 
-/* By what is known, else by a look at the record in RAM. False: it has another key. */
+/* By what is known; else by a look at the record in RAM, which must not matter for one of the key: it may leave RAM
+ * between two looks. False: it has another key. */
 static bool judge(struct store_shard *shard, const struct engine_request *request, const struct store_known *known,
                   const struct index_entry *entry, struct candidate *out)
 {
@@ -308,8 +311,6 @@ enum kvs_err store_remove(struct store_shard *shard, const struct engine_request
         return KVS_ERR_OK;
     }
 
-    struct survey survey;
-    survey_take(shard, request, &survey);
     struct log_place place;
     struct log_entry delete = {.kind = RECORD_DELETE, .relaxed = request->relaxed, .key = request->key};
     enum kvs_err err = log_append(&shard->log, &delete, &place);
@@ -346,17 +347,64 @@ enum kvs_err store_remove(struct store_shard *shard, const struct engine_request
     return KVS_ERR_OK;
 }
 
-/* REMOVE from RAM alone: only when nothing cold is among the candidates. */
+/* What one look at each candidate has told. */
+struct glance {
+    struct store_known known;
+    uint64_t addresses[GLANCE_MAX];
+    struct store_known_large large[STORE_KNOWN_LARGE_MAX];
+};
+
+/* The candidate at `position` is in RAM and has the key. */
+static void glance_note(struct store_shard *shard, struct glance *glance, unsigned position,
+                        const struct record_header *record)
+{
+    struct store_known *known = &glance->known;
+    known->equal |= 1ull << position;
+    known->expiring |= (uint64_t)(record_expires_ms(record) != 0) << position;
+    known->expired |= (uint64_t)store_expired(shard, record) << position;
+    if (record_is_large(record) && known->large_count < STORE_KNOWN_LARGE_MAX)
+        glance->large[known->large_count++] =
+            (struct store_known_large){.position = position, .descriptor = record_descriptor(record)};
+}
+
+/* False when what is in RAM does not tell all that a REMOVE has to know. */
+static bool glance_take(struct store_shard *shard, const struct engine_request *request, struct glance *glance)
+{
+    bool cold = false, cold_unsettled = false, found = false, certain = false;
+    struct index_cursor cursor;
+    struct index_entry entry;
+    glance->known = (struct store_known){.addresses = glance->addresses, .large = glance->large};
+    index_find(shard->index, request->hash, &cursor);
+    while (index_next(&cursor, &entry)) {
+        if (glance->known.count == GLANCE_MAX)
+            return false;
+        unsigned position = glance->known.count++;
+        glance->addresses[position] = entry.address;
+        const struct record_header *record = store_look(shard, entry.address);
+        if (record == NULL) {
+            cold = true;
+            cold_unsettled = cold_unsettled || entry.unsettled;
+        } else if (record_has_key(record, request->key)) {
+            /* Neither before it nor behind it a cold one can be of this key. */
+            certain = certain || (!found && !cold_unsettled && !entry.unsettled);
+            found = true;
+            glance_note(shard, glance, position, record);
+        }
+    }
+    return !cold || certain || canary_on(CANARY_COLD_REMOVE_BLIND);
+}
+
+/* REMOVE from RAM alone. Each candidate is looked at once: a second look might not find it in RAM any more, for the
+ * background evicts images at any time. */
 static enum engine_answer try_remove(struct store_shard *shard, const struct engine_request *request,
                                      struct engine_result *result)
 {
-    struct survey survey;
-    survey_take(shard, request, &survey);
-    if (survey.cold && !canary_on(CANARY_COLD_REMOVE_BLIND) &&
-        !(survey.resident_found && !survey.behind_cold && !survey.unsettled))
+    struct glance glance;
+    if (!glance_take(shard, request, &glance))
         return ENGINE_MUST_WAIT;
-    struct store_known none = {0};
-    enum kvs_err err = store_remove(shard, request, &none, result);
+    if (canary_on(CANARY_REMOVE_LOOKS_TWICE))
+        glance.known.count = 0;
+    enum kvs_err err = store_remove(shard, request, &glance.known, result);
     if (err == KVS_ERR_AGAIN)
         return ENGINE_MUST_WAIT;
     if (err != KVS_ERR_OK)
@@ -462,10 +510,13 @@ void store_deletes_durable(void *context, const struct segment *segment, uint32_
             uint64_t address = address_make(segment->number, at, store->segments.shift);
             struct index_cursor cursor;
             struct index_entry entry;
-            index_find(shard->index, hash_key(record_key(record), engine_hash_seed(&store->base)), &cursor);
+            uint64_t hash = hash_key(record_key(record), engine_hash_seed(&store->base));
+            index_find(shard->index, hash, &cursor);
             while (index_next(&cursor, &entry)) {
-                if (entry.address == address)
-                    index_remove(shard->index, &cursor);
+                if (entry.address != address)
+                    continue;
+                index_remove(shard->index, &cursor);
+                store_wait_gone(shard, hash, address);
             }
         }
         at += (uint32_t)record_size(record);

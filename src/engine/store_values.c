@@ -17,6 +17,7 @@
  */
 #include "engine/store_values.h"
 
+#include "base/array.h"
 #include "base/assert.h"
 #include "base/canary.h"
 #include "base/diag.h"
@@ -69,17 +70,10 @@ static void list_file(void *context, const char *text)
     struct value_name name;
     if (!value_name_parse(text, &name) || listing->err != KVS_ERR_OK)
         return;
-    if (values->found_count == values->found_capacity) {
-        size_t capacity = values->found_capacity == 0 ? 64 : 2 * values->found_capacity;
-        struct value_name *found = realloc(values->found, capacity * sizeof *found);
-        if (found == NULL) {
-            listing->err = KVS_ERR_NO_MEMORY;
-            return;
-        }
-        values->found = found;
-        values->found_capacity = capacity;
-    }
-    values->found[values->found_count++] = name;
+    listing->err =
+        array_grow((void **)&values->found, values->found_count, &values->found_capacity, sizeof *values->found);
+    if (listing->err == KVS_ERR_OK)
+        values->found[values->found_count++] = (struct value_found){.name = name};
 }
 
 static void remove_unfinished(struct store *store, struct ring *ring, struct value_name name)
@@ -101,14 +95,14 @@ static void sort_out(struct store *store, struct ring *ring)
     struct store_values *values = &store->values;
     size_t kept = 0;
     for (size_t i = 0; i < values->found_count; i++) {
-        struct value_name name = values->found[i];
+        struct value_name name = values->found[i].name;
         if (name.unfinished) {
             remove_unfinished(store, ring, name);
             continue;
         }
         atomic_fetch_add(&values->files, 1);
         atomic_fetch_add(&values->bytes, (uint64_t)name.blocks * KVS_BLOCK_BYTES);
-        values->found[kept++] = name;
+        values->found[kept++] = values->found[i];
     }
     values->found_count = kept;
 }
@@ -164,8 +158,9 @@ void store_values_close(struct store *store, struct ring *ring)
 
 void shard_values_init(struct shard_values *values)
 {
-    struct list *lists[] = {&values->puts,         &values->puts_waiting, &values->puts_written, &values->gets,
-                            &values->gets_waiting, &values->marks,        &values->dying,        &values->unlinking};
+    struct list *lists[] = {&values->puts,  &values->puts_waiting, &values->puts_written,
+                            &values->gets,  &values->gets_waiting, &values->marks,
+                            &values->dying, &values->unlinking,    &values->looks};
     for (size_t i = 0; i < ARRAY_COUNT(lists); i++)
         list_init(lists[i]);
     large_trash_init(&values->trash);
@@ -200,6 +195,7 @@ void shard_values_deinit(struct shard_values *values, struct ring *ring)
         for (struct list *node; (node = list_pop_front(dying[i])) != NULL;)
             free(container_of(node, struct value_dying, link));
     }
+    store_value_looks_free(values);
     large_trash_empty(&values->trash);
 }
 
@@ -291,17 +287,20 @@ void store_values_hold(struct store *store, bool held)
     }
 }
 
-/* They died in order, and their gates rise. */
+/* Whether there is a file to be removed now. They died in order, and their gates rise. */
+static bool can_unlink(const struct store_shard *shard)
+{
+    const struct shard_values *values = &shard->values;
+    return !list_empty(&values->dying) && values->unlink_count < VALUE_UNLINKS_MAX && !shard->stopping &&
+           !atomic_load(&shard->store->values.held) &&
+           may_go(shard, container_of(values->dying.next, struct value_dying, link));
+}
+
 static void unlink_some(struct store_shard *shard)
 {
     struct shard_values *values = &shard->values;
-    if (list_empty(&values->dying) || atomic_load(&shard->store->values.held))
-        return;
-    while (!list_empty(&values->dying) && values->unlink_count < VALUE_UNLINKS_MAX && !shard->stopping) {
-        struct value_dying *dying = container_of(values->dying.next, struct value_dying, link);
-        if (!may_go(shard, dying))
-            return;
-        list_remove(&dying->link);
+    while (can_unlink(shard)) {
+        struct value_dying *dying = container_of(list_pop_front(&values->dying), struct value_dying, link);
         list_push_back(&values->unlinking, &dying->link);
         values->unlink_count++;
         value_name_write(dying->text, dying->name);
@@ -543,6 +542,7 @@ static void query_done(struct engine_op *op)
         die(shard, query->name, shard->log.next_lsn - 1, shard->expiry.shown_ms);
     if (known && !live)
         log_want(&shard->log, shard->log.next_lsn - 1);
+    query->expires_ms = known && live ? op->result.expires_ms : 0;
     engine_op_release(op);
     answer(shard);
 }
@@ -631,14 +631,14 @@ void store_values_turn(struct store_shard *shard)
     start_gets(shard);
     start_puts(shard);
     work(values);
-    unlink_some(shard);
     take_query(shard);
+    unlink_some(shard);
 }
 
 int64_t store_values_timeout_ns(const struct store_shard *shard)
 {
     const struct shard_values *values = &shard->values;
-    if (has_work(values) || !list_empty(&values->trash.pieces))
+    if (has_work(values) || !list_empty(&values->trash.pieces) || can_unlink(shard))
         return 0;
     if (!list_empty(&values->puts_waiting) && values->put_count < VALUE_PUTS_MAX)
         return 0;
@@ -649,7 +649,7 @@ bool store_values_idle(const struct store_shard *shard)
 {
     const struct shard_values *values = &shard->values;
     return list_empty(&values->puts) && list_empty(&values->puts_waiting) && list_empty(&values->gets) &&
-           list_empty(&values->gets_waiting) && values->unlink_count == 0 &&
+           list_empty(&values->gets_waiting) && values->unlink_count == 0 && values->look_count == 0 &&
            !name_sync_at_work(&shard->store->values.place.names, shard->ring) &&
            atomic_load_explicit(&values->query, memory_order_relaxed) == NULL;
 }

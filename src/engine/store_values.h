@@ -6,10 +6,10 @@
  *   GET   record found, as for any other get ──► memory from the pool ──► file read and verified ──► result
  *   death the index leaves a large put ──► what superseded it is durable, gets of that time have ended ──► file removed
  *
- * A death is noticed when the record is at hand, which it nearly always is: in RAM, or read by the REMOVE or the
- * settling that drops its entry. Files whose death was not noticed, or came to nothing in a crash, are found after the
- * next start (value_sweep.h). What has expired is shown as gone by the time alone: its file stays until the log has
- * told that time durably, for a start whose clock was set back would show the key again.
+ * A death is noticed when the record is at hand: in RAM, or read by the REMOVE or the settling that drops its entry, or
+ * because it expires (store_values_cold.c). Files whose death was not noticed, or came to nothing in a crash, are found
+ * after the next start (value_sweep.h). What has expired is shown as gone by the time alone: its file stays until the
+ * log has told that time durably, for a start whose clock was set back would show the key again.
  *
  * Threads: a shard's values are its owner's thread's. Figures and the pool are everybody's; a query belongs to the
  * background until it is in `query`, then to the owner until that is NULL again.
@@ -18,6 +18,7 @@
 #define KVS_ENGINE_STORE_VALUES_H
 
 #include "engine/engine_internal.h"
+#include "engine/index.h"
 #include "engine/value_file.h"
 
 struct store;
@@ -26,6 +27,13 @@ struct store_shard;
 enum {
     VALUE_PUTS_MAX = 4,    /* of a shard being written at the same time; more wait */
     VALUE_UNLINKS_MAX = 4, /* of a shard in flight */
+    VALUE_LOOKS_MAX = 8,   /* records of a shard that have expired being read at the same time */
+};
+
+/* A file that was there when the store was opened. */
+struct value_found {
+    struct value_name name;
+    uint64_t expires_ms; /* its value counted when it was looked at, and expires then; 0: it is to be looked at */
 };
 
 /* Of the whole store. */
@@ -40,7 +48,7 @@ struct store_values {
     struct large_pool reserve; /* a single piece, for a get that has waited for the pool for a while */
 
     /* What the start has found, for the sweep. */
-    struct value_name *found;
+    struct value_found *found;
     size_t found_count, found_capacity;
 };
 
@@ -50,6 +58,7 @@ struct value_query {
     struct store_shard *shard;
     struct value_name name;
     bool submitted;
+    uint64_t expires_ms; /* the answer: it counts, until then; 0: it does not, or does not expire */
 };
 
 /* Of a GET that has begun and not ended: files that die meanwhile stay. */
@@ -69,6 +78,8 @@ struct shard_values {
     uint64_t serial;
     struct list dying, unlinking; /* struct value_dying */
     unsigned unlink_count;
+    struct list looks; /* struct value_look: records that are being read */
+    unsigned look_count;
     _Atomic uint64_t oldest_ns; /* when the first of those that wait for memory was asked for; UINT64_MAX: none waits */
     bool gets_first;            /* whose turn it is to work */
     struct large_trash trash;
@@ -117,6 +128,12 @@ void store_value_died(struct store_shard *shard, const struct value_descriptor *
 /* The index does not point at this put any more, for it has expired. */
 void store_value_expired(struct store_shard *shard, const struct value_descriptor *descriptor, size_t key_bytes,
                          uint64_t expires_ms);
+
+/* Likewise, but the record is on disk only, and tells the file: it is read first. False: too many such reads are under
+ * way, or there is no memory, and nothing was done. */
+bool store_value_expired_cold(struct store_shard *shard, const struct index_entry *entry, uint64_t expires_ms);
+/* Frees those that a crash has abandoned. */
+void store_value_looks_free(struct shard_values *values);
 
 /* Once per turn. */
 void store_values_turn(struct store_shard *shard);

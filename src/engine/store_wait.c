@@ -46,7 +46,7 @@ struct wait {
     bool large;                    /* … and has found a large value: */
     struct value_descriptor descriptor;
     uint64_t gate;
-    bool moved; /* the record that is being read has another place by now */
+    bool moved; /* the record that is being read has another place by now, or has left the index */
     unsigned tries;
 
     unsigned count, position;   /* of the snapshot */
@@ -150,6 +150,14 @@ static void reading_end(struct wait *wait)
     wait->shard->reading[wait->generation]--;
 }
 
+/* No address: of a candidate that has left the index. */
+#define NOWHERE UINT64_MAX
+
+/*
+ * The addresses that an operation knows must not be taken for other records later, when segments have been used again.
+ * What has its key never lies at an address that it knows of another record, and an address of its key is forgotten
+ * when the entry goes. (Of other keys an old address may stay: whatever comes there is not of this key either.)
+ */
 void store_wait_moved(struct store_shard *owner, uint64_t hash, uint64_t from, uint64_t to)
 {
     struct list *bucket = bucket_of(owner, hash);
@@ -159,12 +167,19 @@ void store_wait_moved(struct store_shard *owner, uint64_t hash, uint64_t from, u
         if (op->request.hash != hash || wait == NULL || canary_on(CANARY_MOVES_NOT_TOLD))
             continue;
         for (unsigned i = 0; i < wait->count; i++) {
-            if (wait->addresses[i] != from)
+            bool old = wait->addresses[i] == to && !canary_on(CANARY_OLD_PLACES_KEPT);
+            if (!old && wait->addresses[i] != from)
                 continue;
-            wait->addresses[i] = to;
+            wait->addresses[i] = old ? NOWHERE : to;
             wait->moved = wait->moved || (wait->reading && i == wait->position);
         }
     }
+}
+
+void store_wait_gone(struct store_shard *owner, uint64_t hash, uint64_t address)
+{
+    if (owner->busy_count > 0 && !canary_on(CANARY_OLD_PLACES_KEPT))
+        store_wait_moved(owner, hash, address, NOWHERE);
 }
 
 /* Ends an operation that has its result and is on no queue. */
@@ -242,6 +257,8 @@ static bool execute(struct store_shard *shard, struct engine_op *op)
     if (err == KVS_ERR_AGAIN && shard->stopping)
         err = KVS_ERR_CANCELLED;
     if (err == KVS_ERR_AGAIN) {
+        if (op->state != OP_STALLED)
+            store_count(op->removes ? &shard->counters.removes_waited : &shard->counters.puts_waited, 1);
         op->state = OP_STALLED;
         list_push_back(op->removes ? &shard->stalled_removes : &shard->stalled, &op->stall_link);
         return false;
@@ -424,7 +441,6 @@ static void resume(struct store_shard *shard, struct list *stalled)
     while (!list_empty(stalled)) {
         struct engine_op *op = container_of(stalled->next, struct engine_op, stall_link);
         list_remove(&op->stall_link);
-        op->state = OP_RUNNING;
         if (!execute(shard, op)) {
             /* Still no room: it keeps its place at the head. */
             list_remove(&op->stall_link);
@@ -595,7 +611,7 @@ static bool accept_record(struct wait *wait, const struct record_header *record)
         if (op->request.action == ENGINE_GET) {
             store_result(wait->shard, record, &wait->shard->log, &op->request, &op->result);
             if (!op->result.found && record->kind == RECORD_PUT)
-                store_expiry_met(wait->shard, op->request.hash, wait->addresses[position]);
+                store_expiry_met(wait->shard, op->request.hash, wait->addresses[position], record_is_large(record));
             if (canary_on(CANARY_COLD_EXPIRY_IGNORED) && record->kind == RECORD_PUT) {
                 op->result.found = true;
                 op->result.value = record_value(record);
@@ -638,25 +654,6 @@ static void serve_followers(struct list *followers, const struct wait *leader)
     }
 }
 
-static void release_followers(struct list *followers, bool served)
-{
-    for (struct list *node; (node = list_pop_front(followers)) != NULL;) {
-        struct wait *wait = container_of(node, struct wait, read_link);
-        if (served && wait->buffer != NULL)
-            take_record(wait, (const struct record_header *)(const void *)(wait->buffer + wait->skip));
-        else
-            read_again(wait);
-    }
-}
-
-static void remember(struct store_shard *shard, const struct segment *segment, uint64_t address,
-                     const struct record_header *record)
-{
-    struct read_cache *cache = atomic_load_explicit(&shard->cache, memory_order_relaxed);
-    if (cache != NULL)
-        read_cache_add(cache, segment->uid, address, record);
-}
-
 /* With the candidates that are left. */
 static void go_on(struct wait *wait)
 {
@@ -668,6 +665,25 @@ static void go_on(struct wait *wait)
     if (advance(wait))
         wait_finish(wait);
     engine_section_end(&shard->base);
+}
+
+static void release_followers(struct list *followers, bool served)
+{
+    for (struct list *node; (node = list_pop_front(followers)) != NULL;) {
+        struct wait *wait = container_of(node, struct wait, read_link);
+        if (served && wait->buffer != NULL)
+            take_record(wait, (const struct record_header *)(const void *)(wait->buffer + wait->skip));
+        else
+            go_on(wait);
+    }
+}
+
+static void remember(struct store_shard *shard, const struct segment *segment, uint64_t address,
+                     const struct record_header *record)
+{
+    struct read_cache *cache = atomic_load_explicit(&shard->cache, memory_order_relaxed);
+    if (cache != NULL)
+        read_cache_add(cache, segment->uid, address, record);
 }
 
 /* Whether the read has given a whole, undamaged record. If not, something else was begun, or the operation has ended.
@@ -735,8 +751,7 @@ static void read_done(struct ring_op *io)
     bool good = false;
     if (wait->moved) {
         wait->moved = false;
-        wait->whole = 0;
-        read_again(wait);
+        go_on(wait);
     } else {
         good = read_was_good(wait, segment, record);
     }

@@ -4,6 +4,8 @@
  *
  * For each file that the start has found: its header tells the key; the key's owner is asked whether its newest record
  * names this file, and lets the file go if not. One file at a time, in the background (keeper.h): its thread, its ring.
+ * A file that counts, but expires, is looked at once more when it has: the owner may not know that its record, which is
+ * on disk only, is that of a large value. A round is made some seconds after the first of them has expired.
  * Files of this boot are not looked at. A file whose header cannot be read, or is damaged, stays: it may be a live one,
  * and kvs-check tells.
  */
@@ -20,12 +22,15 @@ enum value_sweep_state {
     SWEEP_READ,
     SWEEP_ASK, /* until the owner has a place for the query */
     SWEEP_ASKED,
+    SWEEP_REST, /* until due_ms */
     SWEEP_DONE,
 };
 
 struct value_sweep {
     enum value_sweep_state state;
-    size_t next; /* in values.found */
+    size_t next;                 /* in values.found */
+    size_t kept;                 /* of those before it, for the next round: they stand at the beginning */
+    uint64_t soonest_ms, due_ms; /* when the first of them expires; when the next round begins */
     int fd;
     uint8_t *block; /* where the header is read */
     size_t block_bytes;
@@ -38,8 +43,8 @@ struct value_sweep {
 /* `fd` has to be -1 before the first turn. */
 void value_sweep_init(struct value_sweep *sweep);
 void value_sweep_turn(struct keeper *keeper);
-/* The turn should come again at once. */
-bool value_sweep_busy(const struct value_sweep *sweep);
+/* Nanoseconds until the turn has something to do by itself; -1 = never. */
+int64_t value_sweep_timeout_ns(const struct keeper *keeper);
 /* True when nothing of it is in flight, nor at a shard. */
 bool value_sweep_idle(const struct value_sweep *sweep);
 void value_sweep_deinit(struct value_sweep *sweep, struct ring *ring);

@@ -72,6 +72,11 @@ static struct segment *current(const struct keeper *keeper)
     return (warmup->image == NULL ? is_tail(segment) : is_absent(segment)) ? segment : NULL;
 }
 
+bool warmup_outlives(const struct keeper *keeper)
+{
+    return keeper->warmup.reading && current(keeper) == NULL;
+}
+
 /* Images that logs may want at once are left to them. */
 static bool has_room(const struct keeper *keeper)
 {

@@ -36,6 +36,8 @@ void warmup_init(struct warmup *warmup);
 void warmup_turn(struct keeper *keeper, bool stopping);
 /* When nothing is in flight, or its ring is closed. */
 void warmup_deinit(struct keeper *keeper);
+/* A read is in flight from a segment whose life has ended: its file must not be closed yet. */
+bool warmup_outlives(const struct keeper *keeper);
 /* Nothing is in flight. */
 bool warmup_idle(const struct warmup *warmup);
 /* True when the turn should come again at once. */

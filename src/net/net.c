@@ -205,6 +205,9 @@ enum kvs_err net_open(struct net **out, struct ring *ring, const struct net_opti
     }
     net->ring = ring;
     net->options = *options;
+    net->free_blocks_max = NET_FREE_BLOCKS_MAX;
+    if (options->output_kept_max != 0)
+        net->free_blocks_max = (unsigned)(options->output_kept_max / NET_BLOCK_BYTES);
     net->handler = *handler;
     net->fail_errors = fail_errors;
     net->request_bytes_max = request_bytes_max(options);

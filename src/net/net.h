@@ -55,6 +55,7 @@ struct net_handler {
 struct net_options {
     unsigned connections_max;  /* of this shard; more are told so and closed */
     uint64_t output_bytes_max; /* unsent replies per connection beyond which it is not read from */
+    uint64_t output_kept_max;  /* memory for replies that is kept for reuse; 0 = 8 MiB */
     unsigned requests_max;     /* requests under way per connection beyond which it is not read from */
     uint32_t send_timeout_ms;  /* 0 = never */
     struct resp_limits resp;

@@ -31,7 +31,7 @@
 #include "base/limits.h"
 
 #define NET_BLOCK_BYTES       16384u /* an output block, and the smallest input buffer */
-#define NET_FREE_BLOCKS_MAX   512u   /* kept for reuse; more are given back to the allocator */
+#define NET_FREE_BLOCKS_MAX   512u   /* kept for reuse when the options do not say; more go back to the allocator */
 #define NET_FREE_INPUTS_MAX   128u
 #define NET_SLICES_KEPT       1024u      /* room for the arguments of a request that is not given back */
 #define NET_ARGS_INLINE       8u         /* arguments of a request that need no array of their own */
@@ -222,7 +222,7 @@ struct net {
     struct list free_runs;
     struct net_iovs *free_iovs;
     void *free_inputs; /* each begins with a pointer to the next */
-    unsigned free_block_count;
+    unsigned free_block_count, free_blocks_max;
     unsigned free_input_count;
     uint32_t slice_capacity;
 

@@ -2,7 +2,7 @@
  * net_pool.c - the memory of src/net: connections, output blocks, runs, iovecs, and the arrays that grow.
  *
  * Happy path: everything comes from a free list and goes back to it, last in first out, so that it is still in the
- * cache. What a shard once needed for its connections it keeps, but for output blocks beyond NET_FREE_BLOCKS_MAX and
+ * cache. What a shard once needed for its connections it keeps, but for output blocks beyond output_kept_max and
  * blocks of unusual size, which large replies need.
  *
  * Failure modes: the allocator has nothing left. Every take then returns NULL, and the connection it was for is ended.
@@ -95,7 +95,7 @@ struct net_block *net_block_take(struct net *net, size_t bytes)
 void net_block_give(struct net *net, struct net_block *block)
 {
     KVS_ASSERT(block->refs == 0);
-    if (block->capacity != NET_BLOCK_BYTES - sizeof *block || net->free_block_count >= NET_FREE_BLOCKS_MAX) {
+    if (block->capacity != NET_BLOCK_BYTES - sizeof *block || net->free_block_count >= net->free_blocks_max) {
         release(net, block, sizeof *block + block->capacity);
         return;
     }

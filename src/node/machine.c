@@ -15,7 +15,7 @@
 /* jemalloc's, when it is linked. */
 extern const char *malloc_conf;
 /* What is freed counts as long as it is there: it goes back to the system soon, and threads keep no large pieces. */
-const char *malloc_conf = "dirty_decay_ms:250,muzzy_decay_ms:0,tcache_max:4096";
+const char *malloc_conf = "dirty_decay_ms:250,muzzy_decay_ms:0,tcache_max:4096,max_background_threads:1";
 extern int mallctl(const char *name, void *old, size_t *old_bytes, void *new, size_t new_bytes) __attribute__((weak));
 
 unsigned machine_cpus(void)
@@ -110,6 +110,12 @@ uint64_t machine_heap_bytes(void)
         mallctl("stats.resident", &resident, &resident_bytes, NULL, 0) != 0)
         return 0;
     return resident;
+}
+
+bool machine_heap_give_back(void)
+{
+    bool on = true;
+    return mallctl != NULL && mallctl("background_thread", NULL, NULL, &on, sizeof(on)) == 0;
 }
 
 uint64_t machine_peak_resident_bytes(void)

@@ -20,6 +20,13 @@ uint64_t machine_ram_bytes(struct ring *ring);
  * sanitizer). Any thread; takes microseconds. */
 uint64_t machine_heap_bytes(void);
 
+/*
+ * From now on a thread of the allocator's own gives back to the system what is free. Without it a thread's allocations
+ * see to that: so what one has freed stays until it allocates again, and for ever when it has ended. False when there
+ * is no such thread (under a sanitizer; or there is no memory for it): then all is as before. The main thread, once.
+ */
+bool machine_heap_give_back(void);
+
 /* The most memory that was ever resident. Any thread. */
 uint64_t machine_peak_resident_bytes(void);
 

@@ -204,6 +204,7 @@ static int supervise(struct program *program)
         }
         if (status == NODE_SERVING && !said) {
             said = true;
+            (void)machine_heap_give_back();
             say_started(program);
         }
         if (status == NODE_STOPPING)

@@ -29,6 +29,7 @@
 #define REQUESTS_MAX        1024u
 #define OUTPUT_BYTES_MIN    (64ull << 10)
 #define OUTPUT_BYTES_MAX    (1ull << 20)
+#define OUTPUT_KEPT_MAX     (8ull << 20)
 #define SEND_TIMEOUT_MS     30000u
 #define BUDGET_BYTES_MIN    (4ull << 20)
 #define INLINE_BYTES_MAX    65536u
@@ -59,6 +60,7 @@ static void set_limits(struct node *node)
     node->net_options = (struct net_options){
         .connections_max = config->max_clients,
         .output_bytes_max = clamp(sixteenth / config->max_clients, OUTPUT_BYTES_MIN, OUTPUT_BYTES_MAX),
+        .output_kept_max = clamp(sixteenth / node->shard_count, OUTPUT_BYTES_MIN, OUTPUT_KEPT_MAX),
         .requests_max = REQUESTS_MAX,
         .send_timeout_ms = SEND_TIMEOUT_MS,
         .resp = {.args_max = ARGS_MAX, .arg_bytes_max = KVS_VALUE_BYTES_MAX, .inline_bytes_max = INLINE_BYTES_MAX},

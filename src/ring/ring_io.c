@@ -30,81 +30,65 @@
 
 /* ---- errors ---------------------------------------------------------------------------------------------------- */
 
+/* What has no entry of its own is KVS_ERR_SYSTEM. */
+static_assert(KVS_ERR_OK == 0, "no entry");
+static const enum kvs_err errors_of_errno[] = {
+    [EAGAIN] = KVS_ERR_AGAIN,
+    [EINTR] = KVS_ERR_AGAIN,
+    [EALREADY] = KVS_ERR_AGAIN,
+    [EINPROGRESS] = KVS_ERR_AGAIN,
+    [EACCES] = KVS_ERR_ACCESS,
+    [EPERM] = KVS_ERR_ACCESS,
+    [EADDRINUSE] = KVS_ERR_ADDRESS_IN_USE,
+    [EADDRNOTAVAIL] = KVS_ERR_ADDRESS_UNAVAILABLE,
+    [EAFNOSUPPORT] = KVS_ERR_ADDRESS_UNAVAILABLE,
+    [ECANCELED] = KVS_ERR_CANCELLED,
+    [EPIPE] = KVS_ERR_CLOSED,
+    [ECONNRESET] = KVS_ERR_CLOSED,
+    [ECONNABORTED] = KVS_ERR_CLOSED,
+    [ENOTCONN] = KVS_ERR_CLOSED,
+    [ESHUTDOWN] = KVS_ERR_CLOSED,
+    [ENETUNREACH] = KVS_ERR_CONNECTION,
+    [ENETDOWN] = KVS_ERR_CONNECTION,
+    [ENETRESET] = KVS_ERR_CONNECTION,
+    [EHOSTUNREACH] = KVS_ERR_CONNECTION,
+    [EHOSTDOWN] = KVS_ERR_CONNECTION,
+    [ECONNREFUSED] = KVS_ERR_REFUSED,
+    [EEXIST] = KVS_ERR_EXISTS,
+    [ENOTEMPTY] = KVS_ERR_EXISTS,
+    [EINVAL] = KVS_ERR_INVALID,
+    [EISDIR] = KVS_ERR_INVALID,
+    [ELOOP] = KVS_ERR_INVALID,
+    [EIO] = KVS_ERR_IO,
+    [ENXIO] = KVS_ERR_IO,
+    [ENODEV] = KVS_ERR_IO,
+    [EUCLEAN] = KVS_ERR_IO,
+    [EBADMSG] = KVS_ERR_IO,
+    [EMFILE] = KVS_ERR_NO_DESCRIPTORS,
+    [ENFILE] = KVS_ERR_NO_DESCRIPTORS,
+    [ENOMEM] = KVS_ERR_NO_MEMORY,
+    [ENOBUFS] = KVS_ERR_NO_MEMORY,
+    [ENOSPC] = KVS_ERR_NO_SPACE,
+    [EDQUOT] = KVS_ERR_NO_SPACE,
+    [ENOTDIR] = KVS_ERR_NOT_A_DIRECTORY,
+    [ENOENT] = KVS_ERR_NOT_FOUND,
+    [EROFS] = KVS_ERR_READ_ONLY,
+    [ETIMEDOUT] = KVS_ERR_TIMEOUT,
+    [EFBIG] = KVS_ERR_TOO_LARGE,
+    [ENAMETOOLONG] = KVS_ERR_TOO_LARGE,
+    [EMSGSIZE] = KVS_ERR_TOO_LARGE,
+    [E2BIG] = KVS_ERR_TOO_LARGE,
+    [EOPNOTSUPP] = KVS_ERR_UNSUPPORTED,
+    [ENOSYS] = KVS_ERR_UNSUPPORTED,
+};
+
 enum kvs_err ring_error_from_errno(int sys_errno)
 {
-    switch (sys_errno) {
-    case 0:
+    if (sys_errno == 0)
         return KVS_ERR_OK;
-    case EAGAIN:
-    case EINTR:
-    case EALREADY:
-    case EINPROGRESS:
-        return KVS_ERR_AGAIN;
-    case EACCES:
-    case EPERM:
-        return KVS_ERR_ACCESS;
-    case EADDRINUSE:
-        return KVS_ERR_ADDRESS_IN_USE;
-    case EADDRNOTAVAIL:
-    case EAFNOSUPPORT:
-        return KVS_ERR_ADDRESS_UNAVAILABLE;
-    case ECANCELED:
-        return KVS_ERR_CANCELLED;
-    case EPIPE:
-    case ECONNRESET:
-    case ECONNABORTED:
-    case ENOTCONN:
-    case ESHUTDOWN:
-        return KVS_ERR_CLOSED;
-    case ENETUNREACH:
-    case ENETDOWN:
-    case ENETRESET:
-    case EHOSTUNREACH:
-    case EHOSTDOWN:
-        return KVS_ERR_CONNECTION;
-    case ECONNREFUSED:
-        return KVS_ERR_REFUSED;
-    case EEXIST:
-    case ENOTEMPTY:
-        return KVS_ERR_EXISTS;
-    case EINVAL:
-    case EISDIR:
-    case ELOOP:
-        return KVS_ERR_INVALID;
-    case EIO:
-    case ENXIO:
-    case ENODEV:
-    case EUCLEAN:
-    case EBADMSG:
-        return KVS_ERR_IO;
-    case EMFILE:
-    case ENFILE:
-        return KVS_ERR_NO_DESCRIPTORS;
-    case ENOMEM:
-    case ENOBUFS:
-        return KVS_ERR_NO_MEMORY;
-    case ENOSPC:
-    case EDQUOT:
-        return KVS_ERR_NO_SPACE;
-    case ENOTDIR:
-        return KVS_ERR_NOT_A_DIRECTORY;
-    case ENOENT:
-        return KVS_ERR_NOT_FOUND;
-    case EROFS:
-        return KVS_ERR_READ_ONLY;
-    case ETIMEDOUT:
-        return KVS_ERR_TIMEOUT;
-    case EFBIG:
-    case ENAMETOOLONG:
-    case EMSGSIZE:
-    case E2BIG:
-        return KVS_ERR_TOO_LARGE;
-    case EOPNOTSUPP:
-    case ENOSYS:
-        return KVS_ERR_UNSUPPORTED;
-    default:
-        return KVS_ERR_SYSTEM;
-    }
+    const bool known = sys_errno > 0 && (size_t)sys_errno < sizeof errors_of_errno / sizeof errors_of_errno[0] &&
+                       errors_of_errno[sys_errno] != KVS_ERR_OK;
+    return known ? errors_of_errno[sys_errno] : KVS_ERR_SYSTEM;
 }
 
 /* The same errno can mean something more precise for one kind of operation. */

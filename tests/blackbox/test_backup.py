@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from conftest import SLOW, binary, wait_for
+from conftest import PATIENCE_SECONDS, binary, wait_for
 
 FLAGS = ("--segment-size", "1M", "--memory", "64M", "--threads", "2", "--space-percent", "130")
 KEYS = 400
@@ -70,7 +70,7 @@ class Writer(threading.Thread):
 
     def finish(self):
         self.ending = True
-        self.join(30 * SLOW)
+        self.join(PATIENCE_SECONDS)
         assert self.failure is None and not self.is_alive()
 
 
@@ -86,7 +86,7 @@ def expect_prefix(node, first, last):
 
 
 def check(directory):
-    run = subprocess.run([binary("kvs-check"), str(directory)], capture_output=True, text=True, timeout=60 * SLOW)
+    run = subprocess.run([binary("kvs-check"), str(directory)], capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "sound" in run.stdout
 
@@ -102,14 +102,14 @@ def test_a_backup_under_load_is_a_node_like_any_other(start_node, run_client):
     node = start_node(*FLAGS)
     writer = Writer(node)
     writer.start()
-    wait_for(lambda: writer.acknowledged > 4 * KEYS or writer.failure, 60 * SLOW, "some writes")
+    wait_for(lambda: writer.acknowledged > 4 * KEYS or writer.failure, "some writes")
     copies = []
     for name in ("first", "second"):
         first = writer.acknowledged
         path = backup(run_client, node, name)
         assert path == f"{node.data_dir}/backups/{name}"
         copies.append((path, first, writer.acknowledged + 1))
-        wait_for(lambda: writer.acknowledged > first + KEYS or writer.failure, 60 * SLOW, "more writes")
+        wait_for(lambda: writer.acknowledged > first + KEYS or writer.failure, "more writes")
     for path, first, last in copies:
         check(path)
         copy = start_node(*FLAGS, data_dir=path)
@@ -117,7 +117,7 @@ def test_a_backup_under_load_is_a_node_like_any_other(start_node, run_client):
         other = Writer(copy)
         other.acknowledged = last - last % KEYS + KEYS
         other.start()
-        wait_for(lambda: other.acknowledged > last + 5 * KEYS or other.failure, 60 * SLOW, "writes to the copy")
+        wait_for(lambda: other.acknowledged > last + 5 * KEYS or other.failure, "writes to the copy")
         other.finish()
         expect_prefix(copy, other.acknowledged, other.acknowledged)
         copy.stop()
@@ -207,10 +207,10 @@ def test_kill_9_in_the_middle_leaves_no_half_backup(start_node, run_client, tmp_
 
 def test_redis_cli_finds_its_commands(node):
     run = lambda *words: subprocess.run(
-        ["redis-cli", "-p", str(node.port), *words], capture_output=True, text=True, timeout=30
+        ["redis-cli", "-p", str(node.port), *words], capture_output=True, text=True, timeout=PATIENCE_SECONDS
     ).stdout.strip()
     before = int(run("LASTSAVE"))
     assert run("BGSAVE") == "Background saving started"
-    wait_for(lambda: "rdb_bgsave_in_progress:0" in run("INFO", "persistence"), 30 * SLOW, "the end of the backup")
+    wait_for(lambda: "rdb_bgsave_in_progress:0" in run("INFO", "persistence"), "the end of the backup")
     assert int(run("LASTSAVE")) >= before
     assert "rdb_last_bgsave_status:ok" in run("INFO", "persistence")

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from conftest import SLOW, binary
+from conftest import PATIENCE_SECONDS, binary
 
 KEYS = 3000
 
@@ -21,7 +21,7 @@ def value_of(key, version=1):
 def run_check():
     """Runs kvs-check to its end; output is text."""
 
-    def run(*arguments, timeout=60 * SLOW):
+    def run(*arguments, timeout=PATIENCE_SECONDS):
         command = [binary("kvs-check")] + [str(argument) for argument in arguments]
         return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout)
 
@@ -155,7 +155,7 @@ def test_dump_shows_records_and_keys(data, run_check, start_node):
 
 def test_progress_is_for_terminals_only(data):
     outside, inside = pty.openpty()
-    result = subprocess.run([binary("kvs-check"), str(data)], stdout=subprocess.DEVNULL, stderr=inside, timeout=60 * SLOW)
+    result = subprocess.run([binary("kvs-check"), str(data)], stdout=subprocess.DEVNULL, stderr=inside, timeout=PATIENCE_SECONDS)
     os.close(inside)
     shown = os.read(outside, 65536)
     os.close(outside)
@@ -275,5 +275,5 @@ def test_wrong_usage_and_what_is_no_data_directory(run_check, tmp_path):
 
 def test_closed_output_is_told(data):
     with open("/dev/full", "w") as full:
-        result = subprocess.run([binary("kvs-check"), str(data)], stdout=full, stderr=subprocess.PIPE, timeout=60 * SLOW)
+        result = subprocess.run([binary("kvs-check"), str(data)], stdout=full, stderr=subprocess.PIPE, timeout=PATIENCE_SECONDS)
     assert result.returncode == 1 and b"cannot write to standard output" in result.stderr

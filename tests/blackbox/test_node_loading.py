@@ -6,18 +6,23 @@ given up. So the tests decide when the store is open, with a store of any size.
 
 import fcntl
 import os
+import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import time
 
 import pytest
-from conftest import SLOW, START_SECONDS, binary, free_port, wait_for
+from conftest import PATIENCE_SECONDS, SLOW, binary, free_port, wait_for
 
 redis_py = pytest.importorskip("redis")
 
 KEYS = 300
+
+# When somebody has waited for so long, the kernel gives up a lease by itself.
+LEASE_BREAK_SECONDS = int(pathlib.Path("/proc/sys/fs/lease-break-time").read_text())
 
 
 class Hold:
@@ -27,7 +32,7 @@ class Hold:
         signal.signal(signal.SIGIO, signal.SIG_IGN)  # what the kernel sends when somebody waits for the lease
         self.fd = os.open(path, os.O_RDWR)
         # A node that has just ended may have its files open a moment longer.
-        wait_for(self._take, 10, f"a lease on {path}")
+        wait_for(self._take, f"a lease on {path}")
 
     def _take(self):
         try:
@@ -51,11 +56,11 @@ class Connection:
     def __init__(self, port):
         def connect():
             try:
-                return socket.create_connection(("127.0.0.1", port), timeout=START_SECONDS)
+                return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS)
             except ConnectionRefusedError:
                 return None
 
-        self.socket = wait_for(connect, START_SECONDS, "a connection")
+        self.socket = wait_for(connect, "a connection")
         self.file = self.socket.makefile("rb")
 
     def ask(self, line):
@@ -87,7 +92,7 @@ class Connection:
 def filled(start_node, tmp_path):
     """A data directory with KEYS keys, whose node was stopped."""
     node = start_node("--threads", "2", data_dir=tmp_path / "data")
-    client = redis_py.Redis(port=node.port, socket_timeout=30 * SLOW)
+    client = redis_py.Redis(port=node.port, socket_timeout=PATIENCE_SECONDS)
     client.mget("warm")
     pipeline = client.pipeline(transaction=False)
     for i in range(KEYS):
@@ -110,7 +115,7 @@ def held(filled, start_node):
 
 
 def expect_filled(port):
-    client = redis_py.Redis(port=port, socket_timeout=30 * SLOW)
+    client = redis_py.Redis(port=port, socket_timeout=PATIENCE_SECONDS)
     assert client.dbsize() == KEYS
     assert client.mget([f"k{i}" for i in range(KEYS)]) == [b"x" * 1000 + str(i).encode() for i in range(KEYS)]
     client.close()
@@ -130,14 +135,14 @@ def test_clients_are_told_to_wait_and_then_served(held):
     assert connection.file.read(len("$4\r\nport\r\n$5\r\n12345\r\n")).endswith(b"%d\r\n" % node.port)
     info = connection.info()
     assert info["loading"] == "1" and 0 <= int(info["loading_loaded_bytes"]) <= int(info["loading_total_bytes"])
-    assert abs(int(info["loading_start_time"]) - time.time()) < 60 * SLOW
+    assert abs(int(info["loading_start_time"]) - time.time()) < PATIENCE_SECONDS
     assert 0 <= float(info["loading_loaded_perc"]) <= 100 and int(info["loading_eta_seconds"]) >= 0
     with pytest.raises(redis_py.BusyLoadingError):
         redis_py.Redis(port=node.port).get("k1")
     assert "listening on" not in node.log_text()
 
     hold.release()
-    wait_for(lambda: connection.ask("PING") == b"+PONG", START_SECONDS, "service")
+    wait_for(lambda: connection.ask("PING") == b"+PONG", "service")
     assert connection.ask("CLIENT GETNAME") == b"me" and connection.ask("EXISTS new") == b":0"
     info = connection.info()
     assert info["loading"] == "0" and "loading_total_bytes" not in info
@@ -157,6 +162,21 @@ def test_the_binary_protocol_has_a_status_for_it(held, run_client):
     assert run_client("get", "k1", node=node).stdout.startswith(b"xxx")
 
 
+def figures_until_served(connection, size):
+    """Asks for a value again and again; returns what INFO said meanwhile about the bytes that were loaded."""
+    loaded = []
+    while True:
+        reply = connection.ask("GET key:000000000042")
+        if len(reply) == size:
+            return loaded
+        assert reply.startswith(b"-LOADING "), reply
+        info = connection.info()
+        if info["loading"] == "1":
+            loaded.append(int(info["loading_loaded_bytes"]))
+            assert loaded[-1] <= int(info["loading_total_bytes"])
+        time.sleep(0.001)
+
+
 def test_a_start_is_seen_from_its_first_moments(start_node, run_loadgen, tmp_path):
     """With a store that takes a while by itself: connections are taken soon, and never lied to."""
     node = start_node("--threads", "2", data_dir=tmp_path / "data")
@@ -167,28 +187,24 @@ def test_a_start_is_seen_from_its_first_moments(start_node, run_loadgen, tmp_pat
     assert fill.returncode == 0, fill.stdout + fill.stderr
     node.kill9()  # so that there is something to read
 
-    port = free_port()
-    begin = time.monotonic()
-    node = start_node("--threads", "2", data_dir=node.data_dir, address=f"127.0.0.1:{port}", wait=False)
-    connection = Connection(port)
-    connected = time.monotonic() - begin
-    told, loaded = 0, []
-    while True:
-        reply = connection.ask("GET key:000000000042")
-        if len(reply) == size:
+    # A test that gets no turn of a processor for a while may miss a start: then it looks at another one like it.
+    seen = False
+    for attempt in range(20):
+        copy = tmp_path / f"copy{attempt}"
+        shutil.copytree(node.data_dir, copy)
+        port = free_port()
+        starting = start_node("--threads", "2", data_dir=copy, address=f"127.0.0.1:{port}", wait=False)
+        connection = Connection(port)
+        loaded = figures_until_served(connection, size)
+        assert loaded == sorted(loaded)
+        assert connection.ask("DBSIZE") == b":%d" % keys
+        connection.close()
+        starting.kill9()
+        shutil.rmtree(copy)
+        seen = bool(loaded) and loaded[-1] > 0
+        if seen:
             break
-        assert reply.startswith(b"-LOADING "), reply
-        told += 1
-        info = connection.info()
-        if info["loading"] == "1":
-            loaded.append(int(info["loading_loaded_bytes"]))
-            assert loaded[-1] <= int(info["loading_total_bytes"])
-        time.sleep(0.001)
-    served = time.monotonic() - begin
-    assert told > 0 and connected < served
-    assert loaded == sorted(loaded) and loaded[-1] > 0
-    assert connection.ask("DBSIZE") == b":%d" % keys
-    connection.close()
+    assert seen
 
 
 # ---- the operator ----
@@ -200,15 +216,15 @@ def test_progress_is_told_to_the_log_and_the_service_manager(filled, start_node,
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
             manager.bind(path)
-            manager.settimeout(START_SECONDS)
-            node = start_node("--threads", "2", data_dir=filled, wait=False, environment={"NOTIFY_SOCKET": path})
+            manager.settimeout(PATIENCE_SECONDS)
             begin = time.monotonic()
+            node = start_node("--threads", "2", data_dir=filled, wait=False, environment={"NOTIFY_SOCKET": path})
             for _ in range(3):
                 told = manager.recv(4096).decode()
                 assert re.fullmatch(r"STATUS=Loading, \d+ %\nEXTEND_TIMEOUT_USEC=\d{7,}", told), told
             line = r"opening the store for \d+ s: \d+ of \d+ bytes read, \d+ %"
-            wait_for(lambda: re.search(line, node.log_text()), 5 * SLOW, "a line about how far it is")
-            assert 1.5 < time.monotonic() - begin < 4 * SLOW
+            wait_for(lambda: re.search(line, node.log_text()), "a line about how far it is")
+            assert time.monotonic() - begin > 1.5
             hold.release()
             while told.startswith("STATUS=Loading"):
                 told = manager.recv(4096).decode()
@@ -216,7 +232,8 @@ def test_progress_is_told_to_the_log_and_the_service_manager(filled, start_node,
     finally:
         hold.release()
     node.wait_until_serving()
-    assert node.log_text().count("opening the store") <= 1 * SLOW
+    # One line every five seconds, the first after two.
+    assert node.log_text().count("opening the store") <= 1 + (time.monotonic() - begin) / 5
 
 
 def test_a_second_node_is_refused_while_the_first_is_loading(held):
@@ -226,7 +243,7 @@ def test_a_second_node_is_refused_while_the_first_is_loading(held):
         [binary("kvs-node"), "--addr", "127.0.0.1:0", "--data-dir", str(node.data_dir), "--memory", "64M"],
         capture_output=True,
         text=True,
-        timeout=START_SECONDS,
+        timeout=PATIENCE_SECONDS,
     )
     assert second.returncode == 1 and "another process" in second.stderr
     assert node.alive()
@@ -262,7 +279,7 @@ def test_a_stop_does_not_wait_for_the_store(held, start_node, number):
     begin = time.monotonic()
     node.process.send_signal(number)
     assert node.wait() == 0
-    assert time.monotonic() - begin < 1 * SLOW
+    assert time.monotonic() - begin < LEASE_BREAK_SECONDS / 2  # else it may have waited for the store
     assert connection.ended() and idle.ended()
     assert "stopped in" in node.log_text() and "listening on" not in node.log_text()
     hold.release()
@@ -285,7 +302,7 @@ def test_the_address_of_a_node_that_was_killed_is_taken_over(start_node, tmp_pat
     address = f"127.0.0.1:{free_port()}"
     for i in range(25):
         node = start_node("--threads", "2", data_dir=tmp_path / "data", address=address)
-        client = redis_py.Redis(port=node.port, socket_timeout=30 * SLOW)
+        client = redis_py.Redis(port=node.port, socket_timeout=PATIENCE_SECONDS)
         assert client.get("count") == (str(i - 1).encode() if i > 0 else None)
         client.set("count", i)
         node.kill9()

@@ -7,6 +7,7 @@ import subprocess
 import time
 
 import pytest
+from conftest import PATIENCE_SECONDS, wait_for
 
 redis_py = pytest.importorskip("redis")
 
@@ -28,7 +29,7 @@ class Wire:
     """A plain connection that reads whole replies."""
 
     def __init__(self, port):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=30)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS)
         self.file = self.socket.makefile("rb")
 
     def __enter__(self):
@@ -60,7 +61,7 @@ class Wire:
 @pytest.fixture
 def client(start_node):
     node = start_node("--threads", "2")
-    with redis_py.Redis(port=node.port, socket_timeout=60) as connection:
+    with redis_py.Redis(port=node.port, socket_timeout=PATIENCE_SECONDS) as connection:
         yield connection
 
 
@@ -184,13 +185,22 @@ SAME_REPLIES_RESP3 = [
 ]
 
 
+def replies_of_both(node, redis, requests):
+    """Pairs of replies, and the seconds from the first to the last."""
+    with Wire(node.port) as ours, Wire(redis.port) as theirs:
+        begin = time.monotonic()
+        return [(ours.ask(*request), theirs.ask(*request)) for request in requests], time.monotonic() - begin
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_replies_are_those_of_redis(start_node, redis, threads):
     node = start_node("--threads", threads)
     for requests in SAME_REPLIES:
-        with Wire(node.port) as ours, Wire(redis.port) as theirs:
-            for request in requests:
-                assert ours.ask(*request) == theirs.ask(*request), request
+        replies, took = replies_of_both(node, redis, requests)
+        while took > 0.2 and any(mine != yours for mine, yours in replies):
+            replies, took = replies_of_both(node, redis, requests)  # while that took, what has an expiry got older
+        for request, (mine, yours) in zip(requests, replies):
+            assert mine == yours, request
 
 
 def test_replies_are_those_of_redis_in_resp3(node, redis):
@@ -233,7 +243,7 @@ def test_hello_3_and_back(node):
 def test_redis_cli(node):
     def cli(*words, stdin=None):
         command = ["redis-cli", "-p", str(node.port), *words]
-        return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=30, check=True).stdout
+        return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True).stdout
 
     if shutil.which("redis-cli") is None:
         pytest.skip("redis-cli is not installed")
@@ -251,7 +261,7 @@ def test_redis_benchmark(start_node):
         pytest.skip("redis-benchmark is not installed")
     node = start_node("--threads", "2")
     command = ["redis-benchmark", "-p", str(node.port), "-q", "-n", "3000", "-r", "500", "-P", "8", "-t", "ping,set,get"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True)
     assert "Error" not in done.stdout + done.stderr and "WARN" not in done.stdout + done.stderr
     assert done.stdout.count("requests per second") == 4
     assert 400 <= redis_py.Redis(port=node.port).dbsize() <= 501
@@ -344,7 +354,7 @@ def test_binary_keys(client):
 def test_big_values(start_node, size):
     # A record lies in one segment, so the largest values need segments of their own size at least.
     node = start_node("--threads", "2", "--segment-size", "64M", "--memory", "1G")
-    client = redis_py.Redis(port=node.port, socket_timeout=60)
+    client = redis_py.Redis(port=node.port, socket_timeout=PATIENCE_SECONDS)
     values = [random.Random(seed).randbytes(size) for seed in range(3)]
     for i, value in enumerate(values):
         assert client.set(f"big{i}", value)
@@ -403,36 +413,40 @@ def test_info_and_config(client):
 @pytest.mark.parametrize("engine", ["kvs", "memory"])
 def test_keys_expire_by_themselves(start_node, engine):
     node = start_node("--threads", "2", "--engine", engine)
-    with redis_py.Redis(port=node.port, socket_timeout=60) as client:
+    with redis_py.Redis(port=node.port, socket_timeout=PATIENCE_SECONDS) as client:
         with client.pipeline(transaction=False) as pipeline:
             for i in range(2000):
-                pipeline.set(f"key:{i}", i, px=1500 if i % 2 else None)
+                pipeline.set(f"key:{i}", i, ex=3600 if i % 2 else None)
             pipeline.execute()
-        assert client.info()["db0"] == {"keys": 2000, "expires": 1000, "avg_ttl": 0}
-        assert 0 < client.pttl("key:1") <= 1500 and client.ttl("key:2") == -1
-        deadline = time.monotonic() + 1.4
-        while client.dbsize() > 1000:
-            assert time.monotonic() < deadline + 5
-            time.sleep(0.01)
+            assert client.info()["db0"] == {"keys": 2000, "expires": 1000, "avg_ttl": 0}
+            assert 0 < client.pttl("key:1") <= 3600000 and client.ttl("key:2") == -1
+            begin = time.monotonic()
+            for i in range(1, 2000, 2):
+                pipeline.set(f"key:{i}", i, px=1500)
+            pipeline.execute()
+        wait_for(lambda: client.dbsize() <= 1000, "the end of what expires")
+        took_ms = (time.monotonic() - begin) * 1000
         info = client.info()
         assert info["db0"] == {"keys": 1000, "expires": 0, "avg_ttl": 0} and info["expired_keys"] == 1000
-        assert info["expiry_lag_ms"] < 1000
+        assert took_ms >= 1500 and info["expiry_lag_ms"] <= took_ms - 1500
         assert client.get("key:1") is None and client.get("key:2") == b"2"
 
 
 def test_what_has_expired_stays_so_over_a_restart(start_node, tmp_path):
     node = start_node("--threads", "2", data_dir=tmp_path / "data")
-    with redis_py.Redis(port=node.port, socket_timeout=60) as client:
+    with redis_py.Redis(port=node.port, socket_timeout=PATIENCE_SECONDS) as client:
         client.set("older", "1")
         client.set("older", "2", px=300)
+        begin = time.monotonic()
         client.set("later", "3", ex=3600)
         time.sleep(0.4)
         assert client.get("older") is None
     node.kill9()
     node = start_node("--threads", "1", data_dir=tmp_path / "data")
-    with redis_py.Redis(port=node.port, socket_timeout=60) as client:
+    with redis_py.Redis(port=node.port, socket_timeout=PATIENCE_SECONDS) as client:
         assert client.get("older") is None and client.dbsize() == 1
-        assert client.get("later") == b"3" and 3590 <= client.ttl("later") <= 3600
+        assert client.get("later") == b"3"
+        assert 3600 - (time.monotonic() - begin) - 1 <= client.ttl("later") <= 3600
 
 
 def test_quit_answers_and_closes(node):
@@ -463,18 +477,19 @@ def test_too_many_clients_are_told_so(start_node):
         assert wire.read() == b"-ERR max number of clients reached\r\n"
         assert wire.file.read() == b""
     connections.pop().__exit__()
-    for _ in range(100):
+
+    def let_in():
         with Wire(node.port) as wire:
-            if wire.ask("PING") == b"+PONG\r\n":
-                return
-    pytest.fail("no connection is let in after another has ended")
+            return wire.ask("PING") == b"+PONG\r\n"
+
+    wait_for(let_in, "a connection after another has ended")
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_data_larger_than_memory(start_node, threads):
     """Keys whose records have left the RAM: every command must wait for the disk, on this shard or another, and keep its order."""
     node = start_node("--memory", "64M", "--segment-size", "1M", "--threads", threads)
-    client = redis_py.Redis(port=node.port, socket_timeout=60)
+    client = redis_py.Redis(port=node.port, socket_timeout=PATIENCE_SECONDS)
     rng = random.Random(7)
     model = {}
     for start in range(0, 20000, 500):

@@ -1,7 +1,8 @@
 /*
  * witness.c - the program kvs-witness: options, threads, summary.
  *
- * Happy path: open the record, start a thread for each connection, wait for all of them, say what they saw.
+ * Happy path: open the record, start a thread for each connection, wait for all of them, say what they saw. SIGTERM
+ * ends them before their time, in order.
  *
  * Failure modes: a node that goes away is nothing special, the connections try again; wrong bytes in an answer make the
  * exit status WITNESS_WRONG, and are in the record. Everything else is for --check to judge.
@@ -15,6 +16,8 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +26,7 @@
 static const char usage[] =
     "usage: kvs-witness --addr IP:PORT --history FILE [options]   asks, and appends what it is told to FILE\n"
     "       kvs-witness --check FILE...                           judges what was recorded\n"
-    "  --seconds S      for so long (2)\n"
+    "  --seconds S      for so long (2), or until SIGTERM\n"
     "  --connections N  at a time, 1 to 64 (4)\n"
     "  --keys K         to contend for, 1 to 4096 (8)\n"
     "  --pipeline P     operations of a connection under way at most, 1 to 256 (8)\n"
@@ -136,6 +139,14 @@ static uint64_t choose_run(void)
     return 1 + (mixed >> 32) % UINT16_MAX;
 }
 
+static _Atomic uint64_t until;
+
+static void on_term(int number)
+{
+    (void)number;
+    atomic_store_explicit(&until, witness_now(), memory_order_relaxed);
+}
+
 static enum witness_exit run(struct witness_options *options)
 {
     char line[64];
@@ -145,9 +156,11 @@ static enum witness_exit run(struct witness_options *options)
     struct witness_client *clients = calloc(count, sizeof(*clients));
     pthread_t *threads = calloc(count, sizeof(*threads));
     KVS_ASSERT(clients != NULL && threads != NULL);
-    uint64_t until = witness_now() + (uint64_t)(options->seconds * 1e9);
+    atomic_store_explicit(&until, witness_now() + (uint64_t)(options->seconds * 1e9), memory_order_relaxed);
+    const struct sigaction action = {.sa_handler = on_term, .sa_flags = SA_RESTART};
+    KVS_ASSERT(sigaction(SIGTERM, &action, NULL) == 0);
     for (uint32_t i = 0; i < count; i++) {
-        clients[i] = (struct witness_client){.options = options, .number = i, .until = until};
+        clients[i] = (struct witness_client){.options = options, .number = i, .until = &until};
         KVS_ASSERT(pthread_create(&threads[i], NULL, witness_client_run, &clients[i]) == 0);
     }
     uint64_t asked = 0, answered = 0, refused = 0, wrong = 0, sessions = 0;

@@ -91,7 +91,7 @@ struct wire_reply wire_decode(enum witness_protocol protocol, struct slice data)
 struct witness_client {
     const struct witness_options *options;
     uint32_t number;
-    uint64_t until; /* asks no more from this moment on */
+    const _Atomic uint64_t *until; /* asks no more from this moment on, which may be moved */
     uint64_t asked, answered, refused;
     uint32_t sessions;
     uint64_t wrong;              /* answers with wrong bytes */

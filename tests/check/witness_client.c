@@ -20,6 +20,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -270,6 +271,11 @@ static bool exchange(struct session *session)
     return take_answers(session);
 }
 
+static uint64_t end_of(const struct witness_client *client)
+{
+    return atomic_load_explicit(client->until, memory_order_relaxed);
+}
+
 /* True when all that was to be asked has been answered. */
 static bool converse(struct session *session)
 {
@@ -277,8 +283,8 @@ static bool converse(struct session *session)
     uint32_t surveyed = 0;
     for (;;) {
         uint64_t now = witness_now();
-        bool over = options->survey ? surveyed == options->keys : now >= session->client->until;
-        if (over && (session->count == 0 || now >= session->client->until + DRAIN_NS))
+        bool over = options->survey ? surveyed == options->keys : now >= end_of(session->client);
+        if (over && (session->count == 0 || now >= end_of(session->client) + DRAIN_NS))
             return session->count == 0;
         if (!over && options->survey && session->count < options->pipeline)
             ask(session, WITNESS_READ, surveyed++);
@@ -326,7 +332,7 @@ void *witness_client_run(void *argument)
     int protocol = options->protocol >= 0 ? options->protocol : (int)(client->number % 2);
     session->protocol = (enum witness_protocol)protocol;
     bool finished = false;
-    while (!finished && witness_now() < client->until) {
+    while (!finished && witness_now() < end_of(client)) {
         session->socket = connect_to(&options->addr);
         if (session->socket < 0) {
             snprintf(client->text, WITNESS_TEXT_MAX, "cannot connect: %s", strerror(errno));

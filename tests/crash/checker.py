@@ -17,7 +17,8 @@ import socket
 import threading
 import time
 
-REPLY_SECONDS = 60
+from disks import PATIENCE_SECONDS, wait_for
+
 READ_CHUNK_KEYS = 200
 
 
@@ -28,7 +29,7 @@ class Refused(Exception):
 class Connection:
     """One connection. reply() returns bytes, int, None, str for a status, list, or a Refused (not raised)."""
 
-    def __init__(self, port, timeout=REPLY_SECONDS):
+    def __init__(self, port, timeout=PATIENCE_SECONDS):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.file = self.socket.makefile("rb")
@@ -183,6 +184,7 @@ class Writer(threading.Thread):
     """Works until the connection ends or stop() is called. `complaints` are broken promises.
 
     acknowledged  changes acknowledged so far
+    rounds        pipelines that were sent and answered
     errors        texts of error replies, and how often each came
     """
 
@@ -194,7 +196,7 @@ class Writer(threading.Thread):
         self.names = [b"%s:%d" % (book.name.encode(), i) for i in range(keys)]
         self.depths, self.sizes, self.reads = depths, sizes or self.SIZES, reads
         self.setup = setup
-        self.acknowledged = 0
+        self.acknowledged = self.rounds = 0
         self.errors = {}
         self.complaints = []
         self.stopping = False
@@ -209,6 +211,7 @@ class Writer(threading.Thread):
                     connection.ask(*request)
                 while not self.stopping:
                     self._pipeline(connection)
+                    self.rounds += 1
                     if self.errors:
                         time.sleep(0.002)
         except OSError:
@@ -329,13 +332,21 @@ class Load:
     def acknowledged(self):
         return sum(writer.acknowledged for writer in self.writers)
 
-    def wait_for(self, count, seconds=REPLY_SECONDS):
+    def wait_for(self, count):
         """Until so many operations have been acknowledged."""
-        deadline = time.monotonic() + seconds
-        while self.acknowledged() < count:
-            assert any(writer.is_alive() for writer in self.writers), self.errors()
-            assert time.monotonic() < deadline, f"{self.acknowledged()} of {count} operations in {seconds} s"
-            time.sleep(0.001)
+        while (before := self.acknowledged()) < count:
+
+            def gets_on():
+                assert any(writer.is_alive() for writer in self.writers), self.errors()
+                return self.acknowledged() > before
+
+            wait_for(gets_on, lambda: f"{before} of {count} operations; errors: {self.errors()}")
+
+    def wait_for_rounds(self):
+        """Until every writer has sent something, and has got all replies to it, since the call."""
+        # The pipelines under way may be older.
+        rounds = {writer: writer.rounds + 2 for writer in self.writers if writer.is_alive()}
+        wait_for(lambda: all(not writer.is_alive() or writer.rounds >= rounds[writer] for writer in rounds), "rounds of writers")
 
     def errors(self):
         return {text: count for writer in self.writers for text, count in writer.errors.items()}
@@ -351,7 +362,7 @@ class Load:
         complaints = []
         threads = [thread for thread in [*self.writers, self.observer] if thread.ident is not None]
         for thread in threads:
-            thread.join(REPLY_SECONDS + 10)
+            thread.join(PATIENCE_SECONDS + 10)
             if thread.is_alive():
                 complaints.append(f"{thread} still waits for a reply")
             complaints += thread.complaints

@@ -25,6 +25,10 @@ import time
 
 BIN = pathlib.Path(os.environ.get("KVS_BIN", "build"))
 
+# How long to wait for what must happen, before it is taken for what never does. A machine with nothing else to do needs a
+# hundredth of it, so one that is slow, busy or halted for seconds still passes; only a test that fails waits so long.
+PATIENCE_SECONDS = 120
+
 LOOP_CTL_GET_FREE = 0x4C82
 LOOP_CONFIGURE = 0x4C0A
 LO_FLAGS_AUTOCLEAR = 4
@@ -74,6 +78,17 @@ def enter_private_mounts():
         run("mount", "--make-rprivate", "/")
         _private = True
     return None
+
+
+def wait_for(condition, what):
+    """Polls until condition() is true and returns its value. `what` says what was waited for, or is a function that does."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not within {PATIENCE_SECONDS} s: {what() if callable(what) else what}"
+        time.sleep(0.005)
 
 
 def run(*command):
@@ -141,7 +156,7 @@ class Mount:
 
     def close(self):
         """Unmounts. A ring of a process that was killed keeps its files for a moment longer than the process lives."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while self.mounted:
             try:
                 run("umount", self.path)
@@ -201,7 +216,7 @@ class Recorder:
         command = [str(BIN / "flushlog"), str(image), str(log), str(path)]
         self.process = subprocess.Popen(DIES_WITH_US + command, stdin=subprocess.DEVNULL)
         self.log_fd = -1
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not self.disk.exists():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.close()
@@ -218,10 +233,10 @@ class Recorder:
             with contextlib.suppress(OSError):
                 run("umount", self.path)
             try:
-                self.process.wait(5)
+                self.process.wait(PATIENCE_SECONDS)
             except subprocess.TimeoutExpired:
                 self.process.kill()
-                self.process.wait(5)
+                self.process.wait(PATIENCE_SECONDS)
                 with contextlib.suppress(OSError):
                     run("umount", self.path)
         if self.log_fd >= 0:

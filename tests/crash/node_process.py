@@ -1,17 +1,12 @@
 """A kvs-node as a process of the test's: started, waited for, stopped, killed."""
 
-import os
 import pathlib
 import re
 import signal
 import subprocess
 import time
 
-from disks import BIN, DIES_WITH_US
-
-SLOW = 5 if os.environ.get("KVS_SANITIZE") else 1
-START_SECONDS = 15 * SLOW
-STOP_SECONDS = 20 * SLOW
+from disks import BIN, DIES_WITH_US, PATIENCE_SECONDS
 
 LISTENING = re.compile(r"listening on 127\.0\.0\.1:(\d+)")
 
@@ -41,7 +36,7 @@ class NodeProcess:
         return self.process.poll() is None
 
     def wait_until_serving(self):
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             alive = self.alive()
             found = LISTENING.search(self.log_text())
@@ -53,7 +48,7 @@ class NodeProcess:
             time.sleep(0.002)
 
     def wait(self):
-        return self.process.wait(STOP_SECONDS)
+        return self.process.wait(PATIENCE_SECONDS)
 
     def signal(self, number):
         self.process.send_signal(number)
@@ -68,4 +63,4 @@ class NodeProcess:
         """SIGKILL; returns when the process is gone."""
         if self.alive():
             self.process.kill()
-        self.process.wait(STOP_SECONDS)
+        self.process.wait(PATIENCE_SECONDS)

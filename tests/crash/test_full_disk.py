@@ -10,8 +10,7 @@ import time
 
 import pytest
 from checker import Book, Connection, Load, audit
-from disks import Image, mount_ext4, mount_tmpfs
-from node_process import SLOW
+from disks import Image, mount_ext4, mount_tmpfs, wait_for
 
 SEED = int(os.environ.get("KVS_SEED", "1"))
 NO_SPACE = "has no disk space left for writes; reads and deletes go on"
@@ -46,10 +45,10 @@ def fill(path):
 
 
 def wait_for_refusals(load, *texts):
-    deadline = time.monotonic() + 20 * SLOW
-    while not any(text in error for error in load.errors() for text in texts):
-        assert time.monotonic() < deadline, f"no error with any of {texts}: {load.errors()}"
-        time.sleep(0.01)
+    wait_for(
+        lambda: any(text in error for error in load.errors() for text in texts),
+        lambda: f"an error with any of {texts}: {load.errors()}",
+    )
 
 
 def check_deletes(node, book):
@@ -65,17 +64,17 @@ def check_deletes(node, book):
             book.acknowledge(key, operation)
 
 
-def write_until(node, seconds):
+def write_until_taken(node):
     """Tries to write until it works; returns after how long."""
     begin = time.monotonic()
     with Connection(node.port) as connection:
-        while True:
-            replies = [connection.ask("SET", f"resumed:{i}", "value") for i in range(32)]
-            if replies == ["OK"] * 32:
-                connection.ask("DEL", *[f"resumed:{i}" for i in range(32)])
-                return time.monotonic() - begin
-            assert time.monotonic() < begin + seconds, replies
-            time.sleep(0.05)
+        wait_for(
+            lambda: [connection.ask("SET", f"resumed:{i}", "value") for i in range(32)] == ["OK"] * 32,
+            "writes that are taken",
+        )
+        took = time.monotonic() - begin
+        connection.ask("DEL", *[f"resumed:{i}" for i in range(32)])
+        return took
 
 
 def fill_up_and_resume(path, start_node, threads):
@@ -104,7 +103,7 @@ def fill_up_and_resume(path, start_node, threads):
     # Under load, without a restart.
     foreign.unlink()
     before = load.acknowledged()
-    took = write_until(node, 10 * SLOW)
+    took = write_until_taken(node)
     load.wait_for(before + 300)
     assert load.stop() == []
     assert audit(node.port, books) == []
@@ -143,7 +142,7 @@ def test_every_single_delete_succeeds_on_a_full_tmpfs(disks, start_node, tmp_pat
             assert reply in (0, 1), f"DEL key:{i} on a full disk: {reply!r}"
             removed += reply
         assert removed == keys and connection.ask("DBSIZE") == 0
-    write_until(node, 10 * SLOW)
+    write_until_taken(node)
     node.stop()
 
 

@@ -19,12 +19,12 @@ import time
 from collections import defaultdict
 
 import pytest
+from disks import BIN, PATIENCE_SECONDS, wait_for
 
-BIN = pathlib.Path(os.environ.get("KVS_BIN", "build"))
-SLOW = 5 if os.environ.get("KVS_SANITIZE") else 1
-START_SECONDS = 20 * SLOW
 ADDRESS = re.compile(r"127\.0\.0\.1:(\d+)")
 KEYS = 8
+SECONDS = 2
+DEATHS_MIN = 3
 RIGHT, WRONG = 0, 1
 
 
@@ -50,11 +50,14 @@ class Node:
                 stdout=subprocess.DEVNULL,
                 stderr=log,
             )
-        deadline = time.monotonic() + START_SECONDS
-        while not self._serves(offset):
-            assert self.process.poll() is None, f"kvs-node ended by itself:\n{self.log()}"
-            assert time.monotonic() < deadline, f"kvs-node does not serve:\n{self.log()}"
-            time.sleep(0.005)
+
+        def serves():
+            alive = self.process.poll() is None
+            served = self._serves(offset)
+            assert served or alive, f"kvs-node ended by itself:\n{self.log()}"
+            return served
+
+        wait_for(serves, lambda: f"kvs-node does not serve:\n{self.log()}")
 
     def _serves(self, offset):
         if self.port == 0:
@@ -68,6 +71,18 @@ class Node:
                 return connection.recv(64) == b"+PONG\r\n"  # else it is loading still
         except OSError:
             return False
+
+    def wait_for_records(self, count):
+        """Until clients have had so many records written in this life of the node."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_SECONDS) as connection:
+            stream = connection.makefile("rb")
+
+            def are_there():
+                connection.sendall(b"INFO stats\r\n")
+                text = stream.read(int(stream.readline()[1:]) + 2)
+                return int(re.search(rb"records_appended:(\d+)", text).group(1)) >= count
+
+            wait_for(are_there, f"{count} records")
 
     @property
     def address(self):
@@ -107,16 +122,16 @@ def witness(*arguments):
     )
 
 
-def finish(process, seconds):
+def finish(process):
     try:
-        output, _ = process.communicate(timeout=seconds)
+        output, _ = process.communicate(timeout=3 * PATIENCE_SECONDS)
     finally:
         process.kill()
     return process.returncode, output
 
 
 def check(*paths):
-    return finish(witness("--check", *paths), 60 * SLOW)
+    return finish(witness("--check", *paths))
 
 
 def number(output, name):
@@ -131,34 +146,35 @@ def test_every_answer_can_be_explained(node, tmp_path, threads, durability, conn
     rng = random.Random(threads * 100 + connections)
     record = tmp_path / "record"
     node.start(threads)
-    seconds = 2 * SLOW
     client = witness(
-        *["--addr", node.address, "--history", record, "--seconds", seconds, "--connections", connections],
+        *["--addr", node.address, "--history", record, "--seconds", 10000, "--connections", connections],
         *["--keys", KEYS, "--pipeline", pipeline, "--durability", durability, "--seed", rng.randrange(1000)],
     )
     try:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            time.sleep(rng.uniform(0.1, 0.4) * SLOW)
+        end = time.monotonic() + SECONDS
+        while time.monotonic() < end or node.deaths < DEATHS_MIN:
+            node.wait_for_records(30)
+            time.sleep(rng.uniform(0, 0.3))
             if rng.random() < 0.3:
                 node.halt(rng.uniform(0.05, 0.2))
             else:
                 node.kill()
                 node.start(rng.choice([threads, 3 - threads, 3]))
-        code, output = finish(client, 30 * SLOW)
+        client.terminate()
+        code, output = finish(client)
     finally:
         client.kill()
     assert code == RIGHT, output
     node.kill()
     node.start(threads)
-    code, survey = finish(witness("--addr", node.address, "--history", record, "--keys", KEYS, "--survey"), 30 * SLOW)
+    survey = witness(*["--addr", node.address, "--history", record, "--keys", KEYS, "--survey", "--seconds", PATIENCE_SECONDS])
+    code, survey = finish(survey)
     assert code == RIGHT, survey
     node.kill()
 
     code, verdict = check(record, node.marks)
     assert code == RIGHT, f"{verdict}\n{node.log()}"
     # It has been a test: much was asked, in every life of the node, and some answers were lost with it.
-    assert node.deaths >= 3
     assert number(verdict, "operations") > 300
     assert number(verdict, "unanswered") > 0
     assert number(verdict, "sessions") > connections
@@ -213,11 +229,13 @@ def stale_reads(operations):
 def test_an_older_value_is_found_out(node, tmp_path):
     record = tmp_path / "record"
     node.start(2)
-    client = witness("--addr", node.address, "--history", record, "--seconds", 0.6 * SLOW, "--connections", 4, "--keys", 4)
-    time.sleep(0.3 * SLOW)
+    client = witness("--addr", node.address, "--history", record, "--seconds", 10000, "--connections", 4, "--keys", 4)
+    node.wait_for_records(500)
     node.kill()
     node.start(1)
-    code, output = finish(client, 30 * SLOW)
+    node.wait_for_records(500)
+    client.terminate()
+    code, output = finish(client)
     assert code == RIGHT, output
     assert check(record, node.marks)[0] == RIGHT
     lines, operations = read_record(record)
@@ -234,13 +252,13 @@ def test_a_lost_write_is_found_out(node, tmp_path):
     """One client, one operation at a time: every answer follows from the one before."""
     record = tmp_path / "record"
     node.start(1)
-    code, output = finish(
-        witness(
-            *["--addr", node.address, "--history", record, "--seconds", 0.6 * SLOW, "--connections", 1],
-            *["--keys", 2, "--pipeline", 1, "--protocol", "resp"],
-        ),
-        30 * SLOW,
+    client = witness(
+        *["--addr", node.address, "--history", record, "--seconds", 10000, "--connections", 1],
+        *["--keys", 2, "--pipeline", 1, "--protocol", "resp"],
     )
+    node.wait_for_records(200)
+    client.terminate()
+    code, output = finish(client)
     assert code == RIGHT, output
     code, verdict = check(record)
     assert code == RIGHT, verdict

@@ -97,11 +97,11 @@ def one_round(machine, books, probe, node, rng):
     segments = compacted(node.port)
     machine.mount.cut_power()
     check_that_writes_fail(node, probe)
+    # Replies that had left before the probes were answered may still be on their way.
     before = load.acknowledged()
-    time.sleep(0.03)
-    # Replies that had left before the probes were answered may still have been on their way.
+    load.wait_for_rounds()
     settled = load.acknowledged()
-    time.sleep(0.05)
+    load.wait_for_rounds()
     assert load.acknowledged() == settled, f"acknowledged on a dead disk ({before}, {settled}, {load.acknowledged()})"
     assert any("stopped writing" in text for text in load.errors()), load.errors()
     for writer in load.writers:

@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 enum { THREADS = 4, CHANGES = 2 /* of a thread at the same time */, ROUNDS = 150 };
-#define WAIT_NS 20000000000
+#define WAIT_NS 100000000000
 
 struct crowd {
     struct name_sync names;

@@ -23,9 +23,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MS   ((int64_t)1000000)
-#define SIZE (1u << 20)
-#define RW   (RING_OPEN_READ | RING_OPEN_WRITE)
+#define MS ((int64_t)1000000)
+
+/* How long to wait for what must happen: far longer than on a machine that is slow, busy or halted for seconds. */
+#define PATIENCE (100000 * MS)
+#define SIZE     (1u << 20)
+#define RW       (RING_OPEN_READ | RING_OPEN_WRITE)
 
 struct fixture {
     struct ring *ring;
@@ -375,6 +378,8 @@ static void hold_lock(const char *path, int in, int out)
 static void test_ring_uring__lock_of_a_dead_process_is_waited_for(void **state)
 {
     struct fixture *f = *state;
+    struct timespec begin, end;
+    clock_gettime(CLOCK_MONOTONIC, &begin);
     pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
@@ -390,12 +395,10 @@ static void test_ring_uring__lock_of_a_dead_process_is_waited_for(void **state)
     assert_int_equal(waitid(P_PID, (id_t)child, &ended, WEXITED | WNOWAIT), 0); /* nobody has waited for it yet */
     assert_int_equal(ended.si_status, 0);
     int lock;
-    struct timespec begin, end;
-    clock_gettime(CLOCK_MONOTONIC, &begin);
     assert_int_equal(ring_dir_lock(f->ring, f->dir, "dead", &lock), KVS_ERR_OK);
     clock_gettime(CLOCK_MONOTONIC, &end);
     double seconds = (double)(end.tv_sec - begin.tv_sec) + (double)(end.tv_nsec - begin.tv_nsec) / 1e9;
-    assert_true(seconds > 1.0 && seconds < 8.0);
+    assert_true(seconds > 1.8);
     ring_close_fd(f->ring, lock);
     assert_int_equal(waitpid(child, NULL, 0), child);
 }
@@ -445,9 +448,8 @@ static void note_order(struct ring_op *op)
         order[order_count++] = container_of(op, struct numbered, op)->number;
 }
 
-static void test_ring_uring__timers_expire_in_order(void **state)
+static bool four_timers_expire_in_order(struct fixture *f)
 {
-    struct fixture *f = *state;
     struct numbered timers[4];
     static const unsigned delays[4] = {30, 10, 40, 20};
     order_count = 0;
@@ -459,17 +461,32 @@ static void test_ring_uring__timers_expire_in_order(void **state)
     }
     while (order_count < 4)
         assert_true(ring_turn(f->ring, -1) > 0);
-    for (unsigned i = 0; i < 4; i++)
-        assert_int_equal(order[i], (i + 1) * 10);
     assert_true(ring_now_ns(f->ring) - begin >= 40 * MS);
+    for (unsigned i = 0; i < 4; i++) {
+        if (order[i] != (i + 1) * 10)
+            return false;
+    }
+    return true;
+}
+
+static void test_ring_uring__timers_expire_in_order(void **state)
+{
+    /* Not if the kernel was halted between starting one and the next. */
+    unsigned attempts = 0;
+    while (!four_timers_expire_in_order(*state))
+        assert_true(++attempts < 10);
 }
 
 static void test_ring_uring__turn_waits_no_longer_than_it_may(void **state)
 {
     struct fixture *f = *state;
-    uint64_t begin = ring_now_ns(f->ring);
-    assert_int_equal(ring_turn(f->ring, 0), 0);
-    assert_true(ring_now_ns(f->ring) - begin < 20 * MS);
+    uint64_t begin, attempts = 0;
+    do { /* this thread may get no turn itself, though not all of the time */
+        assert_true(++attempts < 100);
+        begin = ring_now_ns(f->ring);
+        assert_int_equal(ring_turn(f->ring, 0), 0);
+    } while (ring_now_ns(f->ring) - begin >= 20 * MS);
+    begin = ring_now_ns(f->ring);
     assert_int_equal(ring_turn(f->ring, 30 * MS), 0);
     assert_true(ring_now_ns(f->ring) - begin >= 30 * MS);
 }
@@ -480,13 +497,13 @@ static void test_ring_uring__cancelled_timer_completes_at_once(void **state)
     struct ring_op op;
     ring_op_init(&op, nothing_done);
     uint64_t begin = ring_now_ns(f->ring);
-    ring_timer(f->ring, &op, 60000 * MS);
+    ring_timer(f->ring, &op, 10 * PATIENCE);
     assert_int_equal(ring_turn(f->ring, 0), 0);
     assert_true(ring_op_active(&op));
     ring_cancel(f->ring, &op);
     ring_await(f->ring, &op);
     assert_int_equal(op.error, KVS_ERR_CANCELLED);
-    assert_true(ring_now_ns(f->ring) - begin < 10000 * MS);
+    assert_true(ring_now_ns(f->ring) - begin < PATIENCE);
 }
 
 /* More operations than the submission queue has entries. */
@@ -501,7 +518,7 @@ static void test_ring_uring__full_queue_loses_nothing(void **state)
         ring_timer(f->ring, &timers[i].op, i % 7 * MS);
     }
     uint64_t begin = ring_now_ns(f->ring);
-    while (seen < 1000 && ring_now_ns(f->ring) - begin < 10000 * MS)
+    while (seen < 1000 && ring_now_ns(f->ring) - begin < PATIENCE)
         seen += ring_turn(f->ring, 100 * MS);
     assert_int_equal(seen, 1000);
     for (unsigned i = 0; i < 1000; i++)
@@ -524,7 +541,7 @@ static void test_ring_uring__overflown_completions_arrive(void **state)
     }
     unsigned seen = 0;
     uint64_t begin = ring_now_ns(f->ring);
-    while (seen < ARRAY_COUNT(ops) && ring_now_ns(f->ring) - begin < 10000 * MS)
+    while (seen < ARRAY_COUNT(ops) && ring_now_ns(f->ring) - begin < PATIENCE)
         seen += ring_turn(f->ring, 100 * MS);
     assert_int_equal(seen, ARRAY_COUNT(ops));
     for (size_t i = 0; i < ARRAY_COUNT(ops); i++)
@@ -549,7 +566,7 @@ static void *sleeper_main(void *context)
     sleeper->ring = open_ring();
     __atomic_store_n(&sleeper->ready, 1, __ATOMIC_RELEASE);
     for (int turn = 1; turn <= WAKES; turn++) {
-        if (ring_turn(sleeper->ring, 20000 * MS) != 0)
+        if (ring_turn(sleeper->ring, 2 * PATIENCE) != 0)
             abort();
         __atomic_store_n(&sleeper->turns, turn, __ATOMIC_RELEASE);
     }
@@ -573,7 +590,7 @@ static void test_ring_uring__wake_reaches_another_thread(void **state)
         ring_wake(f->ring, sleeper.ring);
         assert_int_equal(ring_turn(f->ring, 0), 0);
         while (__atomic_load_n(&sleeper.turns, __ATOMIC_ACQUIRE) < round)
-            assert_true(ring_now_ns(f->ring) - begin < 15000 * MS);
+            assert_true(ring_now_ns(f->ring) - begin < PATIENCE);
     }
     __atomic_store_n(&sleeper.may_close, 1, __ATOMIC_RELEASE);
     assert_int_equal(pthread_join(sleeper.thread, NULL), 0);
@@ -588,8 +605,8 @@ static void test_ring_uring__own_wake_is_kept_through_await(void **state)
     ring_op_init(&op, nothing_done);
     ring_timer(f->ring, &op, 10 * MS);
     ring_await(f->ring, &op);
-    assert_int_equal(ring_turn(f->ring, 20000 * MS), 0);
-    assert_true(ring_now_ns(f->ring) - begin < 10000 * MS);
+    assert_int_equal(ring_turn(f->ring, 2 * PATIENCE), 0);
+    assert_true(ring_now_ns(f->ring) - begin < PATIENCE);
 }
 
 /* ---- signals, chance, closing ------------------------------------------------------------------------------------ */
@@ -714,6 +731,6 @@ int main(void)
         RING_TEST(test_ring_uring__refusal_names_the_remedy),
         RING_TEST(test_ring_uring__describes_itself),
     };
-    alarm(100); /* ends by itself, whatever happens */
+    alarm(600); /* ends by itself, whatever happens */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -28,6 +28,19 @@ static inline size_t backup_value_bytes(unsigned key, uint32_t version)
     return key % 11 == 0 ? 14000 + version % 4 * 3000 : 300 + (key * 37 + version * 101) % 3500;
 }
 
+/* A machine of its own with a new store that has little space, and nothing in it. Returns its options, to boot it
+ * again. */
+static inline struct engine_options backup_new_store(struct store_fixture *fixture, struct backup_history *history,
+                                                     uint64_t seed, unsigned shard_count, bool links)
+{
+    sim_create(seed);
+    sim_set_links(links);
+    memset(history, 0, sizeof *history);
+    struct engine_options options = segments_scarce(shard_count);
+    store_boot(fixture, &options);
+    return options;
+}
+
 /* One operation, acknowledged when it returns. */
 static inline void backup_change(struct store_fixture *fixture, struct backup_history *history)
 {

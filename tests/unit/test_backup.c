@@ -18,11 +18,7 @@ static void change_some(struct store_fixture *fixture, unsigned count)
 
 static void begin(struct store_fixture *fixture, uint64_t seed, unsigned shard_count, bool links)
 {
-    sim_create(seed);
-    sim_set_links(links);
-    memset(&history, 0, sizeof history);
-    struct engine_options options = segments_scarce(shard_count);
-    store_boot(fixture, &options);
+    (void)backup_new_store(fixture, &history, seed, shard_count, links);
     store_compact(fixture, 130);
 }
 

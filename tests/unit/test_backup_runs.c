@@ -17,11 +17,7 @@ static struct backup_history history, copied;
 /* Stopped in order and started again: runs cover all of it but what that start has written. */
 static void begin(struct store_fixture *fixture, uint64_t seed, unsigned shard_count, bool links)
 {
-    sim_create(seed);
-    sim_set_links(links);
-    memset(&history, 0, sizeof history);
-    struct engine_options options = segments_scarce(shard_count);
-    store_boot(fixture, &options);
+    const struct engine_options options = backup_new_store(fixture, &history, seed, shard_count, links);
     for (unsigned i = 0; i < CHANGES; i++)
         backup_change(fixture, &history);
     store_stop(fixture);

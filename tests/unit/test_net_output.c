@@ -289,6 +289,30 @@ static void test_net__idle_connection_holds_no_buffers(void **state)
     fixture_stop(fixture);
 }
 
+/* Replies that wait side by side need a block each; of these only as many stay as the options say. */
+static void test_net__memory_of_replies_is_given_back(void **state)
+{
+    (void)state;
+    enum { CLIENTS = 40, KEPT = 5, BLOCK = 16384 };
+    struct fixture *fixture = fixture_create();
+    fixture->options.output_kept_max = KEPT * BLOCK;
+    fixture_open(fixture);
+    struct client *clients[CLIENTS];
+    for (size_t i = 0; i < CLIENTS; i++) {
+        clients[i] = client_open(fixture);
+        client_say(clients[i], "GATED x\r\n");
+    }
+    wait_until(fixture, fixture->requests == CLIENTS);
+    fixture_idle(fixture);
+    const uint64_t most = fixture_stats(fixture).memory_bytes;
+    net_release(fixture->net, CLIENTS);
+    for (size_t i = 0; i < CLIENTS; i++)
+        client_expect(clients[i], "$1\r\nx\r\n");
+    fixture_idle(fixture);
+    assert_true(fixture_stats(fixture).memory_bytes <= most - (CLIENTS - KEPT - 1) * BLOCK);
+    fixture_stop(fixture);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -305,6 +329,7 @@ int main(void)
         cmocka_unit_test(test_net__large_slot_is_released_once_after_its_last_part),
         cmocka_unit_test(test_net__large_reservation_costs_only_what_is_committed),
         cmocka_unit_test(test_net__idle_connection_holds_no_buffers),
+        cmocka_unit_test(test_net__memory_of_replies_is_given_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -51,6 +51,8 @@ static void make_random(struct plan *out, uint64_t state)
     out->hash_bits = number(&state, 1, 64);
     out->direct_align = number(&state, 0, UINT32_MAX);
     out->socket_bytes = number(&state, 0, UINT32_MAX);
+    out->disk_segments = number(&state, 0, 1000000);
+    out->preempt_every = number(&state, 0, 1000000);
     out->step_count = number(&state, 0, PLAN_STEPS_MAX);
     for (uint32_t i = 0; i < out->step_count; i++) {
         static const uint32_t most_a[PLAN_KIND_COUNT] = {
@@ -63,6 +65,7 @@ static void make_random(struct plan *out, uint64_t state)
             [PLAN_BACKUP] = 1,
             [PLAN_RESTORE] = 1,
             [PLAN_CLOCK] = 1000000000,
+            [PLAN_RELIEF] = 1000,
         };
         struct plan_step *step = &out->steps[i];
         step->kind = (enum plan_kind)(draw(&state) % PLAN_KIND_COUNT);
@@ -71,7 +74,7 @@ static void make_random(struct plan *out, uint64_t state)
                          step->kind == PLAN_ODDS                                ? 1000000
                          : step->kind == PLAN_CLOSE || step->kind == PLAN_CLOCK ? 1
                                                                                 : UINT32_MAX);
-        step->c = number(&state, 0, UINT32_MAX);
+        step->c = number(&state, 0, step->kind == PLAN_WORK ? WORK_STYLE_COUNT - 1 : UINT32_MAX);
         step->seed = draw(&state) % 3 == 0 ? UINT64_MAX : draw(&state);
     }
 }
@@ -111,7 +114,7 @@ static void test_plan__printing_keeps_to_the_size_and_tells_what_it_wants(void *
 
 #define SETTINGS                                                                                      \
     "seed 5\nthreads 1\nsegment_kib 256\nmemory_segments 4\nkeys 10\nvalue_bytes 100\nhash_bits 64\n" \
-    "direct_align 4096\nsocket_bytes 0\n" /* lines 2 to 10 after "plan 1" */
+    "direct_align 4096\nsocket_bytes 0\ndisk_segments 0\npreempt_every 0\n" /* lines 2 to 12 after "plan 1" */
 
 static void test_plan__comments_blanks_and_order_do_not_matter(void **state)
 {
@@ -123,7 +126,8 @@ static void test_plan__comments_blanks_and_order_do_not_matter(void **state)
     assert_int_equal(first.steps[0].b, 20);
     assert_int_equal(first.steps[0].seed, 77);
     assert_true(plan_parse(&again,
-                           "# found: something\n\n  plan\t1 # version\nsocket_bytes 0\ndirect_align 4096\n"
+                           "# found: something\n\n  plan\t1 # version\npreempt_every 0\ndisk_segments 0\nsocket_bytes "
+                           "0\ndirect_align 4096\n"
                            "hash_bits 64\nvalue_bytes 100\n\t\nkeys 10\nmemory_segments 4\nsegment_kib 256\nthreads 1\n"
                            "seed 5\n work  1\t20 0   77# as it was\n#\ncheck 0 0 0 1",
                            &line));
@@ -169,8 +173,8 @@ static void test_plan__bad_lines_are_refused_and_named(void **state)
         {"plan 1\nplan 1\n" SETTINGS, 2},
         {"plan 1\nseed 1\nthreads 1\n", 3},                  /* ends too early */
         {"plan 1\nseed 1\nthreads 1\nwork 1 2 3 4\n#\n", 4}, /* steps too early */
-        {"plan 1\n" SETTINGS "keys 11\n", 11},               /* twice */
-        {"plan 1\n" SETTINGS "seed 5\n", 11},                /* twice */
+        {"plan 1\n" SETTINGS "keys 11\n", 13},               /* twice */
+        {"plan 1\n" SETTINGS "seed 5\n", 13},                /* twice */
         {"plan 1\nthread 1\nseed 1\n", 2},                   /* unknown */
         {"plan 1\nthreads 0\nseed 1\n", 2},                  /* too few */
         {"plan 1\nthreads 65\nseed 1\n", 2},                 /* too many */
@@ -186,25 +190,28 @@ static void test_plan__bad_lines_are_refused_and_named(void **state)
         {"plan 1\nkeys 1.5\nseed 1\n", 2},
         {"plan 1\nkeys ten\nseed 1\n", 2},
         {"plan 1\r\n" SETTINGS, 1},
-        {"plan 1\n" SETTINGS "work 1 20 0 77\nkeys 5\n", 12}, /* a setting too late */
-        {"plan 1\n" SETTINGS "labour 1 20 0 77\n", 11},
-        {"plan 1\n" SETTINGS "work 1 20 0\n", 11},
-        {"plan 1\n" SETTINGS "work 1 20 0 77 1\n", 11},
-        {"plan 1\n" SETTINGS "work 1 20 0 77 1 1 1\n", 11},
-        {"plan 1\n" SETTINGS "work\n", 11},
-        {"plan 1\n" SETTINGS "work 6 20 0 77\n", 11}, /* no such client */
-        {"plan 1\n" SETTINGS "run 4294967296 0 0 1\n", 11},
-        {"plan 1\n" SETTINGS "run 1 4294967296 0 1\n", 11},
-        {"plan 1\n" SETTINGS "run 1 0 4294967296 1\n", 11},
-        {"plan 1\n" SETTINGS "run 1 0 0 18446744073709551616\n", 11},
-        {"plan 1\n" SETTINGS "odds 99 1 0 1\n", 11},      /* no such fault */
-        {"plan 1\n" SETTINGS "odds 1 1000001 0 1\n", 11}, /* more than always */
-        {"plan 1\n" SETTINGS "fail 99 1 5 1\n", 11},      /* no such kind */
-        {"plan 1\n" SETTINGS "close 1 2 0 1\n", 11},
-        {"plan 1\n" SETTINGS "close 6 1 0 1\n", 11},
-        {"plan 1\n" SETTINGS "crash 4 0 1 1\n", 11}, /* no such mode */
-        {"plan 1\n" SETTINGS "stop 2 0 1 1\n", 11},
-        {"plan 1\n" SETTINGS "check 0 0 0 1\n\n# next\nchecks 0 0 0 1\ncheck 0 0 0 1\n", 14},
+        {"plan 1\n" SETTINGS "work 1 20 0 77\nkeys 5\n", 14}, /* a setting too late */
+        {"plan 1\n" SETTINGS "labour 1 20 0 77\n", 13},
+        {"plan 1\n" SETTINGS "work 1 20 0\n", 13},
+        {"plan 1\n" SETTINGS "work 1 20 0 77 1\n", 13},
+        {"plan 1\n" SETTINGS "work 1 20 0 77 1 1 1\n", 13},
+        {"plan 1\n" SETTINGS "work\n", 13},
+        {"plan 1\n" SETTINGS "work 6 20 0 77\n", 13}, /* no such client */
+        {"plan 1\n" SETTINGS "work 1 20 4 77\n", 13}, /* no such style */
+        {"plan 1\n" SETTINGS "relief 1001 0 0 77\n", 13},
+        {"plan 1\ndisk_segments 1000001\nseed 1\n", 2},
+        {"plan 1\n" SETTINGS "run 4294967296 0 0 1\n", 13},
+        {"plan 1\n" SETTINGS "run 1 4294967296 0 1\n", 13},
+        {"plan 1\n" SETTINGS "run 1 0 4294967296 1\n", 13},
+        {"plan 1\n" SETTINGS "run 1 0 0 18446744073709551616\n", 13},
+        {"plan 1\n" SETTINGS "odds 99 1 0 1\n", 13},      /* no such fault */
+        {"plan 1\n" SETTINGS "odds 1 1000001 0 1\n", 13}, /* more than always */
+        {"plan 1\n" SETTINGS "fail 99 1 5 1\n", 13},      /* no such kind */
+        {"plan 1\n" SETTINGS "close 1 2 0 1\n", 13},
+        {"plan 1\n" SETTINGS "close 6 1 0 1\n", 13},
+        {"plan 1\n" SETTINGS "crash 4 0 1 1\n", 13}, /* no such mode */
+        {"plan 1\n" SETTINGS "stop 2 0 1 1\n", 13},
+        {"plan 1\n" SETTINGS "check 0 0 0 1\n\n# next\nchecks 0 0 0 1\ncheck 0 0 0 1\n", 16},
     };
     for (size_t i = 0; i < ARRAY_COUNT(bad); i++) {
         unsigned line = 0;
@@ -226,7 +233,7 @@ static void test_plan__more_steps_than_there_is_room_for_are_refused(void **stat
     assert_int_equal(first.step_count, PLAN_STEPS_MAX);
     snprintf(text + length, sizeof text - length, "run 1 0 0 1\n");
     assert_false(plan_parse(&first, text, &line));
-    assert_int_equal(line, 11 + PLAN_STEPS_MAX);
+    assert_int_equal(line, 13 + PLAN_STEPS_MAX);
 }
 
 static void test_plan__kinds_have_names_of_their_own(void **state)

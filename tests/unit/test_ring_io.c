@@ -199,6 +199,8 @@ static void test_ring__errors_are_translated(void **state)
         {EFBIG, KVS_ERR_TOO_LARGE},
         {EOPNOTSUPP, KVS_ERR_UNSUPPORTED},
         {EXFULL, KVS_ERR_SYSTEM},
+        {EHWPOISON, KVS_ERR_SYSTEM},
+        {-EIO, KVS_ERR_SYSTEM},
     };
     for (size_t i = 0; i < ARRAY_COUNT(cases); i++)
         assert_int_equal(ring_error_from_errno(cases[i].sys_errno), cases[i].err);

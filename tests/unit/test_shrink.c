@@ -77,6 +77,8 @@ static void make_large(struct plan *plan)
     plan->hash_bits = 8;
     plan->direct_align = 4096;
     plan->socket_bytes = 1000;
+    plan->disk_segments = 3;
+    plan->preempt_every = 20;
     plan->step_count = 100;
     for (uint32_t i = 0; i < plan->step_count; i++)
         plan->steps[i] = (struct plan_step){.kind = PLAN_RUN, .a = 100, .seed = i};
@@ -93,22 +95,20 @@ static void make_small_numbers(struct plan *plan)
     plan->value_bytes = 1;
     plan->hash_bits = 64;
     plan->socket_bytes = 0;
+    plan->disk_segments = 0;
+    plan->preempt_every = 0;
     plan->steps[31].b = 1;
     plan->steps[31].c = 1;
     plan->steps[77].b = WORK_NEEDED;
 }
 
-static const struct shrink_options usual = {.seconds = 60, .run_seconds_max = 60};
+static const struct shrink_options usual = {.seconds = 600, .run_seconds_max = 60};
 
-static void assert_smallest(const struct plan *plan)
+static bool is_smallest(const struct plan *plan)
 {
-    assert_int_equal(plan->step_count, 2);
-    assert_int_equal(plan->steps[0].kind, PLAN_CRASH);
-    assert_true(plan->steps[0].seed == 31);
-    assert_int_equal(plan->steps[0].a, SIM_RANDOM);
-    assert_int_equal(plan->steps[1].kind, PLAN_WORK);
-    assert_true(plan->steps[1].seed == 77);
-    assert_int_equal(plan->steps[1].a, 1);
+    const struct plan_step *crash = &plan->steps[0], *work = &plan->steps[1];
+    return plan->step_count == 2 && crash->kind == PLAN_CRASH && crash->seed == 31 && crash->a == SIM_RANDOM &&
+           work->kind == PLAN_WORK && work->seed == 77 && work->a == 1;
 }
 
 /* ---- shrinking --------------------------------------------------------------------------------------------------- */
@@ -123,7 +123,7 @@ static void test_shrink__what_is_not_needed_goes(void **state)
     assert_true(report.failed && report.finished);
     assert_int_equal(report.steps_before, 100);
     assert_string_equal(report.failure_class, "broken: lost key ");
-    assert_smallest(&plan);
+    assert_true(is_smallest(&plan));
     assert_int_equal(plan.steps[0].b, 1);
     assert_int_equal(plan.steps[0].c, 1);
     assert_in_range(plan.steps[1].b, WORK_NEEDED, 2 * WORK_NEEDED);
@@ -131,6 +131,8 @@ static void test_shrink__what_is_not_needed_goes(void **state)
     assert_int_equal(plan.threads, 1);
     assert_int_equal(plan.hash_bits, 64);
     assert_int_equal(plan.socket_bytes, 0);
+    assert_int_equal(plan.disk_segments, 0);
+    assert_int_equal(plan.preempt_every, 0);
     assert_int_equal(plan.value_bytes, 1);
     assert_int_equal(plan.segment_kib, 256);
     assert_true(report.attempts < 150);
@@ -144,7 +146,7 @@ static void test_shrink__other_failures_are_not_followed(void **state)
     manner = BREAKS_OTHERWISE_WHEN_SMALL;
     const struct shrink_report report = shrink_plan(&plan, &usual);
     assert_true(report.finished);
-    assert_smallest(&plan);
+    assert_true(is_smallest(&plan));
 }
 
 static void test_shrink__assertions_and_hangs_and_other_traces_shrink_too(void **state)
@@ -154,21 +156,25 @@ static void test_shrink__assertions_and_hangs_and_other_traces_shrink_too(void *
     make_large(&plan);
     manner = ASSERTS;
     assert_true(shrink_plan(&plan, &usual).finished);
-    assert_smallest(&plan);
+    assert_true(is_smallest(&plan));
 
     make_large(&plan);
     manner = LEAVES_OTHER_TRACES;
     const struct shrink_report report = shrink_plan(&plan, &usual);
     assert_true(report.finished);
     assert_string_equal(report.failure_class, RUNNER_DOES_NOT_REPLAY);
-    assert_smallest(&plan);
+    assert_true(is_smallest(&plan));
 
-    make_large(&plan);
-    make_small_numbers(&plan); /* each candidate that hangs takes its time */
+    /* Each candidate that hangs takes its time, and one that does not may take as long on a busy machine. */
     manner = HANGS;
-    const struct shrink_options short_runs = {.seconds = 60, .run_seconds_max = 0.1};
-    assert_true(shrink_plan(&plan, &short_runs).finished);
-    assert_smallest(&plan);
+    struct shrink_options short_runs = {.seconds = 60, .run_seconds_max = 0.1};
+    bool smallest = false;
+    for (; !smallest && short_runs.run_seconds_max < 4; short_runs.run_seconds_max *= 2) {
+        make_large(&plan);
+        make_small_numbers(&plan);
+        smallest = shrink_plan(&plan, &short_runs).finished && is_smallest(&plan);
+    }
+    assert_true(smallest);
 }
 
 static void test_shrink__plan_that_passes_stays(void **state)

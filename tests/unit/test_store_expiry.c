@@ -248,7 +248,7 @@ static void test_expiry__an_item_means_one_life_of_its_segment(void **state)
     assert_int_equal(segments_places(&fixture, 7, places), 1);
     struct store_shard *shard = store_shard_of(fixture.nodes[0].shard);
     uint64_t hash = hash_key(slice_text(key), engine_hash_seed(fixture.engine));
-    store_expiry_add(shard, hash, places[0], expiry_now_ms(&fixture) + 1);
+    store_expiry_add(shard, hash, places[0], expiry_now_ms(&fixture) + 1, false);
     atomic_fetch_add(&segments_at(&fixture, segments_of_key(&fixture, 7))->lives, 1);
     expiry_run_ms(&fixture, 300);
     segments_expect(&fixture, 7, 1, 100);

@@ -366,6 +366,68 @@ static void test_store__settling_finds_a_record_that_leaves_ram_while_it_reads(v
     sim_destroy();
 }
 
+/* ---- a place is used again while a REMOVE waits ---------------------------------------------------------------- */
+
+static struct index_entry entry_of(const struct store_fixture *fixture, const char *key, struct index_cursor *cursor)
+{
+    struct index_entry entry;
+    index_find(store_shard_zero(fixture)->index, hash_key(slice_text(key), engine_hash_seed(fixture->engine)), cursor);
+    while (index_next(cursor, &entry)) {
+        engine_section_begin(fixture->nodes[0].shard);
+        const struct record_header *record = store_resident(store_shard_zero(fixture)->store, entry.address);
+        bool equal = record != NULL && record_has_key(record, slice_text(key));
+        engine_section_end(fixture->nodes[0].shard);
+        if (equal)
+            return entry;
+    }
+    fail_msg("%s is not in RAM", key);
+    return entry;
+}
+
+/* What an owner does with an entry of which compaction has made a copy. */
+static void swing_by_hand(struct store_fixture *fixture, const char *key, struct index_cursor *cursor,
+                          struct index_entry entry, uint64_t to)
+{
+    uint64_t from = entry.address;
+    entry.address = to;
+    index_replace(store_shard_zero(fixture)->index, cursor, &entry);
+    store_wait_moved(store_shard_zero(fixture), hash_key(slice_text(key), engine_hash_seed(fixture->engine)), from, to);
+}
+
+/* A REMOVE of KEY waits for room, and knows the places of KEY and of NEIGHBOUR, whose hash is another. NEIGHBOUR moves
+ * away, its segment is used again, and KEY's copy comes to lie where NEIGHBOUR was. */
+static void test_store__remove_finds_a_key_that_moves_to_where_another_was(void **state)
+{
+    (void)state;
+    sim_create(9);
+    struct store_fixture fixture;
+    struct engine_options options = scarce_memory(1);
+    unsigned next = 0;
+    store_boot(&fixture, &options);
+    store_quiet();
+    put_into(&fixture, KEY);
+    uint32_t segment = put_into(&fixture, NEIGHBOUR);
+    fill_until_evicted_next(&fixture, &next, segment);
+    fill_to_the_brim(&fixture, &next);
+    struct index_cursor at_key, at_neighbour;
+    struct index_entry key = entry_of(&fixture, KEY, &at_key);
+    struct index_entry neighbour = entry_of(&fixture, NEIGHBOUR, &at_neighbour);
+
+    struct store_waiting remove;
+    struct engine_request request = store_request(&fixture, ENGINE_REMOVE, slice_text(KEY), slice_make(NULL, 0));
+    store_begin(&fixture, &remove, &request);
+    assert_false(remove.done);
+    swing_by_hand(&fixture, NEIGHBOUR, &at_neighbour, neighbour, neighbour.address + 4096);
+    swing_by_hand(&fixture, KEY, &at_key, key, neighbour.address);
+    begin_next_segment(&fixture);
+    store_finish(&remove);
+    assert_int_equal(remove.op.result.error, KVS_ERR_OK);
+    assert_true(remove.op.result.found);
+    free(remove.value);
+    store_crash(&fixture, SIM_DROP_ALL); /* no store goes on with an index that was changed by hand */
+    sim_destroy();
+}
+
 /* ---- a record leaves RAM in the middle of a walk --------------------------------------------------------------- */
 
 static uint8_t *images_taken[8];
@@ -387,6 +449,41 @@ static void bring_images_back(struct store_fixture *fixture)
             atomic_store(&segment_get(table, i)->image, images_taken[i]);
     }
     memset(images_taken, 0, sizeof images_taken);
+}
+
+static uint32_t leaving; /* the segment that is evicted */
+
+static void evict_leaving(struct store_fixture *fixture)
+{
+    struct store *store = store_shard_zero(fixture)->store;
+    image_detach(&store->keeper.images, segment_get(&store->segments, leaving));
+}
+
+/* The background takes the record's image at any step of a REMOVE that the owner could answer at once. */
+static void test_store__remove_finds_a_key_that_leaves_ram_while_it_looks(void **state)
+{
+    (void)state;
+    for (unsigned step = 0; step < 16; step++) {
+        sim_create(8);
+        struct store_fixture fixture;
+        struct engine_options options = scarce_memory(1);
+        unsigned next = 0;
+        store_boot(&fixture, &options);
+        store_quiet();
+        leaving = put_into(&fixture, KEY);
+        fill_until_evicted_next(&fixture, &next, leaving);
+        interruption = (struct interruption){1 + step / 2, step % 2 != 0, evict_leaving, &fixture};
+        struct store_waiting remove;
+        struct engine_request request = store_request(&fixture, ENGINE_REMOVE, slice_text(KEY), slice_make(NULL, 0));
+        store_execute(&fixture, &remove, &request);
+        interruption.countdown = 0;
+        assert_int_equal(remove.op.result.error, KVS_ERR_OK);
+        assert_true(remove.op.result.found);
+        free(remove.value);
+        expect_removed_for_good(&fixture, &options);
+        store_stop(&fixture);
+        sim_destroy();
+    }
 }
 
 /* KEY belongs to shard 0; the reader's thread is another, which sends what it cannot answer to the owner. */
@@ -626,6 +723,8 @@ int main(void)
         cmocka_unit_test(test_store__remove_finds_a_key_that_leaves_ram_while_it_waits_for_room),
         cmocka_unit_test(test_store__remove_takes_the_newest_record_that_leaves_ram_while_it_reads),
         cmocka_unit_test(test_store__settling_finds_a_record_that_leaves_ram_while_it_reads),
+        cmocka_unit_test(test_store__remove_finds_a_key_that_moves_to_where_another_was),
+        cmocka_unit_test(test_store__remove_finds_a_key_that_leaves_ram_while_it_looks),
         cmocka_unit_test(test_store__foreign_reader_finds_a_key_that_leaves_ram_while_it_looks),
         cmocka_unit_test(test_store__foreign_reader_is_not_told_that_a_key_in_the_middle_of_settling_is_absent),
         cmocka_unit_test(test_store__foreign_reader_is_not_told_of_a_delete_that_is_not_durable),

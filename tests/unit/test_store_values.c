@@ -269,6 +269,113 @@ static void test_values__file_of_what_expires_stays_until_the_time_is_told(void 
     assert_true(there > 20 && gone > 20);
 }
 
+/* ---- what is on disk only when it expires ---------------------------------------------------------------------- */
+
+enum { COLD_KEYS = 40, COLD_FILL = 330 };
+
+static struct engine_options cold_options(void)
+{
+    struct engine_options options = segments_scarce(1);
+    options.large_bytes_min = LARGE;
+    options.value_bytes_max = VALUE_MAX;
+    return options;
+}
+
+/* Overwrites others until images of earlier segments have left. */
+static void fill_up(struct store_fixture *fixture, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        char key[32];
+        segments_key(key, COLD_KEYS + i % 50);
+        assert_int_equal(put(fixture, key, i, LARGE - 1), KVS_ERR_OK);
+    }
+}
+
+static unsigned count_cold(struct store_fixture *fixture)
+{
+    unsigned cold = 0;
+    for (unsigned i = 0; i < COLD_KEYS; i++)
+        cold += expiry_is_cold(fixture, i);
+    return cold;
+}
+
+/* Written in this boot; found by a start, after a stop or a crash; moved by compaction. */
+static void test_values__files_of_cold_records_go_when_these_expire(void **state)
+{
+    (void)state;
+    for (unsigned way = 0; way < 4; way++) {
+        sim_create(30 + way);
+        struct store_fixture fixture;
+        struct engine_options options = cold_options();
+        store_boot(&fixture, &options);
+        uint64_t late_ms = expiry_now_ms(&fixture) + 1000000;
+        for (unsigned i = 0; i < COLD_KEYS; i++) {
+            char key[32];
+            segments_key(key, i);
+            (void)expiry_put(&fixture, slice_text(key), value_of(i, LARGE + i), late_ms + i / 8);
+            fill_up(&fixture, 3);
+        }
+        fill_up(&fixture, COLD_FILL);
+        if (way == 1)
+            store_stop(&fixture);
+        if (way == 2)
+            store_crash(&fixture, SIM_DROP_ALL);
+        if (way == 1 || way == 2)
+            store_boot(&fixture, &options);
+        if (way == 3) {
+            store_compact(&fixture, 130);
+            expiry_run_ms(&fixture, 3000);
+            assert_true(store_compact_stats(&fixture).records_moved >= COLD_KEYS / 2);
+        }
+        expiry_run_ms(&fixture, 1000);
+        assert_true(count_cold(&fixture) >= COLD_KEYS / 2);
+        assert_int_equal(names_of(&fixture).count, COLD_KEYS);
+        expiry_advance_to(&fixture, late_ms + COLD_KEYS);
+        expiry_run_ms(&fixture, 30000);
+        assert_int_equal(names_of(&fixture).count, 0);
+        assert_int_equal(stats_of(&fixture).large_value_bytes, 0);
+        assert_int_equal(store_keys(&fixture), 50);
+        store_stop(&fixture);
+        sim_destroy();
+    }
+}
+
+/* As above, for a record that is on disk only. */
+static void test_values__file_of_a_cold_record_stays_until_the_time_is_told(void **state)
+{
+    (void)state;
+    unsigned there = 0, gone = 0;
+    for (unsigned i = 0; i < 60; i++) {
+        sim_create(100 + i);
+        struct store_fixture fixture;
+        struct engine_options options = cold_options();
+        store_boot(&fixture, &options);
+        uint64_t expires_ms = expiry_now_ms(&fixture) + 1000000;
+        char key[32];
+        segments_key(key, 0);
+        (void)expiry_put(&fixture, slice_text(key), value_of(1, LARGE), expires_ms);
+        fill_up(&fixture, COLD_FILL);
+        expiry_run_ms(&fixture, 50);
+        assert_true(expiry_is_cold(&fixture, 0));
+        expiry_advance_to(&fixture, expires_ms);
+        for (unsigned step = 0; step < i / 5; step++)
+            (void)sim_step();
+        store_crash(&fixture, i % 2 == 0 ? SIM_RANDOM : SIM_KILL);
+        sim_step_wall(-2000000);
+        store_boot(&fixture, &options);
+        struct store_waiting waiting = get(&fixture, key, false);
+        assert_int_equal(waiting.op.result.error, KVS_ERR_OK);
+        there += waiting.op.result.found;
+        gone += !waiting.op.result.found;
+        free(waiting.value);
+        store_quiet();
+        assert_int_equal(names_of(&fixture).count, 0);
+        store_stop(&fixture);
+        sim_destroy();
+    }
+    assert_true(there > 5 && gone > 5);
+}
+
 static void test_values__damage_is_told_with_the_file_and_never_served(void **state)
 {
     (void)state;
@@ -444,6 +551,8 @@ int main(void)
         cmocka_unit_test(test_values__files_of_cold_records_go_with_them),
         cmocka_unit_test(test_values__a_sweep_finds_what_a_crash_has_left),
         cmocka_unit_test(test_values__file_of_what_expires_stays_until_the_time_is_told),
+        cmocka_unit_test(test_values__files_of_cold_records_go_when_these_expire),
+        cmocka_unit_test(test_values__file_of_a_cold_record_stays_until_the_time_is_told),
         cmocka_unit_test(test_values__damage_is_told_with_the_file_and_never_served),
         cmocka_unit_test(test_values__a_missing_file_is_damage),
         cmocka_unit_test(test_values__a_failed_step_refuses_the_write_alone),

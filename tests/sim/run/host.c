@@ -14,9 +14,65 @@
 
 #include "base/assert.h"
 #include "base/diag.h"
+#include "engine/store.h"
 
 #include <stdio.h>
 #include <string.h>
+
+/* ---- threads that run at the same time ------------------------------------------------------------------------- */
+
+/* The only state that a wrapped function can reach. */
+static struct {
+    const struct host_shard *on_stage; /* whose turn it is; NULL: nobody's who could be interrupted */
+    unsigned every;
+    uint64_t countdown; /* steps until the next interruption */
+} preemption;
+
+bool __real_index_next(struct index_cursor *cursor, struct index_entry *entry);
+bool __wrap_index_next(struct index_cursor *cursor, struct index_entry *entry);
+
+static void shard_body(void *context);
+static void stage_body(void *context);
+
+/* The background takes the memory of the oldest image that it may take, as for a log that needs a segment. */
+static void evict_one(struct host *host)
+{
+    struct image_pool *images = &container_of(host->node->engine, struct store, base)->keeper.images;
+    for (struct list *node = images->resident.next; node != &images->resident; node = node->next) {
+        struct segment *segment = container_of(node, struct segment, image_link);
+        if (segment_state(segment) != SEGMENT_SEALED)
+            continue;
+        image_detach(images, segment);
+        return;
+    }
+}
+
+/* Some other thread of the node has a turn: most of what they share is met on walks through an index, and what a walk
+ * has found may be gone at its next step. */
+static void interrupt(void)
+{
+    const struct host_shard *self = preemption.on_stage;
+    struct host *host = self->host;
+    unsigned count = node_thread_count(host->node);
+    unsigned id = sim_random(2) == 0 ? count - 1 : (unsigned)sim_random(count); /* the background is the last */
+    struct host_shard *other = &host->shards[id];
+    if (other == self || !other->running || node_thread_ring(host->node, id) == NULL)
+        return;
+    preemption.on_stage = NULL; /* one at a time */
+    shard_body(other);
+    if (id == count - 1 && other->running && sim_random(4) == 0)
+        evict_one(host);
+    preemption.on_stage = self;
+}
+
+bool __wrap_index_next(struct index_cursor *cursor, struct index_entry *entry)
+{
+    if (preemption.on_stage != NULL && preemption.every > 0 && --preemption.countdown == 0) {
+        preemption.countdown = 1 + sim_random(2 * (uint64_t)preemption.every);
+        interrupt();
+    }
+    return __real_index_next(cursor, entry);
+}
 
 static void shard_body(void *context)
 {
@@ -29,7 +85,14 @@ static void shard_body(void *context)
     }
     shard->running = node_thread_turn(node, shard->id, !node_thread_busy(node, shard->id));
     if (node_thread_busy(node, shard->id)) /* the time-out it gave is out of date: run it again at once */
-        sim_ring_body(ring, shard_body, shard);
+        sim_ring_body(ring, stage_body, shard);
+}
+
+static void stage_body(void *context)
+{
+    preemption.on_stage = context;
+    shard_body(context);
+    preemption.on_stage = NULL;
 }
 
 static void supervisor_body(void *context)
@@ -42,6 +105,12 @@ static void supervisor_body(void *context)
         sim_ring_body(host->ring, supervisor_body, host);
 }
 
+/* The least limit that a node of so many shards takes. */
+static uint64_t segments_least(unsigned threads)
+{
+    return 3 * (uint64_t)threads + KEEPER_RESERVE_FILES + 2;
+}
+
 static struct config config_of(const struct host_setting *setting)
 {
     struct config config = {
@@ -51,6 +120,9 @@ static struct config config_of(const struct host_setting *setting)
         .segment_bytes = setting->segment_bytes,
         /* The store gets three quarters of it, and of those images get three. */
         .memory_bytes = setting->threads * setting->memory_segments * setting->segment_bytes * 64 / 33 + 65536,
+        .disk_bytes_max = setting->disk_segments == 0
+                              ? 0
+                              : (segments_least(setting->threads) + setting->disk_segments) * setting->segment_bytes,
         .space_percent = 150,
         .engine = "kvs",
         .relaxed_interval_ms = 100,
@@ -93,7 +165,7 @@ static bool open_node(struct host *host)
         /* One that could not be opened has no ring and never turns. */
         host->shards[i].running = node_thread_ring(host->node, i) != NULL;
         if (host->shards[i].running)
-            sim_ring_body(node_thread_ring(host->node, i), shard_body, &host->shards[i]);
+            sim_ring_body(node_thread_ring(host->node, i), stage_body, &host->shards[i]);
     }
     sim_ring_body(host->ring, supervisor_body, host);
     return true;
@@ -112,6 +184,8 @@ bool host_boot(struct host *host, const struct host_setting *setting, uint64_t s
 {
     *host = (struct host){.config = config_of(setting), .status = NODE_STARTING};
     diag_set_level(host->config.log_level);
+    preemption.every = setting->preempt_every;
+    preemption.countdown = 1 + preemption.every;
     if (!open_node(host))
         return false;
     leave(host, NODE_STARTING, steps_max);
@@ -154,6 +228,30 @@ void host_abandon(struct host *host)
         node_thread_abandon(host->node, i);
     node_destroy(host->node);
     host->node = NULL;
+}
+
+static uint64_t segments_of(const struct host *host, uint64_t bytes)
+{
+    return (bytes + host->config.segment_bytes - 1) / host->config.segment_bytes;
+}
+
+/* Records do not fill the last of a segment. */
+int64_t host_segments_left(const struct host *host)
+{
+    struct engine_stats stats;
+    engine_stats(host->node->engine, &stats);
+    uint64_t most = segments_of(host, host->config.disk_bytes_max);
+    uint64_t taken = segments_of(host, stats.large_value_bytes) + segments_of(host, stats.live_bytes * 6 / 5);
+    return (int64_t)(most - segments_least(host->config.threads)) - (int64_t)taken;
+}
+
+bool host_reserves_whole(const struct host *host)
+{
+    struct engine_stats stats;
+    engine_stats(host->node->engine, &stats);
+    uint64_t most = segments_of(host, host->config.disk_bytes_max);
+    uint64_t wanted = KEEPER_RESERVE_FILES + 2 * (uint64_t)host->config.threads + 2;
+    return most + stats.segments_free >= stats.segments + segments_of(host, stats.large_value_bytes) + wanted;
 }
 
 struct ring_addr host_addr(const struct host *host)

@@ -24,11 +24,14 @@ struct host {
     } shards[HOST_SHARDS_MAX + 1]; /* and the background */
 };
 
-/* What plans settle about the node. */
+/* What plans settle about the node. `preempt_every`: about so many steps of walks through an index from one that
+ * another thread has a turn in the midst of; 0: threads take turns only as a whole. */
 struct host_setting {
     unsigned threads;
     uint64_t segment_bytes;
     unsigned memory_segments; /* of the store's memory, for each shard */
+    unsigned disk_segments;   /* that the store may have beyond the least it works with; 0: no limit */
+    unsigned preempt_every;
     bool talkative;
 };
 
@@ -41,6 +44,11 @@ bool host_stopped(const struct host *host);
 void host_free(struct host *host);
 /* After sim_crash: frees the dead node's memory. */
 void host_abandon(struct host *host);
+/* Under a limit: segments that it leaves beyond the least, when files of values and live records have taken theirs. */
+int64_t host_segments_left(const struct host *host);
+/* Under a limit: the files that are held back for compaction and for deletes are there, or may be made. They are not
+ * when the store has come under a lower limit, or from a backup. */
+bool host_reserves_whole(const struct host *host);
 /* The first address it listens on. */
 struct ring_addr host_addr(const struct host *host);
 

@@ -27,6 +27,7 @@ struct attempt {
     struct history_op op;
     uint64_t ended_ns; /* of the machine; 0: no answer yet */
     bool left;
+    bool refused;
     uint32_t next; /* of the same key, or ORACLE_OP_NONE */
     unsigned key;
 };
@@ -252,6 +253,12 @@ void oracle_leave(struct oracle *oracle, uint32_t op)
     watch(&oracle->attempts[op], "left without an answer");
 }
 
+void oracle_refuse(struct oracle *oracle, uint32_t op)
+{
+    oracle_leave(oracle, op);
+    oracle->attempts[op].refused = true;
+}
+
 void oracle_set_owner(struct oracle *oracle, unsigned key, unsigned shard)
 {
     oracle->states[key].owner = shard;
@@ -318,7 +325,7 @@ static void judge_key(struct oracle *oracle, unsigned key, bool ends)
     for (uint32_t id = state->first; id != ORACLE_OP_NONE; id = oracle->attempts[id].next) {
         const struct attempt *attempt = &oracle->attempts[id];
         struct history_op op = attempt->op;
-        if (op.open && is_read(attempt))
+        if (attempt->refused || (op.open && is_read(attempt)))
             continue;
         if (op.open && ends)
             op.returned = oracle->moment;
@@ -452,7 +459,7 @@ static void judge_prefix_of(struct oracle *oracle, unsigned key, uint64_t until)
     for (uint32_t id = state->before; id != ORACLE_OP_NONE; id = oracle->attempts[id].next) {
         const struct attempt *attempt = &oracle->attempts[id];
         struct history_op op = attempt->op;
-        if (is_read(attempt))
+        if (is_read(attempt) || attempt->refused)
             continue;
         bool old =
             oracle->calm_before && attempt->ended_ns > 0 && attempt->ended_ns + RELAXED_SURELY_NS < oracle->crashed_ns;

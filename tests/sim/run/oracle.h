@@ -53,6 +53,8 @@ unsigned oracle_recognize(const struct oracle *oracle, unsigned key, struct slic
 uint32_t oracle_begin(struct oracle *oracle, unsigned key, enum history_kind kind, unsigned version, uint32_t session);
 /* A definite answer. `version`: of a read, 0 = not there; `found`: of a remove or exists. */
 void oracle_end(struct oracle *oracle, uint32_t op, unsigned version, int found);
+/* It was refused, and had no effect. */
+void oracle_refuse(struct oracle *oracle, uint32_t op);
 /* There will be no definite answer. */
 void oracle_leave(struct oracle *oracle, uint32_t op);
 

@@ -32,6 +32,8 @@ static const struct setting {
     {"hash_bits", offsetof(struct plan, hash_bits), 1, 64},
     {"direct_align", offsetof(struct plan, direct_align), 0, UINT32_MAX},
     {"socket_bytes", offsetof(struct plan, socket_bytes), 0, UINT32_MAX},
+    {"disk_segments", offsetof(struct plan, disk_segments), 0, 1000000},
+    {"preempt_every", offsetof(struct plan, preempt_every), 0, 1000000},
 };
 
 /* "seed" is a setting, too, but a wider number: it has the bit above those of the table. */
@@ -42,7 +44,7 @@ static const struct kind {
     const char *name;
     uint32_t a, b, c;
 } kinds[] = {
-    [PLAN_WORK] = {"work", PLAN_CLIENTS - 1, UINT32_MAX, UINT32_MAX},
+    [PLAN_WORK] = {"work", PLAN_CLIENTS - 1, UINT32_MAX, WORK_STYLE_COUNT - 1},
     [PLAN_RUN] = {"run", UINT32_MAX, UINT32_MAX, UINT32_MAX},
     [PLAN_SETTLE] = {"settle", UINT32_MAX, UINT32_MAX, UINT32_MAX},
     [PLAN_ODDS] = {"odds", SIM_FAULT_COUNT - 1, 1000000, UINT32_MAX},
@@ -57,6 +59,7 @@ static const struct kind {
     [PLAN_STOP] = {"stop", 1, UINT32_MAX, UINT32_MAX},
     [PLAN_BACKUP] = {"backup", 1, UINT32_MAX, UINT32_MAX},
     [PLAN_RESTORE] = {"restore", 1, UINT32_MAX, UINT32_MAX},
+    [PLAN_RELIEF] = {"relief", 1000, UINT32_MAX, UINT32_MAX},
 };
 static_assert(ARRAY_COUNT(kinds) == PLAN_KIND_COUNT, "a kind without a name");
 

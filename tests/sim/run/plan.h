@@ -19,7 +19,7 @@
 #define PLAN_CLIENTS   6 /* clients of a run, each with one connection at a time */
 
 enum plan_kind {
-    PLAN_WORK,       /* client a begins b operations, in a style that the seed chooses */
+    PLAN_WORK,       /* client a begins b operations in style c (enum work_style), details by the seed */
     PLAN_RUN,        /* the machine makes a steps */
     PLAN_SETTLE,     /* faults off for a while: everything begun must come to its end */
     PLAN_ODDS,       /* fault kind a happens b times in a million from now on */
@@ -35,7 +35,17 @@ enum plan_kind {
     PLAN_BACKUP,     /* the node is asked for a backup; a = 0: files cannot be linked */
     PLAN_RESTORE, /* with nothing under way a backup is made, a as above; then a crash, and a boot on it with c shards
                    */
+    PLAN_RELIEF,  /* faults off; every other key is deleted, a at a time; then writes must be taken again */
     PLAN_KIND_COUNT
+};
+
+/* What a client does with its keys. */
+enum work_style {
+    WORK_MIXED,  /* of everything, at once */
+    WORK_FILL,   /* one key after the other is written, until a write is refused */
+    WORK_REMOVE, /* every other key is deleted, each by a command of its own */
+    WORK_CHAINS, /* several operations on one key in one pipeline: writes, deletes, reads */
+    WORK_STYLE_COUNT
 };
 
 struct plan_step {
@@ -54,6 +64,8 @@ struct plan {
     uint32_t hash_bits;       /* the hash is cut down to this many; 64: whole */
     uint32_t direct_align;    /* 0: no O_DIRECT */
     uint32_t socket_bytes;    /* 0: by chance */
+    uint32_t disk_segments;   /* limit of the log: so many more than its shards need at the least; 0: no limit */
+    uint32_t preempt_every;   /* threads interrupt each other once in about so many steps through an index; 0: never */
     uint32_t step_count;
     struct plan_step steps[PLAN_STEPS_MAX];
 };

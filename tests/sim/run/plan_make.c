@@ -17,10 +17,13 @@
 
 #include <errno.h>
 
+enum { LIMITED_ONE_IN = 10 };
+
 struct maker {
     struct plan *plan;
     uint64_t state;
     uint64_t backup_state; /* choices of their own, so that the rest of a seed's plan is the same with and without */
+    uint64_t limit_state;
 };
 
 static uint64_t draw(struct maker *maker, uint64_t below)
@@ -165,6 +168,65 @@ static void make_backup(struct maker *maker, enum plan_kind kind, unsigned one_i
     maker->backup_state = own.state;
 }
 
+/* Interruptions, and maybe a limit that the live data, some of it or all, fills. */
+static void make_limit(struct maker *maker)
+{
+    struct maker own = {.plan = maker->plan, .state = maker->limit_state};
+    static const uint32_t preempts[] = {0, 0, 20, 200, 2000};
+    static const uint32_t bits[] = {64, 64, 12, 8};
+    struct plan *plan = maker->plan;
+    plan->preempt_every = one_of(&own, preempts, ARRAY_COUNT(preempts));
+    if (draw(&own, LIMITED_ONE_IN) == 0) {
+        plan->disk_segments = draw(&own, 3) == 0 ? between(&own, 1, 3) : between(&own, 3, 16);
+        plan->segment_kib = 64;
+        plan->hash_bits = one_of(&own, bits, ARRAY_COUNT(bits));
+        plan->value_bytes = draw(&own, 3) == 0 ? between(&own, 20, 300) : between(&own, 300, 3000);
+        uint64_t limit_kib = (3 * plan->threads + 4 + (uint64_t)plan->disk_segments) * plan->segment_kib;
+        uint64_t keys = limit_kib * 1024 * between(&own, 4, 15) / 10 / (plan->value_bytes * 3 / 2 + 64);
+        plan->keys = (uint32_t)(keys < 20 ? 20 : keys > 500 ? 500 : keys);
+    }
+    maker->limit_state = own.state;
+}
+
+static void add_work(struct maker *maker, enum work_style style, uint32_t least, uint32_t most)
+{
+    add(maker, PLAN_WORK, (uint32_t)draw(maker, PLAN_CLIENTS), between(maker, least, most), style);
+}
+
+static void add_pause(struct maker *maker)
+{
+    if (draw(maker, 2) == 0)
+        add(maker, PLAN_SETTLE, 0, 0, 0);
+    else
+        add(maker, PLAN_RUN, between(maker, 1, 3000), 0, 0);
+}
+
+/* Under a limit: it is filled, emptied, and filled again. */
+static void make_limited_work(struct maker *maker)
+{
+    struct maker own = {.plan = maker->plan, .state = maker->limit_state};
+    uint32_t keys = maker->plan->keys;
+    for (uint64_t rounds = maker->plan->disk_segments == 0 ? 0 : 1 + draw(&own, 2); rounds > 0; rounds--) {
+        add_work(&own, WORK_FILL, keys / 2, keys + keys / 2);
+        add_pause(&own);
+        if (draw(&own, 3) == 0)
+            add_work(&own, WORK_CHAINS, 5, 100);
+        if (draw(&own, 2) == 0)
+            add_work(&own, WORK_FILL, keys / 4, keys);
+        if (draw(&own, 3) > 0)
+            add_work(&own, WORK_REMOVE, keys / 4, keys);
+        if (draw(&own, 3) > 0)
+            add_pause(&own);
+        if (draw(&own, 2) == 0)
+            add_work(&own, WORK_CHAINS, 20, 200);
+        if (draw(&own, 2) == 0)
+            add(&own, PLAN_CHECK, 0, 0, 0);
+        if (draw(&own, 2) == 0)
+            add(&own, PLAN_RELIEF, draw(&own, 2) == 0 ? 1 : 100, 0, 0);
+    }
+    maker->limit_state = own.state;
+}
+
 static void make_boot(struct maker *maker)
 {
     bool faulty = draw(maker, 2) == 0;
@@ -177,6 +239,7 @@ static void make_boot(struct maker *maker)
         make_faults(maker);
     make_backup(maker, PLAN_BACKUP, 3);
     make_work(maker);
+    make_limited_work(maker);
     if (small_disk && draw(maker, 2) == 0)
         add(maker, PLAN_DISK_SIZE, 0, 0, 0);
     if (draw(maker, 2) == 0)
@@ -192,9 +255,13 @@ static void make_boot(struct maker *maker)
 
 void plan_make(struct plan *plan, uint64_t seed)
 {
-    struct maker maker = {.plan = plan, .state = seed * 0x9e3779b97f4a7c15u + 0x1234567, .backup_state = ~seed};
+    struct maker maker = {.plan = plan,
+                          .state = seed * 0x9e3779b97f4a7c15u + 0x1234567,
+                          .backup_state = ~seed,
+                          .limit_state = seed ^ 0x6c696d6974u};
     *plan = (struct plan){.seed = seed};
     make_settings(&maker);
+    make_limit(&maker);
     uint32_t boots = between(&maker, 1, 5);
     for (uint32_t boot = 0; boot < boots; boot++)
         make_boot(&maker);

@@ -229,6 +229,8 @@ static bool simplify_settings(struct shrinker *shrinker)
     changed |= lower(shrinker, offsetof(struct plan, threads), 1);
     changed |= lower(shrinker, offsetof(struct plan, keys), 1);
     changed |= lower(shrinker, offsetof(struct plan, value_bytes), 1);
+    changed |= set(shrinker, offsetof(struct plan, disk_segments), 0);
+    changed |= set(shrinker, offsetof(struct plan, preempt_every), 0);
     return changed;
 }
 

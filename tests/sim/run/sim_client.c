@@ -10,7 +10,9 @@
 #include "sim_client.h"
 
 #include "draw.h"
+#include "sim_answer.h"
 #include "sim_core.h"
+#include "sim_task.h"
 #include "verdict.h"
 
 #include "base/assert.h"
@@ -26,6 +28,7 @@
 #define ASKS_MAX     4096u /* unanswered at a time */
 #define ASK_KEYS_MAX 8u
 #define VALUE_ROOM   (2048u * 1024)
+#define PIPELINE_MAX 100u /* of a task */
 /* Of a pipeline. With few keys less: what a hundred writes under way on one key allow takes too long to decide. */
 #define DEPTH_MAX     600u
 #define DEPTH_PER_KEY 3u
@@ -68,8 +71,9 @@ struct client {
     struct list asks; /* unanswered, oldest first */
     unsigned ask_count;
     uint64_t random;
+    struct task task;
+    struct ring_op pause;
     int64_t counted;
-    unsigned refused_connections;
 };
 
 static uint32_t sessions; /* of the process; never used twice */
@@ -171,15 +175,21 @@ static void write_several(struct client *client, const struct ask *ask, const ch
     write_resp(client, args, 1 + ask->key_count);
 }
 
-/* A key of the connection's class: relaxed connections touch relaxed keys only. Some keys are hot. */
-static unsigned choose_key(struct client *client)
+/* The keys of the connection's class: relaxed connections touch relaxed keys only. */
+static unsigned keys_of_class(const struct client *client, unsigned *base)
 {
     const struct oracle *oracle = client->setting.oracle;
     unsigned relaxed = 0;
     while (oracle_is_relaxed(oracle, relaxed))
         relaxed++;
-    unsigned base = client->relaxed ? 0 : relaxed;
-    unsigned count = client->relaxed ? relaxed : oracle_keys(oracle) - relaxed;
+    *base = client->relaxed ? 0 : relaxed;
+    return client->relaxed ? relaxed : oracle_keys(oracle) - relaxed;
+}
+
+/* A key of the connection's class. Some keys are hot. */
+static unsigned choose_key(struct client *client)
+{
+    unsigned base, count = keys_of_class(client, &base);
     unsigned hot = count / 20 + 1;
     return base + (unsigned)draw(client, draw(client, 8) == 0 ? hot : count);
 }
@@ -197,12 +207,11 @@ static void choose_keys(struct client *client, struct ask *ask, enum history_kin
     }
 }
 
-static void begin_set(struct client *client)
+static void begin_set(struct client *client, unsigned key)
 {
     static uint8_t value[VALUE_ROOM];
     struct oracle *oracle = client->setting.oracle;
     struct ask *ask = ask_add(client, ASK_SET);
-    unsigned key = choose_key(client);
     unsigned version = oracle_version(oracle, key);
     size_t size = oracle_value_bytes(oracle, key, version);
     KVS_ASSERT(size <= sizeof(value));
@@ -226,6 +235,13 @@ static void begin_several(struct client *client, enum ask_kind kind)
         write_single(client, ask, NULL, kind == ASK_DEL ? FRAME_REMOVE : FRAME_GET, slice_make(NULL, 0));
     else
         write_several(client, ask, kind == ASK_DEL ? "DEL" : kind == ASK_EXISTS ? "EXISTS" : "MGET");
+}
+
+static void begin_del(struct client *client, unsigned key)
+{
+    struct ask *ask = ask_add(client, ASK_DEL);
+    ask_key(client, ask, key, HISTORY_REMOVE, 0);
+    write_single(client, ask, "DEL", FRAME_REMOVE, slice_make(NULL, 0));
 }
 
 static bool may_ask_fleeting(const struct client *client, unsigned key)
@@ -253,26 +269,24 @@ static void begin_ping(struct client *client)
 
 /* ---- answers --------------------------------------------------------------------------------------------------- */
 
-/* An answer of either protocol. */
-struct answer {
-    enum { ANSWER_OK, ANSWER_VALUE, ANSWER_MISSING, ANSWER_NUMBER, ANSWER_ERROR, ANSWER_OTHER } kind;
-    struct slice text;
-    int64_t number;
-    bool failed, full, busy, damaged; /* with ERROR: which */
-};
-
-static bool has_prefix(struct slice text, const char *prefix)
+/* What was refused for lack of room was not done: of one key that is certain. It is to be repeated. */
+static void note_refusal(struct client *client, struct ask *ask, const struct answer *answer)
 {
-    return text.size >= strlen(prefix) && memcmp(text.data, prefix, strlen(prefix)) == 0;
-}
-
-static bool has_inside(struct slice text, const char *part)
-{
-    return memmem(text.data, text.size, part, strlen(part)) != NULL;
+    bool write = ask->kind == ASK_SET || ask->kind == ASK_DEL;
+    if (answer->full) {
+        client->setting.tally->full++;
+        client->setting.tally->full_deletes += ask->kind == ASK_DEL;
+    }
+    if (write && ask->key_count == 1 && (answer->full || answer->busy))
+        task_refused(&client->task, ask->kind == ASK_SET ? TASK_SET : TASK_DEL, ask->keys[0]);
+    if (write && ask->key_count == 1 && answer->full)
+        oracle_refuse(client->setting.oracle, ask->ops[0]);
+    else
+        ask_leave(client, ask);
 }
 
 /* Whether this error has a reason; the promises behind it are fail-stop, full disk, honest damage. */
-static void judge_error(struct client *client, const struct ask *ask, const struct answer *answer)
+static void judge_error(struct client *client, struct ask *ask, const struct answer *answer)
 {
     const struct circumstances *why = client->setting.circumstances;
     bool writes = ask->kind == ASK_SET || ask->kind == ASK_DEL ||
@@ -283,7 +297,7 @@ static void judge_error(struct client *client, const struct ask *ask, const stru
     else if (answer->failed)
         right = why->writes_may_fail || (!writes && (why->reads_may_fail || why->damage_may_show));
     else if (answer->full)
-        right = why->space_may_lack || why->writes_may_fail;
+        right = why->space_may_lack || why->log_limited || why->writes_may_fail;
     else if (answer->busy)
         right = true;
     else
@@ -297,7 +311,7 @@ static void judge_error(struct client *client, const struct ask *ask, const stru
     story("client %u: error %.*s", client->setting.number, (int)(answer->text.size < 120 ? answer->text.size : 120),
           (const char *)answer->text.data);
     client->setting.tally->refused++;
-    ask_leave(client, (struct ask *)ask);
+    note_refusal(client, ask, answer);
 }
 
 static _Noreturn void wrong_answer(const struct client *client, const struct ask *ask, const struct answer *answer)
@@ -407,45 +421,6 @@ static void answer_ask(struct client *client, struct ask *ask, const struct answ
     }
 }
 
-static bool next_resp(struct client *client, struct answer *answer, struct ask **ask)
-{
-    struct resp_reply reply;
-    enum resp_status status =
-        resp_reply_parse(client->in.data + client->in_read, client->in.size - client->in_read, &reply);
-    if (status == RESP_MORE)
-        return false;
-    if (status != RESP_REQUEST)
-        broken("client %u: the node sent what is not RESP", client->setting.number);
-    client->in_read += reply.size;
-    *answer = (struct answer){.text = reply.text, .number = reply.integer};
-    switch (reply.type) {
-    case RESP_REPLY_SIMPLE:
-        answer->kind = ANSWER_OK;
-        break;
-    case RESP_REPLY_ERROR:
-        answer->kind = ANSWER_ERROR;
-        answer->failed = has_prefix(reply.text, "MISCONF") && has_inside(reply.text, "storage failure");
-        answer->full = has_prefix(reply.text, "MISCONF") && !answer->failed;
-        answer->busy = has_prefix(reply.text, "OOM");
-        answer->damaged = has_prefix(reply.text, "ERR damaged");
-        break;
-    case RESP_REPLY_INTEGER:
-        answer->kind = ANSWER_NUMBER;
-        break;
-    case RESP_REPLY_BULK:
-        answer->kind = ANSWER_VALUE;
-        break;
-    case RESP_REPLY_NULL:
-        answer->kind = ANSWER_MISSING;
-        break;
-    case RESP_REPLY_OTHER:
-        answer->kind = ANSWER_OTHER;
-        break;
-    }
-    *ask = list_empty(&client->asks) ? NULL : container_of(client->asks.next, struct ask, link);
-    return true;
-}
-
 static struct ask *ask_with_id(struct client *client, uint64_t id)
 {
     for (struct list *node = client->asks.next; node != &client->asks; node = node->next) {
@@ -456,37 +431,18 @@ static struct ask *ask_with_id(struct client *client, uint64_t id)
     return NULL;
 }
 
-static bool next_frame(struct client *client, struct answer *answer, struct ask **ask)
+/* Takes the next answer off what was received, and what it answers; false: it is not whole yet. */
+static bool next_answer(struct client *client, struct answer *answer, struct ask **ask)
 {
-    struct frame_limits limits = {.key_bytes_max = KVS_KEY_BYTES_MAX, .value_bytes_max = KVS_VALUE_BYTES_MAX};
-    struct frame frame;
-    enum frame_result result =
-        frame_parse(client->in.data + client->in_read, client->in.size - client->in_read, &limits, &frame);
-    if (result == FRAME_MORE)
-        return false;
-    if (result != FRAME_WHOLE || frame.header.flags != FRAME_REPLY)
-        broken("client %u: the node sent what is not a frame", client->setting.number);
-    client->in_read += frame.size;
-    *ask = ask_with_id(client, frame.header.id);
-    uint8_t status = frame.header.status, opcode = frame.header.opcode;
-    *answer = (struct answer){
-        .kind = ANSWER_ERROR,
-        .text = frame.value,
-        .failed = status == FRAME_FAILED && has_inside(frame.value, "storage failure"),
-        .full = status == FRAME_NO_SPACE,
-        .busy = status == FRAME_BUSY,
-        .damaged = status == FRAME_CORRUPT,
-        .number = status == FRAME_OK,
-    };
-    if (answer->full && has_prefix(frame.value, "OOM")) {
-        answer->full = false;
-        answer->busy = true;
-    }
-    if (status == FRAME_OK)
-        answer->kind = opcode == FRAME_GET ? ANSWER_VALUE : opcode == FRAME_REMOVE ? ANSWER_NUMBER : ANSWER_OK;
-    else if (status == FRAME_NOT_FOUND)
-        answer->kind = opcode == FRAME_REMOVE ? ANSWER_NUMBER : ANSWER_MISSING;
-    return true;
+    const uint8_t *data = client->in.data + client->in_read;
+    size_t size = client->in.size - client->in_read;
+    bool frames = client->protocol == FRAMES;
+    size_t taken = frames ? answer_take_frame(data, size, client->setting.number, answer)
+                          : answer_take_resp(data, size, client->setting.number, answer);
+    client->in_read += taken;
+    struct ask *first = list_empty(&client->asks) ? NULL : container_of(client->asks.next, struct ask, link);
+    *ask = taken > 0 && frames ? ask_with_id(client, answer->id) : first;
+    return taken > 0;
 }
 
 static void take_replies(struct client *client)
@@ -494,9 +450,9 @@ static void take_replies(struct client *client)
     for (;;) {
         struct answer answer;
         struct ask *ask = NULL;
-        if (client->protocol == FRAMES ? !next_frame(client, &answer, &ask) : !next_resp(client, &answer, &ask))
+        if (!next_answer(client, &answer, &ask))
             break;
-        if (ask == NULL && answer.kind == ANSWER_ERROR && has_prefix(answer.text, "ERR max number"))
+        if (ask == NULL && answer.kind == ANSWER_ERROR && answer_has_prefix(answer.text, "ERR max number"))
             break;
         if (ask == NULL)
             broken("client %u: an answer to nothing: %.*s", client->setting.number, (int)answer.text.size,
@@ -520,6 +476,7 @@ static void leave_all(struct client *client)
         ask_free(client, ask);
     }
     client->forming.size = client->sending.size = client->in.size = client->in_read = 0;
+    task_end(&client->task);
 }
 
 static bool link_quiet(const struct client *client)
@@ -551,6 +508,35 @@ static void link_end(struct client *client)
     client->close_when_answered = false;
 }
 
+/* The task's next pipeline, if the one before has been answered; or a pause before what was refused is repeated. */
+static void go_on_with_task(struct client *client)
+{
+    struct task_step steps[PIPELINE_MAX];
+    if (client->ask_count > 0 || client->state != LINK_OPEN || ring_op_active(&client->pause))
+        return;
+    unsigned depth = DEPTH_PER_KEY * oracle_keys(client->setting.oracle);
+    unsigned count = task_pipeline(&client->task, steps, depth < PIPELINE_MAX ? depth : PIPELINE_MAX);
+    for (unsigned i = 0; i < count; i++) {
+        if (steps[i].action == TASK_SET)
+            begin_set(client, steps[i].key);
+        else if (steps[i].action == TASK_DEL)
+            begin_del(client, steps[i].key);
+        else
+            begin_get(client, steps[i].key);
+    }
+    uint64_t pause_ns = count > 0 ? 0 : task_pause_ns(&client->task);
+    if (pause_ns > 0)
+        ring_timer(client->setting.ring, &client->pause, pause_ns);
+}
+
+static void on_paused(struct ring_op *op)
+{
+    struct client *client = container_of(op, struct client, pause);
+    task_repeat(&client->task);
+    go_on_with_task(client);
+    pump(client);
+}
+
 static void on_received(struct ring_op *op)
 {
     struct client *client = container_of(op, struct client, recv_op);
@@ -558,8 +544,10 @@ static void on_received(struct ring_op *op)
         memcpy(reserve(&client->in, op->bytes), ring_buffer_data(client->setting.ring, op->buffer_id), op->bytes);
         client->in.size += op->bytes;
         ring_buffer_release(client->setting.ring, op->buffer_id);
-        if (client->state == LINK_OPEN)
+        if (client->state == LINK_OPEN) {
             take_replies(client);
+            go_on_with_task(client);
+        }
     }
     if ((op->flags & RING_MORE) != 0) {
         pump(client);
@@ -604,7 +592,7 @@ static void pump(struct client *client)
 {
     if (client->state != LINK_OPEN)
         return;
-    if (client->close_when_answered && client->ask_count == 0) {
+    if (client->close_when_answered && client->ask_count == 0 && !task_busy(&client->task)) {
         client->asked_to_close = true;
         link_end(client);
         return;
@@ -661,16 +649,13 @@ struct client *client_create(const struct client_setting *setting)
     ring_op_init(&client->connect_op, on_connected);
     ring_op_init(&client->send_op, on_sent);
     ring_op_init(&client->recv_op, on_received);
+    ring_op_init(&client->pause, on_paused);
     return client;
 }
 
-void client_work(struct client *client, unsigned count, uint64_t seed)
+/* Of everything, all at once. */
+static void work_mixed(struct client *client, unsigned count)
 {
-    client->random = seed;
-    if (client->state == LINK_ENDING || client->close_when_answered)
-        return;
-    if (client->state == LINK_NONE)
-        link_begin(client);
     uint64_t writes = 10 + draw(client, 80), removes = draw(client, 20);
     unsigned depth = DEPTH_PER_KEY * oracle_keys(client->setting.oracle);
     if (depth > DEPTH_MAX)
@@ -681,7 +666,7 @@ void client_work(struct client *client, unsigned count, uint64_t seed)
         if (fleeting < fleeting_keys(client->setting.fleeting) && may_ask_fleeting(client, fleeting))
             begin_fleeting(client, fleeting, draw(client, UINT64_MAX));
         else if (chance < writes)
-            begin_set(client);
+            begin_set(client, choose_key(client));
         else if (chance < writes + removes)
             begin_several(client, ASK_DEL);
         else if (chance % 4 == 0)
@@ -693,7 +678,38 @@ void client_work(struct client *client, unsigned count, uint64_t seed)
         else
             begin_get(client, choose_key(client));
     }
+}
+
+void client_work(struct client *client, enum work_style style, unsigned count, uint64_t seed)
+{
+    client->random = seed;
+    if (client->state == LINK_ENDING || client->close_when_answered)
+        return;
+    if (client->state == LINK_NONE)
+        link_begin(client);
+    unsigned base, keys = keys_of_class(client, &base);
+    task_begin(&client->task, style, style == WORK_MIXED ? 0 : count, base, keys, draw(client, UINT64_MAX));
+    if (style == WORK_MIXED)
+        work_mixed(client, count);
+    go_on_with_task(client);
     pump(client);
+}
+
+void client_delete_half(struct client *client, unsigned depth, uint64_t seed)
+{
+    KVS_ASSERT(client_idle(client) && client->state == LINK_NONE);
+    client->random = seed;
+    link_begin(client);
+    if (client->relaxed) { /* nothing has left yet */
+        client->relaxed = false;
+        leave_all(client);
+        set_up(client);
+    }
+    unsigned base, keys = keys_of_class(client, &base);
+    task_begin(&client->task, WORK_REMOVE, keys, base, keys, seed);
+    client->task.depth = depth > 0 ? depth : 1;
+    client->task.patience = 0;
+    client->task.ends_when_refused = false;
 }
 
 void client_read_all(struct client *client)
@@ -752,8 +768,8 @@ void client_close(struct client *client, bool at_once)
 
 bool client_idle(const struct client *client)
 {
-    return client->ask_count == 0 && client->state != LINK_ENDING && !ring_op_active(&client->send_op) &&
-           !client->close_when_answered && client->state != LINK_CONNECTING;
+    return client->ask_count == 0 && !task_busy(&client->task) && client->state != LINK_ENDING &&
+           !ring_op_active(&client->send_op) && !client->close_when_answered && client->state != LINK_CONNECTING;
 }
 
 void client_describe(const struct client *client)

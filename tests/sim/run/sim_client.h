@@ -17,6 +17,7 @@
 struct circumstances {
     bool writes_may_fail;   /* the disk has failed a write, sync or name in this boot */
     bool space_may_lack;    /* the disk is or was full in this boot */
+    bool log_limited;       /* the node has a limit on its log */
     bool reads_may_fail;    /* the disk has failed a read */
     bool damage_may_show;   /* reads or the disk's content have been spoiled */
     bool network_may_break; /* connections have been reset, stalled, cancelled */
@@ -36,8 +37,12 @@ struct client_setting {
 };
 
 struct client *client_create(const struct client_setting *setting);
-/* Begins `count` operations in a style that the seed chooses, over a connection made for it if there is none. */
-void client_work(struct client *client, unsigned count, uint64_t seed);
+/* Begins `count` operations in this style, details by the seed, over a connection made for it if there is none. What is
+ * left of an earlier task is not done. */
+void client_work(struct client *client, enum work_style style, unsigned count, uint64_t seed);
+/* Begins a DEL of every other key, `depth` at a time, on an idle client whose connection is new or has ended; what is
+ * refused is not repeated. */
+void client_delete_half(struct client *client, unsigned depth, uint64_t seed);
 /* Begins a GET of every key, fleeting ones too, and then asks for the number of keys; client_counted tells it. */
 void client_read_all(struct client *client);
 int64_t client_counted(const struct client *client);

@@ -104,20 +104,28 @@ static bool rotten_within(const struct surveyor *surveyor, uint64_t begin, uint6
 
 /* ---- the manifest ---------------------------------------------------------------------------------------------- */
 
-static void set_entry(struct surveyor *surveyor, const struct manifest_entry *entry)
+/* `hidden`: by damage, so that no boot learns from it how far the segment reaches. */
+static void set_entry(struct surveyor *surveyor, const struct manifest_entry *entry, bool hidden)
 {
     for (size_t i = 0; i < surveyor->entry_count; i++) {
-        if (surveyor->entries[i].number == entry->number) {
-            surveyor->entries[i] = *entry;
+        struct manifest_entry *known = &surveyor->entries[i];
+        if (known->number == entry->number) {
+            const uint32_t end = known->uid == entry->uid ? known->end : 0;
+            *known = *entry;
+            known->end = hidden ? end : entry->end;
             return;
         }
     }
     surveyor->entries = realloc(surveyor->entries, (surveyor->entry_count + 1) * sizeof(*surveyor->entries));
     KVS_ASSERT(surveyor->entries != NULL);
-    surveyor->entries[surveyor->entry_count++] = *entry;
+    surveyor->entries[surveyor->entry_count] = *entry;
+    if (hidden)
+        surveyor->entries[surveyor->entry_count].end = 0;
+    surveyor->entry_count++;
 }
 
-/* The entries as the undamaged manifest has them. */
+/* The entries as the undamaged manifest has them. What stands behind damage is as good as torn to a boot: it refuses if
+ * a batch proves that it had been durable, and else goes by what stands before. */
 static void read_manifest(void *context, const char *path)
 {
     struct surveyor *surveyor = context;
@@ -138,7 +146,7 @@ static void read_manifest(void *context, const char *path)
         for (uint32_t i = 0; i < head.count; i++) {
             struct manifest_entry entry;
             memcpy(&entry, surveyor->bytes + at + sizeof(head) + i * sizeof(entry), sizeof(entry));
-            set_entry(surveyor, &entry);
+            set_entry(surveyor, &entry, rotten_within(surveyor, 0, at + KVS_BLOCK_BYTES));
         }
     }
     surveyor->survey->may_refuse = surveyor->survey->may_refuse || rotten_within(surveyor, 0, surveyor->size);

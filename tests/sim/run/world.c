@@ -87,6 +87,7 @@ static void widen(struct world *world)
     now->reads_may_fail |= cancelled || world->odds[SIM_FAULT_READ_ERROR] > 0;
     now->space_may_lack |=
         world->disk_limited || world->single_fault || any_odds(world, SIM_FAULT_NAME_ERROR, SIM_FAULT_NO_SPACE);
+    now->log_limited = world->plan->disk_segments > 0;
     now->damage_may_show |= any_odds(world, SIM_FAULT_READ_FLIP, SIM_FAULT_WRITE_FLIP);
     now->network_may_break |= cancelled || any_odds(world, SIM_FAULT_RESET, SIM_FAULT_STALL);
     if (any_odds(world, SIM_FAULT_READ_ERROR, SIM_FAULT_STALL) || world->single_fault || world->disk_limited)
@@ -217,6 +218,8 @@ static bool boot_once(struct world *world, unsigned threads)
         .threads = threads,
         .segment_bytes = (uint64_t)world->plan->segment_kib * 1024,
         .memory_segments = world->plan->memory_segments,
+        .disk_segments = world->plan->disk_segments,
+        .preempt_every = world->plan->preempt_every,
         .talkative = world->talkative,
     };
     world->tally->boots++;
@@ -309,7 +312,8 @@ static void boot(struct world *world, unsigned threads, enum oracle_end end)
 {
     struct survey survey;
     bool calm_before = world->calm;
-    bool could_write = calm_before && !world->circumstances.space_may_lack && !world->circumstances.writes_may_fail;
+    const struct circumstances *why = &world->circumstances;
+    bool could_write = calm_before && !why->space_may_lack && !why->log_limited && !why->writes_may_fail;
     bool faults = any_odds(world, 0, SIM_FAULT_COUNT - 1) || world->single_fault;
     survey_take(&survey, world->oracle, world->fleeting);
     if (story_on && getenv("KVS_SIM_KEY") != NULL)
@@ -447,8 +451,17 @@ static void check_backups(const struct world *world)
         sim_backups_check(&world->backups);
 }
 
+/* Before the node goes. */
+static void note_waits(struct world *world)
+{
+    struct engine_stats stats = stats_of(world);
+    world->tally->puts_waited += stats.puts_waited;
+    world->tally->removes_waited += stats.removes_waited;
+}
+
 static void do_crash(struct world *world, const struct plan_step *what)
 {
+    note_waits(world);
     if (what->a == SIM_KILL)
         world->tally->kills++;
     else
@@ -467,6 +480,7 @@ static void end_orderly(struct world *world, bool at_once)
 {
     world->tally->stops++;
     world->circumstances.leaving = true;
+    note_waits(world);
     fleeting_stop(world->fleeting);
     host_stop(&world->host, at_once);
     for (uint64_t i = 0; !host_stopped(&world->host); i++) {
@@ -554,6 +568,16 @@ static void do_restore(struct world *world, const struct plan_step *what)
         check(world);
 }
 
+/* Also when nothing happens any more. */
+static void pass_time(struct world *world, uint64_t ns)
+{
+    uint64_t until = sim->now_ns + ns;
+    for (uint64_t i = 0; sim->now_ns < until && i < LIVENESS_STEPS; i++) {
+        if (!step(world))
+            sim_advance(until - sim->now_ns);
+    }
+}
+
 static void do_disk_size(struct world *world, uint32_t more_kib)
 {
     if (more_kib > 0) {
@@ -568,11 +592,7 @@ static void do_disk_size(struct world *world, uint32_t more_kib)
     if (!was_limited || any_odds(world, 0, SIM_FAULT_COUNT - 1) || world->single_fault)
         return;
     settle(world);
-    uint64_t until = sim->now_ns + CALM_AGAIN_NS;
-    for (uint64_t i = 0; sim->now_ns < until && i < LIVENESS_STEPS; i++) {
-        if (!step(world))
-            sim_advance(CALM_AGAIN_NS);
-    }
+    pass_time(world, CALM_AGAIN_NS);
     world->circumstances.space_may_lack = false; /* P7: writing resumes by itself */
 }
 
@@ -588,13 +608,54 @@ static void do_time(struct world *world, const struct plan_step *what)
     world->calm = world->calm && !stopped;
 }
 
+/* Whether nothing but the limit on the log may have kept the node from writing in this boot. */
+static bool only_limited(const struct world *world)
+{
+    const struct circumstances *why = &world->circumstances;
+    return why->log_limited && !why->writes_may_fail && !why->reads_may_fail && !why->space_may_lack &&
+           !why->damage_may_show;
+}
+
+/*
+ * P7: deletes make room, and writing resumes by itself. By design that is so if the limit has room for the reserves,
+ * two files for each log and three more for deletes, for writing another one for each log and what compaction has in
+ * hand; and if what is deleted is far larger than a delete.
+ */
+static void do_relief(struct world *world, const struct plan_step *what)
+{
+    int64_t logs = world->host.config.threads;
+    settle(world);
+    suspend_faults();
+    struct client *client = world->clients[0];
+    client_close(client, false);
+    settle(world);
+    bool roomy = only_limited(world) && host_segments_left(&world->host) >= 0 &&
+                 world->plan->disk_segments >= 2 * logs + 3 && world->plan->value_bytes >= 300 &&
+                 host_reserves_whole(&world->host);
+    uint64_t deletes = world->tally->full_deletes;
+    client_delete_half(client, what->a, what->seed);
+    settle(world);
+    if (roomy && world->tally->full_deletes > deletes)
+        broken("P7 full disk: deletes are refused");
+    world->tally->reliefs += roomy;
+    pass_time(world, CALM_AGAIN_NS);
+    roomy = only_limited(world) && host_segments_left(&world->host) >= 3 * logs + 2;
+    uint64_t full = world->tally->full;
+    client_work(client, WORK_FILL, 1, what->seed);
+    settle(world);
+    if (roomy && world->tally->full > full)
+        broken("P7 full disk: writing does not resume when there is room again");
+    world->tally->resumptions += roomy;
+    resume_faults(world);
+}
+
 static void do_step(struct world *world, const struct plan_step *what)
 {
     story("%s %u %u %u", plan_kind_name(what->kind), what->a, what->b, what->c);
     switch (what->kind) {
     case PLAN_WORK:
         world->fresh = false;
-        client_work(world->clients[what->a % PLAN_CLIENTS], what->b, what->seed);
+        client_work(world->clients[what->a % PLAN_CLIENTS], (enum work_style)what->c, what->b, what->seed);
         break;
     case PLAN_RUN:
         run_steps(world, what->a);
@@ -644,6 +705,9 @@ static void do_step(struct world *world, const struct plan_step *what)
     case PLAN_RESTORE:
         do_restore(world, what);
         break;
+    case PLAN_RELIEF:
+        do_relief(world, what);
+        break;
     case PLAN_KIND_COUNT:
         break;
     }
@@ -652,13 +716,14 @@ static void do_step(struct world *world, const struct plan_step *what)
 
 /* ---- a whole run ----------------------------------------------------------------------------------------------- */
 
-/* Of the bits that are left the lowest six choose the bucket in an index, the highest the shard and the page. */
-static uint64_t mask_of(unsigned bits)
+/* Of the bits that are left the lowest six choose the bucket in an index, the highest the shard and the page. `apart`:
+ * some are left, too, that no index looks at, so that keys are candidates for each other and their hashes differ. */
+static uint64_t mask_of(unsigned bits, bool apart)
 {
     if (bits >= 48)
         return UINT64_MAX;
     unsigned low = bits < 6 ? bits : 6;
-    return UINT64_MAX << (60 - (bits - low)) | ((1ull << low) - 1);
+    return UINT64_MAX << (60 - (bits - low)) | (apart ? 0xffull << 16 : 0) | ((1ull << low) - 1);
 }
 
 static void begin(struct world *world)
@@ -667,7 +732,7 @@ static void begin(struct world *world)
     sim_create(plan->seed);
     sim_set_direct_align(plan->direct_align);
     sim_set_socket_bytes(plan->socket_bytes);
-    hash_mask = mask_of(plan->hash_bits);
+    hash_mask = mask_of(plan->hash_bits, plan->seed % 2 != 0);
     unsigned relaxed = plan->keys >= 8 && plan->seed % 2 == 0 ? plan->keys / 4 : 0;
     /* As much as a node of one thread takes: most of these get files of their own. */
     unsigned value_bytes_max = plan->memory_segments * plan->segment_kib * 1024 * 2 / 9;
@@ -701,6 +766,7 @@ uint64_t world_run(const struct plan *plan, const struct world_options *options,
         do_step(&world, &plan->steps[i]);
     end(&world);
     tally->runs++;
+    tally->limited += plan->disk_segments > 0;
     tally->simulated_ns += sim->now_ns;
     for (unsigned kind = 0; kind < SIM_FAULT_COUNT; kind++)
         tally->faults[kind] += sim_fault_count((enum sim_fault_kind)kind);

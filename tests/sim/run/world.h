@@ -21,6 +21,10 @@ struct tally {
     uint64_t operations;                             /* begun by clients */
     uint64_t acknowledged;                           /* of them, with a definite answer */
     uint64_t refused;                                /* answered with an error */
+    uint64_t full, full_deletes;                     /* of these, for lack of space; and of those, deletes */
+    uint64_t puts_waited, removes_waited;            /* operations that waited for room in the log */
+    uint64_t limited;                                /* runs with a limit on the log */
+    uint64_t reliefs, resumptions;                   /* how often no delete was to be refused; writing was to resume */
     uint64_t unanswered;                             /* lost with their connection or the node */
     uint64_t boots, crashes, kills, stops, refusals; /* refusals: boots refused because of damage, rightly */
     uint64_t rotten_boots;                           /* boots over damage that need not be noticed */
