@@ -18,7 +18,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { TABLES_SHARE = 32 /* of the budget */ };
+enum {
+    TABLES_SHARE = 32, /* of the budget */
+    GROWTH_MAX = 10,   /* doublings of an index since it was made; beyond these it had better be made anew */
+};
 
 enum step { STEP_OPEN, STEP_PAGES, STEP_TABLES, STEP_HEADER, STEP_SYNC, STEP_DONE, STEP_UNDO, STEP_FAILED };
 
@@ -204,6 +207,10 @@ static bool write_chunk(struct snapshot_writer *writer)
     unsigned count = 0;
     while (count < SNAPSHOT_CHUNK_PAGES &&
            (page = index_page_next(index, &writer->at, &places[writer->pages + count])) != NULL) {
+        if (places[writer->pages + count].depth > index_depth_min(index) + GROWTH_MAX) {
+            fail(writer, KVS_ERR_CANCELLED, "an index has outgrown its beginnings");
+            return true;
+        }
         if (!take_page(writer, page, count++)) {
             fail(writer, KVS_ERR_CANCELLED, "an overwrite is not settled");
             return true;
