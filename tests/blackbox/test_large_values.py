@@ -233,7 +233,9 @@ def test_backups_have_large_values(start_node, run_client, tmp_path, elsewhere):
         assert resp("SET", "replaced", value_of(2, 3)) == b"+OK" and resp("DEL", "kept") == b":1"
         wait_for(lambda: len(files(node)) == 1, "the end of replaced files")
         node.kill9()
-        resp = Resp(start_node(*FLAGS, data_dir=f"{place}/then"))
+        restored = start_node(*FLAGS, data_dir=f"{place}/then")
+        resp = Resp(restored)
         assert resp("GET", "kept") == value_of(3, 1) and resp("GET", "replaced") == value_of(2, 2)
+        restored.kill9()  # it would change the directory while that is removed
     finally:
         shutil.rmtree(place)
