@@ -195,30 +195,28 @@ static bool take_page(const struct snapshot_writer *writer, const void *page, un
     return true;
 }
 
-/* The next chunk. False: there are no more. */
-static bool write_chunk(struct snapshot_writer *writer)
+/* Copies as many of the next pages of the shard in hand as a chunk holds; with fewer, the next shard's turn has come.
+ * False: an index was not fit for it. */
+static bool take_chunk(struct snapshot_writer *writer, unsigned *count)
 {
-    if (writer->shard == writer->store->shard_count)
-        return false;
     const struct index *index = writer->store->shards[writer->shard]->index;
     struct index_place *places = (void *)(writer->tables + writer->layout.places);
-    uint64_t *checks = (void *)(writer->tables + writer->layout.checks);
     const void *page = NULL;
-    unsigned count = 0;
-    while (count < SNAPSHOT_CHUNK_PAGES &&
-           (page = index_page_next(index, &writer->at, &places[writer->pages + count])) != NULL) {
-        if (places[writer->pages + count].depth > index_depth_min(index) + GROWTH_MAX) {
+    *count = 0;
+    while (*count < SNAPSHOT_CHUNK_PAGES &&
+           (page = index_page_next(index, &writer->at, &places[writer->pages + *count])) != NULL) {
+        if (places[writer->pages + *count].depth > index_depth_min(index) + GROWTH_MAX) {
             fail(writer, KVS_ERR_CANCELLED, "an index has outgrown its beginnings");
-            return true;
+            return false;
         }
-        if (!take_page(writer, page, count++)) {
+        if (!take_page(writer, page, (*count)++)) {
             fail(writer, KVS_ERR_CANCELLED, "an overwrite is not settled");
-            return true;
+            return false;
         }
     }
     struct snapshot_shard *shard = &shard_table(writer)[writer->shard];
-    shard->page_count += count;
-    if (count < SNAPSHOT_CHUNK_PAGES) {
+    shard->page_count += *count;
+    if (*count < SNAPSHOT_CHUNK_PAGES) {
         struct index_stats stats;
         index_stats(index, &stats);
         shard->entries = stats.entries;
@@ -226,8 +224,20 @@ static bool write_chunk(struct snapshot_writer *writer)
         writer->shard++;
         writer->at = 0;
     }
-    if (count == 0)
-        return write_chunk(writer);
+    return true;
+}
+
+/* The next chunk. False: there are no more. */
+static bool write_chunk(struct snapshot_writer *writer)
+{
+    unsigned count = 0;
+    while (count == 0) { /* a shard may end with a full chunk */
+        if (writer->shard == writer->store->shard_count)
+            return false;
+        if (!take_chunk(writer, &count))
+            return true;
+    }
+    uint64_t *checks = (void *)(writer->tables + writer->layout.checks);
     const size_t bytes = (size_t)count * INDEX_PAGE_BYTES;
     checks[writer->chunks++] = snapshot_check(writer->buffer, bytes, writer->header.store_uuid);
     write_at(writer, writer->buffer, bytes, SNAPSHOT_HEADER_BYTES + writer->pages * INDEX_PAGE_BYTES);
