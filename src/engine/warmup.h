@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 struct keeper;
+struct segment;
 
 struct warmup {
     struct ring_op io;
@@ -40,5 +41,7 @@ void warmup_deinit(struct keeper *keeper);
 bool warmup_idle(const struct warmup *warmup);
 /* True when the turn should come again at once. */
 bool warmup_busy(const struct warmup *warmup);
+/* A read of this segment's file is under way: that must stay open, and keep what is in it. */
+bool warmup_reads(const struct warmup *warmup, const struct segment *segment);
 
 #endif
