@@ -512,7 +512,7 @@ static void trim(struct keeper *keeper)
     bool lacks = manifest_lacks_space(keeper->manifest) && !has_made_room(keeper);
     if (lacks)
         enough = 0;
-    if (keeper->trim != TRIM_IDLE || keeper->stopping || warmup_outlives(keeper))
+    if (keeper->trim != TRIM_IDLE || keeper->stopping)
         return;
     keeper->trimmed = next_unwanted(keeper, enough);
     if (keeper->trimmed == NULL)

@@ -439,7 +439,7 @@ static bool retirement_turn(struct keeper *keeper)
     }
     bool durable = retirement->entered && manifest_durable(keeper->manifest, retirement->ticket);
     if (!(durable || canary_on(CANARY_RETIRED_EARLY)) || !image_gone(retirement->segment) ||
-        checkpoint_reads(keeper->checkpoint, retirement->segment))
+        checkpoint_reads(keeper->checkpoint, retirement->segment) || warmup_reads(&keeper->warmup, retirement->segment))
         return false;
     segment_set_state(retirement->segment, SEGMENT_FREE);
     keeper_take_back(keeper, retirement->segment);

@@ -2,8 +2,8 @@
  * warmup.c - one segment at a time, in reads of one piece after the other, so that others find the disk free in
  * between; then it is verified as a start would, and shown: an image's beginning, or as the oldest image.
  *
- * Meanwhile the segment may have been retired, and its file have begun another life. So what was read counts only if
- * the segment is the same afterwards.
+ * Meanwhile the segment may be retired, and between two reads its file begin another life. So what was read counts only
+ * if the segment is the same afterwards.
  */
 #include "engine/warmup.h"
 
@@ -32,6 +32,11 @@ bool warmup_idle(const struct warmup *warmup)
 bool warmup_busy(const struct warmup *warmup)
 {
     return !warmup->done && !warmup->reading;
+}
+
+bool warmup_reads(const struct warmup *warmup, const struct segment *segment)
+{
+    return warmup->reading && warmup->number == segment->number && warmup->uid == segment->uid;
 }
 
 /* The image lacks its beginning. */
@@ -70,11 +75,6 @@ static struct segment *current(const struct keeper *keeper)
     if (segment == NULL || segment->uid != warmup->uid)
         return NULL;
     return (warmup->image == NULL ? is_tail(segment) : is_absent(segment)) ? segment : NULL;
-}
-
-bool warmup_outlives(const struct keeper *keeper)
-{
-    return keeper->warmup.reading && current(keeper) == NULL;
 }
 
 /* Images that logs may want at once are left to them. */

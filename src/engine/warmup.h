@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 struct keeper;
+struct segment;
 
 struct warmup {
     struct ring_op io;
@@ -36,11 +37,11 @@ void warmup_init(struct warmup *warmup);
 void warmup_turn(struct keeper *keeper, bool stopping);
 /* When nothing is in flight, or its ring is closed. */
 void warmup_deinit(struct keeper *keeper);
-/* A read is in flight from a segment whose life has ended: its file must not be closed yet. */
-bool warmup_outlives(const struct keeper *keeper);
 /* Nothing is in flight. */
 bool warmup_idle(const struct warmup *warmup);
 /* True when the turn should come again at once. */
 bool warmup_busy(const struct warmup *warmup);
+/* A read of this segment's file is under way: that must stay open, and keep what is in it. */
+bool warmup_reads(const struct warmup *warmup, const struct segment *segment);
 
 #endif

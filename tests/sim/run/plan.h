@@ -35,7 +35,7 @@ enum plan_kind {
     PLAN_BACKUP,     /* the node is asked for a backup; a = 0: files cannot be linked */
     PLAN_RESTORE, /* with nothing under way a backup is made, a as above; then a crash, and a boot on it with c shards
                    */
-    PLAN_RELIEF,  /* faults off; every other key is deleted, a at a time; then writes must be taken again */
+    PLAN_RELIEF,  /* faults off; the log is filled, every other key deleted, a at a time; then writes must be taken */
     PLAN_KIND_COUNT
 };
 

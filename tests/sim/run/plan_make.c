@@ -17,7 +17,7 @@
 
 #include <errno.h>
 
-enum { LIMITED_ONE_IN = 10 };
+enum { LIMITED_ONE_IN = 16 };
 
 struct maker {
     struct plan *plan;

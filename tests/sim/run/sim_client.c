@@ -695,7 +695,7 @@ void client_work(struct client *client, enum work_style style, unsigned count, u
     pump(client);
 }
 
-void client_delete_half(struct client *client, unsigned depth, uint64_t seed)
+void client_press(struct client *client, enum work_style style, unsigned count, unsigned depth, uint64_t seed)
 {
     KVS_ASSERT(client_idle(client) && client->state == LINK_NONE);
     client->random = seed;
@@ -706,10 +706,10 @@ void client_delete_half(struct client *client, unsigned depth, uint64_t seed)
         set_up(client);
     }
     unsigned base, keys = keys_of_class(client, &base);
-    task_begin(&client->task, WORK_REMOVE, keys, base, keys, seed);
+    task_begin(&client->task, style, count, base, keys, seed);
     client->task.depth = depth > 0 ? depth : 1;
     client->task.patience = 0;
-    client->task.ends_when_refused = false;
+    client->task.ends_when_refused = style == WORK_FILL;
 }
 
 void client_read_all(struct client *client)

@@ -40,9 +40,9 @@ struct client *client_create(const struct client_setting *setting);
 /* Begins `count` operations in this style, details by the seed, over a connection made for it if there is none. What is
  * left of an earlier task is not done. */
 void client_work(struct client *client, enum work_style style, unsigned count, uint64_t seed);
-/* Begins a DEL of every other key, `depth` at a time, on an idle client whose connection is new or has ended; what is
- * refused is not repeated. */
-void client_delete_half(struct client *client, unsigned depth, uint64_t seed);
+/* Begins so many operations of a task, `depth` at a time, on an idle client whose connection is new or has ended, and
+ * is durable then; what is refused is not repeated. */
+void client_press(struct client *client, enum work_style style, unsigned count, unsigned depth, uint64_t seed);
 /* Begins a GET of every key, fleeting ones too, and then asks for the number of keys; client_counted tells it. */
 void client_read_all(struct client *client);
 int64_t client_counted(const struct client *client);

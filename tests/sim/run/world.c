@@ -55,6 +55,7 @@ struct world {
     bool disk_limited;
     bool values_rotten; /* the file of some large value does not hold what was written to it, or is gone as it may be */
     bool calm;          /* nothing out of the ordinary since the boot */
+    bool reserved;      /* under a limit: the boot began with whole reserves */
     bool fresh;         /* nothing was asked since the boot */
 };
 
@@ -337,6 +338,7 @@ static void boot(struct world *world, unsigned threads, enum oracle_end end)
     fleeting_boot(world->fleeting, end == ORACLE_STOPPED, could_write);
     note_owners(world);
     reset_circumstances(world);
+    world->reserved = world->circumstances.log_limited && host_reserves_whole(&world->host);
     resume_faults(world);
     clients_begin(world);
 }
@@ -616,33 +618,38 @@ static bool only_limited(const struct world *world)
            !why->damage_may_show;
 }
 
+/* Client 0 does this over a durable connection of its own. */
+static void press(struct world *world, enum work_style style, unsigned count, unsigned depth, uint64_t seed)
+{
+    client_close(world->clients[0], false);
+    settle(world);
+    client_press(world->clients[0], style, count, depth, seed);
+    settle(world);
+}
+
 /*
- * P7: deletes make room, and writing resumes by itself. By design that is so if the limit has room for the reserves,
- * two files for each log and three more for deletes, for writing another one for each log and what compaction has in
- * hand; and if what is deleted is far larger than a delete.
+ * P7: the log is filled, deletes make room, and writing resumes by itself. By design that is so if the limit has room
+ * for the reserves, two files for each log and three more for deletes, for writing another one for each log and what
+ * compaction has in hand; and if what is deleted is far larger than a delete.
  */
 static void do_relief(struct world *world, const struct plan_step *what)
 {
     int64_t logs = world->host.config.threads;
     settle(world);
     suspend_faults();
-    struct client *client = world->clients[0];
-    client_close(client, false);
-    settle(world);
-    bool roomy = only_limited(world) && host_segments_left(&world->host) >= 0 &&
-                 world->plan->disk_segments >= 2 * logs + 3 && world->plan->value_bytes >= 300 &&
-                 host_reserves_whole(&world->host);
-    uint64_t deletes = world->tally->full_deletes;
-    client_delete_half(client, what->a, what->seed);
-    settle(world);
+    bool roomy = only_limited(world) && world->plan->disk_segments >= 2 * logs + 3 && world->plan->value_bytes >= 300 &&
+                 world->reserved;
+    unsigned keys = oracle_keys(world->oracle);
+    uint64_t full = world->tally->full, deletes = world->tally->full_deletes;
+    press(world, WORK_FILL, 2 * keys, 10, what->seed);
+    world->tally->reliefs += roomy && world->tally->full > full;
+    press(world, WORK_REMOVE, keys, what->a, what->seed);
     if (roomy && world->tally->full_deletes > deletes)
         broken("P7 full disk: deletes are refused");
-    world->tally->reliefs += roomy;
     pass_time(world, CALM_AGAIN_NS);
     roomy = only_limited(world) && host_segments_left(&world->host) >= 3 * logs + 2;
-    uint64_t full = world->tally->full;
-    client_work(client, WORK_FILL, 1, what->seed);
-    settle(world);
+    full = world->tally->full;
+    press(world, WORK_FILL, 1, 1, what->seed);
     if (roomy && world->tally->full > full)
         broken("P7 full disk: writing does not resume when there is room again");
     world->tally->resumptions += roomy;
