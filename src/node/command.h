@@ -12,6 +12,7 @@
 
 #include "node/shard.h"
 #include "node/text.h"
+#include "node/update.h"
 
 /* The request that is being handled. Arguments are borrowed until the handler returns. */
 struct call {
@@ -118,6 +119,11 @@ bool command_keys_fit(struct call *call, const struct slice *keys, unsigned coun
 void command_put(struct call *call, struct slice value, uint64_t expires_ms);
 /* A time as a command gives it, on the engine's clock; `relative`: from now on. False: the request has its answer. */
 bool command_expiry(struct call *call, struct slice number, bool seconds, bool relative, uint64_t *expires_ms);
+
+/* Carries out an update of `key`: args and operand are borrowed. */
+void command_update(struct call *call, struct slice key, const struct update_spec *spec, struct slice operand);
+/* A number of 64 bits as Redis reads it; false: it is none, and nobody has answered. */
+bool command_integer(struct slice text, int64_t *out);
 
 /* ---- handlers -------------------------------------------------------------------------------------------------- */
 

@@ -11,7 +11,7 @@
 #define MS_PER_S 1000
 
 /* Decimal, within 64 bits, without blanks, leading zeros or "+". */
-static bool parse_integer(struct slice text, int64_t *out)
+bool command_integer(struct slice text, int64_t *out)
 {
     bool negative = text.size > 0 && text.data[0] == '-';
     size_t at = negative;
@@ -31,7 +31,7 @@ static bool parse_integer(struct slice text, int64_t *out)
 bool command_expiry(struct call *call, struct slice number, bool seconds, bool relative, uint64_t *expires_ms)
 {
     int64_t time;
-    if (!parse_integer(number, &time)) {
+    if (!command_integer(number, &time)) {
         call_error(call, "ERR value is not an integer or out of range");
         return false;
     }
