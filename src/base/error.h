@@ -15,6 +15,7 @@
     X(ADDRESS_IN_USE, "address already in use")                     \
     X(ADDRESS_UNAVAILABLE, "address not available on this machine") \
     X(CANCELLED, "operation cancelled")                             \
+    X(CHANGED, "what it was based on has changed")                  \
     X(CLOSED, "connection closed by peer")                          \
     X(CONNECTION, "connection failed")                              \
     X(REFUSED, "connection refused")                                \

@@ -381,6 +381,11 @@ void engine_submit(struct engine_shard *owner, struct engine_op *op)
     owner->interface->submit(owner, op);
 }
 
+void engine_conclude(struct engine_op *op)
+{
+    op->shard->interface->conclude(op);
+}
+
 void engine_op_release(struct engine_op *op)
 {
     op->shard->interface->op_release(op);

@@ -189,7 +189,14 @@ void engine_backup_state(const struct engine *engine, struct engine_backup_state
 
 /* ---- requests -------------------------------------------------------------------------------------------------- */
 
-enum engine_action { ENGINE_GET, ENGINE_PUT, ENGINE_REMOVE };
+enum engine_action {
+    ENGINE_GET,
+    ENGINE_PUT,
+    ENGINE_REMOVE,
+    ENGINE_EXPIRE, /* of a key whose value is a large one: that stays where it is, and expires at expires_ms from now on
+                      (0: never). Other values are PUT again */
+    ENGINE_HOLD,   /* engine_submit only: see engine_conclude */
+};
 
 /*
  * Expiry. A value may be put with a time from whose millisecond on the key is not there: every read knows that at
@@ -199,27 +206,27 @@ enum engine_action { ENGINE_GET, ENGINE_PUT, ENGINE_REMOVE };
 struct engine_request {
     enum engine_action action;
     bool relaxed;       /* a write need not be durable when acknowledged; a read may show what is not durable */
-    bool head;          /* GET: whether there is a value, and how long it is, will do: a large one is not read */
+    bool head;          /* GET, HOLD: of a large value, how long it is will do: it is not read, and `value` is empty */
     bool eager;         /* GET: end with AGAIN rather than wait for memory for a large value */
     uint64_t asked_ns;  /* GET, engine_submit: when it was asked for (ring_now_ns of any ring of the process): what was
                            asked for earlier has the first right to memory for a large value */
     uint64_t hash;      /* hash_key(key, engine_hash_seed) */
     struct slice key;   /* 1..KVS_KEY_BYTES_MAX bytes; an empty key is allowed too */
     struct slice value; /* PUT */
-    /* PUT: from this time on the key is not there; milliseconds since 1970, 0 = never. With a time that has passed the
-     * PUT is a REMOVE. */
+    /* PUT, EXPIRE: from this time on the key is not there; milliseconds since 1970, 0 = never. With a time that has
+     * passed both are a REMOVE. */
     uint64_t expires_ms;
 };
 
 struct engine_result {
     enum kvs_err error; /* OK, NO_SPACE, NO_MEMORY, TOO_LARGE, FAILED, CORRUPT (see engine_damage_text), IO */
     bool found; /* GET: there is a value; PUT: the key was there before (a guess while its old record is on disk);
-                   REMOVE: the key was there */
-    struct slice value;          /* GET; empty if only the head was asked for */
+                   REMOVE, EXPIRE: the key was there */
+    struct slice value;          /* GET */
     uint64_t value_bytes;        /* GET: how long the value is */
     struct large_memory *memory; /* GET of a large value, from engine_submit only: `value` lies at its beginning. Take
                                     it, and set this to NULL, or engine_op_release gives it back */
-    uint64_t large_id;           /* private to src/engine: the file that has the value; 0 = none */
+    uint64_t large_id;           /* GET: the value is a large one: the id of its file; 0: it is not */
     uint64_t expires_ms;         /* GET: of the value found; 0 = never */
     uint64_t gate;               /* 0, or the LSN of the owner that must be durable first */
 };
@@ -267,6 +274,16 @@ struct engine_op {
 
 /* On the owner's thread. */
 void engine_submit(struct engine_shard *owner, struct engine_op *op);
+
+/*
+ * Holds. A HOLD gives what a GET does (`head` and `eager` count), and then the key is the holder's: whatever else is
+ * asked of the owner for it waits. With an error in the result there is no hold, and the operation is over. Else set
+ * action (PUT, REMOVE or EXPIRE; HOLD: nothing changes), value, expires_ms and `done`, and conclude: in `done`, or later
+ * on the owner's thread. `done` is called once more when the change has been made, or with the error for which it has
+ * not; then the key is free again. The value is good until the first `done` returns; result.memory, unless it was taken,
+ * until engine_conclude.
+ */
+void engine_conclude(struct engine_op *op);
 /* Gives back the buffer behind op->result.value. In `done` or after it, exactly once, on the same thread. */
 void engine_op_release(struct engine_op *op);
 

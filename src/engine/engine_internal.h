@@ -27,6 +27,7 @@ struct engine_interface {
                                   struct engine_result *result);
     void (*prefetch)(struct engine_shard *reader, unsigned owner_id, uint64_t hash, enum engine_prefetch_step step);
     void (*submit)(struct engine_shard *owner, struct engine_op *op);
+    void (*conclude)(struct engine_op *op);
     void (*op_release)(struct engine_op *op);
     uint64_t (*durable)(const struct engine_shard *shard);
     bool (*failed)(const struct engine_shard *shard);

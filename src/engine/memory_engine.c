@@ -228,6 +228,7 @@ static enum engine_answer memory_try(struct engine_shard *base, const struct eng
     *result = (struct engine_result){.error = KVS_ERR_OK};
     switch (request->action) {
     case ENGINE_GET:
+    case ENGINE_HOLD:
         give_answer(look_up(shard, shard, request), result);
         break;
     case ENGINE_PUT:
@@ -240,6 +241,8 @@ static enum engine_answer memory_try(struct engine_shard *base, const struct eng
     case ENGINE_REMOVE:
         result->found = remove_key(shard, request);
         break;
+    case ENGINE_EXPIRE: /* there are no large values */
+        break;
     }
     return ENGINE_DONE;
 }
@@ -251,6 +254,14 @@ static void memory_submit(struct engine_shard *owner, struct engine_op *op)
     memory_try(owner, &op->request, &op->result);
     op->done(op);
     engine_section_end(owner);
+}
+
+static void memory_conclude(struct engine_op *op)
+{
+    if (op->request.action == ENGINE_HOLD)
+        op->done(op);
+    else
+        memory_submit(op->shard, op);
 }
 
 static void memory_op_release(struct engine_op *op)
@@ -504,6 +515,7 @@ static const struct engine_interface memory_interface = {
     .try_get = memory_try_get,
     .prefetch = memory_prefetch,
     .submit = memory_submit,
+    .conclude = memory_conclude,
     .op_release = memory_op_release,
     .durable = memory_durable,
     .failed = memory_failed,

@@ -609,6 +609,7 @@ static const struct engine_interface store_interface = {
     .try_get = store_try_get,
     .prefetch = store_prefetch,
     .submit = store_submit,
+    .conclude = store_conclude,
     .op_release = store_op_release,
     .durable = store_durable,
     .failed = store_failed,

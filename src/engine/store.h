@@ -206,7 +206,9 @@ void store_prefetch(struct engine_shard *reader, unsigned owner_id, uint64_t has
 struct store_known {
     const uint64_t *addresses;
     unsigned count;
-    uint64_t equal;    /* bit i: the record at addresses[i] has the key … */
+    uint64_t compared; /* bit i: it is known whether the record at addresses[i] has the key. (A hold that ends in a put
+                          knows what comes before the key's newest record) */
+    uint64_t equal;    /* bit i: it has … */
     uint64_t expiring; /* … it has an expiry … */
     uint64_t expired;  /* … which has passed */
     /* Of those that have the key and are large, as far as there is room: */
@@ -224,10 +226,12 @@ enum kvs_err store_no_room(const struct store_shard *shard, bool removes);
 
 /* Whether the request is to take the key away: a REMOVE, or a PUT of what has expired already. Inside a section. */
 bool store_removes(struct store_shard *shard, const struct engine_request *request);
-/* Carries out a PUT (of a large value: its file is there, and has this descriptor; else NULL), or a REMOVE whose cold
- * candidates are all known. AGAIN: no room in the log, nothing was done. */
+/* Carries out a PUT (of a large value: its file is there, and has this descriptor; else NULL), an EXPIRE (which has the
+ * descriptor of the value that is there), or a REMOVE whose cold candidates are all known. AGAIN: no room in the log,
+ * nothing was done. */
 enum kvs_err store_put(struct store_shard *shard, const struct engine_request *request,
-                       const struct value_descriptor *descriptor, struct engine_result *result);
+                       const struct store_known *known, const struct value_descriptor *descriptor,
+                       struct engine_result *result);
 enum kvs_err store_remove(struct store_shard *shard, const struct engine_request *request,
                           const struct store_known *known, struct engine_result *result);
 /* Ends the uncertainty of an unsettled entry whose key is request->key. */

@@ -122,7 +122,7 @@ void store_prefetch(struct engine_shard *reader, unsigned owner_id, uint64_t has
 
 /* What the candidates of a key look like to a writer. */
 struct survey {
-    bool resident_found; /* the cursor stands on the newest resident record of the key */
+    bool resident_found; /* the cursor stands on the newest record of the key that is in RAM, or known */
     bool behind_cold;    /* … but an unsettled cold candidate, which may be newer, comes before it */
     bool was_put;        /* that record is a put … */
     bool expiring;       /* … with an expiry … */
@@ -135,7 +135,41 @@ struct survey {
     struct index_cursor at;
 };
 
-static void survey_take(struct store_shard *shard, const struct engine_request *request, struct survey *survey)
+/* What is known of the record at this address: its position there; known->count: nothing. */
+static unsigned known_position(const struct store_known *known, uint64_t address)
+{
+    unsigned i = 0;
+    while (i < known->count && (known->addresses[i] != address || (known->compared >> i & 1) == 0))
+        i++;
+    return i;
+}
+
+/* The key's newest record, in RAM or read by the operation before. */
+static void survey_note(struct store_shard *shard, struct survey *survey, const struct record_header *record,
+                        const struct store_known *known, unsigned position)
+{
+    survey->resident_found = true;
+    survey->was_put = record == NULL || record->kind == RECORD_PUT;
+    if (record != NULL) {
+        survey->expiring = record_expires_ms(record) != 0;
+        survey->expired = store_expired(shard, record);
+        survey->large = record_is_large(record);
+        if (survey->large)
+            survey->descriptor = record_descriptor(record);
+        return;
+    }
+    survey->expiring = (known->expiring >> position & 1) != 0;
+    survey->expired = (known->expired >> position & 1) != 0;
+    for (unsigned i = 0; i < known->large_count; i++) {
+        if (known->large[i].position == position) {
+            survey->large = true;
+            survey->descriptor = known->large[i].descriptor;
+        }
+    }
+}
+
+static void survey_take(struct store_shard *shard, const struct engine_request *request,
+                        const struct store_known *known, struct survey *survey)
 {
     *survey = (struct survey){0};
     bool cold_unsettled = false;
@@ -144,22 +178,20 @@ static void survey_take(struct store_shard *shard, const struct engine_request *
     index_find(shard->index, request->hash, &cursor);
     while (index_next(&cursor, &entry)) {
         const struct record_header *record = store_look(shard, entry.address);
-        if (record == NULL) {
+        unsigned position = record != NULL ? known->count : known_position(known, entry.address);
+        if (record == NULL && position == known->count) {
             survey->cold = true;
             cold_unsettled = cold_unsettled || entry.unsettled;
-        } else if (!survey->resident_found && record_has_key(record, request->key)) {
-            survey->resident_found = true;
-            survey->behind_cold = cold_unsettled;
-            survey->was_put = record->kind == RECORD_PUT;
-            survey->expiring = record_expires_ms(record) != 0;
-            survey->expired = store_expired(shard, record);
-            survey->unsettled = entry.unsettled;
-            survey->entry = entry;
-            survey->at = cursor;
-            survey->large = record_is_large(record);
-            if (survey->large)
-                survey->descriptor = record_descriptor(record);
+            continue;
         }
+        bool equal = record != NULL ? record_has_key(record, request->key) : (known->equal >> position & 1) != 0;
+        if (!equal || survey->resident_found)
+            continue;
+        survey_note(shard, survey, record, known, position);
+        survey->behind_cold = cold_unsettled;
+        survey->unsettled = entry.unsettled;
+        survey->entry = entry;
+        survey->at = cursor;
     }
 }
 
@@ -175,17 +207,21 @@ static void count_expiring(struct store_shard *shard, int64_t by)
 
 bool store_removes(struct store_shard *shard, const struct engine_request *request)
 {
-    return request->action == ENGINE_REMOVE ||
-           (request->action == ENGINE_PUT && engine_expired(&shard->base, request->expires_ms));
+    bool puts = request->action == ENGINE_PUT || request->action == ENGINE_EXPIRE;
+    return request->action == ENGINE_REMOVE || (puts && engine_expired(&shard->base, request->expires_ms));
 }
 
 enum kvs_err store_put(struct store_shard *shard, const struct engine_request *request,
-                       const struct value_descriptor *descriptor, struct engine_result *result)
+                       const struct store_known *known, const struct value_descriptor *descriptor,
+                       struct engine_result *result)
 {
     struct survey survey;
-    survey_take(shard, request, &survey);
+    survey_take(shard, request, known, &survey);
     bool replace = survey.resident_found && !survey.behind_cold;
     bool blind = !replace && survey.cold;
+    bool same_value = replace && survey.large && descriptor != NULL && descriptor->id == survey.descriptor.id;
+    if (request->action == ENGINE_EXPIRE && !same_value)
+        return KVS_ERR_CHANGED; /* the value has gone meanwhile */
     /* What stays unsettled holds a dead record for a live one, and its space: so they are settled at the disk's pace.
      */
     if (blind && shard->settling >= STORE_SETTLING_MAX && !shard->stopping && !canary_on(CANARY_SETTLES_UNBOUNDED))
@@ -214,7 +250,7 @@ enum kvs_err store_put(struct store_shard *shard, const struct engine_request *r
         if (survey.was_put)
             store_count_dead(shard, &survey.entry);
         count_expiring(shard, survey.expiring ? -1 : 0);
-        if (survey.large)
+        if (survey.large && !same_value)
             store_value_died(shard, &survey.descriptor, request->key.size);
     } else {
         err = index_insert(shard->index, request->hash, &entry);
@@ -359,6 +395,7 @@ static void glance_note(struct store_shard *shard, struct glance *glance, unsign
                         const struct record_header *record)
 {
     struct store_known *known = &glance->known;
+    known->compared |= 1ull << position;
     known->equal |= 1ull << position;
     known->expiring |= (uint64_t)(record_expires_ms(record) != 0) << position;
     known->expired |= (uint64_t)store_expired(shard, record) << position;
@@ -412,6 +449,34 @@ static enum engine_answer try_remove(struct store_shard *shard, const struct eng
     return ENGINE_DONE;
 }
 
+/* The key's record is in RAM: it is written again, with another expiry. */
+static enum engine_answer try_expire(struct store_shard *shard, const struct engine_request *request,
+                                     struct engine_result *result)
+{
+    struct index_cursor cursor;
+    struct index_entry entry;
+    const struct record_header *record = NULL;
+    index_find(shard->index, request->hash, &cursor);
+    do {
+        if (!index_next(&cursor, &entry) || (record = store_look(shard, entry.address)) == NULL)
+            return ENGINE_MUST_WAIT;
+    } while (!record_has_key(record, request->key));
+    if (!record_is_large(record) || store_expired(shard, record))
+        return ENGINE_MUST_WAIT;
+    /* It may leave RAM before it is looked at again. */
+    const struct value_descriptor descriptor = record_descriptor(record);
+    const struct store_known_large large = {.descriptor = descriptor};
+    const struct store_known known = {.addresses = &entry.address,
+                                      .count = 1,
+                                      .compared = 1,
+                                      .equal = 1,
+                                      .expiring = record_expires_ms(record) != 0,
+                                      .large_count = 1,
+                                      .large = &large};
+    const enum kvs_err err = store_put(shard, request, &known, &descriptor, result);
+    return err == KVS_ERR_OK ? ENGINE_DONE : ENGINE_MUST_WAIT;
+}
+
 enum kvs_err store_no_room(const struct store_shard *shard, bool removes)
 {
     if (removes)
@@ -443,9 +508,12 @@ enum engine_answer store_try(struct engine_shard *owner, const struct engine_req
         return ENGINE_MUST_WAIT;
     if (removes)
         return try_remove(shard, request, result);
+    if (request->action == ENGINE_EXPIRE)
+        return try_expire(shard, request, result);
     if (store_value_is_large(shard, request))
         return ENGINE_MUST_WAIT;
-    enum kvs_err err = store_put(shard, request, NULL, result);
+    const struct store_known nothing = {0};
+    enum kvs_err err = store_put(shard, request, &nothing, NULL, result);
     if (err == KVS_ERR_AGAIN)
         err = store_no_room(shard, false);
     if (err == KVS_ERR_AGAIN)

@@ -44,6 +44,21 @@ void command_put(struct call *call, struct slice value, uint64_t expires_ms)
     dispatch_request_one(call->shard, call->conn, &request, &format);
 }
 
+void command_update(struct call *call, struct slice key, const struct update_spec *spec, struct slice operand)
+{
+    if (!command_keys_fit(call, &key, 1))
+        return;
+    struct update_spec whole = *spec;
+    whole.resp_version = call->client->resp_version;
+    whole.value_bytes_max = call->shard->node->value_bytes_max;
+    if (operand.size > whole.value_bytes_max) {
+        call_error(call, "ERR value of %zu bytes is too large; the limit is %u", operand.size, whole.value_bytes_max);
+        return;
+    }
+    struct engine_request request = dispatch_request(call->shard, call->client, ENGINE_GET, key, operand);
+    dispatch_update(call->shard, call->conn, &request, &whole);
+}
+
 /* What a SET may say behind the value. */
 struct set_option {
     const char *name;

@@ -74,6 +74,14 @@ static void count_result(struct shard *shard, const struct engine_request *reque
         shard_count(result->found ? &shard->counters.hits : &shard->counters.misses);
 }
 
+static void count_update(struct shard *shard, const struct update_spec *spec, enum kvs_err error, bool found)
+{
+    if (error != KVS_ERR_OK)
+        shard_count(&shard->counters.errors);
+    else if ((spec->flags & UPDATE_LOOKS_ONLY) != 0)
+        shard_count(found ? &shard->counters.hits : &shard->counters.misses);
+}
+
 static void reply_now(struct shard *shard, struct net_conn *conn, const struct engine_result *result,
                       const struct reply_format *format)
 {
@@ -101,30 +109,85 @@ static bool take_request(struct op *op, struct net_conn *conn, const struct engi
     return true;
 }
 
+/* The current request is answered later. NULL: it cannot be, and has been refused. */
+static struct op *defer(struct shard *shard, struct net_conn *conn, const struct engine_request *request,
+                        const struct reply_format *format)
+{
+    struct op *op = op_take(&shard->pool);
+    if (op == NULL || !take_request(op, conn, request)) {
+        if (op != NULL)
+            op_give(&shard->pool, op);
+        const struct engine_result result = {.error = KVS_ERR_AGAIN};
+        count_result(shard, request, &result);
+        reply_now(shard, conn, &result, format);
+        return NULL;
+    }
+    op->client = net_conn_user(conn);
+    op->format = *format;
+    net_reply_defer(conn, &op->slot);
+    op->slot.released = on_slot_released;
+    return op;
+}
+
 void dispatch_request_one(struct shard *shard, struct net_conn *conn, const struct engine_request *request,
                           const struct reply_format *format)
 {
-    struct client *client = net_conn_user(conn);
     struct engine_result result = {0};
-    enum route route = dispatch_try(shard, client, request, &result);
+    enum route route = dispatch_try(shard, net_conn_user(conn), request, &result);
     if (__builtin_expect(route == ROUTE_DONE, 1)) {
         count_result(shard, request, &result);
         reply_now(shard, conn, &result, format);
         return;
     }
-    struct op *op = op_take(&shard->pool);
-    if (op == NULL || !take_request(op, conn, request)) {
-        if (op != NULL)
-            op_give(&shard->pool, op);
-        result = (struct engine_result){.error = KVS_ERR_AGAIN};
-        count_result(shard, request, &result);
-        reply_now(shard, conn, &result, format);
-        return;
+    struct op *op = defer(shard, conn, request, format);
+    if (op != NULL)
+        dispatch_op(shard, op, route);
+}
+
+/* ---- updates --------------------------------------------------------------------------------------------------- */
+
+static enum route try_update(struct shard *shard, const struct client *client, const struct engine_request *request,
+                             const struct update_spec *spec, struct update_scratch *scratch,
+                             struct update_attempt *attempt)
+{
+    unsigned owner = hash_shard(request->hash, shard->count);
+    if (owner == shard->id)
+        return update_try(shard, request, spec, scratch, attempt) == ENGINE_DONE ? ROUTE_DONE : ROUTE_LOCAL;
+    if ((spec->flags & UPDATE_LOOKS_ONLY) == 0)
+        return ROUTE_OWNER;
+    struct engine_request look = update_look(request, spec);
+    enum route route = dispatch_try(shard, client, &look, &attempt->old);
+    if (route == ROUTE_DONE)
+        update_decide(spec, request->value, engine_now_ms(shard->engine), scratch, attempt);
+    return route;
+}
+
+void dispatch_update(struct shard *shard, struct net_conn *conn, const struct engine_request *request,
+                     const struct update_spec *spec)
+{
+    uint8_t room[UPDATE_ROOM_BYTES];
+    struct update_scratch scratch;
+    struct update_attempt attempt = {0};
+    struct client *client = net_conn_user(conn);
+    update_scratch_init(&scratch, shard, room, sizeof room);
+    enum route route = try_update(shard, client, request, spec, &scratch, &attempt);
+    if (route == ROUTE_DONE) {
+        const struct reply_origin origin = shard_origin(shard);
+        uint8_t *out = net_reply_reserve(conn, update_reply_bound(&attempt));
+        count_update(shard, spec, attempt.error, attempt.old.found);
+        if (out != NULL)
+            net_reply_commit(conn, update_reply_write(out, spec, &attempt, &origin),
+                             shard_gate(shard, client, attempt.gate));
     }
-    op->client = client;
-    op->format = *format;
-    net_reply_defer(conn, &op->slot);
-    op->slot.released = on_slot_released;
+    update_scratch_deinit(&scratch, &shard->pool.trash);
+    if (route == ROUTE_DONE)
+        return;
+    const struct reply_format format = {.kind = REPLY_VALUE, .resp_version = client->resp_version};
+    struct op *op = defer(shard, conn, request, &format);
+    if (op == NULL)
+        return;
+    op->update = *spec;
+    update_scratch_init(&op->scratch, shard, NULL, 0);
     dispatch_op(shard, op, route);
 }
 
@@ -137,6 +200,16 @@ static void send_to_owner(struct shard *shard, struct op *op)
     mailbox_post(shard->mailbox, op->owner, &op->mail);
 }
 
+static void submit(struct shard *shard, struct op *op, engine_done_fn *done)
+{
+    if (op->update.run != NULL) {
+        update_submit(shard, op);
+        return;
+    }
+    op->engine.done = done;
+    engine_submit(shard->engine, &op->engine);
+}
+
 void dispatch_op(struct shard *shard, struct op *op, enum route route)
 {
     KVS_ASSERT(route != ROUTE_DONE);
@@ -145,8 +218,7 @@ void dispatch_op(struct shard *shard, struct op *op, enum route route)
     op->at = shard;
     switch (route) {
     case ROUTE_LOCAL:
-        op->engine.done = on_local_done;
-        engine_submit(shard->engine, &op->engine);
+        submit(shard, op, on_local_done);
         return;
     case ROUTE_OWNER:
         send_to_owner(shard, op);
@@ -163,7 +235,10 @@ static void complete(struct shard *shard, struct op *op)
     if (op->sent)
         op->client->under_way[op->owner]--;
     op_drop_request(&shard->pool, op);
-    count_result(shard, &op->engine.request, &op->engine.result);
+    if (op->update.run != NULL)
+        count_update(shard, &op->update, op->engine.result.error, op->found);
+    else
+        count_result(shard, &op->engine.request, &op->engine.result);
     if (op->gather != NULL)
         gather_part_done(op);
     else
@@ -241,13 +316,24 @@ static void execute_for_other(struct shard *shard, struct op *op)
 {
     op->at = shard;
     shard_count(&shard->counters.received);
+    if (op->update.run != NULL) {
+        update_execute(shard, op);
+        return;
+    }
     if (engine_try(shard->engine, &op->engine.request, &op->engine.result) == ENGINE_DONE) {
         take_result(shard, op);
         go_home_durable(shard, op);
         return;
     }
-    op->engine.done = on_owner_done;
-    engine_submit(shard->engine, &op->engine);
+    submit(shard, op, on_owner_done);
+}
+
+void dispatch_ended(struct op *op)
+{
+    if (op->at == op->home)
+        complete(op->home, op);
+    else
+        go_home_durable(op->at, op);
 }
 
 void dispatch_deliver(void *context, struct mail *mail)

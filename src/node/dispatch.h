@@ -25,11 +25,18 @@ void dispatch_ahead(void *context, const struct slice *keys, unsigned count);
 void dispatch_request_one(struct shard *shard, struct net_conn *conn, const struct engine_request *request,
                           const struct reply_format *format);
 
+/* The same for an update: `request` has the key, and the operand for a value. */
+void dispatch_update(struct shard *shard, struct net_conn *conn, const struct engine_request *request,
+                     const struct update_spec *spec);
+
 /* Tries to answer at once; anything but ROUTE_DONE has done nothing. */
 enum route dispatch_try(struct shard *shard, const struct client *client, const struct engine_request *request,
                         struct engine_result *result);
 /* Sends an op that has its request, client and format on its way; it ends in its gather or its slot. */
 void dispatch_op(struct shard *shard, struct op *op, enum route route);
+
+/* For update_run.c: the op has been executed, where it is now; its reply and its gate are there. */
+void dispatch_ended(struct op *op);
 
 /* Takes an op that another shard has sent: to be executed here, or back home with its answer. */
 void dispatch_deliver(void *shard, struct mail *mail);

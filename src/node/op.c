@@ -43,6 +43,8 @@ void op_pool_deinit(struct op_pool *pool)
         pool->slabs = slab->next;
         for (unsigned i = 0; i < SLAB_OPS; i++) {
             drop_bytes(&slab->ops[i]);
+            if (slab->ops[i].update.run != NULL)
+                update_scratch_deinit(&slab->ops[i].scratch, &pool->trash);
             large_memory_give(slab->ops[i].large);
         }
         free(slab);
@@ -93,7 +95,7 @@ struct op *op_take(struct op_pool *pool)
     op->gate = 0;
     op->reply_bytes = 0;
     op->reply = op->bytes;
-    KVS_ASSERT(op->large == NULL);
+    KVS_ASSERT(op->large == NULL && op->update.run == NULL);
     return op;
 }
 
@@ -101,6 +103,9 @@ void op_give(struct op_pool *pool, struct op *op)
 {
     KVS_ASSERT(op->home == pool->home && pool->used > 0);
     drop_bytes(op);
+    if (op->update.run != NULL)
+        update_scratch_deinit(&op->scratch, &pool->trash);
+    op->update.run = NULL;
     large_trash_add(&pool->trash, op->large);
     op->large = NULL;
     op->mail.next = pool->free;

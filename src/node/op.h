@@ -18,6 +18,7 @@
 #include "net/net.h"
 #include "node/mailbox.h"
 #include "node/reply.h"
+#include "node/update_run.h"
 
 #include <stdatomic.h>
 
@@ -44,6 +45,11 @@ struct op {
     unsigned owner; /* shard of the key */
     bool sent;      /* counted in client->under_way[owner] */
     struct reply_format format;
+    struct update_spec update; /* with a function: the request is an update, and engine.request its key and operand */
+    struct slice operand;      /* … while the key is held */
+    struct update_scratch scratch;
+    enum kvs_err undecided;     /* why nothing could be decided while the key was held */
+    bool found;                 /* the key was there */
     uint64_t gate;              /* of the reply */
     size_t reply_bytes;         /* at the start of `bytes`, once executed */
     const uint8_t *reply;       /* that start, or where else the reply lies */

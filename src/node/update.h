@@ -36,6 +36,7 @@ struct update_spec {
     update_fn *run;
     uint8_t flags;  /* enum update_flags */
     uint8_t option; /* the function's */
+    /* command_update sets these: */
     uint8_t resp_version;
     uint32_t value_bytes_max; /* no value may become longer */
     int64_t a, b;
@@ -71,7 +72,7 @@ enum update_reply {
 /* Zeroed before the function is called: nothing changes, and the reply is +OK. */
 struct update_outcome {
     enum update_change change;
-    struct slice value; /* in the old value, the operand or the scratch */
+    struct slice value; /* in the operand or the scratch */
     uint64_t expires_ms;
     enum update_reply reply;
     int64_t integer;
