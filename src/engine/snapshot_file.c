@@ -48,7 +48,7 @@ void snapshot_header_encode(uint8_t out[SNAPSHOT_HEADER_BYTES], const struct sna
     memcpy(out + offsetof(struct snapshot_header, crc), &header.crc, sizeof header.crc);
 }
 
-const char *snapshot_header_check(const uint8_t bytes[SNAPSHOT_HEADER_BYTES], const uint8_t store_uuid[16])
+static const char *header_check(const uint8_t bytes[SNAPSHOT_HEADER_BYTES], const uint8_t store_uuid[16])
 {
     struct snapshot_header header;
     memcpy(&header, bytes, sizeof header);
@@ -65,6 +65,18 @@ const char *snapshot_header_check(const uint8_t bytes[SNAPSHOT_HEADER_BYTES], co
         header.chunk_count > header.page_count || header.item_count > SNAPSHOT_ITEMS_MAX)
         return "a number in its header is out of bounds";
     return NULL;
+}
+
+const char *snapshot_header_take(struct snapshot_header *header, struct snapshot_layout *layout,
+                                 const uint8_t bytes[SNAPSHOT_HEADER_BYTES], const uint8_t store_uuid[16],
+                                 uint64_t file_bytes)
+{
+    const char *wrong = header_check(bytes, store_uuid);
+    if (wrong != NULL)
+        return wrong;
+    memcpy(header, bytes, sizeof *header);
+    snapshot_layout(layout, header);
+    return layout->file_bytes == file_bytes ? NULL : "its size does not agree with its header";
 }
 
 /* ---- tables ---------------------------------------------------------------------------------------------------- */
