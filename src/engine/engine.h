@@ -278,10 +278,10 @@ void engine_submit(struct engine_shard *owner, struct engine_op *op);
 /*
  * Holds. A HOLD gives what a GET does (`head` and `eager` count), and then the key is the holder's: whatever else is
  * asked of the owner for it waits. With an error in the result there is no hold, and the operation is over. Else set
- * action (PUT, REMOVE or EXPIRE; HOLD: nothing changes), value, expires_ms and `done`, and conclude: in `done`, or later
- * on the owner's thread. `done` is called once more when the change has been made, or with the error for which it has
- * not; then the key is free again. The value is good until the first `done` returns; result.memory, unless it was taken,
- * until engine_conclude.
+ * action (PUT, REMOVE or EXPIRE; HOLD: nothing changes), value, expires_ms and `done`, and conclude: in `done`, or
+ * later on the owner's thread. `done` is called once more when the change has been made, or with the error for which it
+ * has not; then the key is free again. The value is good until the first `done` returns; result.memory, unless it was
+ * taken, until engine_conclude.
  */
 void engine_conclude(struct engine_op *op);
 /* Gives back the buffer behind op->result.value. In `done` or after it, exactly once, on the same thread. */

@@ -229,9 +229,8 @@ bool store_removes(struct store_shard *shard, const struct engine_request *reque
 /* Carries out a PUT (of a large value: its file is there, and has this descriptor; else NULL), an EXPIRE (which has the
  * descriptor of the value that is there), or a REMOVE whose cold candidates are all known. AGAIN: no room in the log,
  * nothing was done. */
-enum kvs_err store_put(struct store_shard *shard, const struct engine_request *request,
-                       const struct store_known *known, const struct value_descriptor *descriptor,
-                       struct engine_result *result);
+enum kvs_err store_put(struct store_shard *shard, const struct engine_request *request, const struct store_known *known,
+                       const struct value_descriptor *descriptor, struct engine_result *result);
 enum kvs_err store_remove(struct store_shard *shard, const struct engine_request *request,
                           const struct store_known *known, struct engine_result *result);
 /* Ends the uncertainty of an unsettled entry whose key is request->key. */
@@ -251,6 +250,7 @@ void store_buffers_free(struct store_shard *shard);
 /* ---- store_wait.c ---------------------------------------------------------------------------------------------- */
 
 void store_submit(struct engine_shard *owner, struct engine_op *op);
+void store_conclude(struct engine_op *op);
 void store_op_release(struct engine_op *op);
 /* True when an operation that changes this hash's key is under way on its owner. */
 bool store_busy(const struct store_shard *owner, uint64_t hash);

@@ -211,9 +211,8 @@ bool store_removes(struct store_shard *shard, const struct engine_request *reque
     return request->action == ENGINE_REMOVE || (puts && engine_expired(&shard->base, request->expires_ms));
 }
 
-enum kvs_err store_put(struct store_shard *shard, const struct engine_request *request,
-                       const struct store_known *known, const struct value_descriptor *descriptor,
-                       struct engine_result *result)
+enum kvs_err store_put(struct store_shard *shard, const struct engine_request *request, const struct store_known *known,
+                       const struct value_descriptor *descriptor, struct engine_result *result)
 {
     struct survey survey;
     survey_take(shard, request, known, &survey);

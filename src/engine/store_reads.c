@@ -148,8 +148,12 @@ static bool accept_record(struct wait *wait, const struct record_header *record)
             return true;
         }
         wait_note_equal(wait, position, record);
+        if (op->request.action == ENGINE_HOLD) {
+            wait_give_resident(wait, record);
+            return true;
+        }
     }
-    return wait_next_unknown(wait) == wait->count;
+    return op->request.action != ENGINE_HOLD && wait_next_unknown(wait) == wait->count;
 }
 
 /* What was read is the record at wait->addresses[wait->position], whole and undamaged. */
@@ -287,7 +291,7 @@ static void read_done(struct ring_op *io)
     }
     if (good) {
         serve_followers(&followers, wait);
-        if (wait->op->request.action == ENGINE_GET)
+        if (wait->op->request.action == ENGINE_GET || wait->op->request.action == ENGINE_HOLD)
             remember(shard, segment, address, record);
         take_record(wait, record);
     }
@@ -295,8 +299,35 @@ static void read_done(struct ring_op *io)
     start_late(shard);
 }
 
+/* A HOLD looks for the newest record of its key, and at that itself: it may have left RAM since it was compared. */
+static bool advance_hold(struct wait *wait)
+{
+    for (wait->position = 0; wait->position < wait->count; wait->position++) {
+        const uint64_t bit = 1ull << wait->position;
+        if ((wait->compared & ~wait->equal & bit) != 0)
+            continue;
+        if (candidate_gone(wait)) {
+            wait->compared |= bit;
+            wait->equal &= ~bit;
+            continue;
+        }
+        const struct record_header *record = store_look(wait->shard, wait->addresses[wait->position]);
+        if (record == NULL)
+            return !start_read(wait);
+        wait->compared |= bit;
+        if (!record_has_key(record, wait->op->request.key))
+            continue;
+        wait_note_equal(wait, wait->position, record);
+        wait_give_resident(wait, record);
+        return true;
+    }
+    return true;
+}
+
 bool wait_advance(struct wait *wait)
 {
+    if (wait->op->request.action == ENGINE_HOLD)
+        return advance_hold(wait);
     bool get = wait->op->request.action == ENGINE_GET;
     while (wait_next_unknown(wait) < wait->count) {
         if (candidate_gone(wait)) {

@@ -9,6 +9,10 @@
  * store_reads.c does. A GET ends at the first record that has the key; REMOVE and settling compare all of them and then
  * act on the index in one step.
  *
+ * Holds: a HOLD looks for its record as a GET does, but stays on the queue. Its holder is told, and concludes, which
+ * makes the operation a write that knows what the HOLD has found. If the value has expired in the meantime it ends with
+ * CHANGED: what was decided is out of date.
+ *
  * Large values: the value of a PUT becomes a file before the record is appended, and those who want the key wait
  * meanwhile. A GET reads the file when it has found the record. (store_values.h)
  *
@@ -24,7 +28,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum op_state { OP_QUEUED, OP_RUNNING, OP_STALLED };
+enum op_state {
+    OP_QUEUED,
+    OP_RUNNING,
+    OP_STALLED,
+    OP_TELLING,   /* a HOLD: its holder is being told */
+    OP_HELD,      /* … and has the key */
+    OP_CONCLUDED, /* … and has concluded while it was being told */
+};
 
 void wait_drop_buffer(struct wait *wait)
 {
@@ -79,6 +90,9 @@ bool store_busy(const struct store_shard *owner, uint64_t hash)
 {
     return first_of_key(owner, hash) != NULL;
 }
+
+static void serve_key(struct store_shard *shard, uint64_t hash);
+static bool tell_holder(struct store_shard *shard, struct engine_op *op);
 
 static void leave_queue(struct store_shard *owner, struct engine_op *op)
 {
@@ -152,6 +166,15 @@ static void complete(struct store_shard *shard, struct engine_op *op)
     engine_section_end(&shard->base);
 }
 
+/* Ends an operation that has its result and is on its key's queue. */
+static void finish(struct store_shard *shard, struct engine_op *op)
+{
+    uint64_t hash = op->request.hash;
+    leave_queue(shard, op);
+    complete(shard, op);
+    serve_key(shard, hash);
+}
+
 /* A GET that is on no queue and has found what it looked for: a large value is still to be read. What comes of its
  * segment does not matter any more. */
 static void finish_get(struct store_shard *shard, struct engine_op *op)
@@ -180,7 +203,10 @@ void store_value_got(struct store_shard *shard, struct engine_op *op, const char
         snprintf(shard->damage, sizeof shard->damage, "%s", damage);
         diag_error("damaged value: %s", shard->damage);
     }
-    complete(shard, op);
+    if (op->request.action != ENGINE_HOLD)
+        complete(shard, op);
+    else if (result->error != KVS_ERR_OK || tell_holder(shard, op))
+        finish(shard, op);
 }
 
 /* ---- carrying out ---------------------------------------------------------------------------------------------- */
@@ -193,17 +219,23 @@ static bool execute(struct store_shard *shard, struct engine_op *op)
     if (wait != NULL)
         known = (struct store_known){.addresses = wait->addresses,
                                      .count = wait->count,
+                                     .compared = wait->compared,
                                      .equal = wait->equal,
                                      .expiring = wait->expiring,
                                      .expired = wait->expired,
                                      .large_count = wait->known_large_count,
                                      .large = wait->known_large};
+    const struct value_descriptor *descriptor = op->put != NULL ? &op->put->writer.descriptor : NULL;
+    if (op->request.action == ENGINE_EXPIRE)
+        descriptor = &wait->descriptor;
     enum kvs_err err = KVS_ERR_OK;
     engine_section_begin(&shard->base);
     if ((int)op->request.action == STORE_SETTLE)
         store_settle(shard, &op->request, &known);
+    else if (!op->removes && wait != NULL && engine_expired(&shard->base, wait->expires_ms))
+        err = KVS_ERR_CHANGED;
     else if (!op->removes)
-        err = store_put(shard, &op->request, op->put == NULL ? NULL : &op->put->writer.descriptor, &op->result);
+        err = store_put(shard, &op->request, &known, descriptor, &op->result);
     else
         err = store_remove(shard, &op->request, &known, &op->result);
     engine_section_end(&shard->base);
@@ -233,8 +265,9 @@ unsigned wait_next_unknown(struct wait *wait)
 void wait_note_large(struct wait *wait, const struct record_header *record)
 {
     wait->gate = wait->op->result.gate;
-    wait->large = wait->op->result.found && record_is_large(record) && !wait->op->request.head;
-    if (wait->large)
+    bool large = wait->op->result.found && record_is_large(record);
+    wait->large = large && !wait->op->request.head;
+    if (large)
         wait->descriptor = record_descriptor(record);
 }
 
@@ -249,6 +282,8 @@ void wait_give_resident(struct wait *wait, const struct record_header *record)
 
 void wait_note_equal(struct wait *wait, unsigned position, const struct record_header *record)
 {
+    if ((wait->equal >> position & 1) != 0)
+        return;
     wait->equal |= 1ull << position;
     if (record_is_large(record) && wait->known_large_count < STORE_KNOWN_LARGE_MAX)
         wait->known_large[wait->known_large_count++] =
@@ -304,17 +339,18 @@ static struct wait *wait_new(struct store_shard *shard, struct engine_op *op)
     wait->shard = shard;
     list_init(&wait->read_link);
     list_init(&wait->followers);
-    wait->queued = false;
+    wait->queued = op->request.action == ENGINE_HOLD;
     wait->reading = false;
     wait->moved = false;
     wait->large = false;
     wait->gate = 0;
+    wait->expires_ms = 0;
     wait->known_large_count = 0;
     list_init(&wait->mark.link);
-    if (op->request.action == ENGINE_GET) {
+    if (op->request.action == ENGINE_GET)
         wait_reading_begin(wait);
+    if (op->request.action == ENGINE_GET || (op->request.action == ENGINE_HOLD && !op->request.head))
         store_value_mark_begin(shard, &wait->mark);
-    }
     list_push_back(&shard->waits, &wait->link);
     wait->tries = 0;
     wait->count = wait->position = 0;
@@ -325,9 +361,83 @@ static struct wait *wait_new(struct store_shard *shard, struct engine_op *op)
     return wait;
 }
 
+/* ---- holds ----------------------------------------------------------------------------------------------------- */
+
+/* The holder has concluded. True when that is done, and the operation on the queue still. */
+static bool carry_out(struct store_shard *shard, struct engine_op *op)
+{
+    struct wait *wait = op->wait;
+    op->state = OP_RUNNING;
+    wait_drop_buffer(wait);
+    store_value_mark_end(&wait->mark);
+    if (op->result.memory != NULL)
+        large_trash_add(&shard->values.trash, op->result.memory);
+    op->result = (struct engine_result){.error = KVS_ERR_OK};
+    if (op->request.action == ENGINE_HOLD)
+        return true;
+    op->removes = store_removes(shard, &op->request);
+    if (op->removes) {
+        /* What is behind the newest has to be known, too. */
+        wait->position = 0;
+        return wait_advance(wait) && (op->result.error != KVS_ERR_OK || execute(shard, op));
+    }
+    if (!store_value_is_large(shard, &op->request))
+        return execute(shard, op);
+    op->result.error = store_value_put(shard, op);
+    return op->result.error != KVS_ERR_OK;
+}
+
+/* The result is there. True when the holder has concluded already and that is done; the operation is on the queue. */
+static bool tell_holder(struct store_shard *shard, struct engine_op *op)
+{
+    struct wait *wait = op->wait;
+    wait->expires_ms = op->result.found ? op->result.expires_ms : 0;
+    op->state = OP_TELLING;
+    engine_section_begin(&shard->base);
+    op->done(op);
+    bool concluded = op->state == OP_CONCLUDED;
+    if (!concluded)
+        op->state = OP_HELD;
+    bool done = concluded && carry_out(shard, op);
+    engine_section_end(&shard->base);
+    return done;
+}
+
+/* All that a HOLD has to know is known, but for a large value. True when it is over, and on the queue still. */
+static bool hold_found(struct store_shard *shard, struct engine_op *op)
+{
+    struct wait *wait = op->wait;
+    if (op->result.error != KVS_ERR_OK)
+        return true;
+    if (!wait->large)
+        return tell_holder(shard, op);
+    wait->large = false;
+    wait_drop_buffer(wait);
+    store_value_get(shard, op, &wait->mark, &wait->descriptor);
+    return false;
+}
+
+void store_conclude(struct engine_op *op)
+{
+    struct store_shard *shard = store_shard_of(op->shard);
+    KVS_ASSERT(op->state == OP_TELLING || op->state == OP_HELD);
+    if (op->state == OP_TELLING) {
+        op->state = OP_CONCLUDED;
+        return;
+    }
+    engine_section_begin(&shard->base);
+    bool done = carry_out(shard, op);
+    engine_section_end(&shard->base);
+    if (done)
+        finish(shard, op);
+}
+
+/* ---- the turn of a key ------------------------------------------------------------------------------------------- */
+
 /* Begins the first operation of a key, inside a section. True when it is done already and still on the queue. */
 static bool run(struct store_shard *shard, struct engine_op *op)
 {
+    KVS_ASSERT(op->request.action != ENGINE_EXPIRE);
     op->state = OP_RUNNING;
     op->removes = store_removes(shard, &op->request);
     if (store_value_is_large(shard, &op->request) && !op->removes) {
@@ -342,7 +452,10 @@ static bool run(struct store_shard *shard, struct engine_op *op)
     if (wait == NULL)
         return true;
     bool get = op->request.action == ENGINE_GET;
-    if (!snapshot(wait)) {
+    bool known = snapshot(wait);
+    if (op->request.action == ENGINE_HOLD)
+        return wait_advance(wait) && hold_found(shard, op);
+    if (!known) {
         wait->queued = !get;
         if (get)
             leave_queue(shard, op);
@@ -401,10 +514,7 @@ static void resume(struct store_shard *shard, struct list *stalled)
             stalled->next = &op->stall_link;
             return;
         }
-        uint64_t hash = op->request.hash;
-        leave_queue(shard, op);
-        complete(shard, op);
-        serve_key(shard, hash);
+        finish(shard, op);
     }
 }
 
@@ -421,25 +531,24 @@ void store_value_written(struct store_shard *shard, struct engine_op *op, enum k
         op->result = (struct engine_result){.error = error};
     else if (!execute(shard, op))
         return; /* it waits for room */
-    uint64_t hash = op->request.hash;
-    leave_queue(shard, op);
-    complete(shard, op);
-    serve_key(shard, hash);
+    finish(shard, op);
 }
 
 void wait_finish(struct wait *wait)
 {
     struct engine_op *op = wait->op;
     struct store_shard *shard = wait->shard;
-    uint64_t hash = op->request.hash;
     if (!wait->queued) {
         finish_get(shard, op);
+        return;
+    }
+    if (op->request.action == ENGINE_HOLD) {
+        if (hold_found(shard, op))
+            finish(shard, op);
         return;
     }
     wait_drop_buffer(wait);
     if (op->result.error == KVS_ERR_OK && !execute(shard, op))
         return;
-    leave_queue(shard, op);
-    complete(shard, op);
-    serve_key(shard, hash);
+    finish(shard, op);
 }

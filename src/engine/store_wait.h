@@ -25,11 +25,12 @@ struct wait {
     bool queued;  /* the operation is on the owner's queue */
     bool reading; /* it counts in shard->reading[generation]: segments that it may read from stay */
     uint8_t generation;
-    struct value_reader_mark mark; /* of a GET: files that die stay until it has ended */
-    bool large;                    /* … and has found a large value: */
+    struct value_reader_mark mark; /* of a GET, a HOLD: files that die stay until it has the value */
+    bool large;                    /* … and has found a large value that is to be read: */
     struct value_descriptor descriptor;
     uint64_t gate;
-    bool moved; /* the record that is being read has another place by now, or has left the index */
+    uint64_t expires_ms; /* of the value that a HOLD has given; 0: there was none, or it does not expire */
+    bool moved;          /* the record that is being read has another place by now, or has left the index */
     unsigned tries;
 
     unsigned count, position;   /* of the snapshot */
@@ -61,12 +62,12 @@ void wait_reading_end(struct wait *wait);
 unsigned wait_next_unknown(struct wait *wait);
 /* The candidate at `position` has the key: REMOVE and settling may have to let its value die. */
 void wait_note_equal(struct wait *wait, unsigned position, const struct record_header *record);
-/* A GET has its record: if the value lies in a file that comes next. */
+/* A GET or a HOLD has its record: if the value lies in a file that comes next. */
 void wait_note_large(struct wait *wait, const struct record_header *record);
-/* A GET's result from a record in RAM: gated, if it is not durable yet. */
+/* A GET's or a HOLD's result from a record in RAM: gated, if it is not durable yet. */
 void wait_give_resident(struct wait *wait, const struct record_header *record);
-/* All that had to be compared has been, or the result is an error: ends a GET, carries out a write. The wait may be
- * gone afterwards. */
+/* All that had to be compared has been, or the result is an error: ends a GET, tells a HOLD's holder, carries out a
+ * write. The wait may be gone afterwards. */
 void wait_finish(struct wait *wait);
 
 /* ---- store_reads.c --------------------------------------------------------------------------------------------- */

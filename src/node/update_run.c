@@ -106,19 +106,23 @@ void update_decide(const struct update_spec *spec, struct slice operand, uint64_
     const struct update_outcome *outcome = &attempt->outcome;
     KVS_ASSERT(outcome->reply != UPDATE_ERROR || outcome->change == UPDATE_KEEP);
     KVS_ASSERT((spec->flags & UPDATE_LOOKS_ONLY) == 0 || outcome->change == UPDATE_KEEP);
+    if (outcome->change == UPDATE_EXPIRE && !old.found)
+        attempt->outcome.change = UPDATE_KEEP;
     attempt->error = scratch->refused ? KVS_ERR_AGAIN : KVS_ERR_OK;
     attempt->gate = attempt->old.gate;
 }
 
-/* What the outcome asks of the engine; HOLD: nothing. */
-static void ask_for_change(struct engine_request *request, const struct update_outcome *outcome)
+/* What the outcome asks of the engine; HOLD: nothing. A large value need not be written again for another expiry. */
+static void ask_for_change(struct engine_request *request, const struct update_attempt *attempt)
 {
     static const enum engine_action actions[] = {[UPDATE_KEEP] = ENGINE_HOLD,
                                                  [UPDATE_PUT] = ENGINE_PUT,
                                                  [UPDATE_REMOVE] = ENGINE_REMOVE,
                                                  [UPDATE_EXPIRE] = ENGINE_EXPIRE};
-    request->action = actions[outcome->change];
-    request->value = outcome->value;
+    const struct update_outcome *outcome = &attempt->outcome;
+    bool again = outcome->change == UPDATE_EXPIRE && attempt->old.large_id == 0;
+    request->action = again ? ENGINE_PUT : actions[outcome->change];
+    request->value = again ? attempt->old.value : outcome->value;
     request->expires_ms = outcome->expires_ms;
 }
 
@@ -151,7 +155,7 @@ static bool change(struct shard *shard, const struct engine_request *request, st
         return true;
     struct engine_request asked = *request;
     struct engine_result result = {0};
-    ask_for_change(&asked, &attempt->outcome);
+    ask_for_change(&asked, attempt);
     if (engine_try(shard->engine, &asked, &result) != ENGINE_DONE)
         return false;
     attempt->error = result.error;
@@ -251,6 +255,20 @@ static void fail(struct op *op, enum kvs_err error)
     op_write_reply(op, &op->engine.result, &origin);
 }
 
+/* A value that is to be written again has to outlive the record that it is in. */
+static bool keep_old_value(struct op *op, struct update_attempt *attempt)
+{
+    struct slice *value = &attempt->old.value;
+    if (attempt->outcome.change != UPDATE_EXPIRE || attempt->old.large_id != 0 || value->size == 0)
+        return true;
+    uint8_t *copy = update_scratch_take(&op->scratch, value->size);
+    if (copy == NULL)
+        return false;
+    memcpy(copy, value->data, value->size);
+    value->data = copy;
+    return true;
+}
+
 void update_execute(struct shard *shard, struct op *op)
 {
     struct update_attempt attempt = {0};
@@ -280,6 +298,11 @@ static void on_concluded(struct engine_op *engine_op)
     if (engine_op->result.gate > op->gate)
         op->gate = engine_op->result.gate;
     engine_op_release(engine_op);
+    if (error == KVS_ERR_CHANGED) { /* what it has seen has expired since: from the beginning */
+        engine_op->request.value = op->operand;
+        update_submit(op->at, op);
+        return;
+    }
     if (error != KVS_ERR_OK)
         fail(op, error);
     dispatch_ended(op);
@@ -298,19 +321,21 @@ static void on_held(struct engine_op *engine_op)
     }
     struct update_attempt attempt = {.old = *result};
     update_decide(&op->update, op->operand, engine_now_ms(op->at->engine), &op->scratch, &attempt);
-    if (attempt.error == KVS_ERR_OK && !prepare_reply(op, &attempt))
+    if (attempt.error == KVS_ERR_OK && !(prepare_reply(op, &attempt) && keep_old_value(op, &attempt)))
         attempt.error = KVS_ERR_AGAIN;
     op->found = attempt.old.found;
     op->gate = attempt.gate;
     op->undecided = attempt.error;
     if (attempt.error == KVS_ERR_OK)
-        ask_for_change(&engine_op->request, &attempt.outcome);
+        ask_for_change(&engine_op->request, &attempt);
     engine_op->done = on_concluded;
     engine_conclude(engine_op);
 }
 
 void update_submit(struct shard *shard, struct op *op)
 {
+    update_scratch_deinit(&op->scratch, &shard->pool.trash);
+    op->scratch.refused = false;
     op->operand = op->engine.request.value;
     op->undecided = KVS_ERR_OK;
     op->engine.request.action = ENGINE_HOLD;
