@@ -249,7 +249,7 @@ enum kvs_err store_put(struct store_shard *shard, const struct engine_request *r
         if (survey.was_put)
             store_count_dead(shard, &survey.entry);
         count_expiring(shard, survey.expiring ? -1 : 0);
-        if (survey.large && !same_value)
+        if (survey.large && (!same_value || canary_on(CANARY_EXPIRE_LOSES_VALUE)))
             store_value_died(shard, &survey.descriptor, request->key.size);
     } else {
         err = index_insert(shard->index, request->hash, &entry);

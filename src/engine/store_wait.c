@@ -80,7 +80,7 @@ static struct engine_op *first_of_key(const struct store_shard *shard, uint64_t 
     const struct list *bucket = &shard->busy[hash % STORE_BUSY_BUCKETS];
     for (struct list *node = bucket->next; node != bucket; node = node->next) {
         struct engine_op *op = container_of(node, struct engine_op, link);
-        if (op->request.hash == hash)
+        if (op->request.hash == hash && !(op->state == OP_HELD && canary_on(CANARY_HOLD_ENDS_EARLY)))
             return op;
     }
     return NULL;
@@ -232,7 +232,8 @@ static bool execute(struct store_shard *shard, struct engine_op *op)
     engine_section_begin(&shard->base);
     if ((int)op->request.action == STORE_SETTLE)
         store_settle(shard, &op->request, &known);
-    else if (!op->removes && wait != NULL && engine_expired(&shard->base, wait->expires_ms))
+    else if (!op->removes && wait != NULL && engine_expired(&shard->base, wait->expires_ms) &&
+             !canary_on(CANARY_HOLD_OUT_OF_DATE))
         err = KVS_ERR_CHANGED;
     else if (!op->removes)
         err = store_put(shard, &op->request, &known, descriptor, &op->result);
@@ -369,7 +370,6 @@ static bool carry_out(struct store_shard *shard, struct engine_op *op)
     struct wait *wait = op->wait;
     op->state = OP_RUNNING;
     wait_drop_buffer(wait);
-    store_value_mark_end(&wait->mark);
     if (op->result.memory != NULL)
         large_trash_add(&shard->values.trash, op->result.memory);
     op->result = (struct engine_result){.error = KVS_ERR_OK};
@@ -392,6 +392,7 @@ static bool tell_holder(struct store_shard *shard, struct engine_op *op)
 {
     struct wait *wait = op->wait;
     wait->expires_ms = op->result.found ? op->result.expires_ms : 0;
+    store_value_mark_end(&wait->mark); /* nobody is to wait for memory until the holder has concluded */
     op->state = OP_TELLING;
     engine_section_begin(&shard->base);
     op->done(op);
