@@ -163,8 +163,7 @@ void command_loading_text(char text[COMMAND_LOADING_BYTES_MAX], const struct sha
 
 /* ---- refusals -------------------------------------------------------------------------------------------------- */
 
-/* Length of an argument as C text of at most `max` bytes: Redis prints these with %s. */
-static int printable(struct slice arg, size_t max)
+int command_printable(struct slice arg, size_t max)
 {
     size_t size = arg.size < max ? arg.size : max;
     const uint8_t *end = size > 0 ? memchr(arg.data, 0, size) : NULL;
@@ -177,14 +176,14 @@ static void refuse_unknown(struct call *call)
     size_t size = 0;
     quoted[0] = 0;
     for (unsigned i = 1; i < call->count && size < QUOTED_BYTES_MAX; i++) {
-        int length = printable(call->args[i], QUOTED_BYTES_MAX - size);
+        int length = command_printable(call->args[i], QUOTED_BYTES_MAX - size);
         int printed =
             snprintf(quoted + size, sizeof(quoted) - size, "'%.*s' ", length, (const char *)call->args[i].data);
         KVS_ASSERT(printed >= 0 && (size_t)printed < sizeof(quoted) - size);
         size += (size_t)printed;
     }
     call_error(call, "ERR unknown command '%.*s', with args beginning with: %s",
-               printable(call->args[0], QUOTED_BYTES_MAX), (const char *)call->args[0].data, quoted);
+               command_printable(call->args[0], QUOTED_BYTES_MAX), (const char *)call->args[0].data, quoted);
 }
 
 static const char *upper(const char *name, char out[32])
@@ -250,7 +249,7 @@ static void run_subcommand(struct call *call)
             call_error(call, "ERR wrong number of arguments for '%s|help' command", command->name);
         return;
     }
-    call_error(call, "ERR unknown subcommand '%.*s'. Try %s HELP.", printable(call->args[1], QUOTED_BYTES_MAX),
+    call_error(call, "ERR unknown subcommand '%.*s'. Try %s HELP.", command_printable(call->args[1], QUOTED_BYTES_MAX),
                (const char *)call->args[1].data, upper(command->name, name));
 }
 
