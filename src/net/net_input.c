@@ -146,7 +146,8 @@ bool input_append(struct net_conn *conn, const uint8_t *data, size_t size)
     memcpy(input->data + input->begin + input->size, data, size);
     input->size += size;
     conn->fill_tick = conn->net->tick;
-    conn->kept_in = conn->net->presses;
+    if (input->size > NET_SMALL_BYTES)
+        conn->kept_in = conn->net->presses;
     return true;
 }
 

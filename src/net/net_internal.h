@@ -156,7 +156,7 @@ struct net_conn {
     size_t request_bytes;
     struct list fill; /* in net->filling while it has large memory, in net->partial while it has other input */
     unsigned fill_tick;
-    uint64_t kept_in; /* the latest of net->presses in which input of it had to be kept */
+    uint64_t kept_in; /* the latest of net->presses in which much input of it had to be kept */
     uint64_t wanted;  /* size of the partial request that would be enough to get further; 0 = not known */
     bool whole;       /* … and that is all of it */
     uint64_t skip;    /* bytes of a frame, or of an argument, over the limits still to be ignored */
@@ -352,9 +352,11 @@ bool share_has_more(const struct net *net);
 /* Somebody waits for what others hold: those are to be quick about it. */
 bool share_is_short(const struct net *net);
 
+/* What replies may take: what is meant for input they leave to it. */
 static inline uint64_t share_left(const struct net *net)
 {
-    const uint64_t used = net->stats.memory_bytes;
+    const uint64_t unused_input = net->input_bytes < net->input_max ? net->input_max - net->input_bytes : 0;
+    const uint64_t used = net->stats.memory_bytes + unused_input;
     return used < net->options.memory_max ? net->options.memory_max - used : 0;
 }
 
