@@ -2,10 +2,10 @@
  * net_share.c - what all connections of a shard have together, and who waits when that is used up.
  *
  *   options.memory_max   all that net takes: connections, input, replies, and what is kept for reuse
- *     replies            no request is handled beyond memory_max while there are replies that will leave: the
+ *     input              a quarter. At half of that, buffers get no larger than need be. Beyond it input is short
+ *     replies            the rest. No request is handled beyond it while there are replies that will leave: the
  *                        connection is held, in `waiting`, in the order in which they came. One connection alone gets
  *                        an eighth of what is left, so that a few that do not read leave something to the others
- *     input              a quarter. At half of that, buffers get no larger than need be. Beyond it input is short
  *     connections        a half; more are told that there are too many
  *
  * Happy path: nobody waits, and all of this is a comparison or two for each request.
