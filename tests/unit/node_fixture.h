@@ -188,6 +188,24 @@ static inline void fixture_start(struct node_fixture *fixture, const struct conf
         fail_msg("not serving: %s", node_message(fixture->node));
 }
 
+/* A machine of its own, and on it a new node that serves. Returns the node's configuration. */
+static inline struct config fixture_create(struct node_fixture *fixture, uint64_t seed, unsigned threads)
+{
+    const struct config config = fixture_config(threads);
+    fixture_machine(seed);
+    fixture_start(fixture, &config);
+    return config;
+}
+
+/* Likewise, of which the store is not open yet. */
+static inline struct config fixture_create_loading(struct node_fixture *fixture, uint64_t seed, unsigned threads)
+{
+    const struct config config = fixture_config(threads);
+    fixture_machine(seed);
+    fixture_open(fixture, &config);
+    return config;
+}
+
 static inline bool fixture_ended(void *context)
 {
     const struct node_fixture *fixture = context;
