@@ -411,7 +411,7 @@ static inline void peer_set_keys(struct peer *peer, unsigned count)
 static inline void peer_expect_keys(struct peer *peer, unsigned count)
 {
     for (unsigned i = 0; i < count; i++) {
-        char key[16], reply[32];
+        char key[16], reply[48];
         snprintf(key, sizeof(key), "key%u", i);
         snprintf(reply, sizeof(reply), "$%zu\r\n%s\r\n", strlen(key), key);
         peer_say(peer, "GET", key, NULL);
