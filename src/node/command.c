@@ -77,6 +77,10 @@ void call_error(struct call *call, const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof(text), format, args);
     va_end(args);
+    /* An argument may end the text, and an end of line that: as in Redis it is left out there, and a blank elsewhere.
+     */
+    for (size_t size = strlen(text); size > 0 && (text[size - 1] == '\r' || text[size - 1] == '\n');)
+        text[--size] = 0;
     shard_count(&call->shard->counters.errors);
     uint8_t *out = net_reply_reserve(call->conn, REPLY_ERROR_BYTES_MAX);
     if (out != NULL)

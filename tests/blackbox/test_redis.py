@@ -67,6 +67,8 @@ SAME_REPLIES = [
     [("SETEX", "a", "x", "v")],
     [("PSETEX", "a", "-1", "v")],
     [("psetex", "a", "9223372036854775807", "v")],
+    [("EXPIRE", "k", "100", "a\r\nb")],
+    [("EXPIRE", "k", "100", "a\r\n\n")],
     [("TTL",)],
     [("PTTL", "a", "b")],
     [("TTL", "none"), ("PTTL", "none"), ("EXPIRETIME", "none"), ("PEXPIRETIME", "none")],
