@@ -17,6 +17,9 @@
  * is kept is bounded by the receive buffers. When output has shrunk to half, or in the next turn, the input is handled
  * first and then recv is started again: nothing is lost and nothing overtakes.
  *
+ * Held by the handler: the same, until net_conn_go_on. A request that it has postponed stays at the front of what is kept,
+ * and the parser stays where it was, right behind it.
+ *
  * Failure modes:
  *   - No receive buffer: the connection is parked; net_flush starts recv again when buffers have come back.
  *   - The peer has gone, a send fails, no memory: CLOSING at once. Slots that are not filled yet keep the structure
@@ -124,8 +127,8 @@ static bool may_go_on(const struct net_conn *conn)
     const struct net_options *options = &conn->net->options;
     if (conn->hold == NET_HOLD_TURN)
         return true;
-    if (conn->hold == NET_HOLD_MEMORY)
-        return false; /* net_feed does it */
+    if (conn->hold == NET_HOLD_MEMORY || conn->hold == NET_HOLD_HANDLER)
+        return false; /* net_feed does it, or the handler */
     return conn->output_bytes <= options->output_bytes_max / 2 && conn->under_way <= options->requests_max / 2;
 }
 
@@ -187,6 +190,8 @@ void conn_receive(struct net_conn *conn)
 static void take_buffer(struct net_conn *conn, uint8_t *data, size_t size)
 {
     net_count(&conn->net->stats.bytes_received, size);
+    if (conn->net->idle_ticks_max != 0)
+        conn_heard(conn);
     if (conn->state == NET_OPEN)
         take_data(conn, data, size);
     else if (conn->state == NET_REFUSED)
@@ -291,6 +296,7 @@ void conn_accepted(struct net *net, int fd)
     conn->state = refused ? NET_REFUSED : NET_OPEN;
     list_init(&conn->wait);
     list_init(&conn->fill);
+    list_init(&conn->idle);
     ring_op_init(&conn->recv, received);
     output_init(conn);
     resp_parser_init(&conn->parser, &net->options.resp, conn->args, NET_ARGS_INLINE);
@@ -304,6 +310,12 @@ void conn_accepted(struct net *net, int fd)
         list_push_back(&net->conns, &conn->all);
         net_count(&net->stats.connections, 1);
         net_count(&net->stats.connections_accepted, 1);
+        if (net->options.keepalive_s != 0)
+            ring_keepalive(net->ring, fd, net->options.keepalive_s);
+        if (net->idle_ticks_max != 0) {
+            conn_heard(conn);
+            net_start_tick(net);
+        }
         net->handler.opened(net->handler.context, conn);
     }
     conn_settle(conn);
@@ -353,6 +365,8 @@ void conn_forget(struct net_conn *conn)
     free_args(conn);
     conn->receiving = false;
     conn->sending = false;
+    list_remove(&conn->idle);
+    net_walks_pass(conn->net, &conn->all);
     list_remove(&conn->all);
     net_conn_give(conn->net, conn);
 }
@@ -372,6 +386,36 @@ void conn_reap(struct net_conn *conn)
         net->handler.closed(net->handler.context, conn);
     }
     conn_forget(conn);
+}
+
+void net_conn_hold(struct net_conn *conn)
+{
+    KVS_ASSERT(conn->handling && !conn->held);
+    conn->held = true;
+}
+
+void net_request_postpone(struct net_conn *conn)
+{
+    KVS_ASSERT(conn->handling && !conn->answered && !conn->held);
+    conn->held = true;
+    conn->postponed = true;
+}
+
+void net_conn_go_on(struct net_conn *conn)
+{
+    KVS_ASSERT(conn->held);
+    conn->held = false;
+    if (conn->state != NET_OPEN || conn->hold != NET_HOLD_HANDLER)
+        return; /* over, or the request that holds it has not returned yet */
+    conn->hold = NET_HOLD_TURN;
+    conn_settle(conn);
+}
+
+void net_conn_drop(struct net_conn *conn)
+{
+    KVS_ASSERT(!conn->handling);
+    conn_drop(conn);
+    conn_settle(conn);
 }
 
 void net_conn_finish(struct net_conn *conn)

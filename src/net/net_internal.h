@@ -5,6 +5,7 @@
  *   net_pool.c     memory: connections, output blocks, runs, iovecs
  *   net_input.c    what was received and not handled yet; memory for large requests
  *   net_conn.c     the life of one connection: receive, hold back, finish, close
+ *   net_look.c     what can be seen of connections, and walks over all of them
  *   net_request.c  bytes into requests: RESP, frames, hello, refusals
  *   net_output.c   replies into bytes: blocks, runs, slots, gates, the gathered send
  *
@@ -101,6 +102,7 @@ enum net_hold {
     NET_HOLD_TURN,   /* it has had its share of this turn */
     NET_HOLD_OVER,   /* it has too much under way: until that has shrunk to half */
     NET_HOLD_MEMORY, /* a large request waits for memory */
+    NET_HOLD_HANDLER, /* the handler wants it so */
 };
 
 enum net_protocol { NET_PROTOCOL_UNKNOWN, NET_PROTOCOL_RESP, NET_PROTOCOL_FRAME };
@@ -123,6 +125,9 @@ struct net_conn {
     bool refused;     /* the handler knows nothing of it */
     bool handling;    /* requests of it are being handled further up the stack, which will settle it */
     bool answered;    /* the current request */
+    bool muted;       /* … and its reply is not sent */
+    bool held;        /* by the handler */
+    bool postponed;   /* the current request is to come again; RESP: the parser has it */
     bool eof;
     bool receiving; /* recv is active */
     bool cancelled; /* … and asked to end */
@@ -150,6 +155,8 @@ struct net_conn {
     uint64_t turn;   /* in which turn_requests were handled */
     unsigned turn_requests;
     unsigned send_tick;
+    unsigned heard_tick;
+    struct list idle; /* in net->idle, with an idle time-out */
     struct list wait; /* in net->runnable or net->parked */
     struct list all;  /* in net->conns, net->refused or the pool */
     uint64_t id;
@@ -197,6 +204,8 @@ struct net {
     struct list parked;   /* wait for a receive buffer */
     struct list hungry;   /* wait for memory for a large request */
     struct list filling;  /* have it */
+    struct list idle;     /* with an idle time-out: all, those heard of the longest ago first */
+    struct list walks;    /* under way */
     struct large_trash trash;
     struct large_pool own_pool; /* when the options name none */
     struct ring_op feed_op;
@@ -210,6 +219,7 @@ struct net {
     uint32_t tick_ms;
     unsigned send_ticks_max; /* 0 = no time-out */
     unsigned refused_ticks_max;
+    unsigned idle_ticks_max; /* 0 = no time-out */
 
     struct net_listener listeners[NET_LISTENERS_MAX];
     unsigned listener_count;
@@ -306,6 +316,13 @@ void conn_forget(struct net_conn *conn);
 void conn_sent(struct net_conn *conn);
 
 void conn_stop_receiving(struct net_conn *conn);
+/* It has sent something: with an idle time-out. */
+void conn_heard(struct net_conn *conn);
+
+/* ---- net_look.c ------------------------------------------------------------------------------------------------- */
+
+/* The connection that `all` is of is about to go: walks that would meet it next will meet the one behind it. */
+void net_walks_pass(struct net *net, const struct list *all);
 
 /* ---- net_input.c ------------------------------------------------------------------------------------------------ */
 
@@ -340,6 +357,8 @@ static inline void conn_enter_turn(struct net_conn *conn)
 static inline enum net_hold conn_must_hold(const struct net_conn *conn)
 {
     const struct net_options *options = &conn->net->options;
+    if (__builtin_expect(conn->held, 0))
+        return NET_HOLD_HANDLER;
     bool over = conn->output_bytes > options->output_bytes_max && !canary_on(CANARY_OUTPUT_UNBOUNDED);
     if (over || conn->under_way >= options->requests_max)
         return NET_HOLD_OVER;
