@@ -242,10 +242,9 @@ enum kvs_err net_open(struct net **out, struct ring *ring, const struct net_opti
     net->turn = 1;
     net->next_id = 1;
     net->stats.memory_bytes = sizeof *net + NET_BLOCK_BYTES;
-    struct list *lists[] = {&net->conns,      &net->refused,   &net->dirty,    &net->gated,
-                            &net->sending,    &net->reap,      &net->runnable, &net->parked,
-                            &net->free_conns, &net->free_runs, &net->hungry,   &net->filling,
-                            &net->idle,       &net->walks};
+    struct list *lists[] = {&net->conns,  &net->refused,  &net->dirty,  &net->gated,      &net->sending,
+                            &net->reap,   &net->runnable, &net->parked, &net->free_conns, &net->free_runs,
+                            &net->hungry, &net->filling,  &net->idle,   &net->walks};
     for (size_t i = 0; i < ARRAY_COUNT(lists); i++)
         list_init(lists[i]);
     large_trash_init(&net->trash);
@@ -331,6 +330,7 @@ void net_close(struct net *net)
     if (net == NULL)
         return;
     struct list *lists[] = {&net->conns, &net->refused};
+    list_init(&net->walks); /* whoever walks has gone, or is about to */
     for (size_t i = 0; i < ARRAY_COUNT(lists); i++) {
         while (!list_empty(lists[i]))
             conn_forget(container_of(lists[i]->next, struct net_conn, all));

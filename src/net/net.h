@@ -14,8 +14,8 @@
  * Sending happens in net_flush, once per turn of the shard's loop: one gathered send per connection, at most one in
  * flight.
  *
- * Holding. The handler may hold a connection back: because the answer to a request decides what the next ones may do, or
- * because nobody is to do anything for now. net_conn_hold lets the current request be the last one handled,
+ * Holding. The handler may hold a connection back: because the answer to a request decides what the next ones may do,
+ * or because nobody is to do anything for now. net_conn_hold lets the current request be the last one handled,
  * net_request_postpone leaves it unanswered too, to come again; net_conn_go_on ends either.
  *
  * Bounds. A connection whose unsent replies or requests under way exceed their limits is not read from until they have
@@ -113,8 +113,8 @@ void net_reply_commit(struct net_conn *conn, size_t bytes, uint64_t gate);
  */
 struct large_memory *net_request_keep(struct net_conn *conn);
 
-/* The reply to the current request, whenever it comes, is not sent. */
-void net_reply_mute(struct net_conn *conn);
+/* Whether the reply to the current request, whenever it comes, is left unsent; false at first. */
+void net_reply_mute(struct net_conn *conn, bool mute);
 
 /* Nothing after the current request is handled before net_conn_go_on. */
 void net_conn_hold(struct net_conn *conn);
@@ -175,9 +175,9 @@ enum kvs_err net_conn_peer(const struct net_conn *conn, struct ring_addr *addr);
 enum kvs_err net_conn_local(const struct net_conn *conn, struct ring_addr *addr);
 
 /*
- * A walk over all connections, in the order in which they came, that may pause between any two of them while others come
- * and go: those that come meanwhile are met too. Connections that are ending are met, closed ones are not. From begin to
- * end it belongs to the net.
+ * A walk over all connections, in the order in which they came, that may pause between any two of them while others
+ * come and go: those that come meanwhile are met too. Connections that are ending are met, closed ones are not. From
+ * begin to end it belongs to the net.
  */
 struct net_walk {
     struct net *net;

@@ -17,8 +17,8 @@
  * is kept is bounded by the receive buffers. When output has shrunk to half, or in the next turn, the input is handled
  * first and then recv is started again: nothing is lost and nothing overtakes.
  *
- * Held by the handler: the same, until net_conn_go_on. A request that it has postponed stays at the front of what is kept,
- * and the parser stays where it was, right behind it.
+ * Held by the handler: the same, until net_conn_go_on. A request that it has postponed stays at the front of what is
+ * kept, and the parser stays where it was, right behind it.
  *
  * Failure modes:
  *   - No receive buffer: the connection is parked; net_flush starts recv again when buffers have come back.

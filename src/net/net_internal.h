@@ -99,9 +99,9 @@ enum net_state {
 /* Why nothing of a connection is handled for now. */
 enum net_hold {
     NET_HOLD_NONE,
-    NET_HOLD_TURN,   /* it has had its share of this turn */
-    NET_HOLD_OVER,   /* it has too much under way: until that has shrunk to half */
-    NET_HOLD_MEMORY, /* a large request waits for memory */
+    NET_HOLD_TURN,    /* it has had its share of this turn */
+    NET_HOLD_OVER,    /* it has too much under way: until that has shrunk to half */
+    NET_HOLD_MEMORY,  /* a large request waits for memory */
     NET_HOLD_HANDLER, /* the handler wants it so */
 };
 

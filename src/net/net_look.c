@@ -1,8 +1,8 @@
 /*
  * net_look.c - what can be seen of connections from outside, and walks over all of them.
  *
- * Happy path: a walk remembers the connection that it meets next; net_walk_next moves it on. It may pause for any number
- * of turns: a connection that goes meanwhile moves the walks that would meet it next past itself.
+ * Happy path: a walk remembers the connection that it meets next; net_walk_next moves it on. It may pause for any
+ * number of turns: a connection that goes meanwhile moves the walks that would meet it next past itself.
  *
  * Failure modes: none but the system's, which may not know the address of a connection that its peer has reset.
  */

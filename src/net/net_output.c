@@ -183,10 +183,10 @@ void net_slot_fill(struct net_slot *slot, const uint8_t *data, size_t size, uint
         output_classify(conn);
 }
 
-void net_reply_mute(struct net_conn *conn)
+void net_reply_mute(struct net_conn *conn, bool mute)
 {
     KVS_ASSERT(conn->handling && !conn->answered);
-    conn->muted = true;
+    conn->muted = mute;
 }
 
 /* ---- what may leave --------------------------------------------------------------------------------------------- */

@@ -237,8 +237,8 @@ void ring_recv(struct ring *ring, struct ring_op *op, int fd);
  */
 void ring_send(struct ring *ring, struct ring_op *op, int fd, struct iovec *iov, unsigned iov_count);
 #define RING_IOV_MAX 64
-/* The system looks for the peer of a TCP connection that was silent for `seconds`, and ends one whose peer is gone. Others
- * stay as they are. */
+/* The system looks for the peer of a TCP connection that was silent for `seconds`, and ends one whose peer is gone.
+ * Others stay as they are. */
 void ring_keepalive(struct ring *ring, int fd, unsigned seconds);
 /* Ends both directions now: operations in flight on fd complete soon. */
 void ring_shutdown(struct ring *ring, int fd);
