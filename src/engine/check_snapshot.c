@@ -12,8 +12,6 @@
 
 #include <stdlib.h>
 
-enum { CHUNK_BYTES = SNAPSHOT_CHUNK_PAGES * INDEX_PAGE_BYTES };
-
 struct snapshot_check {
     struct check *check;
     int fd;
@@ -35,17 +33,11 @@ static bool read_all(struct snapshot_check *snapshot, void *bytes, uint64_t size
 static const char *check_header(struct snapshot_check *snapshot)
 {
     struct ring_file_info info;
-    if (!read_all(snapshot, snapshot->buffer, SNAPSHOT_HEADER_BYTES, 0))
+    if (!read_all(snapshot, snapshot->buffer, SNAPSHOT_HEADER_BYTES, 0) ||
+        ring_file_info(snapshot->check->options.ring, snapshot->fd, &info) != KVS_ERR_OK)
         return "its header cannot be read";
-    const char *wrong = snapshot_header_check(snapshot->buffer, snapshot->check->superblock.uuid);
-    if (wrong != NULL)
-        return wrong;
-    memcpy(&snapshot->header, snapshot->buffer, sizeof snapshot->header);
-    snapshot_layout(&snapshot->layout, &snapshot->header);
-    if (ring_file_info(snapshot->check->options.ring, snapshot->fd, &info) != KVS_ERR_OK ||
-        info.size != snapshot->layout.file_bytes)
-        return "its size does not agree with its header";
-    return NULL;
+    return snapshot_header_take(&snapshot->header, &snapshot->layout, snapshot->buffer,
+                                snapshot->check->superblock.uuid, info.size);
 }
 
 static const char *check_pages(struct snapshot_check *snapshot)
@@ -55,7 +47,7 @@ static const char *check_pages(struct snapshot_check *snapshot)
     uint64_t offset = SNAPSHOT_HEADER_BYTES;
     for (uint32_t i = 0; i < snapshot->header.shard_count; i++) {
         for (uint64_t left = shards[i].page_count * INDEX_PAGE_BYTES; left > 0;) {
-            const uint64_t size = left < CHUNK_BYTES ? left : CHUNK_BYTES;
+            const uint64_t size = left < SNAPSHOT_CHUNK_BYTES ? left : SNAPSHOT_CHUNK_BYTES;
             if (!read_all(snapshot, snapshot->buffer, size, offset))
                 return "its pages cannot be read";
             if (snapshot_check(snapshot->buffer, size, snapshot->header.store_uuid) != *checks++)
@@ -70,7 +62,7 @@ static const char *check_pages(struct snapshot_check *snapshot)
 /* *wrong: what is, or NULL. NO_MEMORY. */
 static enum kvs_err check_file(struct snapshot_check *snapshot, const char **wrong)
 {
-    snapshot->buffer = aligned_alloc(KVS_BLOCK_BYTES, CHUNK_BYTES);
+    snapshot->buffer = aligned_alloc(KVS_BLOCK_BYTES, SNAPSHOT_CHUNK_BYTES);
     if (snapshot->buffer == NULL)
         return KVS_ERR_NO_MEMORY;
     *wrong = check_header(snapshot);

@@ -9,6 +9,7 @@
 #include "base/assert.h"
 #include "base/canary.h"
 #include "base/crc32c.h"
+#include "engine/file_header.h"
 
 uint32_t segment_seed(const uint8_t store_uuid[16], uint64_t uid)
 {
@@ -17,8 +18,7 @@ uint32_t segment_seed(const uint8_t store_uuid[16], uint64_t uid)
 
 static uint32_t segment_header_crc(const struct segment_header *header)
 {
-    size_t skip = offsetof(struct segment_header, version);
-    return crc32c(0, (const uint8_t *)header + skip, sizeof *header - skip);
+    return file_header_crc(header, sizeof *header, 0);
 }
 
 void segment_header_encode(struct segment_header *out, const uint8_t store_uuid[16], uint32_t number, uint64_t uid,

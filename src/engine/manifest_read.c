@@ -21,9 +21,9 @@
 #include "engine/manifest_internal.h"
 
 #include "base/assert.h"
-#include "base/crc32c.h"
 #include "base/diag.h"
 #include "engine/blocking.h"
+#include "engine/file_header.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -45,8 +45,7 @@ struct reader {
 
 uint32_t manifest_block_crc(uint32_t seed, const void *block)
 {
-    size_t skip = offsetof(struct manifest_block, version);
-    return crc32c(seed, (const uint8_t *)block + skip, KVS_BLOCK_BYTES - skip);
+    return file_header_crc(block, KVS_BLOCK_BYTES, seed);
 }
 
 void manifest_block_seal(uint32_t seed, void *block, const struct manifest_file *file, uint32_t index, uint32_t count)

@@ -64,16 +64,11 @@ static const char *read_header(struct snapshot *snapshot)
 {
     const struct recovery *recovery = snapshot->recovery;
     struct ring_file_info info;
-    if (read_blocking(snapshot, recovery->block, SNAPSHOT_HEADER_BYTES, 0) != KVS_ERR_OK)
+    if (read_blocking(snapshot, recovery->block, SNAPSHOT_HEADER_BYTES, 0) != KVS_ERR_OK ||
+        ring_file_info(recovery->ring, snapshot->fd, &info) != KVS_ERR_OK)
         return "its header cannot be read";
-    const char *wrong = snapshot_header_check(recovery->block, recovery->store->base.superblock.uuid);
-    if (wrong != NULL)
-        return wrong;
-    memcpy(&snapshot->header, recovery->block, sizeof snapshot->header);
-    snapshot_layout(&snapshot->layout, &snapshot->header);
-    if (ring_file_info(recovery->ring, snapshot->fd, &info) != KVS_ERR_OK || info.size != snapshot->layout.file_bytes)
-        return "its size does not agree with its header";
-    return NULL;
+    return snapshot_header_take(&snapshot->header, &snapshot->layout, recovery->block,
+                                recovery->store->base.superblock.uuid, info.size);
 }
 
 static const char *read_tables(struct snapshot *snapshot)

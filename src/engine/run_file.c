@@ -9,6 +9,7 @@
 
 #include "base/assert.h"
 #include "base/crc32c.h"
+#include "engine/file_header.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -102,12 +103,6 @@ struct run_extent run_block_extent(const struct run_layout *layout, uint64_t num
 
 /* ---- header ---------------------------------------------------------------------------------------------------- */
 
-static uint32_t header_crc(const uint8_t bytes[RUN_HEADER_BYTES])
-{
-    const size_t skip = offsetof(struct run_header, version);
-    return crc32c(0, bytes + skip, RUN_HEADER_BYTES - skip);
-}
-
 void run_header_encode(uint8_t out[RUN_HEADER_BYTES], const struct run_header *fields)
 {
     KVS_ASSERT(fields->delete_count <= fields->entry_count);
@@ -116,10 +111,7 @@ void run_header_encode(uint8_t out[RUN_HEADER_BYTES], const struct run_header *f
     header.magic = RUN_MAGIC;
     header.version = RUN_VERSION;
     header.block_bytes = RUN_BLOCK_BYTES;
-    memset(out, 0, RUN_HEADER_BYTES);
-    memcpy(out, &header, sizeof header);
-    header.crc = header_crc(out);
-    memcpy(out + offsetof(struct run_header, crc), &header.crc, sizeof header.crc);
+    file_header_seal(out, &header, sizeof header);
 }
 
 const char *run_header_check(const uint8_t bytes[RUN_HEADER_BYTES], const uint8_t store_uuid[16], uint64_t sequence)
@@ -128,7 +120,7 @@ const char *run_header_check(const uint8_t bytes[RUN_HEADER_BYTES], const uint8_
     memcpy(&header, bytes, sizeof header);
     if (header.magic != RUN_MAGIC)
         return "it does not begin with the header of a run";
-    if (header.crc != header_crc(bytes))
+    if (header.crc != file_header_crc(bytes, RUN_HEADER_BYTES, 0))
         return "the checksum of its header is wrong";
     if (header.version != RUN_VERSION || header.block_bytes != RUN_BLOCK_BYTES)
         return "it has an unknown format version";

@@ -7,9 +7,9 @@
 #include "engine/snapshot_file.h"
 
 #include "base/assert.h"
-#include "base/crc32c.h"
 #include "base/hash.h"
 #include "base/limits.h"
+#include "engine/file_header.h"
 
 void snapshot_layout(struct snapshot_layout *layout, const struct snapshot_header *header)
 {
@@ -31,30 +31,21 @@ uint64_t snapshot_check(const void *bytes, size_t size, const uint8_t store_uuid
 
 /* ---- header ---------------------------------------------------------------------------------------------------- */
 
-static uint32_t header_crc(const uint8_t bytes[SNAPSHOT_HEADER_BYTES])
-{
-    const size_t skip = offsetof(struct snapshot_header, version);
-    return crc32c(0, bytes + skip, SNAPSHOT_HEADER_BYTES - skip);
-}
-
 void snapshot_header_encode(uint8_t out[SNAPSHOT_HEADER_BYTES], const struct snapshot_header *fields)
 {
     struct snapshot_header header = *fields;
     header.magic = SNAPSHOT_MAGIC;
     header.version = SNAPSHOT_VERSION;
-    memset(out, 0, SNAPSHOT_HEADER_BYTES);
-    memcpy(out, &header, sizeof header);
-    header.crc = header_crc(out);
-    memcpy(out + offsetof(struct snapshot_header, crc), &header.crc, sizeof header.crc);
+    file_header_seal(out, &header, sizeof header);
 }
 
-const char *snapshot_header_check(const uint8_t bytes[SNAPSHOT_HEADER_BYTES], const uint8_t store_uuid[16])
+static const char *header_check(const uint8_t bytes[SNAPSHOT_HEADER_BYTES], const uint8_t store_uuid[16])
 {
     struct snapshot_header header;
     memcpy(&header, bytes, sizeof header);
     if (header.magic != SNAPSHOT_MAGIC)
         return "it does not begin with the header of a snapshot";
-    if (header.crc != header_crc(bytes))
+    if (header.crc != file_header_crc(bytes, SNAPSHOT_HEADER_BYTES, 0))
         return "the checksum of its header is wrong";
     if (header.version != SNAPSHOT_VERSION)
         return "it has an unknown format version";
@@ -65,6 +56,18 @@ const char *snapshot_header_check(const uint8_t bytes[SNAPSHOT_HEADER_BYTES], co
         header.chunk_count > header.page_count || header.item_count > SNAPSHOT_ITEMS_MAX)
         return "a number in its header is out of bounds";
     return NULL;
+}
+
+const char *snapshot_header_take(struct snapshot_header *header, struct snapshot_layout *layout,
+                                 const uint8_t bytes[SNAPSHOT_HEADER_BYTES], const uint8_t store_uuid[16],
+                                 uint64_t file_bytes)
+{
+    const char *wrong = header_check(bytes, store_uuid);
+    if (wrong != NULL)
+        return wrong;
+    memcpy(header, bytes, sizeof *header);
+    snapshot_layout(layout, header);
+    return layout->file_bytes == file_bytes ? NULL : "its size does not agree with its header";
 }
 
 /* ---- tables ---------------------------------------------------------------------------------------------------- */

@@ -33,6 +33,7 @@
 
 #define SNAPSHOT_HEADER_BYTES KVS_BLOCK_BYTES
 #define SNAPSHOT_CHUNK_PAGES  512u /* pages of one shard that have a check in common */
+#define SNAPSHOT_CHUNK_BYTES  (SNAPSHOT_CHUNK_PAGES * INDEX_PAGE_BYTES)
 
 /* More than any store has: an index page for every 4 KiB of 2^44 bytes of log. */
 #define SNAPSHOT_PAGES_MAX    (1ull << 32)
@@ -93,8 +94,11 @@ void snapshot_layout(struct snapshot_layout *layout, const struct snapshot_heade
 
 /* Fills in magic, version and checksum. */
 void snapshot_header_encode(uint8_t out[SNAPSHOT_HEADER_BYTES], const struct snapshot_header *fields);
-/* NULL: it is the header of a snapshot of this store; else what is wrong. */
-const char *snapshot_header_check(const uint8_t bytes[SNAPSHOT_HEADER_BYTES], const uint8_t store_uuid[16]);
+/* NULL: it is the header of a snapshot of this store, in a file of so many bytes; else what is wrong. As soon as the
+ * header itself is sound, it and the layout that follows from it are set, even if the file has another size. */
+const char *snapshot_header_take(struct snapshot_header *header, struct snapshot_layout *layout,
+                                 const uint8_t bytes[SNAPSHOT_HEADER_BYTES], const uint8_t store_uuid[16],
+                                 uint64_t file_bytes);
 /* NULL when the tables of this header are whole and agree with each other; else what is wrong. */
 const char *snapshot_tables_check(const struct snapshot_header *header, const uint8_t *tables);
 /* The check of a chunk of pages, or of the tables. */

@@ -309,7 +309,7 @@ enum kvs_err snapshot_writer_open(struct snapshot_writer **out, struct store *st
     measure(writer);
     if (writer->layout.tables_bytes <= store->base.options.memory_bytes / TABLES_SHARE) {
         writer->tables = calloc(1, writer->layout.tables_bytes);
-        writer->buffer = aligned_alloc(KVS_BLOCK_BYTES, SNAPSHOT_CHUNK_PAGES * INDEX_PAGE_BYTES);
+        writer->buffer = aligned_alloc(KVS_BLOCK_BYTES, SNAPSHOT_CHUNK_BYTES);
     }
     if (writer->tables == NULL || writer->buffer == NULL) {
         snapshot_writer_close(writer, ring);

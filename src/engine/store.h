@@ -2,8 +2,8 @@
  * store.h - the log-structured engine `kvs`, from inside: one struct store, one struct store_shard per thread.
  *
  * store.c opens and closes, and runs a shard's turn; store_ops.c answers from RAM; store_wait.c carries out operations
- * that have to wait for a disk read, for room in the log or for an earlier operation on the key; store_expiry.c takes
- * out what has expired; recovery.c fills a store from its directory.
+ * that have to wait for a disk read (store_reads.c), for room in the log or for an earlier operation on the key;
+ * store_expiry.c takes out what has expired; recovery.c fills a store from its directory.
  *
  * What an index entry means. An entry points at a put, or at a delete record that is not durable yet (its reader has to
  * wait for it); once durable, the delete's entry goes. A put that has expired reads as if it were not there; its entry

@@ -9,10 +9,10 @@
 
 #include "base/assert.h"
 #include "base/canary.h"
-#include "base/crc32c.h"
 #include "base/diag.h"
 #include "base/limits.h"
 #include "engine/blocking.h"
+#include "engine/file_header.h"
 #include "engine/log_format.h"
 
 #include <stdio.h>
@@ -22,15 +22,10 @@
 
 enum { COPIES = 2 };
 
-static uint32_t superblock_crc(const struct superblock *superblock)
-{
-    size_t skip = offsetof(struct superblock, version);
-    return crc32c(0, (const uint8_t *)superblock + skip, sizeof *superblock - skip);
-}
-
 bool superblock_valid(const struct superblock *superblock)
 {
-    return superblock->magic == SUPERBLOCK_MAGIC && superblock->crc == superblock_crc(superblock);
+    return superblock->magic == SUPERBLOCK_MAGIC &&
+           superblock->crc == file_header_crc(superblock, sizeof *superblock, 0);
 }
 
 static enum kvs_err fail(char message[ENGINE_MESSAGE_BYTES], const char *what, const char *dir_name,
@@ -124,7 +119,7 @@ enum kvs_err superblock_write(struct ring *ring, int dir_fd, const char *dir_nam
     superblock->version = FORMAT_VERSION;
     superblock->block_bytes = KVS_BLOCK_BYTES;
     superblock->sequence++;
-    superblock->crc = superblock_crc(superblock);
+    superblock->crc = file_header_crc(superblock, sizeof *superblock, 0);
     KVS_ASSERT(superblock_valid(superblock));
 
     struct ring_op op;

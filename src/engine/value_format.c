@@ -5,6 +5,7 @@
 
 #include "base/assert.h"
 #include "base/crc32c.h"
+#include "engine/file_header.h"
 
 #include <stdio.h>
 
@@ -22,8 +23,7 @@ uint32_t value_chunk_crc(uint32_t seed, uint32_t chunk, const void *bytes, size_
 /* Of header and key, which stand side by side. */
 static uint32_t header_crc(const struct value_header *header, uint32_t seed)
 {
-    size_t skip = offsetof(struct value_header, version);
-    return crc32c(seed, (const uint8_t *)header + skip, sizeof *header - skip + header->key_bytes);
+    return file_header_crc(header, sizeof *header + header->key_bytes, seed);
 }
 
 uint32_t value_header_encode(uint8_t *out, const uint8_t store_uuid[16], uint64_t id, struct slice key,

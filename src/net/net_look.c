@@ -40,15 +40,15 @@ enum kvs_err net_conn_local(const struct net_conn *conn, struct ring_addr *addr)
 void net_walk_begin(struct net_walk *walk, struct net *net)
 {
     walk->net = net;
-    walk->next = net->conns.next;
+    walk->next = net->order.next;
     list_push_back(&net->walks, &walk->link);
 }
 
 struct net_conn *net_walk_next(struct net_walk *walk)
 {
-    if (walk->next == &walk->net->conns)
+    if (walk->next == &walk->net->order)
         return NULL;
-    struct net_conn *conn = container_of(walk->next, struct net_conn, all);
+    struct net_conn *conn = container_of(walk->next, struct net_conn, order);
     walk->next = walk->next->next;
     return conn;
 }
@@ -58,11 +58,11 @@ void net_walk_end(struct net_walk *walk)
     list_remove(&walk->link);
 }
 
-void net_walks_pass(struct net *net, const struct list *all)
+void net_walks_pass(struct net *net, const struct net_conn *conn)
 {
     for (struct list *node = net->walks.next; node != &net->walks; node = node->next) {
         struct net_walk *walk = container_of(node, struct net_walk, link);
-        if (walk->next == all)
-            walk->next = all->next;
+        if (walk->next == &conn->order)
+            walk->next = conn->order.next;
     }
 }

@@ -34,6 +34,7 @@ struct node {
     unsigned shard_count;
     unsigned ops_max;               /* of one shard */
     struct net_options net_options; /* of one shard */
+    unsigned recv_buffers;          /* of one shard, SHARD_RECV_BUFFER_BYTES each */
     uint32_t value_bytes_max;       /* what the store takes */
 
     /* What requests have to be held against before they are carried out: ACL_WATCH, ACCESS_WATCH_PAUSE. */

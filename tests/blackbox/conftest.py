@@ -1,6 +1,6 @@
 """Fixtures for the tests that see the real programs from outside.
 
-The folder of the programs is in the environment variable KVS_BIN (ctest sets it). Fixtures:
+The folder of the programs is in KVS_BIN. Fixtures:
 
   start_node(*flags, data_dir=None, address="127.0.0.1:0", engine flags, …) -> Node
       Starts a kvs-node on a port of the kernel's choice, waits until it serves, and ends it with the test. May be called
@@ -24,16 +24,13 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
-import time
 
 import pytest
 
-BIN = pathlib.Path(os.environ.get("KVS_BIN", "build"))
-
-# How long to wait for what must happen, before it is taken for what never does. A machine with nothing else to do needs a
-# hundredth of it, so one that is slow, busy or halted for seconds still passes; only a test that fails waits so long.
-PATIENCE_SECONDS = 120
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from patience import BIN, PATIENCE_SECONDS, wait_for
 
 # Sanitized programs are several times slower: as much longer goes on what goes on for a while.
 SLOW = 5 if os.environ.get("KVS_SANITIZE") else 1
@@ -50,18 +47,6 @@ def binary(name):
     if not path.exists():
         pytest.fail(f"{path} does not exist: build the project, or set KVS_BIN to the folder of its programs")
     return str(path)
-
-
-def wait_for(condition, what):
-    """Polls until condition() is true and returns its value; fails the test when it never becomes so."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            pytest.fail(f"{what}: not within {PATIENCE_SECONDS} s")
-        time.sleep(0.01)
 
 
 class Node:

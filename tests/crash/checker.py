@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 
-from disks import PATIENCE_SECONDS, wait_for
+from patience import PATIENCE_SECONDS, wait_for
 
 READ_CHUNK_KEYS = 200
 

@@ -10,8 +10,12 @@ The folder of the programs is in KVS_BIN.
 """
 
 import os
+import pathlib
+import sys
 
 import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from disks import mount_tmpfs, what_is_missing
 from node_process import NodeProcess
 

@@ -23,11 +23,7 @@ import struct
 import subprocess
 import time
 
-BIN = pathlib.Path(os.environ.get("KVS_BIN", "build"))
-
-# How long to wait for what must happen, before it is taken for what never does. A machine with nothing else to do needs a
-# hundredth of it, so one that is slow, busy or halted for seconds still passes; only a test that fails waits so long.
-PATIENCE_SECONDS = 120
+from patience import BIN, PATIENCE_SECONDS
 
 LOOP_CTL_GET_FREE = 0x4C82
 LOOP_CONFIGURE = 0x4C0A
@@ -78,17 +74,6 @@ def enter_private_mounts():
         run("mount", "--make-rprivate", "/")
         _private = True
     return None
-
-
-def wait_for(condition, what):
-    """Polls until condition() is true and returns its value. `what` says what was waited for, or is a function that does."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        value = condition()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"not within {PATIENCE_SECONDS} s: {what() if callable(what) else what}"
-        time.sleep(0.005)
 
 
 def run(*command):

@@ -6,7 +6,8 @@ import signal
 import subprocess
 import time
 
-from disks import BIN, DIES_WITH_US, PATIENCE_SECONDS
+from disks import DIES_WITH_US
+from patience import BIN, PATIENCE_SECONDS
 
 LISTENING = re.compile(r"listening on 127\.0\.0\.1:(\d+)")
 

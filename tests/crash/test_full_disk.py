@@ -10,7 +10,8 @@ import time
 
 import pytest
 from checker import Book, Connection, Load, audit
-from disks import Image, mount_ext4, mount_tmpfs, wait_for
+from disks import Image, mount_ext4, mount_tmpfs
+from patience import wait_for
 
 SEED = int(os.environ.get("KVS_SEED", "1"))
 NO_SPACE = "has no disk space left for writes; reads and deletes go on"

@@ -8,7 +8,7 @@ import time
 
 import pytest
 from checker import Book, Connection, Load, audit
-from disks import PATIENCE_SECONDS, wait_for
+from patience import PATIENCE_SECONDS, wait_for
 
 SEED = int(os.environ.get("KVS_SEED", "1"))
 WRITERS = 3

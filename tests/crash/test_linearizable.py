@@ -19,7 +19,7 @@ import time
 from collections import defaultdict
 
 import pytest
-from disks import BIN, PATIENCE_SECONDS, wait_for
+from patience import BIN, PATIENCE_SECONDS, wait_for
 
 ADDRESS = re.compile(r"127\.0\.0\.1:(\d+)")
 KEYS = 8

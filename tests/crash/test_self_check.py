@@ -4,7 +4,8 @@ import random
 
 import pytest
 from checker import Book, Connection, Load, audit
-from disks import WRITE, Image, mount_ext4, wait_for
+from disks import WRITE, Image, mount_ext4
+from patience import wait_for
 from recorded_run import Recorded, check_cut
 
 pytestmark = pytest.mark.needs("loop", "ext4", "fuse")

@@ -289,16 +289,14 @@ static const char *check_file(const struct file *file, struct parts *parts)
 {
     if (file->size < PAGE)
         return "short";
-    const char *wrong = snapshot_header_check(file->bytes, uuid);
+    struct snapshot_header header;
+    struct snapshot_layout layout = {0};
+    const char *wrong = snapshot_header_take(&header, &layout, file->bytes, uuid, file->size);
+    if (layout.file_bytes == 0)
+        return wrong;
+    FUZZ_CHECK((wrong == NULL) == parts_of(file->bytes, file->size, parts));
     if (wrong != NULL)
         return wrong;
-    struct snapshot_header header;
-    struct snapshot_layout layout;
-    memcpy(&header, file->bytes, sizeof header);
-    snapshot_layout(&layout, &header);
-    FUZZ_CHECK((layout.file_bytes == file->size) == parts_of(file->bytes, file->size, parts));
-    if (layout.file_bytes != file->size)
-        return "size";
     FUZZ_CHECK(layout.tables == parts->tables && layout.tables + layout.items == parts->items);
     uint8_t *tables = fuzz_copy(file->bytes + layout.tables, layout.tables_bytes);
     wrong = snapshot_tables_check(&header, tables);

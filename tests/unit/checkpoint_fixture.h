@@ -308,6 +308,24 @@ static inline void disk_check(const struct superblock *superblock)
     disk_close(&disk);
 }
 
+/* A power loss, or a kill; then the machine is gone. */
+static inline void disk_crash_and_check(struct store_fixture *fixture, enum sim_crash_mode mode)
+{
+    const struct superblock superblock = disk_superblock(fixture);
+    store_crash(fixture, mode);
+    disk_check(&superblock);
+    sim_destroy();
+}
+
+/* An orderly stop; then the machine is gone. */
+static inline void disk_stop_and_check(struct store_fixture *fixture)
+{
+    const struct superblock superblock = disk_superblock(fixture);
+    store_stop(fixture);
+    disk_check(&superblock);
+    sim_destroy();
+}
+
 struct run_files {
     unsigned runs, unfinished;
     uint64_t bytes;

@@ -61,6 +61,13 @@ static inline void fixture_machine_end(void)
     fixture_machine_exists = false;
 }
 
+/* Up to so many steps of the machine. */
+static inline void fixture_steps(uint64_t steps)
+{
+    while (steps-- > 0 && sim_step()) {
+    }
+}
+
 static inline void fixture_machine(uint64_t seed)
 {
     if (fixture_machine_exists) /* left behind by a test that failed */
@@ -181,6 +188,24 @@ static inline void fixture_start(struct node_fixture *fixture, const struct conf
         fail_msg("not serving: %s", node_message(fixture->node));
 }
 
+/* A machine of its own, and on it a new node that serves. Returns the node's configuration. */
+static inline struct config fixture_create(struct node_fixture *fixture, uint64_t seed, unsigned threads)
+{
+    const struct config config = fixture_config(threads);
+    fixture_machine(seed);
+    fixture_start(fixture, &config);
+    return config;
+}
+
+/* Likewise, of which the store is not open yet. */
+static inline struct config fixture_create_loading(struct node_fixture *fixture, uint64_t seed, unsigned threads)
+{
+    const struct config config = fixture_config(threads);
+    fixture_machine(seed);
+    fixture_open(fixture, &config);
+    return config;
+}
+
 static inline bool fixture_ended(void *context)
 {
     const struct node_fixture *fixture = context;
@@ -228,6 +253,13 @@ static inline void fixture_stop(struct node_fixture *fixture, bool at_once)
 {
     fixture_stop_threads(fixture, at_once);
     fixture_free(fixture);
+}
+
+/* An orderly stop, and the end of the machine. */
+static inline void fixture_end(struct node_fixture *fixture)
+{
+    fixture_stop(fixture, false);
+    fixture_machine_end();
 }
 
 /* ---- clients --------------------------------------------------------------------------------------------------- */
@@ -363,6 +395,47 @@ static inline void peer_expect_prefix(struct peer *peer, const char *text)
     struct slice reply = peer_reply(peer);
     if (reply.size < strlen(text) || memcmp(reply.data, text, strlen(text)) != 0)
         fail_msg("expected %s…, got %.*s", text, (int)reply.size, (const char *)reply.data);
+}
+
+/* Asks to write "key0" and so on; the values are the keys. */
+static inline void peer_set_keys(struct peer *peer, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        char key[16];
+        snprintf(key, sizeof(key), "key%u", i);
+        peer_say(peer, "SET", key, key, NULL);
+    }
+}
+
+/* … all of which are there. */
+static inline void peer_expect_keys(struct peer *peer, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        char key[16], reply[48];
+        snprintf(key, sizeof(key), "key%u", i);
+        snprintf(reply, sizeof(reply), "$%zu\r\n%s\r\n", strlen(key), key);
+        peer_say(peer, "GET", key, NULL);
+        peer_expect(peer, reply);
+    }
+}
+
+/* The value of `field` in a section of INFO; NULL when it is not there. Good until the next call. */
+static inline const char *peer_info(struct peer *peer, const char *section, const char *field)
+{
+    static char text[16384];
+    char line[64];
+    peer_say(peer, "INFO", section, NULL);
+    struct slice reply = peer_reply(peer);
+    assert_true(reply.size < sizeof(text));
+    memcpy(text, reply.data, reply.size);
+    text[reply.size] = 0;
+    snprintf(line, sizeof(line), "\r\n%s:", field);
+    char *at = strstr(text, line);
+    if (at == NULL)
+        return NULL;
+    at += strlen(line);
+    at[strcspn(at, "\r")] = 0;
+    return at;
 }
 
 /* Of the binary protocol. */

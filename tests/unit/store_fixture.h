@@ -449,6 +449,32 @@ static inline unsigned store_forget_runs(void)
     }
 }
 
+/* One bit of each of these blocks of a segment is turned over. */
+static inline void store_damage(uint32_t number, unsigned first_block, unsigned end_block)
+{
+    char path[64];
+    store_segment_path(path, number);
+    for (unsigned block = first_block; block < end_block; block++)
+        sim_file_flip(path, ((uint64_t)block * KVS_BLOCK_BYTES + 200) * 8);
+}
+
+/* True: the key's record is damaged. Else it has this value, or is not there when that has no data. */
+static inline bool store_is_damaged(struct store_fixture *fixture, const char *key, struct slice value)
+{
+    struct store_waiting waiting;
+    struct engine_request request = store_request(fixture, ENGINE_GET, slice_text(key), slice_make(NULL, 0));
+    store_execute(fixture, &waiting, &request);
+    const bool damaged = waiting.op.result.error == KVS_ERR_CORRUPT;
+    if (!damaged) {
+        assert_int_equal(waiting.op.result.error, KVS_ERR_OK);
+        assert_int_equal(waiting.op.result.found, value.data != NULL);
+        if (value.data != NULL)
+            assert_true(slice_equal(slice_make(waiting.value, waiting.value_bytes), value));
+    }
+    free(waiting.value);
+    return damaged;
+}
+
 #define STORE_SNAPSHOT "/data/" SNAPSHOT_NAME
 
 /* The next start has to fill the indexes, by runs and segments. True when there was a snapshot of them. */

@@ -139,30 +139,35 @@ static void see_written(void *context, const struct check_record *record)
     assert_true(slice_equal(record->value, segments_value(key, version, record->value.size)));
 }
 
-/* Another directory for each salvage. */
-static void next_out(char out[32])
+/* Salvages what there is into another directory each time, and tells how many keys. False: not one segment has its
+ * header. */
+static bool salvage_into(char out[32], uint64_t *keys)
 {
     static unsigned times;
+    struct check_fixture fixture;
+    struct check_salvaged done;
+    char message[CHECK_MESSAGE_BYTES];
     snprintf(out, 32, "/out%u", times++);
+    check_begin(&fixture, "/data", (struct check_options){0});
+    assert_int_equal(fixture.error, KVS_ERR_OK);
+    enum kvs_err err = check_salvage(fixture.check, out, &done, message);
+    *keys = fixture.report->keys;
+    check_end(&fixture);
+    if (err == KVS_ERR_INVALID)
+        return false;
+    if (err != KVS_ERR_OK)
+        fail_msg("%s", message);
+    assert_int_equal(done.keys, *keys);
+    return true;
 }
 
 static void salvage(void)
 {
     char out[32];
-    next_out(out);
+    uint64_t keys;
+    if (!salvage_into(out, &keys))
+        return;
     struct check_fixture fixture;
-    struct check_salvaged done;
-    char message[CHECK_MESSAGE_BYTES];
-    check_begin(&fixture, "/data", (struct check_options){0});
-    assert_int_equal(fixture.error, KVS_ERR_OK);
-    enum kvs_err err = check_salvage(fixture.check, out, &done, message);
-    uint64_t keys = fixture.report->keys;
-    check_end(&fixture);
-    if (err == KVS_ERR_INVALID)
-        return; /* not one segment has its header */
-    if (err != KVS_ERR_OK)
-        fail_msg("%s", message);
-    assert_int_equal(done.keys, keys);
     unsigned records = 0;
     check_begin(&fixture, out, (struct check_options){.each = see_written, .context = &records});
     assert_int_equal(fixture.error, KVS_ERR_OK);
@@ -176,14 +181,9 @@ static void salvage(void)
 static void salvage_with(uint64_t keys, unsigned key, unsigned version)
 {
     char out[32];
-    next_out(out);
-    struct check_fixture fixture;
-    struct check_salvaged done;
-    char message[CHECK_MESSAGE_BYTES];
-    check_begin(&fixture, "/data", (struct check_options){0});
-    assert_int_equal(check_salvage(fixture.check, out, &done, message), KVS_ERR_OK);
-    check_end(&fixture);
-    assert_int_equal(done.keys, keys);
+    uint64_t salvaged;
+    assert_true(salvage_into(out, &salvaged));
+    assert_int_equal(salvaged, keys);
     struct store_fixture store;
     struct engine_options options = store_options(1);
     options.data_dir = out;

@@ -111,10 +111,7 @@ static void test_checkpoint__runs_hold_the_newest_of_every_key(void **state)
         assert_true(stats.made > 4 && stats.failed == 0);
         assert_true(checkpoint_uncovered(&fixture) <= UNCOVERED);
         checkpoint_check(&fixture, KEYS);
-        struct superblock superblock = disk_superblock(&fixture);
-        store_crash(&fixture, seed % 2 == 0 ? SIM_DROP_ALL : SIM_RANDOM);
-        disk_check(&superblock);
-        sim_destroy();
+        disk_crash_and_check(&fixture, seed % 2 == 0 ? SIM_DROP_ALL : SIM_RANDOM);
     }
 }
 
@@ -231,10 +228,7 @@ static void test_checkpoint__what_is_gone_leaves_the_runs(void **state)
             entries += checkpoint->runs[i].run->entry_count;
         assert_true(entries <= 4 * KEYS); /* of VERSIONS times as many records */
         checkpoint_check(&fixture, KEYS);
-        struct superblock superblock = disk_superblock(&fixture);
-        store_crash(&fixture, SIM_DROP_ALL);
-        disk_check(&superblock);
-        sim_destroy();
+        disk_crash_and_check(&fixture, SIM_DROP_ALL);
     }
 }
 
@@ -306,10 +300,7 @@ static void test_checkpoint__segments_come_and_go_while_runs_are_made(void **sta
         }
         for (uint64_t steps = sim_random(300); steps > 0 && sim_step(); steps--)
             ;
-        struct superblock superblock = disk_superblock(&fixture);
-        store_crash(&fixture, (enum sim_crash_mode)(seed % 2 == 0 ? SIM_RANDOM : SIM_DROP_ALL));
-        disk_check(&superblock);
-        sim_destroy();
+        disk_crash_and_check(&fixture, seed % 2 == 0 ? SIM_RANDOM : SIM_DROP_ALL);
     }
 }
 
@@ -355,10 +346,7 @@ static void test_checkpoint__segment_that_is_read_keeps_its_file(void **state)
         store_quiet();
         expect_rest(&fixture);
         checkpoint_check(&fixture, KEYS);
-        struct superblock superblock = disk_superblock(&fixture);
-        store_crash(&fixture, SIM_DROP_ALL);
-        disk_check(&superblock);
-        sim_destroy();
+        disk_crash_and_check(&fixture, SIM_DROP_ALL);
     }
     assert_true(met > 0);
 }
@@ -406,10 +394,7 @@ static void test_checkpoint__run_is_not_taken_for_that_of_another_life(void **st
         }
         store_quiet();
         checkpoint_check(&fixture, key);
-        struct superblock superblock = disk_superblock(&fixture);
-        store_crash(&fixture, SIM_DROP_ALL);
-        disk_check(&superblock);
-        sim_destroy();
+        disk_crash_and_check(&fixture, SIM_DROP_ALL);
     }
     assert_true(met > 0);
 }

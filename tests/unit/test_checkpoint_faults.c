@@ -83,10 +83,7 @@ static void test_checkpoint__what_has_failed_is_tried_again(void **state)
             segments_put(&fixture, 1, 2, BYTES);
             segments_expect(&fixture, 1, 2, BYTES);
             segments_expect(&fixture, KEYS - 1, 1, BYTES);
-            struct superblock superblock = disk_superblock(&fixture);
-            store_stop(&fixture);
-            disk_check(&superblock);
-            sim_destroy();
+            disk_stop_and_check(&fixture);
         }
     }
     assert_true(pauses > 30);
@@ -258,10 +255,7 @@ static void test_checkpoint__damaged_run_is_thrown_away(void **state)
         assert_false(sim_file_exists(path));
         assert_true(checkpoint_uncovered(&fixture) <= 4);
         checkpoint_check(&fixture, key);
-        struct superblock superblock = disk_superblock(&fixture);
-        store_stop(&fixture);
-        disk_check(&superblock);
-        sim_destroy();
+        disk_stop_and_check(&fixture);
     }
 }
 

@@ -8,20 +8,8 @@ static struct peer *peer;
 /* The value of a line of INFO persistence; good until the next call. */
 static const char *info_of(const char *field)
 {
-    static char text[16384];
-    char line[64];
-    peer_say(peer, "INFO", "persistence", NULL);
-    struct slice reply = peer_reply(peer);
-    assert_true(reply.size < sizeof(text));
-    memcpy(text, reply.data, reply.size);
-    text[reply.size] = 0;
-    snprintf(line, sizeof(line), "\r\n%s:", field);
-    char *at = strstr(text, line);
-    if (at == NULL)
-        return "";
-    at += strlen(line);
-    at[strcspn(at, "\r")] = 0;
-    return at;
+    const char *value = peer_info(peer, "persistence", field);
+    return value == NULL ? "" : value;
 }
 
 static void await_end(const char *name)
@@ -51,9 +39,7 @@ static void test_backup__is_asked_for_by_clients(void **state)
 {
     (void)state;
     struct node_fixture fixture;
-    struct config config = fixture_config(3);
-    fixture_machine(1);
-    fixture_start(&fixture, &config);
+    struct config config = fixture_create(&fixture, 1, 3);
     peer = peer_open(&fixture);
     uint64_t started = last_save();
     assert_string_equal(info_of("rdb_last_bgsave_status"), "ok");
@@ -104,8 +90,7 @@ static void test_backup__is_asked_for_by_clients(void **state)
     peer = peer_open(&fixture);
     ask("$5\r\nvalue\r\n", "GET", "key49");
     peer_close(peer);
-    fixture_stop(&fixture, false);
-    fixture_machine_end();
+    fixture_end(&fixture);
 }
 
 static void test_backup__there_is_none_of_the_memory_engine(void **state)
@@ -122,8 +107,7 @@ static void test_backup__there_is_none_of_the_memory_engine(void **state)
     assert_string_equal(info_of("rdb_bgsave_in_progress"), "0");
     assert_true(last_save() > 0);
     peer_close(peer);
-    fixture_stop(&fixture, false);
-    fixture_machine_end();
+    fixture_end(&fixture);
 }
 
 int main(void)

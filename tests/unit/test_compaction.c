@@ -3,7 +3,7 @@
  * nothing, a full disk makes writers wait and not fail as long as there is something to gain, and what compaction has
  * written is noticed when it is damaged or older than the manifest says.
  */
-#include "segments_fixture.h"
+#include "hiding_fixture.h"
 
 #include <errno.h>
 
@@ -15,62 +15,30 @@ enum {
 
 /* ---- deletes --------------------------------------------------------------------------------------------------- */
 
-/*
- * The keys 0..DELETED-1 lie among others that live on, in segments that nobody rewrites. Their deletes are in a segment
- * where all else is dead, so that it is a victim: the deletes have to be kept, as the dead puts are still there. When
- * those segments are rewritten at last, the deletes may go.
- */
+static void remove_key(struct store_fixture *fixture, unsigned i)
+{
+    assert_true(segments_remove(fixture, i));
+}
+
+/* The deletes have to be kept while the dead puts are still there. When those segments are rewritten at last, the
+ * deletes may go. */
 static void test_compaction__deletes_stay_deleted(void **state)
 {
     (void)state;
-    enum { DELETED = 40, LIVING = 6 * PER_SEGMENT, OTHERS = 6 * PER_SEGMENT, SECOND = 1000 };
     struct store_fixture fixture;
-    struct engine_options options = segments_create(&fixture, 1, 1);
-    segments_put_range(&fixture, 0, LIVING, 1, BYTES);
-    for (unsigned i = 0; i < DELETED; i++) {
-        assert_true(segments_remove(&fixture, i * 5));
-        segments_put_range(&fixture, SECOND + i * 8, SECOND + i * 8 + 8, 1, BYTES);
-    }
-    segments_put_range(&fixture, SECOND, SECOND + OTHERS, 2, BYTES);
-    segments_put_range(&fixture, SECOND, SECOND + OTHERS, 3, BYTES);
+    struct engine_options options = hiding_create(&fixture, remove_key);
     store_quiet();
     store_compact(&fixture, 130);
     store_quiet();
     struct compact_stats stats = store_compact_stats(&fixture);
     assert_true(stats.victims >= 4);
-    assert_true(stats.deletes_kept >= DELETED / 2);
-    for (unsigned boot = 0; boot < 3; boot++) {
-        for (unsigned i = 0; i < LIVING; i++) {
-            if (i % 5 == 0 && i / 5 < DELETED)
-                segments_expect_none(&fixture, i);
-            else
-                segments_expect(&fixture, i, 1, BYTES);
-        }
-        segments_expect_range(&fixture, SECOND, SECOND + OTHERS, 3, BYTES);
-        assert_int_equal(store_keys(&fixture), LIVING - DELETED + OTHERS);
-        store_crash(&fixture, SIM_DROP_ALL);
-        options = segments_scarce(1 + boot);
-        store_boot(&fixture, &options);
-    }
-
-    /* All else is overwritten, time and again: no dead put can be as old as the deletes. */
+    assert_true(stats.deletes_kept >= HIDING_HIDDEN / 2);
+    hiding_check(&fixture, &options);
     store_compact(&fixture, 130);
-    for (unsigned version = 10; version < 18; version++) {
-        for (unsigned i = 0; i < LIVING; i++) {
-            if (!(i % 5 == 0 && i / 5 < DELETED))
-                segments_put(&fixture, i, version, BYTES);
-        }
-        segments_put_range(&fixture, SECOND, SECOND + OTHERS, version, BYTES);
-    }
+    hiding_overwrite_all_else(&fixture);
     store_quiet();
-    assert_true(store_compact_stats(&fixture).deletes_dropped >= DELETED / 2);
-    store_crash(&fixture, SIM_DROP_ALL);
-    store_boot(&fixture, &options);
-    for (unsigned i = 0; i < DELETED; i++)
-        segments_expect_none(&fixture, i * 5);
-    assert_int_equal(store_keys(&fixture), LIVING - DELETED + OTHERS);
-    store_stop(&fixture);
-    sim_destroy();
+    assert_true(store_compact_stats(&fixture).deletes_dropped >= HIDING_HIDDEN / 2);
+    hiding_end(&fixture, &options);
 }
 
 /* ---- power loss ------------------------------------------------------------------------------------------------ */

@@ -3,67 +3,37 @@
  * expiry, and go when nothing is left to hide.
  */
 #include "expiry_fixture.h"
+#include "hiding_fixture.h"
 
 enum { BYTES = 3900 /* a record, in a batch of its own, fills a block */, PER_SEGMENT = 62 };
 
-/*
- * As test_compaction__deletes_stay_deleted, but that the keys expire: puts without an expiry lie among others that live
- * on, in segments that nobody rewrites; the later ones, which have expired, in victims.
- */
+static void put_expiring(struct store_fixture *fixture, unsigned i)
+{
+    expiry_put_key(fixture, i, 2, 200, expiry_now_ms(fixture) + 20);
+}
+
+/* As test_compaction__deletes_stay_deleted, but that the keys expire: the older puts have no expiry. */
 static void test_expiry__what_has_expired_hides_older_puts_through_compaction(void **state)
 {
     (void)state;
-    enum { EXPIRED = 40, LIVING = 6 * PER_SEGMENT, OTHERS = 6 * PER_SEGMENT, SECOND = 1000 };
     struct store_fixture fixture;
-    struct engine_options options = segments_create(&fixture, 1, 1);
-    segments_put_range(&fixture, 0, LIVING, 1, BYTES);
-    for (unsigned i = 0; i < EXPIRED; i++) {
-        expiry_put_key(&fixture, i * 5, 2, 200, expiry_now_ms(&fixture) + 20);
-        segments_put_range(&fixture, SECOND + i * 8, SECOND + i * 8 + 8, 1, BYTES);
-    }
-    segments_put_range(&fixture, SECOND, SECOND + OTHERS, 2, BYTES);
-    segments_put_range(&fixture, SECOND, SECOND + OTHERS, 3, BYTES);
+    struct engine_options options = hiding_create(&fixture, put_expiring);
     expiry_run_ms(&fixture, 1000);
-    assert_int_equal(store_keys(&fixture), LIVING - EXPIRED + OTHERS);
+    assert_int_equal(store_keys(&fixture), HIDING_KEYS);
     assert_int_equal(expiry_stats(&fixture).settling, 0);
     uint64_t records = expiry_stats(&fixture).records_appended;
     store_compact(&fixture, 130);
     expiry_run_ms(&fixture, 2000);
     struct compact_stats stats = store_compact_stats(&fixture);
     assert_true(stats.victims >= 4);
-    assert_true(stats.expired_kept >= EXPIRED / 2);
+    assert_true(stats.expired_kept >= HIDING_HIDDEN / 2);
     assert_int_equal(expiry_stats(&fixture).records_appended, records); /* no deletes were written for it */
-    for (unsigned start = 0; start < 3; start++) {
-        for (unsigned i = 0; i < LIVING; i++) {
-            if (i % 5 == 0 && i / 5 < EXPIRED)
-                segments_expect_none(&fixture, i);
-            else
-                segments_expect(&fixture, i, 1, BYTES);
-        }
-        assert_int_equal(store_keys(&fixture), LIVING - EXPIRED + OTHERS);
-        store_crash(&fixture, SIM_DROP_ALL);
-        options = segments_scarce(1 + start);
-        store_boot(&fixture, &options);
-    }
-
-    /* All else is overwritten, time and again: no dead put can be as old as what has expired. */
+    hiding_check(&fixture, &options);
     store_compact(&fixture, 130);
-    for (unsigned version = 10; version < 18; version++) {
-        for (unsigned i = 0; i < LIVING; i++) {
-            if (!(i % 5 == 0 && i / 5 < EXPIRED))
-                segments_put(&fixture, i, version, BYTES);
-        }
-        segments_put_range(&fixture, SECOND, SECOND + OTHERS, version, BYTES);
-    }
+    hiding_overwrite_all_else(&fixture);
     expiry_run_ms(&fixture, 2000);
-    assert_true(store_compact_stats(&fixture).deletes_dropped >= EXPIRED / 2);
-    store_crash(&fixture, SIM_DROP_ALL);
-    store_boot(&fixture, &options);
-    for (unsigned i = 0; i < EXPIRED; i++)
-        segments_expect_none(&fixture, i * 5);
-    assert_int_equal(store_keys(&fixture), LIVING - EXPIRED + OTHERS);
-    store_stop(&fixture);
-    sim_destroy();
+    assert_true(store_compact_stats(&fixture).deletes_dropped >= HIDING_HIDDEN / 2);
+    hiding_end(&fixture, &options);
 }
 
 /* Those that have not expired are moved, and expire at their new place; most of the space is given back unread. */

@@ -10,28 +10,9 @@
 
 enum { VALUE_BYTES = 4000, KEYS = 200 };
 
-/* The value of `field` in a section of INFO; NULL when it is not there. Good until the next call. */
-static const char *info_field(struct peer *peer, const char *section, const char *field)
-{
-    static char text[16384];
-    char line[64];
-    peer_say(peer, "INFO", section, NULL);
-    struct slice reply = peer_reply(peer);
-    assert_true(reply.size < sizeof(text));
-    memcpy(text, reply.data, reply.size);
-    text[reply.size] = 0;
-    snprintf(line, sizeof(line), "\r\n%s:", field);
-    char *at = strstr(text, line);
-    if (at == NULL)
-        return NULL;
-    at += strlen(line);
-    at[strcspn(at, "\r")] = 0;
-    return at;
-}
-
 static uint64_t info_number(struct peer *peer, const char *section, const char *field)
 {
-    const char *value = info_field(peer, section, field);
+    const char *value = peer_info(peer, section, field);
     if (value == NULL)
         fail_msg("no %s in section %s", field, section);
     return strtoull(value, NULL, 10);
@@ -52,17 +33,6 @@ static void ask_set(struct peer *peer, unsigned key, unsigned version)
     peer_ask(peer, (struct slice[]){slice_text("SET"), slice_text(name), slice_make(value, sizeof(value))}, 3);
 }
 
-static bool no_steps_left(void *context)
-{
-    uint64_t *steps = context;
-    return (*steps)-- == 0;
-}
-
-static void let_it_run(uint64_t steps)
-{
-    (void)sim_run_until(no_steps_left, &steps, NODE_STEPS_MAX);
-}
-
 /* ---- sections -------------------------------------------------------------------------------------------------- */
 
 static void test_info__every_section_has_its_name_and_its_place(void **state)
@@ -71,9 +41,7 @@ static void test_info__every_section_has_its_name_and_its_place(void **state)
     static const char *const sections[] = {"Server", "Clients",     "Memory", "Persistence", "Compaction", "Checkpoint",
                                            "Stats",  "Replication", "CPU",    "Shards",      "Keyspace"};
     struct node_fixture fixture;
-    struct config config = fixture_config(2);
-    fixture_machine(1);
-    fixture_start(&fixture, &config);
+    (void)fixture_create(&fixture, 1, 2);
     unsigned all = 0;
     for (size_t i = 0; i < ARRAY_COUNT(sections); i++) {
         unsigned section = info_section(slice_text(sections[i]));
@@ -91,8 +59,7 @@ static void test_info__every_section_has_its_name_and_its_place(void **state)
     assert_int_equal(info_section(slice_text("all")), INFO_ALL);
     assert_int_equal(info_section(slice_text("DEFAULT")), INFO_ALL - INFO_SHARDS);
     assert_int_equal(info_section(slice_text("nonesuch")), 0);
-    fixture_stop(&fixture, false);
-    fixture_machine_end();
+    fixture_end(&fixture);
 }
 
 /* ---- compaction ------------------------------------------------------------------------------------------------ */
@@ -114,15 +81,15 @@ static void test_info__figures_of_compaction_agree_with_each_other(void **state)
             for (unsigned i = 0; i < KEYS; i++)
                 peer_expect(peer, "+OK\r\n");
         }
-        let_it_run(20000);
+        fixture_steps(20000);
         assert_int_equal(info_number(peer, "compaction", "compaction_running"), 0);
         assert_int_equal(info_number(peer, "compaction", "compaction_failed"), 0);
-        assert_null(info_field(peer, "compaction", "compaction_trouble"));
+        assert_null(peer_info(peer, "compaction", "compaction_trouble"));
         assert_true(info_number(peer, "compaction", "compacted_segments") > 10);
         assert_true(info_number(peer, "compaction", "records_moved") > 0);
         double moved = (double)info_number(peer, "compaction", "compaction_written_bytes");
         double appended = (double)info_number(peer, "stats", "bytes_written");
-        double shown = strtod(info_field(peer, "compaction", "write_amplification"), NULL);
+        double shown = strtod(peer_info(peer, "compaction", "write_amplification"), NULL);
         assert_true(moved > 0 && shown > 1 && shown < 2.5);
         assert_true(is_near(shown, (appended + moved) / appended));
 
@@ -135,7 +102,7 @@ static void test_info__figures_of_compaction_agree_with_each_other(void **state)
         /* It may be a quarter of a segment old. */
         assert_true(live > KEYS * VALUE_BYTES * 8 / 10 && live < KEYS * (VALUE_BYTES + 100) * 12 / 10);
         double used = (double)(segments - unused) * NODE_SEGMENT_BYTES;
-        shown = strtod(info_field(peer, "compaction", "space_amplification"), NULL);
+        shown = strtod(peer_info(peer, "compaction", "space_amplification"), NULL);
         assert_true(is_near(shown, used / (double)live));
         peer_close(peer);
         fixture_stop(&fixture, false);
@@ -164,7 +131,7 @@ static bool background_has_failed(void *context)
 /* Nobody but the manifest writes at this moment. */
 static void fail_manifest(struct node_fixture *fixture)
 {
-    let_it_run(20000);
+    fixture_steps(20000);
     struct store *store = container_of(fixture->node->engine, struct store, base);
     struct manifest_entry entry = {.number = 999, .state = MANIFEST_FREE};
     uint64_t ticket;
@@ -180,9 +147,7 @@ static void test_info__a_background_that_has_failed_is_shown_and_named_in_refusa
     static const char cause[] = "cannot write a change to /data/manifest: ";
     for (unsigned threads = 1; threads <= 2; threads++) {
         struct node_fixture fixture;
-        struct config config = fixture_config(threads);
-        fixture_machine(20 + threads);
-        fixture_start(&fixture, &config);
+        struct config config = fixture_create(&fixture, 20 + threads, threads);
         struct peer *peer = peer_open(&fixture);
         peer_say(peer, "SET", "old", "1", NULL);
         peer_expect(peer, "+OK\r\n");
@@ -190,9 +155,9 @@ static void test_info__a_background_that_has_failed_is_shown_and_named_in_refusa
         fail_manifest(&fixture);
         assert_int_equal(info_number(peer, "persistence", "background_failed"), 1);
         assert_int_equal(info_number(peer, "persistence", "failed_shards"), 0);
-        let_it_run(1000);
+        fixture_steps(1000);
         assert_int_equal(info_number(peer, "compaction", "compaction_failed"), 1);
-        const char *trouble = info_field(peer, "compaction", "compaction_trouble");
+        const char *trouble = peer_info(peer, "compaction", "compaction_trouble");
         assert_non_null(trouble);
         assert_memory_equal(trouble, cause, strlen(cause));
 
@@ -219,8 +184,7 @@ static void test_info__a_background_that_has_failed_is_shown_and_named_in_refusa
         peer_say(peer, "GET", "old", NULL);
         peer_expect(peer, "$1\r\n1\r\n");
         peer_close(peer);
-        fixture_stop(&fixture, false);
-        fixture_machine_end();
+        fixture_end(&fixture);
     }
 }
 

@@ -15,9 +15,7 @@ static void test_node__serves_keys_of_all_shards(void **state)
     (void)state;
     for (unsigned threads = 1; threads <= 4; threads++) {
         struct node_fixture fixture;
-        struct config config = fixture_config(threads);
-        fixture_machine(threads);
-        fixture_start(&fixture, &config);
+        (void)fixture_create(&fixture, threads, threads);
         struct peer *peer = peer_open(&fixture);
         for (unsigned i = 0; i < 50; i++) {
             char key[16];
@@ -40,8 +38,7 @@ static void test_node__serves_keys_of_all_shards(void **state)
             assert_true(fixture.node->shards[i].counters.sent + fixture.node->shards[i].counters.received > 0);
         assert_true(threads > 1 || counters->sent == 0);
         peer_close(peer);
-        fixture_stop(&fixture, false);
-        fixture_machine_end();
+        fixture_end(&fixture);
     }
 }
 
@@ -138,9 +135,7 @@ static void test_node__speaks_frames(void **state)
     (void)state;
     for (unsigned threads = 1; threads <= 3; threads++) {
         struct node_fixture fixture;
-        struct config config = fixture_config(threads);
-        fixture_machine(threads);
-        fixture_start(&fixture, &config);
+        (void)fixture_create(&fixture, threads, threads);
         struct peer *peer = peer_open(&fixture);
         assert_int_equal(peer_say_hello(peer).shard_count, threads);
         for (unsigned i = 0; i < 20; i++) {
@@ -164,8 +159,7 @@ static void test_node__speaks_frames(void **state)
         assert_int_equal(peer_ask_frame(peer, 77, "", "").header.status, FRAME_BAD_REQUEST);
         peer_expect_end(peer);
         peer_close(peer);
-        fixture_stop(&fixture, false);
-        fixture_machine_end();
+        fixture_end(&fixture);
     }
 }
 
@@ -178,18 +172,10 @@ static void test_node__acknowledged_writes_survive_a_crash(void **state)
     size_t total = 0;
     for (unsigned seed = 1; seed <= 60; seed++) {
         struct node_fixture fixture;
-        struct config config = fixture_config(1 + (unsigned)(seed % 4));
-        fixture_machine(seed);
-        fixture_start(&fixture, &config);
+        struct config config = fixture_create(&fixture, seed, 1 + (unsigned)(seed % 4));
         struct peer *peer = peer_open(&fixture);
-        for (unsigned i = 0; i < 200; i++) {
-            char key[16];
-            snprintf(key, sizeof(key), "key%u", i);
-            peer_say(peer, "SET", key, key, NULL);
-        }
-        uint64_t steps = 1 + sim_random(600);
-        while (steps-- > 0 && sim_step()) {
-        }
+        peer_set_keys(peer, 200);
+        fixture_steps(1 + sim_random(600));
         size_t acknowledged = peer->in_size / 5;
         total += acknowledged;
         fixture_crash(&fixture, seed % 3 == 0 ? SIM_DROP_ALL : SIM_RANDOM);
@@ -198,16 +184,9 @@ static void test_node__acknowledged_writes_survive_a_crash(void **state)
         config = fixture_config(1 + (unsigned)sim_random(4));
         fixture_start(&fixture, &config);
         peer = peer_open(&fixture);
-        for (unsigned i = 0; i < acknowledged; i++) {
-            char key[16], reply[64];
-            snprintf(key, sizeof(key), "key%u", i);
-            snprintf(reply, sizeof(reply), "$%zu\r\n%s\r\n", strlen(key), key);
-            peer_say(peer, "GET", key, NULL);
-            peer_expect(peer, reply);
-        }
+        peer_expect_keys(peer, (unsigned)acknowledged);
         peer_close(peer);
-        fixture_stop(&fixture, false);
-        fixture_machine_end();
+        fixture_end(&fixture);
     }
     assert_true(total > 1000 && total < 60 * 200); /* crashes in the middle, not before or after everything */
 }
@@ -247,9 +226,7 @@ static size_t crash_among_deletes(unsigned seed, bool cold)
     size_t before = peer->in_size;
     for (unsigned i = 0; i < 90; i += 3)
         peer_say(peer, "DEL", names[i], names[i + 1], names[i + 2], NULL);
-    uint64_t steps = 1 + sim_random(cold ? 1000 : 200);
-    while (steps-- > 0 && sim_step()) {
-    }
+    fixture_steps(1 + sim_random(cold ? 1000 : 200));
     size_t acknowledged = (peer->in_size - before) / 4;
     fixture_crash(&fixture, seed % 3 != 0 ? SIM_DROP_ALL : SIM_RANDOM);
     peer_free(peer);
@@ -262,8 +239,7 @@ static size_t crash_among_deletes(unsigned seed, bool cold)
         assert_true(i >= 3 * acknowledged || slice_equal(reply, slice_text(":0\r\n")));
     }
     peer_close(peer);
-    fixture_stop(&fixture, false);
-    fixture_machine_end();
+    fixture_end(&fixture);
     return acknowledged;
 }
 
@@ -291,9 +267,7 @@ static void test_node__a_failed_write_becomes_an_error(void **state)
     (void)state;
     for (unsigned seed = 1; seed <= 30; seed++) {
         struct node_fixture fixture;
-        struct config config = fixture_config(1 + seed % 3);
-        fixture_machine(seed);
-        fixture_start(&fixture, &config);
+        (void)fixture_create(&fixture, seed, 1 + seed % 3);
         struct peer *peer = peer_open(&fixture);
         for (unsigned i = 0; i < 10; i++) {
             char key[16];
@@ -319,8 +293,7 @@ static void test_node__a_failed_write_becomes_an_error(void **state)
             peer_expect_prefix(peer, "-MISCONF kvs-node: shard ");
         }
         peer_close(peer);
-        fixture_stop(&fixture, false);
-        fixture_machine_end();
+        fixture_end(&fixture);
     }
 }
 
@@ -331,25 +304,13 @@ static void test_node__stop_answers_what_was_asked(void **state)
     (void)state;
     for (unsigned seed = 1; seed <= 40; seed++) {
         struct node_fixture fixture;
-        struct config config = fixture_config(1 + seed % 4);
-        fixture_machine(seed);
-        fixture_start(&fixture, &config);
+        struct config config = fixture_create(&fixture, seed, 1 + seed % 4);
         struct peer *idle = peer_open(&fixture), *peer = peer_open(&fixture);
         peer_say(peer, "PING", NULL);
         peer_expect(peer, "+PONG\r\n");
-        for (unsigned i = 0; i < 100; i++) {
-            char key[16];
-            snprintf(key, sizeof(key), "key%u", i);
-            peer_say(peer, "SET", key, key, NULL);
-        }
-        uint64_t steps = sim_random(300);
-        while (steps-- > 0 && sim_step()) {
-        }
-        bool at_once = seed % 2 == 0;
-        node_stop(fixture.node, at_once);
-        fixture.status = node_supervise(fixture.node);
-        sim_ring_body(fixture.main_ring, fixture_main_body, &fixture);
-        assert_true(sim_run_until(fixture_ended, &fixture, NODE_STEPS_MAX));
+        peer_set_keys(peer, 100);
+        fixture_steps(sim_random(300));
+        fixture_stop_threads(&fixture, seed % 2 == 0);
         peer_expect_end(peer);
         peer_expect_end(idle);
         size_t acknowledged = (peer->in_size - 7) / 5;
@@ -359,15 +320,9 @@ static void test_node__stop_answers_what_was_asked(void **state)
 
         fixture_start(&fixture, &config);
         peer = peer_open(&fixture);
-        for (unsigned i = 0; i < acknowledged; i++) {
-            char key[16];
-            snprintf(key, sizeof(key), "key%u", i);
-            peer_say(peer, "EXISTS", key, NULL);
-            peer_expect(peer, ":1\r\n");
-        }
+        peer_expect_keys(peer, (unsigned)acknowledged);
         peer_close(peer);
-        fixture_stop(&fixture, false);
-        fixture_machine_end();
+        fixture_end(&fixture);
     }
 }
 
@@ -413,8 +368,7 @@ static void test_node__one_client_too_many_is_told_so(void **state)
     peer_expect_end(peers[2]);
     for (unsigned i = 0; i < 3; i++)
         peer_close(peers[i]);
-    fixture_stop(&fixture, false);
-    fixture_machine_end();
+    fixture_end(&fixture);
 }
 
 int main(void)

@@ -74,9 +74,7 @@ static void test_loading__commands_are_carried_out_or_told_to_wait(void **state)
     (void)state;
     for (unsigned threads = 1; threads <= 3; threads++) {
         struct node_fixture fixture;
-        struct config config = fixture_config(threads);
-        fixture_machine(threads);
-        fixture_open(&fixture, &config);
+        (void)fixture_create_loading(&fixture, threads, threads);
         assert_int_equal(fixture.status, NODE_LOADING);
         struct peer *peer = peer_open(&fixture);
         ask_every_command(peer, true);
@@ -96,8 +94,7 @@ static void test_loading__commands_are_carried_out_or_told_to_wait(void **state)
         peer_expect(peer, ":0\r\n");
         ask_every_command(peer, false);
         peer_close(peer);
-        fixture_stop(&fixture, false);
-        fixture_machine_end();
+        fixture_end(&fixture);
     }
 }
 
@@ -105,9 +102,7 @@ static void test_loading__frames_are_carried_out_or_told_to_wait(void **state)
 {
     (void)state;
     struct node_fixture fixture;
-    struct config config = fixture_config(2);
-    fixture_machine(1);
-    fixture_open(&fixture, &config);
+    (void)fixture_create_loading(&fixture, 1, 2);
     struct peer *peer = peer_open(&fixture);
     const struct frame_hello hello = peer_say_hello(peer);
     assert_true(hello.value_bytes_max > 0 && hello.value_bytes_max == fixture.node->value_bytes_max);
@@ -126,8 +121,7 @@ static void test_loading__frames_are_carried_out_or_told_to_wait(void **state)
     assert_int_equal(peer_ask_frame(peer, FRAME_GET, "key", "").header.status, FRAME_NOT_FOUND);
     assert_int_equal(peer_ask_frame(peer, FRAME_SET, "key", "value").header.status, FRAME_OK);
     peer_close(peer);
-    fixture_stop(&fixture, false);
-    fixture_machine_end();
+    fixture_end(&fixture);
 }
 
 static bool has(struct slice text, const char *part)
@@ -139,9 +133,7 @@ static void test_loading__info_tells_how_far_it_is(void **state)
 {
     (void)state;
     struct node_fixture fixture;
-    struct config config = fixture_config(3);
-    fixture_machine(1);
-    fixture_open(&fixture, &config);
+    (void)fixture_create_loading(&fixture, 1, 3);
     struct peer *peer = peer_open(&fixture);
     peer_say(peer, "INFO", "everything", NULL);
     struct slice info = peer_reply(peer);
@@ -164,18 +156,10 @@ static void test_loading__info_tells_how_far_it_is(void **state)
     info = peer_reply(peer);
     assert_true(has(info, "\r\nloading:0\r\n") && !has(info, "loading_"));
     peer_close(peer);
-    fixture_stop(&fixture, false);
-    fixture_machine_end();
+    fixture_end(&fixture);
 }
 
 /* ---- from loading to serving ----------------------------------------------------------------------------------- */
-
-static void take_steps(uint64_t most)
-{
-    uint64_t steps = sim_random(most + 1);
-    while (steps-- > 0 && sim_step()) {
-    }
-}
 
 #define WRITES 400u
 
@@ -186,9 +170,7 @@ static void test_loading__a_write_is_refused_or_done(void **state)
     unsigned refused = 0, done = 0;
     for (unsigned seed = 1; seed <= 40; seed++) {
         struct node_fixture fixture;
-        struct config config = fixture_config(1 + seed % 4);
-        fixture_machine(seed);
-        fixture_open(&fixture, &config);
+        (void)fixture_create_loading(&fixture, seed, 1 + seed % 4);
         struct peer *peers[2] = {peer_open(&fixture), peer_open(&fixture)};
         bool written[WRITES];
         for (unsigned i = 0; i < WRITES; i++) {
@@ -196,11 +178,11 @@ static void test_loading__a_write_is_refused_or_done(void **state)
             snprintf(key, sizeof(key), "key%u", i);
             peer_say(peers[i % 2], "SET", key, "1", NULL);
             if (i == WRITES / 4) {
-                take_steps(200);
+                fixture_steps(sim_random(201));
                 fixture_begin_load(&fixture);
             }
             if (i >= WRITES / 4)
-                take_steps(10);
+                fixture_steps(sim_random(11));
         }
         for (unsigned i = 0; i < WRITES; i++) {
             struct slice reply = peer_reply(peers[i % 2]);
@@ -218,8 +200,7 @@ static void test_loading__a_write_is_refused_or_done(void **state)
         }
         peer_close(peers[0]);
         peer_close(peers[1]);
-        fixture_stop(&fixture, false);
-        fixture_machine_end();
+        fixture_end(&fixture);
     }
     assert_true(refused > 40 * WRITES / 8 && done > 40 * WRITES / 8);
 }
@@ -230,11 +211,7 @@ static void fill(struct node_fixture *fixture, const struct config *config)
 {
     fixture_start(fixture, config);
     struct peer *peer = peer_open(fixture);
-    for (unsigned i = 0; i < 100; i++) {
-        char key[16];
-        snprintf(key, sizeof(key), "key%u", i);
-        peer_say(peer, "SET", key, key, NULL);
-    }
+    peer_set_keys(peer, 100);
     for (unsigned i = 0; i < 100; i++)
         peer_expect(peer, "+OK\r\n");
     peer_close(peer);
@@ -246,12 +223,7 @@ static void expect_filled(struct node_fixture *fixture, const struct config *con
 {
     fixture_start(fixture, config);
     struct peer *peer = peer_open(fixture);
-    for (unsigned i = 0; i < 100; i++) {
-        char key[16];
-        snprintf(key, sizeof(key), "key%u", i);
-        peer_say(peer, "EXISTS", key, NULL);
-        peer_expect(peer, ":1\r\n");
-    }
+    peer_expect_keys(peer, 100);
     peer_say(peer, "EXISTS", "never", NULL);
     struct slice reply = peer_reply(peer);
     assert_true(served || reply_is(reply, ":0\r\n"));
@@ -270,12 +242,12 @@ static void get_somewhere(struct node_fixture *fixture, const struct config *con
     assert_true(sim_run_until(peer_is_connected, peers[1], NODE_STEPS_MAX));
     for (unsigned i = 0; i < 20; i++)
         peer_say(peers[0], "SET", "never", "written", NULL);
-    take_steps(60);
+    fixture_steps(sim_random(61));
     *loaded = sim_random(3) > 0;
     if (!*loaded)
         return;
     fixture_begin_load(fixture);
-    take_steps(40);
+    fixture_steps(sim_random(41));
 }
 
 /* What the engine's background begins may wait for every shard: so if one has an engine, all have had it. */
@@ -378,9 +350,7 @@ static void test_loading__that_cannot_be_begun_ends_the_node(void **state)
 {
     (void)state;
     struct node_fixture fixture;
-    struct config config = fixture_config(2);
-    fixture_machine(1);
-    fixture_open(&fixture, &config);
+    struct config config = fixture_create_loading(&fixture, 1, 2);
     node_load_refused(fixture.node, KVS_ERR_SYSTEM, "no thread for it");
     assert_true(sim_run_until(fixture_started, &fixture, NODE_STEPS_MAX));
     assert_int_equal(fixture.status, NODE_BROKEN);
@@ -389,8 +359,7 @@ static void test_loading__that_cannot_be_begun_ends_the_node(void **state)
     assert_true(sim_run_until(fixture_ended, &fixture, NODE_STEPS_MAX));
     fixture_free(&fixture);
     fixture_start(&fixture, &config); /* the directory was given back */
-    fixture_stop(&fixture, false);
-    fixture_machine_end();
+    fixture_end(&fixture);
 }
 
 static void test_loading__a_directory_in_use_is_refused_before(void **state)
@@ -406,8 +375,7 @@ static void test_loading__a_directory_in_use_is_refused_before(void **state)
     assert_non_null(strstr(message, "in use by another process"));
     fixture_load(&fixture);
     assert_int_equal(fixture.status, NODE_SERVING);
-    fixture_stop(&fixture, false);
-    fixture_machine_end();
+    fixture_end(&fixture);
 }
 
 int main(void)

@@ -145,81 +145,103 @@ static void test_plan__lone_seed_makes_the_plan_of_the_seed(void **state)
     assert_true(first.seed == 3);
 }
 
+/* Each in the second line of a plan. */
+static const char *const bad_settings[] = {
+    "thread 1",   /* unknown */
+    "threads 0",  /* too few */
+    "threads 65", /* too many */
+    "hash_bits 65",
+    "hash_bits 0",
+    "keys 0",
+    "keys 4294967296",
+    "keys 99999999999999999999999999",
+    "keys 36893488147419103242", /* ten, when it wraps */
+    "keys",
+    "keys 1 1",
+    "keys +1",
+    "keys 1.5",
+    "keys ten",
+    "disk_segments 1000001",
+};
+
+/* Each behind all settings, in line 13. */
+static const char *const bad_steps[] = {
+    "keys 11", /* twice */
+    "seed 5",  /* twice */
+    "labour 1 20 0 77",
+    "work 1 20 0",
+    "work 1 20 0 77 1",
+    "work 1 20 0 77 1 1 1",
+    "work",
+    "work 6 20 0 77", /* no such client */
+    "work 1 20 4 77", /* no such style */
+    "relief 1001 0 0 77",
+    "run 4294967296 0 0 1",
+    "run 1 4294967296 0 1",
+    "run 1 0 4294967296 1",
+    "run 1 0 0 18446744073709551616",
+    "odds 99 1 0 1",      /* no such fault */
+    "odds 1 1000001 0 1", /* more than always */
+    "fail 99 1 5 1",      /* no such kind */
+    "close 1 2 0 1",
+    "close 6 1 0 1",
+    "crash 4 0 1 1", /* no such mode */
+    "stop 2 0 1 1",
+};
+
+/* And the line that is told. */
+static const struct bad_plan {
+    const char *text;
+    unsigned line;
+} bad_plans[] = {
+    {"", 1},
+    {"\n\n# nothing\n", 3},
+    {"plan 2\n" SETTINGS, 1},
+    {"plan 0\n" SETTINGS, 1},
+    {"plan\n" SETTINGS, 1},
+    {"plan 1 1\n" SETTINGS, 1},
+    {"plans 1\n" SETTINGS, 1},
+    {"threads 1\n", 1},
+    {"seed\n", 1},
+    {"seed -1\n", 1},
+    {"seed 0x10\n", 1},
+    {"seed 18446744073709551616\n", 1},
+    {"seed 100000000000000000000\n", 1},
+    {"seed 1 2\n", 1},
+    {"seed 1\nseed 2\n", 2},
+    {"seed 1\n\nplan 1\n", 3},
+    {"seed 1\nwork 1 2 3 4\n", 2},
+    {"plan 1\n", 1},
+    {"plan 1\nplan 1\n" SETTINGS, 2},
+    {"plan 1\nseed 1\nthreads 1\n", 3},                  /* ends too early */
+    {"plan 1\nseed 1\nthreads 1\nwork 1 2 3 4\n#\n", 4}, /* steps too early */
+    {"plan 1\r\n" SETTINGS, 1},
+    {"plan 1\n" SETTINGS "work 1 20 0 77\nkeys 5\n", 14}, /* a setting too late */
+    {"plan 1\n" SETTINGS "check 0 0 0 1\n\n# next\nchecks 0 0 0 1\ncheck 0 0 0 1\n", 16},
+};
+
+static void expect_refused(const char *bad, unsigned bad_line)
+{
+    unsigned line = 0;
+    if (plan_parse(&first, bad, &line))
+        fail_msg("was read:\n%s", bad);
+    if (line != bad_line)
+        fail_msg("line %u is told, not %u, of:\n%s", line, bad_line, bad);
+}
+
 static void test_plan__bad_lines_are_refused_and_named(void **state)
 {
     (void)state;
-    static const struct {
-        const char *text;
-        unsigned line;
-    } bad[] = {
-        {"", 1},
-        {"\n\n# nothing\n", 3},
-        {"plan 2\n" SETTINGS, 1},
-        {"plan 0\n" SETTINGS, 1},
-        {"plan\n" SETTINGS, 1},
-        {"plan 1 1\n" SETTINGS, 1},
-        {"plans 1\n" SETTINGS, 1},
-        {"threads 1\n", 1},
-        {"seed\n", 1},
-        {"seed -1\n", 1},
-        {"seed 0x10\n", 1},
-        {"seed 18446744073709551616\n", 1},
-        {"seed 100000000000000000000\n", 1},
-        {"seed 1 2\n", 1},
-        {"seed 1\nseed 2\n", 2},
-        {"seed 1\n\nplan 1\n", 3},
-        {"seed 1\nwork 1 2 3 4\n", 2},
-        {"plan 1\n", 1},
-        {"plan 1\nplan 1\n" SETTINGS, 2},
-        {"plan 1\nseed 1\nthreads 1\n", 3},                  /* ends too early */
-        {"plan 1\nseed 1\nthreads 1\nwork 1 2 3 4\n#\n", 4}, /* steps too early */
-        {"plan 1\n" SETTINGS "keys 11\n", 13},               /* twice */
-        {"plan 1\n" SETTINGS "seed 5\n", 13},                /* twice */
-        {"plan 1\nthread 1\nseed 1\n", 2},                   /* unknown */
-        {"plan 1\nthreads 0\nseed 1\n", 2},                  /* too few */
-        {"plan 1\nthreads 65\nseed 1\n", 2},                 /* too many */
-        {"plan 1\nhash_bits 65\nseed 1\n", 2},
-        {"plan 1\nhash_bits 0\nseed 1\n", 2},
-        {"plan 1\nkeys 0\nseed 1\n", 2},
-        {"plan 1\nkeys 4294967296\nseed 1\n", 2},
-        {"plan 1\nkeys 99999999999999999999999999\nseed 1\n", 2},
-        {"plan 1\nkeys 36893488147419103242\nseed 1\n", 2}, /* ten, when it wraps */
-        {"plan 1\nkeys\nseed 1\n", 2},
-        {"plan 1\nkeys 1 1\nseed 1\n", 2},
-        {"plan 1\nkeys +1\nseed 1\n", 2},
-        {"plan 1\nkeys 1.5\nseed 1\n", 2},
-        {"plan 1\nkeys ten\nseed 1\n", 2},
-        {"plan 1\r\n" SETTINGS, 1},
-        {"plan 1\n" SETTINGS "work 1 20 0 77\nkeys 5\n", 14}, /* a setting too late */
-        {"plan 1\n" SETTINGS "labour 1 20 0 77\n", 13},
-        {"plan 1\n" SETTINGS "work 1 20 0\n", 13},
-        {"plan 1\n" SETTINGS "work 1 20 0 77 1\n", 13},
-        {"plan 1\n" SETTINGS "work 1 20 0 77 1 1 1\n", 13},
-        {"plan 1\n" SETTINGS "work\n", 13},
-        {"plan 1\n" SETTINGS "work 6 20 0 77\n", 13}, /* no such client */
-        {"plan 1\n" SETTINGS "work 1 20 4 77\n", 13}, /* no such style */
-        {"plan 1\n" SETTINGS "relief 1001 0 0 77\n", 13},
-        {"plan 1\ndisk_segments 1000001\nseed 1\n", 2},
-        {"plan 1\n" SETTINGS "run 4294967296 0 0 1\n", 13},
-        {"plan 1\n" SETTINGS "run 1 4294967296 0 1\n", 13},
-        {"plan 1\n" SETTINGS "run 1 0 4294967296 1\n", 13},
-        {"plan 1\n" SETTINGS "run 1 0 0 18446744073709551616\n", 13},
-        {"plan 1\n" SETTINGS "odds 99 1 0 1\n", 13},      /* no such fault */
-        {"plan 1\n" SETTINGS "odds 1 1000001 0 1\n", 13}, /* more than always */
-        {"plan 1\n" SETTINGS "fail 99 1 5 1\n", 13},      /* no such kind */
-        {"plan 1\n" SETTINGS "close 1 2 0 1\n", 13},
-        {"plan 1\n" SETTINGS "close 6 1 0 1\n", 13},
-        {"plan 1\n" SETTINGS "crash 4 0 1 1\n", 13}, /* no such mode */
-        {"plan 1\n" SETTINGS "stop 2 0 1 1\n", 13},
-        {"plan 1\n" SETTINGS "check 0 0 0 1\n\n# next\nchecks 0 0 0 1\ncheck 0 0 0 1\n", 16},
-    };
-    for (size_t i = 0; i < ARRAY_COUNT(bad); i++) {
-        unsigned line = 0;
-        if (plan_parse(&first, bad[i].text, &line))
-            fail_msg("was read:\n%s", bad[i].text);
-        if (line != bad[i].line)
-            fail_msg("line %u is told, not %u, of:\n%s", line, bad[i].line, bad[i].text);
+    for (size_t i = 0; i < ARRAY_COUNT(bad_settings); i++) {
+        snprintf(text, sizeof text, "plan 1\n%s\nseed 1\n", bad_settings[i]);
+        expect_refused(text, 2);
     }
+    for (size_t i = 0; i < ARRAY_COUNT(bad_steps); i++) {
+        snprintf(text, sizeof text, "plan 1\n" SETTINGS "%s\n", bad_steps[i]);
+        expect_refused(text, 13);
+    }
+    for (size_t i = 0; i < ARRAY_COUNT(bad_plans); i++)
+        expect_refused(bad_plans[i].text, bad_plans[i].line);
 }
 
 static void test_plan__more_steps_than_there_is_room_for_are_refused(void **state)

@@ -313,28 +313,10 @@ static unsigned count_damaged(struct store_fixture *fixture)
     for (unsigned i = 0; i < KEYS; i++) {
         char key[32];
         segments_key(key, i);
-        struct store_waiting waiting;
-        struct engine_request request = store_request(fixture, ENGINE_GET, slice_text(key), slice_make(NULL, 0));
-        store_execute(fixture, &waiting, &request);
-        if (waiting.op.result.error == KVS_ERR_CORRUPT) {
-            damaged++;
-        } else {
-            assert_int_equal(waiting.op.result.error, KVS_ERR_OK);
-            assert_int_equal(waiting.op.result.found, i % 3 != 0);
-            if (i % 3 != 0)
-                assert_memory_equal(waiting.value, segments_value(i, i % 3 == 1 ? 2 : 1, BYTES).data, BYTES);
-        }
-        free(waiting.value);
+        damaged += store_is_damaged(fixture, key,
+                                    i % 3 == 0 ? slice_make(NULL, 0) : segments_value(i, i % 3 == 1 ? 2 : 1, BYTES));
     }
     return damaged;
-}
-
-static void damage(uint32_t number, unsigned first_block, unsigned end_block)
-{
-    char path[32];
-    snprintf(path, sizeof path, "/data/%06u.seg", number);
-    for (unsigned block = first_block; block < end_block; block++)
-        sim_file_flip(path, ((uint64_t)block * 4096 + 200) * 8);
 }
 
 static void test_recovery_runs__damage_under_a_run_is_an_error_when_it_is_read(void **state)
@@ -344,7 +326,7 @@ static void test_recovery_runs__damage_under_a_run_is_an_error_when_it_is_read(v
     struct store_fixture fixture;
     struct engine_options options;
     make_store(&fixture, &options, 1);
-    damage(0, 3, 60);
+    store_damage(0, 3, 60);
     options.memory_bytes = 40 * options.segment_bytes;
     store_boot(&fixture, &options);
     store_quiet(); /* segments that come back into RAM are verified first */
@@ -395,7 +377,7 @@ static void test_recovery_runs__beginning_of_a_tail_is_verified_before_it_is_sho
     store_stop(&fixture);
 
     boot_with_half_a_tail(&fixture, &options);
-    damage(number, 3, 5);
+    store_damage(number, 3, 5);
     store_quiet();
     assert_int_equal(tail_of(&fixture)->number, number);
     assert_true(tail_of(&fixture)->image_from > 8 * KVS_BLOCK_BYTES);

@@ -395,25 +395,13 @@ static void test_store__damaged_cold_record_is_an_error_and_never_served(void **
     for (unsigned i = 0; i < KEYS; i++)
         put_numbered(&fixture, i, 1, PAD);
     /* Everything in the first segment's body is off by one bit in each block. */
-    for (unsigned block = 1; block < 64; block++)
-        sim_file_flip("/data/000000.seg", ((uint64_t)block * 4096 + 200) * 8);
+    store_damage(0, 1, 64);
     unsigned damaged = 0;
     for (unsigned i = 0; i < 300; i++) {
         char key[32], value[600];
         name_key(key, i);
         name_value(value, i, 1, PAD);
-        struct store_waiting waiting;
-        struct engine_request request = store_request(&fixture, ENGINE_GET, slice_text(key), slice_make(NULL, 0));
-        store_execute(&fixture, &waiting, &request);
-        if (waiting.op.result.error == KVS_ERR_CORRUPT) {
-            damaged++;
-        } else {
-            assert_int_equal(waiting.op.result.error, KVS_ERR_OK);
-            assert_true(waiting.op.result.found);
-            waiting.value[waiting.value_bytes] = '\0';
-            assert_string_equal((char *)waiting.value, value);
-        }
-        free(waiting.value);
+        damaged += store_is_damaged(&fixture, key, slice_text(value));
     }
     assert_true(damaged > 10);
     assert_non_null(strstr(engine_damage_text(fixture.nodes[0].shard), "segment 000000, offset "));

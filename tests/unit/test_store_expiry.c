@@ -8,10 +8,25 @@
 
 enum { BYTES = 3000 };
 
+static void boot_again(struct store_fixture *fixture, unsigned shards)
+{
+    struct engine_options options = store_options(shards);
+    store_boot(fixture, &options);
+}
+
+/* A machine of its own, and on it a new store. */
 static void boot(struct store_fixture *fixture, uint64_t seed, unsigned shards)
 {
     sim_create(seed);
-    struct engine_options options = store_options(shards);
+    boot_again(fixture, shards);
+}
+
+/* … of one shard, with room for a longer queue of what expires. */
+static void boot_roomy(struct store_fixture *fixture, uint64_t seed)
+{
+    sim_create(seed);
+    struct engine_options options = store_options(1);
+    options.memory_bytes = 16ull * 1024 * 1024;
     store_boot(fixture, &options);
 }
 
@@ -116,10 +131,8 @@ static void make_cold(struct store_fixture *fixture, unsigned keys, uint64_t exp
 static void test_expiry__cold_records_expire_to_the_millisecond(void **state)
 {
     (void)state;
-    sim_create(2);
     struct store_fixture fixture;
-    struct engine_options options = segments_scarce(1);
-    store_boot(&fixture, &options);
+    (void)segments_create(&fixture, 2, 1);
     uint64_t expires_ms = expiry_now_ms(&fixture) + 100000;
     make_cold(&fixture, 3, expires_ms);
     assert_true(expiry_is_cold(&fixture, 0) && expiry_is_cold(&fixture, 1));
@@ -142,11 +155,8 @@ static void test_expiry__keys_leave_the_count_by_themselves_in_small_steps(void 
 {
     (void)state;
     enum { KEYS = 4000, STEP_MAX = 256 };
-    sim_create(3);
     struct store_fixture fixture;
-    struct engine_options options = store_options(1);
-    options.memory_bytes = 16ull * 1024 * 1024;
-    store_boot(&fixture, &options);
+    boot_roomy(&fixture, 3);
     uint64_t expires_ms = expiry_now_ms(&fixture) + 60000;
     for (unsigned i = 0; i < KEYS; i++)
         expiry_put_key(&fixture, i, 1, 10, i % 2 == 0 ? expires_ms : 0);
@@ -197,8 +207,7 @@ static void test_expiry__what_is_not_durable_stays_until_it_is(void **state)
     assert_int_equal(expiry_try_get(&fixture, "key").gate, 0);
     assert_int_equal(store_keys(&fixture), 0);
     store_crash(&fixture, SIM_DROP_ALL);
-    struct engine_options options = store_options(1);
-    store_boot(&fixture, &options);
+    boot_again(&fixture, 1);
     store_expect(&fixture, "key", NULL);
     store_stop(&fixture);
     sim_destroy();
@@ -208,10 +217,8 @@ static void test_expiry__what_is_not_durable_stays_until_it_is(void **state)
 static void test_expiry__an_unsettled_entry_stays_in_front(void **state)
 {
     (void)state;
-    sim_create(5);
     struct store_fixture fixture;
-    struct engine_options options = segments_scarce(1);
-    store_boot(&fixture, &options);
+    struct engine_options options = segments_create(&fixture, 5, 1);
     make_cold(&fixture, 2, 0);
     assert_true(expiry_is_cold(&fixture, 0));
     sim_odds(SIM_FAULT_READ_ERROR, 1000000);
@@ -260,11 +267,8 @@ static void test_expiry__an_item_means_one_life_of_its_segment(void **state)
 static void test_expiry__stale_items_do_not_pile_up(void **state)
 {
     (void)state;
-    sim_create(7);
     struct store_fixture fixture;
-    struct engine_options options = store_options(1);
-    options.memory_bytes = 16ull * 1024 * 1024;
-    store_boot(&fixture, &options);
+    boot_roomy(&fixture, 7);
     uint64_t expires_ms = expiry_now_ms(&fixture) + 3600000;
     for (unsigned round = 0; round < 12000; round++)
         expiry_put_key(&fixture, round % 3, round, 10, expires_ms + round);
@@ -357,8 +361,7 @@ static void test_expiry__a_put_of_what_has_expired_is_a_delete(void **state)
     assert_false(expiry_put_text(&fixture, "key", "3", 1));
     assert_int_equal(expiry_stats(&fixture).records_appended, records + 1);
     store_crash(&fixture, SIM_DROP_ALL);
-    struct engine_options options = store_options(1);
-    store_boot(&fixture, &options);
+    boot_again(&fixture, 1);
     store_expect(&fixture, "key", NULL);
     store_stop(&fixture);
     sim_destroy();
@@ -368,10 +371,8 @@ static void test_expiry__a_put_of_what_has_expired_is_a_delete(void **state)
 static void test_expiry__counts_are_exact_whatever_was_cold(void **state)
 {
     (void)state;
-    sim_create(11);
     struct store_fixture fixture;
-    struct engine_options options = segments_scarce(1);
-    store_boot(&fixture, &options);
+    (void)segments_create(&fixture, 11, 1);
     uint64_t expires_ms = expiry_now_ms(&fixture) + 100000;
     make_cold(&fixture, 40, expires_ms);
     for (unsigned i = 0; i < 40; i++) {
@@ -429,8 +430,7 @@ static void test_expiry__restarts_before_and_after(void **state)
                 store_crash(&fixture, SIM_RANDOM);
             if (late)
                 sim_advance(50000ull * 1000000);
-            struct engine_options options = store_options(1 + late);
-            store_boot(&fixture, &options);
+            boot_again(&fixture, 1 + late);
             store_expect(&fixture, "gone", late ? NULL : "newer");
             store_expect(&fixture, "kept", "value");
             assert_int_equal(store_keys(&fixture), late ? 1 : 2);
@@ -480,15 +480,14 @@ static void test_expiry__a_restart_does_not_turn_time_back(void **state)
         struct store_fixture fixture;
         expiry_advance_to(&fixture, boot_hiding(&fixture, 14, "key", 10000));
         store_expect(&fixture, "key", NULL);
-        if (orderly)
+        if (orderly) {
             store_stop(&fixture);
-        else
+        } else {
             expiry_run_ms(&fixture, 1500);
-        if (!orderly)
             store_crash(&fixture, SIM_DROP_ALL);
+        }
         sim_step_wall(-3600000);
-        struct engine_options options = store_options(1);
-        store_boot(&fixture, &options);
+        boot_again(&fixture, 1);
         store_expect(&fixture, "key", NULL);
         assert_int_equal(store_keys(&fixture), 0);
         store_stop(&fixture);

@@ -99,12 +99,15 @@ static void put_filler(struct store_fixture *fixture, unsigned *next, size_t val
 
 /* ---- what is in RAM -------------------------------------------------------------------------------------------- */
 
-/* Four images a shard. */
-static struct engine_options scarce_memory(unsigned shard_count)
+/* A machine of its own, and on it a new store, at rest, with four images a shard. Returns the store's options. */
+static struct engine_options create_scarce(struct store_fixture *fixture, uint64_t seed, unsigned shard_count)
 {
+    sim_create(seed);
     struct engine_options options = store_options(shard_count);
     shards = shard_count;
     options.memory_bytes = (uint64_t)shard_count * 6 * SEGMENT_BYTES;
+    store_boot(fixture, &options);
+    store_quiet();
     return options;
 }
 
@@ -237,11 +240,9 @@ static bool is_given_back(void *context)
 static void test_store__operation_may_be_freed_when_it_is_done(void **state)
 {
     (void)state;
-    sim_create(1);
     struct store_fixture fixture;
-    struct engine_options options = scarce_memory(1);
     unsigned next = 0;
-    store_boot(&fixture, &options);
+    (void)create_scarce(&fixture, 1, 1);
     put_behind_cold_other(&fixture, &next);
 
     struct engine_op *op = calloc(1, sizeof *op);
@@ -256,6 +257,21 @@ static void test_store__operation_may_be_freed_when_it_is_done(void **state)
 }
 
 /* ---- a record leaves RAM while a REMOVE waits ------------------------------------------------------------------ */
+
+static void begin_remove(struct store_fixture *fixture, struct store_waiting *remove)
+{
+    struct engine_request request = store_request(fixture, ENGINE_REMOVE, slice_text(KEY), slice_make(NULL, 0));
+    store_begin(fixture, remove, &request);
+}
+
+/* It has found the key. */
+static void finish_remove(struct store_waiting *remove)
+{
+    store_finish(remove);
+    assert_int_equal(remove->op.result.error, KVS_ERR_OK);
+    assert_true(remove->op.result.found);
+    free(remove->value);
+}
 
 static void expect_removed_for_good(struct store_fixture *fixture, const struct engine_options *options)
 {
@@ -272,27 +288,20 @@ static void expect_removed_for_good(struct store_fixture *fixture, const struct 
 static void test_store__remove_finds_a_key_that_leaves_ram_while_it_waits_for_room(void **state)
 {
     (void)state;
-    sim_create(2);
     struct store_fixture fixture;
-    struct engine_options options = scarce_memory(1);
     unsigned next = 0;
-    store_boot(&fixture, &options);
-    store_quiet();
+    struct engine_options options = create_scarce(&fixture, 2, 1);
     uint32_t segment = put_into(&fixture, KEY);
     fill_until_evicted_next(&fixture, &next, segment);
     fill_to_the_brim(&fixture, &next);
 
     struct store_waiting remove;
-    struct engine_request request = store_request(&fixture, ENGINE_REMOVE, slice_text(KEY), slice_make(NULL, 0));
-    store_begin(&fixture, &remove, &request);
+    begin_remove(&fixture, &remove);
     assert_false(remove.done);
     assert_true(segment_resident(&fixture, segment));
     begin_next_segment(&fixture);
     assert_false(segment_resident(&fixture, segment));
-    store_finish(&remove);
-    assert_int_equal(remove.op.result.error, KVS_ERR_OK);
-    assert_true(remove.op.result.found);
-    free(remove.value);
+    finish_remove(&remove);
     expect_removed_for_good(&fixture, &options);
     store_stop(&fixture);
     sim_destroy();
@@ -302,12 +311,9 @@ static void test_store__remove_finds_a_key_that_leaves_ram_while_it_waits_for_ro
 static void test_store__remove_takes_the_newest_record_that_leaves_ram_while_it_reads(void **state)
 {
     (void)state;
-    sim_create(3);
     struct store_fixture fixture;
-    struct engine_options options = scarce_memory(1);
     unsigned next = 0;
-    store_boot(&fixture, &options);
-    store_quiet();
+    struct engine_options options = create_scarce(&fixture, 3, 1);
     fill_until_cold(&fixture, &next, put_into(&fixture, KEY));
     uint32_t segment = overwrite_unsettled(&fixture, KEY);
     assert_int_equal(candidates(&fixture, KEY), 2);
@@ -315,15 +321,12 @@ static void test_store__remove_takes_the_newest_record_that_leaves_ram_while_it_
     roll_over(&fixture, &next);
 
     struct store_waiting remove;
-    struct engine_request request = store_request(&fixture, ENGINE_REMOVE, slice_text(KEY), slice_make(NULL, 0));
-    store_begin(&fixture, &remove, &request);
+    begin_remove(&fixture, &remove);
     assert_false(remove.done);
     begin_next_segment(&fixture);
     assert_false(remove.done);
     assert_false(segment_resident(&fixture, segment));
-    store_finish(&remove);
-    assert_true(remove.op.result.found);
-    free(remove.value);
+    finish_remove(&remove);
     expect_removed_for_good(&fixture, &options);
     store_stop(&fixture);
     sim_destroy();
@@ -336,12 +339,9 @@ static void test_store__remove_takes_the_newest_record_that_leaves_ram_while_it_
 static void test_store__settling_finds_a_record_that_leaves_ram_while_it_reads(void **state)
 {
     (void)state;
-    sim_create(4);
     struct store_fixture fixture;
-    struct engine_options options = scarce_memory(1);
     unsigned next = 0;
-    store_boot(&fixture, &options);
-    store_quiet();
+    struct engine_options options = create_scarce(&fixture, 4, 1);
     put_behind_cold_other(&fixture, &next);
     uint32_t unsettled = overwrite_unsettled(&fixture, OTHER);
     while (store_shard_zero(&fixture)->log.open->number == unsettled)
@@ -399,12 +399,9 @@ static void swing_by_hand(struct store_fixture *fixture, const char *key, struct
 static void test_store__remove_finds_a_key_that_moves_to_where_another_was(void **state)
 {
     (void)state;
-    sim_create(9);
     struct store_fixture fixture;
-    struct engine_options options = scarce_memory(1);
     unsigned next = 0;
-    store_boot(&fixture, &options);
-    store_quiet();
+    (void)create_scarce(&fixture, 9, 1);
     put_into(&fixture, KEY);
     uint32_t segment = put_into(&fixture, NEIGHBOUR);
     fill_until_evicted_next(&fixture, &next, segment);
@@ -414,16 +411,12 @@ static void test_store__remove_finds_a_key_that_moves_to_where_another_was(void 
     struct index_entry neighbour = entry_of(&fixture, NEIGHBOUR, &at_neighbour);
 
     struct store_waiting remove;
-    struct engine_request request = store_request(&fixture, ENGINE_REMOVE, slice_text(KEY), slice_make(NULL, 0));
-    store_begin(&fixture, &remove, &request);
+    begin_remove(&fixture, &remove);
     assert_false(remove.done);
     swing_by_hand(&fixture, NEIGHBOUR, &at_neighbour, neighbour, neighbour.address + 4096);
     swing_by_hand(&fixture, KEY, &at_key, key, neighbour.address);
     begin_next_segment(&fixture);
-    store_finish(&remove);
-    assert_int_equal(remove.op.result.error, KVS_ERR_OK);
-    assert_true(remove.op.result.found);
-    free(remove.value);
+    finish_remove(&remove);
     store_crash(&fixture, SIM_DROP_ALL); /* no store goes on with an index that was changed by hand */
     sim_destroy();
 }
@@ -464,22 +457,16 @@ static void test_store__remove_finds_a_key_that_leaves_ram_while_it_looks(void *
 {
     (void)state;
     for (unsigned step = 0; step < 16; step++) {
-        sim_create(8);
         struct store_fixture fixture;
-        struct engine_options options = scarce_memory(1);
         unsigned next = 0;
-        store_boot(&fixture, &options);
-        store_quiet();
+        struct engine_options options = create_scarce(&fixture, 8, 1);
         leaving = put_into(&fixture, KEY);
         fill_until_evicted_next(&fixture, &next, leaving);
         interruption = (struct interruption){1 + step / 2, step % 2 != 0, evict_leaving, &fixture};
         struct store_waiting remove;
-        struct engine_request request = store_request(&fixture, ENGINE_REMOVE, slice_text(KEY), slice_make(NULL, 0));
-        store_execute(&fixture, &remove, &request);
+        begin_remove(&fixture, &remove);
+        finish_remove(&remove);
         interruption.countdown = 0;
-        assert_int_equal(remove.op.result.error, KVS_ERR_OK);
-        assert_true(remove.op.result.found);
-        free(remove.value);
         expect_removed_for_good(&fixture, &options);
         store_stop(&fixture);
         sim_destroy();
@@ -571,35 +558,34 @@ static struct store_waiting removal;
 /* Stops where both of the key's entries have made room for the delete's, which is not durable yet. */
 static void overwrite_and_remove(struct store_fixture *fixture)
 {
-    /* The read that would settle the overwrite fails, and so does its repetition. */
-    sim_fail(RING_KIND_READ, 1, EIO);
-    sim_fail(RING_KIND_READ, 2, EIO);
-    put_now(fixture, KEY, 8);
-    engine_turn(fixture->nodes[0].shard);
-    store_quiet();
+    (void)overwrite_unsettled(fixture, KEY);
     assert_int_equal(candidates(fixture, KEY), 3);
-    struct engine_request request = store_request(fixture, ENGINE_REMOVE, slice_text(KEY), slice_make(NULL, 0));
-    store_begin(fixture, &removal, &request);
+    begin_remove(fixture, &removal);
     assert_true(sim_run_until(is_done, &removal, 10000));
     assert_int_equal(candidates(fixture, KEY), 2);
     assert_true(removal.gate > engine_durable(fixture->nodes[0].shard));
+}
+
+/* What the other thread makes of a GET by itself. */
+static enum engine_answer try_foreign_get(const struct store_fixture *fixture)
+{
+    struct engine_request request = store_request(fixture, ENGINE_GET, slice_text(KEY), slice_make(NULL, 0));
+    struct engine_shard *reader = fixture->nodes[1].shard;
+    struct engine_result result;
+    engine_section_begin(reader);
+    enum engine_answer answer = engine_try_get(reader, 0, &request, &result);
+    engine_section_end(reader);
+    return answer;
 }
 
 static void test_store__foreign_reader_is_not_told_that_a_key_in_the_middle_of_settling_is_absent(void **state)
 {
     (void)state;
     struct store_fixture fixture;
-    struct engine_options options = scarce_memory(2);
-    sim_create(6);
-    store_boot(&fixture, &options);
-    store_quiet();
+    (void)create_scarce(&fixture, 6, 2);
     put_key_behind_a_free_slot(&fixture);
     interruption = (struct interruption){2, false, overwrite_and_settle, &fixture};
-    struct engine_request request = store_request(&fixture, ENGINE_GET, slice_text(KEY), slice_make(NULL, 0));
-    struct engine_result result;
-    engine_section_begin(fixture.nodes[1].shard);
-    assert_int_equal(engine_try_get(fixture.nodes[1].shard, 0, &request, &result), ENGINE_ASK_OWNER);
-    engine_section_end(fixture.nodes[1].shard);
+    assert_int_equal(try_foreign_get(&fixture), ENGINE_ASK_OWNER);
     assert_int_equal(interruption.countdown, 0);
     store_stop(&fixture);
     sim_destroy();
@@ -609,22 +595,13 @@ static void test_store__foreign_reader_is_not_told_that_a_key_in_the_middle_of_s
 static void test_store__foreign_reader_is_not_told_of_a_delete_that_is_not_durable(void **state)
 {
     (void)state;
-    sim_create(7);
     struct store_fixture fixture;
-    struct engine_options options = scarce_memory(2);
-    store_boot(&fixture, &options);
-    store_quiet();
+    (void)create_scarce(&fixture, 7, 2);
     put_key_behind_a_free_slot(&fixture);
     interruption = (struct interruption){2, false, overwrite_and_remove, &fixture};
-    struct engine_request request = store_request(&fixture, ENGINE_GET, slice_text(KEY), slice_make(NULL, 0));
-    struct engine_result result;
-    engine_section_begin(fixture.nodes[1].shard);
-    enum engine_answer answer = engine_try_get(fixture.nodes[1].shard, 0, &request, &result);
-    engine_section_end(fixture.nodes[1].shard);
+    enum engine_answer answer = try_foreign_get(&fixture);
     assert_int_equal(interruption.countdown, 0);
-    store_finish(&removal);
-    assert_true(removal.op.result.found);
-    free(removal.value);
+    finish_remove(&removal);
     assert_int_equal(answer, ENGINE_ASK_OWNER);
     store_stop(&fixture);
     sim_destroy();
@@ -637,12 +614,9 @@ static void test_store__foreign_reader_is_not_told_of_a_delete_that_is_not_durab
 static void test_store__overwrites_of_cold_keys_wait_when_too_many_are_being_settled(void **state)
 {
     (void)state;
-    sim_create(10);
     struct store_fixture fixture;
-    struct engine_options options = scarce_memory(1);
     unsigned next = 0;
-    store_boot(&fixture, &options);
-    store_quiet();
+    (void)create_scarce(&fixture, 10, 1);
     enum { COLD = STORE_SETTLING_MAX + 8 };
     char key[32];
     uint32_t last = 0;
@@ -689,12 +663,9 @@ static void test_store__overwrites_of_cold_keys_wait_when_too_many_are_being_set
 static void test_store__write_that_waits_for_room_goes_on_when_the_last_reader_has_gone(void **state)
 {
     (void)state;
-    sim_create(8);
     struct store_fixture fixture;
-    struct engine_options options = scarce_memory(2);
     unsigned next = 0;
-    store_boot(&fixture, &options);
-    store_quiet();
+    (void)create_scarce(&fixture, 8, 2);
     fill_until_evicted_next(&fixture, &next, 0);
     /* From here on somebody reads, in a section that began before the next image was evicted. */
     engine_section_begin(fixture.nodes[1].shard);

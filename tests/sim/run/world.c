@@ -3,61 +3,26 @@
  *
  * Happy path: the machine, a boot, the plan's steps one after the other, a last check, an orderly stop, one more boot
  * to see that it kept everything. Every crash and stop goes the same way: the dead node's memory is freed, bits may
- * rot, the survey tells what the next boot owes, the node boots, the oracle judges the boot that ended.
+ * rot, and the node boots again (world_boot.c).
  *
- * Failure modes: all of them end the process (verdict.h). A boot that is refused gets one more chance for each reason
- * that the plan has given it: faults are turned off, the disk is made larger, rot is healed. Then it must serve.
+ * Failure modes: all of them end the process (verdict.h).
  */
-#include "world.h"
+#include "world_internal.h"
 
-#include "fleeting.h"
-#include "host.h"
-#include "oracle.h"
-#include "sim_backups.h"
-#include "sim_client.h"
 #include "sim_core.h"
 #include "survey.h"
 #include "verdict.h"
 
-#include "base/assert.h"
 #include "base/hash.h"
 #include "engine/engine.h"
 #include "ring/ring_backend.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#define LIVENESS_STEPS      3000000u
-#define CALM_AGAIN_NS       3000000000u /* space is back: writes must be taken again by then */
-#define RELAXED_NS          200000000u  /* relaxed writes are on disk by then */
-#define EXPIRY_LATE_MS      400u        /* after its time a key is not counted any more */
-#define CLIENT_BUFFERS      64u
-#define CLIENT_BUFFER_BYTES 4096u
+#define CALM_AGAIN_NS  3000000000u /* space is back: writes must be taken again by then */
+#define RELAXED_NS     200000000u  /* relaxed writes are on disk by then */
+#define EXPIRY_LATE_MS 400u        /* after its time a key is not counted any more */
 
 uint64_t __real_hash_key(struct slice key, uint64_t seed);
 uint64_t __wrap_hash_key(struct slice key, uint64_t seed);
-
-struct world {
-    const struct plan *plan;
-    struct tally *tally;
-    struct host host;
-    bool talkative;
-    struct oracle *oracle;
-    struct fleeting *fleeting;
-    struct ring *client_ring;
-    struct client *clients[PLAN_CLIENTS];
-    struct circumstances circumstances;
-    struct sim_backups backups;
-    bool rotted; /* bits were made to rot: what backups share with the store rots, too */
-    unsigned odds[SIM_FAULT_COUNT];
-    bool single_fault; /* PLAN_FAIL has set one since the boot */
-    bool disk_limited;
-    bool values_rotten; /* the file of some large value does not hold what was written to it, or is gone as it may be */
-    bool calm;          /* nothing out of the ordinary since the boot */
-    bool reserved;      /* under a limit: the boot began with whole reserves */
-    bool fresh;         /* nothing was asked since the boot */
-};
 
 /* The only state that a wrapped function can reach. */
 static uint64_t hash_mask = UINT64_MAX;
@@ -66,58 +31,6 @@ static uint64_t hash_mask = UINT64_MAX;
 uint64_t __wrap_hash_key(struct slice key, uint64_t seed)
 {
     return __real_hash_key(key, seed) & hash_mask;
-}
-
-/* ---- circumstances --------------------------------------------------------------------------------------------- */
-
-static bool any_odds(const struct world *world, enum sim_fault_kind from, enum sim_fault_kind to)
-{
-    for (unsigned kind = from; kind <= (unsigned)to; kind++) {
-        if (world->odds[kind] > 0)
-            return true;
-    }
-    return false;
-}
-
-/* Adds what the odds of now can do. */
-static void widen(struct world *world)
-{
-    struct circumstances *now = &world->circumstances;
-    bool cancelled = world->odds[SIM_FAULT_CANCELLED] > 0 || world->single_fault;
-    now->writes_may_fail |= cancelled || any_odds(world, SIM_FAULT_WRITE_ERROR, SIM_FAULT_NO_SPACE);
-    now->reads_may_fail |= cancelled || world->odds[SIM_FAULT_READ_ERROR] > 0;
-    now->space_may_lack |=
-        world->disk_limited || world->single_fault || any_odds(world, SIM_FAULT_NAME_ERROR, SIM_FAULT_NO_SPACE);
-    now->log_limited = world->plan->disk_segments > 0;
-    now->damage_may_show |= any_odds(world, SIM_FAULT_READ_FLIP, SIM_FAULT_WRITE_FLIP);
-    now->network_may_break |= cancelled || any_odds(world, SIM_FAULT_RESET, SIM_FAULT_STALL);
-    if (any_odds(world, SIM_FAULT_READ_ERROR, SIM_FAULT_STALL) || world->single_fault || world->disk_limited)
-        world->calm = false;
-}
-
-static void set_odds(struct world *world, enum sim_fault_kind kind, unsigned per_million)
-{
-    world->odds[kind] = per_million;
-    sim_odds(kind, per_million);
-    widen(world);
-}
-
-static void suspend_faults(void)
-{
-    sim_odds_none();
-    sim_fail_none();
-}
-
-static void resume_faults(const struct world *world)
-{
-    for (unsigned kind = 0; kind < SIM_FAULT_COUNT; kind++)
-        sim_odds((enum sim_fault_kind)kind, world->odds[kind]);
-}
-
-static void faults_off(struct world *world)
-{
-    memset(world->odds, 0, sizeof(world->odds));
-    suspend_faults();
 }
 
 /* ---- running --------------------------------------------------------------------------------------------------- */
@@ -147,200 +60,20 @@ static bool clients_idle(const struct world *world)
 
 static void settle(struct world *world)
 {
-    suspend_faults();
+    world_suspend_faults();
     for (uint64_t i = 0; !clients_idle(world); i++) {
         if (i == LIVENESS_STEPS || !step(world)) {
             describe(world);
             broken("liveness: operations stay without an answer though nothing fails any more");
         }
     }
-    resume_faults(world);
+    world_resume_faults(world);
 }
 
 static void run_steps(struct world *world, uint64_t count)
 {
     for (uint64_t i = 0; i < count && step(world); i++) {
     }
-}
-
-/* ---- clients --------------------------------------------------------------------------------------------------- */
-
-static void client_body(void *context)
-{
-    struct world *world = context;
-    ring_turn(world->client_ring, -1);
-}
-
-static void clients_begin(struct world *world)
-{
-    char message[RING_MESSAGE_BYTES];
-    struct ring_options options = {.buffer_count = CLIENT_BUFFERS, .buffer_bytes = CLIENT_BUFFER_BYTES};
-    KVS_ASSERT(ring_open(&world->client_ring, &options, message) == KVS_ERR_OK);
-    sim_ring_spare(world->client_ring);
-    sim_ring_body(world->client_ring, client_body, world);
-    for (unsigned i = 0; i < PLAN_CLIENTS; i++) {
-        struct client_setting setting = {
-            .ring = world->client_ring,
-            .oracle = world->oracle,
-            .fleeting = world->fleeting,
-            .tally = world->tally,
-            .circumstances = &world->circumstances,
-            .addr = host_addr(&world->host),
-            .number = i,
-        };
-        world->clients[i] = client_create(&setting);
-    }
-}
-
-/* The ring is gone with the machine's power, or closed first. */
-static void clients_end(struct world *world)
-{
-    for (unsigned i = 0; i < PLAN_CLIENTS; i++) {
-        client_free(world->clients[i]);
-        world->clients[i] = NULL;
-    }
-    world->client_ring = NULL;
-}
-
-/* ---- booting --------------------------------------------------------------------------------------------------- */
-
-/* What is asked of the disk during a boot may fail; bytes read then are taken for the truth, so they are left right.
- * Over rot, writes do not lie either: accept_rot could not tell old lies from new ones. */
-static void suspend_lies(bool rotten)
-{
-    enum sim_fault_kind last = rotten ? SIM_FAULT_WRITE_FLIP : SIM_FAULT_READ_ASTRAY;
-    for (unsigned kind = SIM_FAULT_READ_FLIP; kind <= (unsigned)last; kind++)
-        sim_odds((enum sim_fault_kind)kind, 0);
-}
-
-static bool boot_once(struct world *world, unsigned threads)
-{
-    struct host_setting setting = {
-        .threads = threads,
-        .segment_bytes = (uint64_t)world->plan->segment_kib * 1024,
-        .memory_segments = world->plan->memory_segments,
-        .disk_segments = world->plan->disk_segments,
-        .preempt_every = world->plan->preempt_every,
-        .talkative = world->talkative,
-    };
-    world->tally->boots++;
-    bool serves = host_boot(&world->host, &setting, LIVENESS_STEPS);
-    if (serves)
-        story("boot with %u shards: serves", threads);
-    else
-        story("boot with %u shards: refused: %s", threads, world->host.message);
-    return serves;
-}
-
-static void taint_lost(struct world *world, const struct survey *survey)
-{
-    for (unsigned i = 0; i < survey->key_count; i++)
-        if (survey->keys[i] < oracle_keys(world->oracle))
-            oracle_taint(world->oracle, survey->keys[i]);
-        else
-            fleeting_taint(world->fleeting, survey->keys[i] - oracle_keys(world->oracle));
-}
-
-/* Takes away one reason for a refusal; false when there is none left. */
-static bool take_reason_away(struct world *world, struct survey *survey, bool *faults)
-{
-    if (*faults) {
-        *faults = false;
-        faults_off(world);
-        world->single_fault = false;
-        /* What could be lost to a torn tail may have been cut by now; and the power loss may take what proved more. */
-        taint_lost(world, survey);
-        sim_crash(SIM_RANDOM);
-        survey_free(survey);
-        survey_take(survey, world->oracle, world->fleeting);
-        return true;
-    }
-    if (world->disk_limited && world->host.error == KVS_ERR_NO_SPACE) {
-        world->disk_limited = false;
-        sim_set_disk_size(UINT64_MAX);
-        return true;
-    }
-    if (survey->may_refuse) {
-        world->tally->refusals++;
-        sim_rot_heal();
-        survey_free(survey);
-        return true;
-    }
-    return false;
-}
-
-static void accept_rot(struct world *world, const struct survey *survey)
-{
-    if (survey->rotten_places == 0)
-        return;
-    if (survey->must_refuse)
-        broken("P5 honest recovery: damage below the durable watermark went unnoticed: %s", survey->place);
-    world->tally->rotten_boots++;
-    taint_lost(world, survey);
-    sim_rot_accept();
-}
-
-static void note_owners(struct world *world)
-{
-    uint8_t name[ORACLE_KEY_BYTES_MAX];
-    for (unsigned key = 0; key < oracle_keys(world->oracle); key++) {
-        struct slice text = slice_make(name, oracle_name(world->oracle, key, name));
-        uint64_t hash = hash_key(text, engine_hash_seed(world->host.node->engine));
-        oracle_set_owner(world->oracle, key, hash_shard(hash, world->host.config.threads));
-    }
-}
-
-static void note_rotten_value(void *context, const char *path, uint64_t offset, const uint8_t *truth, size_t size)
-{
-    struct world *world = context;
-    (void)offset, (void)truth, (void)size;
-    world->values_rotten = world->values_rotten || strstr(path, "/values/") != NULL;
-}
-
-static void reset_circumstances(struct world *world)
-{
-    /* A start does not read the files of large values: whoever asks for one finds what is wrong with it. */
-    world->circumstances = (struct circumstances){.damage_may_show = world->values_rotten};
-    sim_fail_none();
-    world->calm = true;
-    world->fresh = true;
-    widen(world); /* a single fault may have met the boot itself, which goes on without what has failed */
-    world->single_fault = false;
-}
-
-/* From a machine that is down to a node that serves, with the ended boot judged. */
-static void boot(struct world *world, unsigned threads, enum oracle_end end)
-{
-    struct survey survey;
-    bool calm_before = world->calm;
-    const struct circumstances *why = &world->circumstances;
-    bool could_write = calm_before && !why->space_may_lack && !why->log_limited && !why->writes_may_fail;
-    bool faults = any_odds(world, 0, SIM_FAULT_COUNT - 1) || world->single_fault;
-    survey_take(&survey, world->oracle, world->fleeting);
-    if (story_on && getenv("KVS_SIM_KEY") != NULL)
-        survey_tell(world->oracle, world->fleeting);
-    suspend_lies(survey.rotten_places > 0);
-    sim_rot_each(note_rotten_value, world);
-    /* A start that loses records shows what they had superseded. Large values of that are gone already. */
-    world->values_rotten = world->values_rotten || survey.batches_lost > 0;
-    for (;;) {
-        if (survey.may_refuse)
-            survey_remove_runs();
-        if (boot_once(world, threads))
-            break;
-        if (!take_reason_away(world, &survey, &faults))
-            broken("P5 honest recovery: the node does not start: %s", world->host.message);
-    }
-    accept_rot(world, &survey);
-    survey_free(&survey);
-    oracle_judge(world->oracle, end, calm_before);
-    sim_backups_reboot(&world->backups);
-    fleeting_boot(world->fleeting, end == ORACLE_STOPPED, could_write);
-    note_owners(world);
-    reset_circumstances(world);
-    world->reserved = world->circumstances.log_limited && host_reserves_whole(&world->host);
-    resume_faults(world);
-    clients_begin(world);
 }
 
 /* ---- checking -------------------------------------------------------------------------------------------------- */
@@ -401,7 +134,7 @@ static void check(struct world *world)
 {
     bool fresh = world->fresh;
     settle(world);
-    suspend_faults();
+    world_suspend_faults();
     for (uint64_t i = 0; stats_of(world).settling > 0; i++) {
         if (i == LIVENESS_STEPS || !step(world))
             broken("liveness: blind overwrites stay unsettled");
@@ -423,7 +156,7 @@ static void check(struct world *world)
     check_bounds(world);
     world->fresh = false;
     world->tally->checks++;
-    resume_faults(world);
+    world_resume_faults(world);
 }
 
 /* ---- the steps of a plan --------------------------------------------------------------------------------------- */
@@ -469,11 +202,11 @@ static void do_crash(struct world *world, const struct plan_step *what)
     else
         world->tally->crashes++;
     sim_crash((enum sim_crash_mode)what->a);
-    clients_end(world);
+    world_clients_end(world);
     host_abandon(&world->host);
     check_backups(world);
     rot(world, what->b, what->seed);
-    boot(world, what->c, ORACLE_CRASHED);
+    world_boot(world, what->c, ORACLE_CRASHED);
     if (what->seed % 3 > 0)
         check(world);
 }
@@ -492,7 +225,7 @@ static void end_orderly(struct world *world, bool at_once)
         }
     }
     ring_close(world->client_ring);
-    clients_end(world);
+    world_clients_end(world);
 }
 
 static void do_stop(struct world *world, const struct plan_step *what)
@@ -504,7 +237,7 @@ static void do_stop(struct world *world, const struct plan_step *what)
         sim_crash(SIM_DROP_ALL); /* after a stop, power loss takes nothing */
     check_backups(world);
     rot(world, what->b, what->seed);
-    boot(world, what->c, end);
+    world_boot(world, what->c, end);
     if (what->seed % 3 > 0)
         check(world);
 }
@@ -540,7 +273,7 @@ static void await_backup(struct world *world)
 static void do_restore(struct world *world, const struct plan_step *what)
 {
     settle(world);
-    suspend_faults();
+    world_suspend_faults();
     await_backup(world);
     for (uint64_t until = sim->now_ns + RELAXED_NS; sim->now_ns < until && step(world);) {
     }
@@ -552,20 +285,20 @@ static void do_restore(struct world *world, const struct plan_step *what)
         const struct circumstances *why = &world->circumstances;
         if (!why->writes_may_fail && !why->space_may_lack && !why->damage_may_show && disk_is_honest(world))
             broken("a backup fails without a reason");
-        resume_faults(world);
+        world_resume_faults(world);
         return;
     }
     if (!disk_is_honest(world)) { /* the copy may be as bad as the original, and nobody knows where */
-        resume_faults(world);
+        world_resume_faults(world);
         return;
     }
     world->tally->restores++;
     sim_crash(SIM_DROP_ALL);
-    clients_end(world);
+    world_clients_end(world);
     host_abandon(&world->host);
     sim_backups_restore(&world->backups);
-    resume_faults(world);
-    boot(world, what->c, ORACLE_CRASHED);
+    world_resume_faults(world);
+    world_boot(world, what->c, ORACLE_CRASHED);
     if (what->seed % 3 > 0)
         check(world);
 }
@@ -585,13 +318,13 @@ static void do_disk_size(struct world *world, uint32_t more_kib)
     if (more_kib > 0) {
         world->disk_limited = true;
         sim_set_disk_size(sim_disk_used() + (uint64_t)more_kib * 1024);
-        widen(world);
+        world_widen(world);
         return;
     }
     bool was_limited = world->disk_limited;
     world->disk_limited = false;
     sim_set_disk_size(UINT64_MAX);
-    if (!was_limited || any_odds(world, 0, SIM_FAULT_COUNT - 1) || world->single_fault)
+    if (!was_limited || world_any_odds(world, 0, SIM_FAULT_STALL) || world->single_fault)
         return;
     settle(world);
     pass_time(world, CALM_AGAIN_NS);
@@ -636,7 +369,7 @@ static void do_relief(struct world *world, const struct plan_step *what)
 {
     int64_t logs = world->host.config.threads;
     settle(world);
-    suspend_faults();
+    world_suspend_faults();
     bool roomy = only_limited(world) && world->plan->disk_segments >= 2 * logs + 3 && world->plan->value_bytes >= 300 &&
                  world->reserved;
     unsigned keys = oracle_keys(world->oracle);
@@ -653,7 +386,7 @@ static void do_relief(struct world *world, const struct plan_step *what)
     if (roomy && world->tally->full > full)
         broken("P7 full disk: writing does not resume when there is room again");
     world->tally->resumptions += roomy;
-    resume_faults(world);
+    world_resume_faults(world);
 }
 
 static void do_step(struct world *world, const struct plan_step *what)
@@ -672,15 +405,15 @@ static void do_step(struct world *world, const struct plan_step *what)
         break;
     case PLAN_ODDS:
         if (what->a < SIM_FAULT_COUNT)
-            set_odds(world, (enum sim_fault_kind)what->a, what->b);
+            world_set_odds(world, (enum sim_fault_kind)what->a, what->b);
         break;
     case PLAN_FAULTS_OFF:
-        faults_off(world);
+        world_faults_off(world);
         break;
     case PLAN_FAIL:
         world->single_fault = true;
         sim_fail((enum ring_kind)what->a, what->b, (int)what->c);
-        widen(world);
+        world_widen(world);
         break;
     case PLAN_DISK_SIZE:
         do_disk_size(world, what->a);
@@ -746,17 +479,17 @@ static void begin(struct world *world)
     world->oracle = oracle_create(plan->keys, relaxed, plan->value_bytes, value_bytes_max);
     world->fleeting = fleeting_create(4 + plan->keys / 8, plan->value_bytes);
     world->calm = true;
-    boot(world, plan->threads, ORACLE_STOPPED);
+    world_boot(world, plan->threads, ORACLE_STOPPED);
 }
 
 static void end(struct world *world)
 {
-    faults_off(world);
+    world_faults_off(world);
     check(world);
     end_orderly(world, false);
     host_free(&world->host);
     sim_crash(SIM_DROP_ALL);
-    boot(world, world->plan->threads, world->circumstances.writes_may_fail ? ORACLE_CRASHED : ORACLE_STOPPED);
+    world_boot(world, world->plan->threads, world->circumstances.writes_may_fail ? ORACLE_CRASHED : ORACLE_STOPPED);
     check(world);
     end_orderly(world, true);
     host_free(&world->host);
