@@ -513,11 +513,10 @@ static bool is_write_needed(const struct search *search, uint64_t *state, bool t
 
 static bool is_remove_needed(const struct search *search, uint64_t *state, bool there)
 {
-    bool anew = any_swap(search, state, VALUE_ABSENT);
+    bool anew = any_swap(search, state, VALUE_ABSENT), open = any_undone(search, state, ITEM_NEW);
     if (!there)
-        return anew && any_obliged(search, state, ITEM_WRITE);
-    return anew || any_undone(search, state, ITEM_ABSENT) ||
-           (any_undone(search, state, ITEM_NEW) && any_obliged(search, state, ITEM_REMOVE));
+        return (anew || open) && any_obliged(search, state, ITEM_WRITE);
+    return anew || any_undone(search, state, ITEM_ABSENT) || (open && any_obliged(search, state, ITEM_REMOVE));
 }
 
 void state_choices(const struct search *search, uint64_t *state, const struct item *goal, uint64_t *choices)

@@ -34,6 +34,7 @@ struct client_setting {
     const struct circumstances *circumstances;
     struct ring_addr addr;
     unsigned number;
+    unsigned swaps_percent; /* at most so many operations of its work look at a key and change it */
 };
 
 struct client *client_create(const struct client_setting *setting);

@@ -99,6 +99,7 @@ static void clients_begin(struct world *world)
             .circumstances = &world->circumstances,
             .addr = host_addr(&world->host),
             .number = i,
+            .swaps_percent = world->plan->swaps_percent,
         };
         world->clients[i] = client_create(&setting);
     }
