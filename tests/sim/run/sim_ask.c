@@ -47,6 +47,8 @@ static void ask_leave(struct client *client, struct ask *ask)
 {
     if (ask->kind == ASK_FLEETING)
         fleeting_leave(client->setting.fleeting, ask->fleeting);
+    if (ask->kind == ASK_COUNTER)
+        counters_leave(client->setting.counters, &ask->counter);
     for (unsigned i = 0; i < ask->key_count; i++)
         oracle_leave(client->setting.oracle, ask->ops[i]);
 }
@@ -195,6 +197,15 @@ void ask_fleeting(struct client *client, unsigned key, uint64_t chance)
                                            client_reserve(&client->forming, FLEETING_REQUEST_BYTES_MAX));
 }
 
+void ask_counter(struct client *client, unsigned key, uint64_t chance)
+{
+    KVS_ASSERT(client->protocol != FRAMES && !client->relaxed);
+    struct ask *ask = ask_add(client, ASK_COUNTER);
+    ask->counter = (struct counter_ask){.key = key, .client = client->setting.number, .session = client->session};
+    client->forming.size += counters_begin(client->setting.counters, &ask->counter, chance,
+                                           client_reserve(&client->forming, COUNTERS_REQUEST_BYTES_MAX));
+}
+
 void ask_ping(struct client *client)
 {
     struct ask *ask = ask_add(client, ASK_PING);
@@ -248,6 +259,8 @@ static void note_refusal(struct client *client, struct ask *ask, const struct an
                      ask->keys[0]);
     if (write && ask->key_count == 1 && answer->full)
         oracle_refuse(client->setting.oracle, ask->ops[0]);
+    else if (ask->kind == ASK_COUNTER && answer->full)
+        counters_refuse(client->setting.counters, &ask->counter);
     else
         ask_leave(client, ask);
 }
@@ -256,7 +269,7 @@ static void note_refusal(struct client *client, struct ask *ask, const struct an
 static void judge_error(struct client *client, struct ask *ask, const struct answer *answer)
 {
     const struct circumstances *why = client->setting.circumstances;
-    bool swaps = ask->kind == ASK_SWAP;
+    bool swaps = ask->kind == ASK_SWAP || (ask->kind == ASK_COUNTER && ask->counter.number != 0);
     bool writes = ask->kind == ASK_SET || ask->kind == ASK_DEL || swaps ||
                   (ask->kind == ASK_FLEETING && fleeting_writes(client->setting.fleeting, ask->fleeting));
     bool right = false;
@@ -363,6 +376,17 @@ static void answer_fleeting(struct client *client, const struct ask *ask, const 
                  answer->number);
 }
 
+static void answer_counter(struct client *client, const struct ask *ask, const struct answer *answer)
+{
+    bool adds = ask->counter.number != 0;
+    if (adds && answer->kind == ANSWER_NUMBER)
+        counters_added(client->setting.counters, &ask->counter, answer->number);
+    else if (!adds && (answer->kind == ANSWER_VALUE || answer->kind == ANSWER_MISSING))
+        counters_seen(client->setting.counters, &ask->counter, answer->kind == ANSWER_VALUE, answer->text);
+    else
+        wrong_answer(client, ask, answer);
+}
+
 static void answer_ask(struct client *client, struct ask *ask, const struct answer *answer)
 {
     client->setting.tally->acknowledged += answer->kind != ANSWER_ERROR;
@@ -399,6 +423,10 @@ static void answer_ask(struct client *client, struct ask *ask, const struct answ
     case ASK_SWAP:
         client->setting.tally->swaps++;
         answer_swap(client, ask, answer);
+        break;
+    case ASK_COUNTER:
+        client->setting.tally->swaps += ask->counter.number != 0;
+        answer_counter(client, ask, answer);
         break;
     case ASK_FLEETING:
         answer_fleeting(client, ask, answer);

@@ -234,6 +234,15 @@ static unsigned choose_key_to_swap(struct client *client)
                                       : client_choose_key(client);
 }
 
+static void ask_to_swap(struct client *client)
+{
+    if (!client->relaxed && client_draw(client, 4) == 0)
+        ask_counter(client, (unsigned)client_draw(client, counters_keys(client->setting.counters)),
+                    client_draw(client, UINT64_MAX));
+    else
+        ask_swap(client, choose_key_to_swap(client));
+}
+
 /* Of everything, all at once. */
 static void work_mixed(struct client *client, unsigned count)
 {
@@ -247,7 +256,7 @@ static void work_mixed(struct client *client, unsigned count)
         if (fleeting < fleeting_keys(client->setting.fleeting) && ask_fleeting_may(client, fleeting))
             ask_fleeting(client, fleeting, client_draw(client, UINT64_MAX));
         else if (client->swaps_percent > 0 && client_draw(client, 100) < client->swaps_percent)
-            ask_swap(client, choose_key_to_swap(client));
+            ask_to_swap(client);
         else if (chance < writes)
             ask_set(client, client_choose_key(client));
         else if (chance < writes + removes)
@@ -323,6 +332,8 @@ void client_read_all(struct client *client)
         if (ask_fleeting_may(client, key))
             ask_fleeting(client, key, 0);
     }
+    for (unsigned key = 0; client->setting.swaps_percent > 0 && key < counters_keys(client->setting.counters); key++)
+        ask_counter(client, key, 0);
     ask_for_count(client);
     pump(client);
 }

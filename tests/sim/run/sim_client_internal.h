@@ -25,7 +25,8 @@ enum ask_kind {
     ASK_PING,
     ASK_SETUP,
     ASK_FLEETING,
-    ASK_SWAP
+    ASK_SWAP,
+    ASK_COUNTER
 };
 
 struct ask {
@@ -37,6 +38,7 @@ struct ask {
     uint32_t ops[ASK_KEYS_MAX];
     unsigned fleeting; /* the key, with ASK_FLEETING */
     const struct swap *swap;
+    struct counter_ask counter;
 };
 
 struct buffer {
@@ -94,6 +96,8 @@ void ask_swap(struct client *client, unsigned key);
 void ask_several(struct client *client, enum ask_kind kind);
 bool ask_fleeting_may(const struct client *client, unsigned key);
 void ask_fleeting(struct client *client, unsigned key, uint64_t chance);
+/* Over durable RESP only. */
+void ask_counter(struct client *client, unsigned key, uint64_t chance);
 void ask_ping(struct client *client);
 void ask_for_count(struct client *client);
 /* The first of a connection: its protocol, its durability. */

@@ -18,6 +18,7 @@
 #include "ring/ring_backend.h"
 
 #define CALM_AGAIN_NS  3000000000u /* space is back: writes must be taken again by then */
+#define COUNTERS       3u
 #define QUIET_NS       600000000000u
 #define RELAXED_NS     200000000u /* relaxed writes are on disk by then */
 #define EXPIRY_LATE_MS 400u       /* after its time a key is not counted any more */
@@ -104,12 +105,15 @@ static void check_count(struct world *world)
         least += present == 1;
         most += present != 0;
     }
-    int64_t counted = client_counted(world->clients[0]), fleeting_least, fleeting_most;
+    int64_t counted = client_counted(world->clients[0]), fleeting_least, fleeting_most, counters_least, counters_most;
     struct engine_stats stats = stats_of(world);
     fleeting_range(world->fleeting, stats.expiry_unqueued > 0 ? UINT64_MAX / 2 : EXPIRY_LATE_MS, &fleeting_least,
                    &fleeting_most);
     least += fleeting_least;
     most += fleeting_most;
+    counters_range(world->counters, &counters_least, &counters_most);
+    least += counters_least;
+    most += counters_most;
     if (counted >= 0 && stats.settles_skipped == 0 && (counted < least || counted > most))
         broken("the node counts %lld keys; there are %lld..%lld", (long long)counted, (long long)least,
                (long long)most);
@@ -486,6 +490,7 @@ static void begin(struct world *world)
     unsigned value_bytes_max = plan->memory_segments * plan->segment_kib * 1024 * 2 / 9;
     world->oracle = oracle_create(plan->keys, relaxed, plan->value_bytes, value_bytes_max);
     world->fleeting = fleeting_create(4 + plan->keys / 8, plan->value_bytes);
+    world->counters = counters_create(COUNTERS, value_bytes_max);
     world->calm = true;
     world_boot(world, plan->threads, ORACLE_STOPPED);
 }
@@ -521,6 +526,7 @@ uint64_t world_run(const struct plan *plan, const struct world_options *options,
     uint64_t trace = sim_trace();
     oracle_free(world.oracle);
     fleeting_free(world.fleeting);
+    counters_free(world.counters);
     sim_destroy();
     return trace;
 }
