@@ -489,7 +489,7 @@ static void begin(struct world *world)
     /* As much as a node of one thread takes: most of these get files of their own. */
     unsigned value_bytes_max = plan->memory_segments * plan->segment_kib * 1024 * 2 / 9;
     world->oracle = oracle_create(plan->keys, relaxed, plan->value_bytes, value_bytes_max);
-    world->fleeting = fleeting_create(4 + plan->keys / 8, plan->value_bytes);
+    world->fleeting = fleeting_create(4 + plan->keys / 8, plan->value_bytes, plan->swaps_percent > 0);
     world->counters = counters_create(COUNTERS, value_bytes_max);
     world->calm = true;
     world_boot(world, plan->threads, ORACLE_STOPPED);
