@@ -508,11 +508,13 @@ static void test_history__one_wrong_answer_among_many_is_found(void **state)
     (void)state;
     random_state = 31337u;
     unsigned found = 0, hidden = 0, given_up = 0;
-    for (int round = 0; round < 60; round++) {
+    for (int round = 0; round < 120; round++) {
         struct recorder recorder = new_recorder(20 + below(1500));
         recorder.depth = 1 + (uint32_t)below(2);
         recorder.odds_break = 300;
         memcpy(recorder.weights, (uint32_t[HISTORY_KINDS]){3, 1, 4, 1}, sizeof(recorder.weights));
+        if (round % 2 != 0)
+            memcpy(recorder.weights, (uint32_t[HISTORY_KINDS]){2, 1, 2, 1, 3, 1, 1}, sizeof(recorder.weights));
         record(&recorder);
         if (!falsify(recorded, recorder.count, recorder.values))
             continue;
@@ -609,6 +611,15 @@ static void test_history__takes_little_work(void **state)
     memcpy(busy.weights, (uint32_t[HISTORY_KINDS]){3, 1, 3, 1}, sizeof(busy.weights));
     record(&busy);
     expect_little_work("eight pipelines", &busy, 400000);
+
+    struct recorder swapping = new_recorder(5000);
+    swapping.session_count = 8;
+    swapping.depth = 4;
+    swapping.odds_break = 0;
+    swapping.odds_crash = 0;
+    memcpy(swapping.weights, (uint32_t[HISTORY_KINDS]){2, 1, 2, 1, 2, 1, 1}, sizeof(swapping.weights));
+    record(&swapping);
+    expect_little_work("eight pipelines that look and change", &swapping, 300000);
 
     struct recorder broken = new_recorder(2000);
     broken.session_count = 6;
