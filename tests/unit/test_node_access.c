@@ -44,8 +44,11 @@ static long peer_id(struct peer *peer)
 {
     peer_say(peer, "CLIENT", "ID", NULL);
     struct slice reply = peer_reply(peer);
-    assert_int_equal(reply.data[0], ':');
-    return strtol((const char *)reply.data + 1, NULL, 10);
+    char text[32] = "";
+    assert_true(reply.size < sizeof text);
+    memcpy(text, reply.data, reply.size);
+    assert_int_equal(text[0], ':');
+    return strtol(text + 1, NULL, 10);
 }
 
 /* ---- AUTH ------------------------------------------------------------------------------------------------------ */
