@@ -112,6 +112,15 @@ struct log_entry {
  */
 enum kvs_err log_append(struct log *log, const struct log_entry *entry, struct log_place *place);
 
+/*
+ * Appends records that become durable together, or not at all: all of them are in one batch. OK: places[i] tells of
+ * entries[i]. AGAIN: as log_append, and nothing was done. TOO_LARGE: a segment cannot hold them all.
+ */
+enum kvs_err log_append_group(struct log *log, const struct log_entry *entries, size_t count, struct log_place *places);
+
+/* Every later LSN is above this one. AGAIN: what was appended before has to be on its way first, and cannot be now. */
+enum kvs_err log_jump(struct log *log, uint64_t lsn);
+
 /* Takes back the record that the latest log_append has given, before anybody has seen it. */
 void log_unappend(struct log *log, const struct log_place *place);
 

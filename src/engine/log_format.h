@@ -66,6 +66,12 @@ struct batch_header {
 };
 static_assert(sizeof(struct batch_header) == 64, "batch header");
 
+/* The last LSN of its stream before it. Nothing is missing in between: a stream may leave LSNs out (log_jump). */
+static inline uint64_t batch_after_lsn(const struct batch_header *batch)
+{
+    return (batch->flags & BATCH_BOOT) != 0 ? batch->first_lsn - 1 : batch->prev_lsn;
+}
+
 static inline uint64_t batch_time_ms(const struct batch_header *batch)
 {
     return (uint64_t)batch->wall_s * 1000 + batch->wall_ms;
