@@ -34,7 +34,7 @@ static bool read_durable(struct backup *backup)
     const struct store *store = backup_store(backup);
     bool same = true;
     for (unsigned i = 0; i < store->shard_count; i++) {
-        uint64_t durable = log_durable(&store->shards[i]->log);
+        uint64_t durable = log_written(&store->shards[i]->log);
         same = same && backup->durable[i] == durable;
         backup->durable[i] = durable;
     }

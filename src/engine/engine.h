@@ -207,6 +207,8 @@ struct engine_request {
     enum engine_action action;
     bool relaxed;       /* a write need not be durable when acknowledged; a read may show what is not durable */
     bool head;          /* GET, HOLD: of a large value, how long it is will do: it is not read, and `value` is empty */
+    bool group;         /* HOLD: for a group, see engine_group_append */
+    bool blind;         /* HOLD for a group: the value does not matter, and is not looked for */
     bool eager;         /* GET: end with AGAIN rather than wait for memory for a large value */
     uint64_t asked_ns;  /* GET, engine_submit: when it was asked for (ring_now_ns of any ring of the process): what was
                            asked for earlier has the first right to memory for a large value */
@@ -284,6 +286,46 @@ void engine_submit(struct engine_shard *owner, struct engine_op *op);
  * taken, until engine_conclude.
  */
 void engine_conclude(struct engine_op *op);
+/*
+ * Groups. Changes of several keys, of any shards, that take effect together: a crash leaves all of them or none, and
+ * who has seen one of them finds none of the others undone.
+ *
+ *   1. HOLD each key, with `group`, at its owner. So that two groups cannot wait for each other, all take their keys in
+ *      the same order: shard by shard, and all of a shard in one turn.
+ *   2. engine_group_append, on any one shard: all changes into its log, in one piece. `after_lsn`: the highest of what
+ *      engine_lsn has said on the owners' threads when their keys were held.
+ *   3. When group->gate is durable on that shard: engine_publish for every change, on the thread of its key's owner.
+ *   4. When all are published: engine_conclude (HOLD: nothing else changes) each key, and engine_group_end.
+ *
+ * If the shard fails before the gate is durable nobody knows what a start will find. Then nothing is published, but
+ * engine_publish is called all the same, with no change: what is written to the key later has to be newer.
+ */
+struct engine_group {
+    struct list link; /* private to src/engine */
+    uint64_t first_lsn;
+    uint64_t gate;
+};
+
+struct engine_change {
+    struct slice key, value;
+    bool removes;
+    uint64_t expires_ms;
+    /* Set by engine_group_append: where its record stands. */
+    uint64_t address, bytes, lsn;
+};
+
+/* The highest LSN of the shard so far. Its thread. */
+uint64_t engine_lsn(const struct engine_shard *shard);
+/* On the thread of any shard; changes and group stay until engine_group_end. AGAIN: nothing was done, try in a later
+ * turn. NO_SPACE, FAILED, TOO_LARGE: nothing was done, and the group cannot be. */
+enum kvs_err engine_group_append(struct engine_shard *shard, struct engine_group *group, struct engine_change *changes,
+                                 unsigned count, uint64_t after_lsn);
+/* `op`: the hold of the change's key; `change` NULL: see above. AGAIN: nothing was done, try in a later turn: there is
+ * no way back. Nothing else is returned. */
+enum kvs_err engine_publish(struct engine_op *op, const struct engine_change *change, const struct engine_group *group);
+/* On the thread of engine_group_append. Also of a group that has not become durable because the shard has failed. */
+void engine_group_end(struct engine_shard *shard, struct engine_group *group);
+
 /* Gives back the buffer behind op->result.value. In `done` or after it, exactly once, on the same thread. */
 void engine_op_release(struct engine_op *op);
 

@@ -127,7 +127,8 @@ static void advance(struct log *log)
     while (log->count > 0 && log->commits[log->oldest].done && !log->failed) {
         struct log_commit *commit = &log->commits[log->oldest];
         KVS_ASSERT(commit->last_lsn >= log_durable(log));
-        atomic_store_explicit(&log->durable, commit->last_lsn, memory_order_release);
+        atomic_store_explicit(&log->written, commit->last_lsn, memory_order_release);
+        atomic_store_explicit(&log->durable, commit->reaches_lsn, memory_order_release);
         uint64_t took_ns = ring_now_ns(log->options.ring) - commit->started_ns;
         add_relaxed(&log->total_commit_ns, took_ns);
         log->told_ms = commit->stamped_ms;
@@ -161,7 +162,7 @@ static void commit_done(struct ring_op *op)
     }
     commit->done = true;
     if (canary_on(CANARY_ACK_OUT_OF_ORDER) && log->count == 2 && !log->failed) {
-        log->commits[log->oldest].last_lsn = commit->last_lsn;
+        log->commits[log->oldest].last_lsn = log->commits[log->oldest].reaches_lsn = commit->last_lsn;
         atomic_store(&log->durable, commit->last_lsn);
     }
     advance(log);
@@ -180,7 +181,7 @@ static void commit_start(struct log *log)
                                     .record_count = log->records,
                                     .first_lsn = log->next_lsn - log->records,
                                     .prev_lsn = log->prev_lsn,
-                                    .durable_lsn = log_durable(log),
+                                    .durable_lsn = log_written(log),
                                     .epoch = log->options.epoch,
                                     .stream = log->options.stream,
                                     .flags = (uint16_t)log->flags,
@@ -198,6 +199,7 @@ static void commit_start(struct log *log)
                                   .records = log->records,
                                   .deletes = log->deletes,
                                   .last_lsn = log->next_lsn - 1,
+                                  .reaches_lsn = log->next_lsn - 1,
                                   .started_ns = ring_now_ns(log->options.ring),
                                   .stamped_ms = log->stamped_ms};
     ring_op_init(&commit->io, commit_done);
@@ -381,8 +383,11 @@ enum kvs_err log_append_group(struct log *log, const struct log_entry *entries, 
         kind = entries[i].kind == RECORD_PUT ? RECORD_PUT : kind;
     }
     enum kvs_err err = make_room(log, bytes, kind);
-    for (size_t i = 0; err == KVS_ERR_OK && i < count; i++)
+    for (size_t i = 0; err == KVS_ERR_OK && i < count; i++) {
         append(log, &entries[i], &places[i]);
+        if (canary_on(CANARY_GROUP_IN_TWO_BATCHES) && i == 0 && can_start(log))
+            commit_start(log);
+    }
     return err;
 }
 
@@ -400,6 +405,10 @@ enum kvs_err log_jump(struct log *log, uint64_t lsn)
         commit_start(log);
     }
     log->next_lsn = lsn + 1;
+    if (log->count > 0)
+        log->commits[(log->oldest + log->count - 1) % LOG_COMMITS_MAX].reaches_lsn = lsn;
+    else
+        atomic_store_explicit(&log->durable, lsn, memory_order_release);
     return KVS_ERR_OK;
 }
 

@@ -29,6 +29,7 @@ struct log_commit {
     uint32_t offset, bytes; /* in the segment, padding included */
     uint32_t records, deletes;
     uint64_t last_lsn;
+    uint64_t reaches_lsn; /* when it is durable the log is, up to here: LSNs behind it that are left out included */
     uint64_t started_ns;
     uint64_t stamped_ms;
     bool syncing;
@@ -76,7 +77,9 @@ struct log {
     unsigned oldest, count;
 
     _Atomic uint64_t durable;
-    _Atomic bool failed; /* others read it for the figures */
+    _Atomic uint64_t written; /* the last LSN of the batches that are durable without a gap: less than `durable` behind
+                                 a jump */
+    _Atomic bool failed;      /* others read it for the figures */
     char failure[LOG_FAILURE_BYTES];
 
     _Atomic uint64_t total_records, total_bytes, total_batches, total_written, total_commit_ns;
@@ -143,6 +146,11 @@ bool log_idle(const struct log *log);
 static inline uint64_t log_durable(const struct log *log)
 {
     return atomic_load_explicit(&log->durable, memory_order_acquire);
+}
+
+static inline uint64_t log_written(const struct log *log)
+{
+    return atomic_load_explicit(&log->written, memory_order_acquire);
 }
 
 /* Where records of a segment end at the latest: its last block is kept for the empty batch that proves what stands

@@ -1,0 +1,127 @@
+/*
+ * store_group.c - changes of several keys that take effect together.
+ *
+ * One batch of one log holds all of them, so a crash leaves all or nothing. The log may be another shard's than a key's
+ * owner's. The order between the records of a key, LSN, still holds: the group's LSNs are above all that the owners
+ * have given when the keys were held (the log jumps), and those that the owners give later are above the group's (their
+ * logs jump when the change is published, before the key is free).
+ *
+ *   hold all ─► append, jump ─► durable ─► publish, jump ─► … ─► all published ─► free all
+ *
+ * Nothing is shown before it is durable, so what is shown needs no gate (RECORD_GROUP). While a shard has keys that are
+ * held for a group, readers on other threads have to ask the owner, where they wait for the hold to end: so nobody sees
+ * a change before all of them are published.
+ *
+ * What others conclude from LSNs. "Executed up to LSN x" is true of a log's records when they are appended, but not of
+ * a group's: store_groups_shown bounds it.
+ *
+ * Failure: the log that the group stands in fails before it is durable: nothing is published, the next start decides.
+ * No memory in the index for a published change: again in the next turn; the key stays held.
+ */
+#include "engine/store_wait.h"
+
+#include "base/assert.h"
+#include "base/canary.h"
+
+#include <stdlib.h>
+
+enum { CHANGES_AT_ONCE = 16 };
+
+/* The oldest group that is appended and not ended. */
+static void tell_oldest(struct store_shard *shard)
+{
+    uint64_t lsn = UINT64_MAX;
+    if (!list_empty(&shard->groups))
+        lsn = container_of(shard->groups.next, struct engine_group, link)->first_lsn;
+    atomic_store(&shard->groups_lsn, lsn);
+}
+
+uint64_t store_groups_shown(const struct store *store)
+{
+    uint64_t lsn = UINT64_MAX;
+    for (unsigned i = 0; i < store->shard_count && !canary_on(CANARY_GROUP_NOT_WAITED_FOR); i++) {
+        uint64_t oldest = atomic_load(&store->shards[i]->groups_lsn);
+        if (oldest <= lsn)
+            lsn = oldest - 1;
+    }
+    return lsn;
+}
+
+static enum kvs_err append(struct store_shard *shard, struct engine_group *group, struct engine_change *changes,
+                           unsigned count, struct log_entry *entries, struct log_place *places)
+{
+    for (unsigned i = 0; i < count; i++)
+        entries[i] = (struct log_entry){.kind = changes[i].removes ? RECORD_DELETE : RECORD_PUT,
+                                        .flags = RECORD_GROUP,
+                                        .expires_ms = changes[i].removes ? 0 : changes[i].expires_ms,
+                                        .key = changes[i].key,
+                                        .value = changes[i].removes ? slice_make(NULL, 0) : changes[i].value};
+    /* Nobody may learn that the log is durable so far before he can learn of the group. */
+    group->first_lsn = shard->log.next_lsn;
+    list_push_back(&shard->groups, &group->link);
+    tell_oldest(shard);
+    enum kvs_err err = log_append_group(&shard->log, entries, count, places);
+    if (err != KVS_ERR_OK) {
+        list_remove(&group->link);
+        tell_oldest(shard);
+        return err;
+    }
+    group->gate = places[count - 1].lsn;
+    for (unsigned i = 0; i < count; i++) {
+        changes[i].address = places[i].address;
+        changes[i].bytes = places[i].bytes;
+        changes[i].lsn = places[i].lsn;
+    }
+    return KVS_ERR_OK;
+}
+
+enum kvs_err store_group_append(struct engine_shard *base, struct engine_group *group, struct engine_change *changes,
+                                unsigned count, uint64_t after_lsn)
+{
+    struct store_shard *shard = store_shard_of(base);
+    struct log_entry entries_few[CHANGES_AT_ONCE], *entries = entries_few;
+    struct log_place places_few[CHANGES_AT_ONCE], *places = places_few;
+    KVS_ASSERT(count > 0);
+    enum kvs_err err = canary_on(CANARY_GROUP_WITHOUT_JUMP) ? KVS_ERR_OK : log_jump(&shard->log, after_lsn);
+    if (err == KVS_ERR_OK && count > CHANGES_AT_ONCE) {
+        entries = malloc(count * sizeof *entries);
+        places = malloc(count * sizeof *places);
+        err = entries == NULL || places == NULL ? KVS_ERR_NO_MEMORY : KVS_ERR_OK;
+    }
+    if (err == KVS_ERR_OK)
+        err = append(shard, group, changes, count, entries, places);
+    if (count > CHANGES_AT_ONCE) {
+        free(entries == entries_few ? NULL : entries);
+        free(places == places_few ? NULL : places);
+    }
+    return err == KVS_ERR_AGAIN ? store_no_room(shard, false) : err;
+}
+
+void store_group_end(struct engine_shard *base, struct engine_group *group)
+{
+    list_remove(&group->link);
+    tell_oldest(store_shard_of(base));
+}
+
+enum kvs_err store_publish(struct engine_op *op, const struct engine_change *change, const struct engine_group *group)
+{
+    struct store_shard *shard = store_shard_of(op->shard);
+    struct wait *wait = op->wait;
+    KVS_ASSERT(op->request.action == ENGINE_HOLD && op->request.group);
+    if (!canary_on(CANARY_PUBLISHED_WITHOUT_JUMP) && log_jump(&shard->log, group->gate) == KVS_ERR_AGAIN)
+        return KVS_ERR_AGAIN; /* one that has failed writes nothing any more */
+    if (change == NULL)
+        return KVS_ERR_OK;
+    const struct engine_request request = {.action = change->removes ? ENGINE_REMOVE : ENGINE_PUT,
+                                           .hash = op->request.hash,
+                                           .key = op->request.key,
+                                           .expires_ms = change->expires_ms};
+    const struct store_known known = wait_known(wait);
+    const struct log_place placed = {.address = change->address, .lsn = change->lsn, .bytes = change->bytes};
+    const struct store_write write = {.request = &request, .known = &known, .placed = &placed};
+    struct engine_result result;
+    engine_section_begin(&shard->base);
+    enum kvs_err err = change->removes ? store_remove(shard, &write, &result) : store_put(shard, &write, &result);
+    engine_section_end(&shard->base);
+    return err == KVS_ERR_OK ? KVS_ERR_OK : KVS_ERR_AGAIN;
+}

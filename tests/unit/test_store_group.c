@@ -1,0 +1,390 @@
+/*
+ * test_store_group.c - changes of several keys, of several shards, that take effect together: over crashes, for readers
+ * on all threads, and with others at work on the same keys.
+ */
+#include "check_fixture.h"
+
+enum { KEYS = 24, GROUP_MAX = 6, WORKERS = 8 };
+
+/* One group on its way, as a node leads it: holds shard by shard, append, publish, conclude. */
+struct work {
+    struct store_fixture *fixture;
+    unsigned home;
+    unsigned count, told, published;
+    unsigned next_shard;
+    bool appended, over, refused;
+    uint64_t after_lsn;
+    struct engine_group group;
+    unsigned version;
+    struct part {
+        struct engine_op op;
+        struct work *work;
+        unsigned i, shard;
+        bool asked, told, published;
+        bool found;
+        unsigned seen; /* the version that was there */
+        char key[32];
+        uint8_t value[2000];
+    } parts[GROUP_MAX];
+    struct engine_change changes[GROUP_MAX];
+    bool blind;
+};
+
+static void on_free(struct engine_op *op)
+{
+    engine_op_release(op);
+}
+
+static unsigned version_of(const struct part *part, struct slice value)
+{
+    char text[40] = {0};
+    unsigned i, version;
+    memcpy(text, value.data, value.size < 39 ? value.size : 39);
+    assert_int_equal(sscanf(text, "%u.%u.", &i, &version), 2);
+    assert_int_equal(i, part->i);
+    return version;
+}
+
+static void on_held(struct engine_op *op)
+{
+    struct part *part = container_of(op, struct part, op);
+    assert_int_equal(op->result.error, KVS_ERR_OK);
+    part->told = true;
+    part->found = op->result.found;
+    part->seen = op->result.found ? version_of(part, op->result.value) : 0;
+    uint64_t lsn = engine_lsn(op->shard);
+    part->work->told++;
+    if (lsn > part->work->after_lsn)
+        part->work->after_lsn = lsn;
+}
+
+static void work_begin(struct store_fixture *fixture, struct work *work, unsigned version)
+{
+    *work = (struct work){.fixture = fixture, .version = version, .blind = sim_random(3) == 0};
+    work->home = (unsigned)sim_random(fixture->shard_count);
+    unsigned want = 1 + (unsigned)sim_random(GROUP_MAX);
+    bool taken[KEYS] = {false};
+    for (unsigned i = 0; i < want; i++) {
+        unsigned key = (unsigned)sim_random(KEYS);
+        if (taken[key])
+            continue;
+        taken[key] = true;
+        struct part *part = &work->parts[work->count++];
+        part->work = work;
+        part->i = key;
+        segments_key(part->key, key);
+        size_t bytes = 40 + sim_random(1900);
+        memcpy(part->value, segments_value(key, version, bytes).data, bytes);
+        part->op.request = store_request(fixture, ENGINE_HOLD, slice_text(part->key), slice_make(part->value, bytes));
+        part->op.request.group = true;
+        part->op.request.blind = work->blind;
+        part->op.done = on_held;
+        part->shard = store_owner(fixture, &part->op.request);
+    }
+}
+
+/* One step, if there is one to be made; false: nothing to do now. */
+static bool work_step(struct work *work)
+{
+    struct store_fixture *fixture = work->fixture;
+    struct engine_shard *home = fixture->nodes[work->home].shard;
+    unsigned asked = 0;
+    for (unsigned i = 0; i < work->count; i++)
+        asked += work->parts[i].asked;
+    if (work->over)
+        return false;
+    if (asked < work->count) {
+        if (work->told < asked)
+            return false;
+        for (unsigned i = 0; i < work->count; i++) {
+            struct part *part = &work->parts[i];
+            if (part->shard != work->next_shard)
+                continue;
+            part->asked = true;
+            engine_submit(fixture->nodes[part->shard].shard, &part->op);
+        }
+        work->next_shard++;
+        return true;
+    }
+    if (work->told < work->count)
+        return false;
+    if (!work->appended) {
+        for (unsigned i = 0; i < work->count; i++) {
+            struct part *part = &work->parts[i];
+            work->changes[i] = (struct engine_change){.key = slice_text(part->key),
+                                                      .value = part->op.request.value,
+                                                      .removes = !work->blind && work->version % 5 == 0};
+        }
+        enum kvs_err err = engine_group_append(home, &work->group, work->changes, work->count, work->after_lsn);
+        if (err == KVS_ERR_AGAIN)
+            return false;
+        assert_int_equal(err, KVS_ERR_OK);
+        work->appended = true;
+        engine_turn(home);
+        return true;
+    }
+    if (engine_durable(home) < work->group.gate)
+        return false;
+    if (work->published < work->count) {
+        struct part *part = &work->parts[work->published];
+        if (engine_publish(&part->op, &work->changes[work->published], &work->group) != KVS_ERR_OK)
+            return false;
+        work->published++;
+        return true;
+    }
+    for (unsigned i = 0; i < work->count; i++) {
+        work->parts[i].op.done = on_free;
+        engine_conclude(&work->parts[i].op);
+    }
+    engine_group_end(home, &work->group);
+    work->over = true;
+    return true;
+}
+
+/* What each key holds, by version: 0, or what the last group that was seen to end has given it. */
+struct model {
+    unsigned version[KEYS];
+};
+
+static void apply(struct model *model, const struct work *work)
+{
+    for (unsigned i = 0; i < work->count; i++)
+        model->version[work->parts[i].i] = work->changes[i].removes ? 0 : work->version;
+}
+
+static unsigned version_there(struct store_fixture *fixture, unsigned i)
+{
+    struct part part = {.i = i};
+    struct store_waiting get;
+    segments_key(part.key, i);
+    struct engine_request request = store_request(fixture, ENGINE_GET, slice_text(part.key), slice_make(NULL, 0));
+    store_execute(fixture, &get, &request);
+    assert_int_equal(get.op.result.error, KVS_ERR_OK);
+    unsigned version = get.op.result.found ? version_of(&part, slice_make(get.value, get.value_bytes)) : 0;
+    free(get.value);
+    return version;
+}
+
+/* Of each group under way at a crash: all its keys have it, or none. */
+static void check_after_crash(struct store_fixture *fixture, struct model *model, const struct work *works)
+{
+    unsigned now[KEYS];
+    for (unsigned i = 0; i < KEYS; i++)
+        now[i] = version_there(fixture, i);
+    for (unsigned w = 0; w < WORKERS; w++) {
+        const struct work *work = &works[w];
+        if (work->over || !work->appended)
+            continue;
+        unsigned with = 0;
+        for (unsigned i = 0; i < work->count; i++)
+            with += now[work->parts[i].i] == (work->changes[i].removes ? 0 : work->version);
+        bool without = true;
+        for (unsigned i = 0; i < work->count; i++)
+            without = without && now[work->parts[i].i] == model->version[work->parts[i].i];
+        if (with != work->count && !without)
+            fail_msg("group %u is there in part", work->version);
+        if (with == work->count)
+            apply(model, work);
+    }
+    for (unsigned i = 0; i < KEYS; i++)
+        assert_int_equal(now[i], model->version[i]);
+}
+
+static void expect_good_check(void)
+{
+    struct check_fixture check;
+    check_begin(&check, "/data", (struct check_options){0});
+    assert_false(check_refuses(&check));
+    check_end(&check);
+}
+
+/* Groups side by side, with compaction, too little memory and other writes; power loss at any moment. */
+static void churn(uint64_t seed, unsigned boots)
+{
+    static struct work works[WORKERS];
+    struct model model = {{0}};
+    unsigned version = 1;
+    sim_create(seed);
+    struct engine_options options = segments_scarce(1 + seed % 4);
+    struct store_fixture fixture;
+    for (unsigned boot = 0; boot < boots; boot++) {
+        store_boot(&fixture, &options);
+        store_compact(&fixture, 130);
+        if (boot > 0)
+            check_after_crash(&fixture, &model, works);
+        for (unsigned w = 0; w < WORKERS; w++)
+            work_begin(&fixture, &works[w], version++);
+        unsigned steps = 200 + (unsigned)sim_random(1500);
+        for (unsigned step = 0; step < steps; step++) {
+            struct work *work = &works[sim_random(WORKERS)];
+            if (!work_step(work))
+                sim_step();
+            if (work->over) {
+                apply(&model, work);
+                work_begin(&fixture, work, version++);
+            }
+            if (step % 64 == 0) {
+                unsigned other = 1000 + (unsigned)sim_random(200);
+                segments_put(&fixture, other, version, 1500);
+            }
+            unsigned turned = (unsigned)sim_random(fixture.shard_count);
+            engine_turn(fixture.nodes[turned].shard);
+        }
+        store_crash(&fixture, sim_random(2) == 0 ? SIM_DROP_ALL : SIM_RANDOM);
+        if (sim_random(3) == 0)
+            options.shard_count = 1 + (unsigned)sim_random(4);
+        options.memory_bytes = (uint64_t)options.shard_count * 6 * options.segment_bytes;
+        expect_good_check();
+    }
+    store_boot(&fixture, &options);
+    check_after_crash(&fixture, &model, works);
+    store_quiet();
+    store_stop(&fixture);
+    expect_good_check();
+    sim_destroy();
+}
+
+static void test_group__all_or_nothing_over_crashes(void **state)
+{
+    (void)state;
+    for (unsigned seed = 0; seed < 60; seed++)
+        churn(seed, 4);
+}
+
+/* ---- what readers see ------------------------------------------------------------------------------------------ */
+
+static bool work_over(void *context)
+{
+    struct work *work = context;
+    while (work_step(work))
+        ;
+    return work->over;
+}
+
+static void run_group(struct store_fixture *fixture, struct work *work)
+{
+    for (unsigned i = 0; i < fixture->shard_count; i++)
+        engine_turn(fixture->nodes[i].shard);
+    assert_true(sim_run_until(work_over, work, 1000000));
+}
+
+/* Whoever finds a group's change finds no key of it unchanged afterwards: at every step, on every thread. */
+static void test_group__readers_see_all_or_nothing(void **state)
+{
+    (void)state;
+    unsigned seen_old = 0, seen_new = 0;
+    for (unsigned seed = 0; seed < 40; seed++) {
+        sim_create(200 + seed);
+        struct store_fixture fixture;
+        struct engine_options options = store_options(3);
+        static struct work work;
+        store_boot(&fixture, &options);
+        for (unsigned i = 0; i < KEYS; i++)
+            segments_put(&fixture, i, 1, 100);
+        work_begin(&fixture, &work, 2);
+        bool begun_to_show = false;
+        for (unsigned step = 0; step < 3000 && !work.over; step++) {
+            if (!work_step(&work)) {
+                for (unsigned i = 0; i < fixture.shard_count; i++)
+                    engine_turn(fixture.nodes[i].shard);
+                sim_step();
+            }
+            for (unsigned i = 0; i < work.count; i++) {
+                struct part *part = &work.parts[i];
+                struct engine_shard *reader = fixture.nodes[sim_random(3)].shard;
+                struct engine_request request =
+                    store_request(&fixture, ENGINE_GET, slice_text(part->key), slice_make(NULL, 0));
+                struct engine_result result;
+                engine_section_begin(reader);
+                enum engine_answer answer = reader == fixture.nodes[part->shard].shard
+                                                ? engine_try(reader, &request, &result)
+                                                : engine_try_get(reader, part->shard, &request, &result);
+                if (answer == ENGINE_DONE) {
+                    assert_true(result.found);
+                    bool is_new = version_of(part, result.value) == 2;
+                    if (begun_to_show && !is_new)
+                        fail_msg("an old value after a new one of the group");
+                    begun_to_show = begun_to_show || is_new;
+                    seen_old += !is_new;
+                    seen_new += is_new;
+                }
+                engine_section_end(reader);
+            }
+        }
+        assert_true(work.over);
+        for (unsigned i = 0; i < work.count; i++)
+            assert_int_equal(version_there(&fixture, work.parts[i].i), 2);
+        store_stop(&fixture);
+        sim_destroy();
+    }
+    assert_true(seen_old > 100 && seen_new > 0);
+}
+
+/* The group's record is in another shard's log; what its owner writes later must be newer for a start as well. */
+static void test_group__later_writes_are_newer(void **state)
+{
+    (void)state;
+    for (unsigned seed = 0; seed < 30; seed++) {
+        sim_create(300 + seed);
+        struct store_fixture fixture;
+        struct engine_options options = store_options(2);
+        static struct work work;
+        store_boot(&fixture, &options);
+        /* One log is far ahead of the other. */
+        for (unsigned n = 0; n < 200; n++) {
+            struct engine_request request = {0};
+            unsigned i = 1000 + n;
+            char key[32];
+            segments_key(key, i);
+            request = store_request(&fixture, ENGINE_PUT, slice_text(key), slice_make(NULL, 0));
+            if (store_owner(&fixture, &request) == seed % 2)
+                segments_put(&fixture, i, 1, 50);
+        }
+        for (unsigned i = 0; i < KEYS; i++)
+            segments_put(&fixture, i, 1, 100);
+        work_begin(&fixture, &work, 2);
+        run_group(&fixture, &work);
+        for (unsigned i = 0; i < work.count; i += 2)
+            segments_put(&fixture, work.parts[i].i, 3, 100);
+        store_quiet();
+        store_crash(&fixture, SIM_DROP_ALL);
+        store_boot(&fixture, &options);
+        for (unsigned i = 0; i < work.count; i++)
+            assert_int_equal(version_there(&fixture, work.parts[i].i), i % 2 == 0 ? 3 : 2);
+        store_stop(&fixture);
+        sim_destroy();
+    }
+}
+
+/* A shard that only jumps writes nothing: all that waits for its log must go on all the same. */
+static void test_group__an_idle_log_that_jumps_is_durable(void **state)
+{
+    (void)state;
+    sim_create(400);
+    struct store_fixture fixture;
+    struct engine_options options = store_options(2);
+    static struct work work;
+    store_boot(&fixture, &options);
+    for (unsigned n = 0; n < 20; n++) {
+        do
+            work_begin(&fixture, &work, 1 + n);
+        while (work.count < 4);
+        run_group(&fixture, &work);
+    }
+    store_quiet();
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(engine_durable(fixture.nodes[i].shard), engine_lsn(fixture.nodes[i].shard));
+    store_stop(&fixture);
+    sim_destroy();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_group__all_or_nothing_over_crashes),
+        cmocka_unit_test(test_group__readers_see_all_or_nothing),
+        cmocka_unit_test(test_group__later_writes_are_newer),
+        cmocka_unit_test(test_group__an_idle_log_that_jumps_is_durable),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
