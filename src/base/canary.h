@@ -148,6 +148,7 @@
     X(FAILED_GATES_ANSWER_OK, P6, "replies whose gates have failed leave as if they had been reached")           \
     X(FD_CLOSED_EARLY, P3, "closes a connection's descriptor when it drops it, and again when nothing uses it")  \
     X(OUTPUT_UNBOUNDED, P8, "goes on handling requests of a peer that does not read its replies")                \
+    X(SHARED_MEMORY_UNBOUNDED, P8, "bounds what each connection holds, but not what all of them do")             \
     X(REQUEST_UNBOUNDED, P8, "keeps a request of any size")                                                      \
     X(CLIENTS_UNBOUNDED, P8, "does not refuse connections beyond the limit")                                     \
     X(SNAPSHOT_STALE, P2, "a start takes over indexes of other segments than it has found")                      \

@@ -28,30 +28,50 @@
 
 /* ---- time ------------------------------------------------------------------------------------------------------- */
 
+static void drop_slow(struct net_conn *conn)
+{
+    net_count(&conn->net->stats.connections_dropped, 1);
+    conn_drop(conn);
+    conn_settle(conn);
+}
+
+static void drop_slow_readers(struct net *net, unsigned ticks_max)
+{
+    while (!list_empty(&net->sending)) {
+        struct net_conn *conn = container_of(net->sending.next, struct net_conn, due);
+        if (net->tick - conn->send_tick <= ticks_max)
+            break;
+        drop_slow(conn);
+    }
+}
+
+/* Of those in `list`, who is read from and has part of a request: a peer that does not send the rest. */
+static void drop_slow_senders(struct net *net, struct list *list, unsigned ticks_max)
+{
+    struct list *next;
+    for (struct list *node = list->next; node != list; node = next) {
+        next = node->next;
+        struct net_conn *conn = container_of(node, struct net_conn, fill);
+        const bool reading = conn->state == NET_OPEN && conn->hold == NET_HOLD_NONE && list_empty(&conn->wait);
+        if (reading && net->tick - conn->fill_tick > ticks_max)
+            drop_slow(conn);
+    }
+}
+
 static void tick_due(struct ring_op *op)
 {
     struct net *net = container_of(op, struct net, tick_op);
     net->tick_active = false;
     net->tick++;
-    while (!list_empty(&net->sending) && net->send_ticks_max != 0) {
-        struct net_conn *conn = container_of(net->sending.next, struct net_conn, due);
-        if (net->tick - conn->send_tick <= net->send_ticks_max)
-            break;
-        net_count(&net->stats.connections_dropped, 1);
-        conn_drop(conn);
-        conn_settle(conn);
-    }
+    const bool timed = net->send_ticks_max != 0;
+    const bool is_short = share_is_short(net);
+    if (timed)
+        drop_slow_readers(net, is_short ? net->short_ticks_max : net->send_ticks_max);
+    if (timed)
+        drop_slow_senders(net, &net->filling, net->send_ticks_max);
+    if (timed && net->pressed)
+        drop_slow_senders(net, &net->partial, net->short_ticks_max);
     struct list *next;
-    for (struct list *node = net->filling.next; node != &net->filling && net->send_ticks_max != 0; node = next) {
-        next = node->next;
-        struct net_conn *conn = container_of(node, struct net_conn, fill);
-        if (conn->state != NET_OPEN || conn->hold != NET_HOLD_NONE ||
-            net->tick - conn->fill_tick <= net->send_ticks_max)
-            continue;
-        net_count(&net->stats.connections_dropped, 1);
-        conn_drop(conn);
-        conn_settle(conn);
-    }
     for (struct list *node = net->refused.next; node != &net->refused; node = next) {
         next = node->next;
         struct net_conn *conn = container_of(node, struct net_conn, all);
@@ -60,8 +80,8 @@ static void tick_due(struct ring_op *op)
             conn_settle(conn);
         }
     }
-    bool timed = (!list_empty(&net->sending) || !list_empty(&net->filling)) && net->send_ticks_max != 0;
-    if (op->error == KVS_ERR_OK && (timed || net->refused_count > 0))
+    const bool waits = !list_empty(&net->sending) || !list_empty(&net->filling) || is_short;
+    if (op->error == KVS_ERR_OK && ((timed && waits) || net->refused_count > 0))
         net_start_tick(net);
 }
 
@@ -205,9 +225,7 @@ enum kvs_err net_open(struct net **out, struct ring *ring, const struct net_opti
     }
     net->ring = ring;
     net->options = *options;
-    net->free_blocks_max = NET_FREE_BLOCKS_MAX;
-    if (options->output_kept_max != 0)
-        net->free_blocks_max = (unsigned)(options->output_kept_max / NET_BLOCK_BYTES);
+    net->free_blocks_max = options->output_kept_max != 0 ? options->output_kept_max : NET_KEPT_BYTES;
     net->handler = *handler;
     net->fail_errors = fail_errors;
     net->request_bytes_max = request_bytes_max(options);
@@ -226,6 +244,11 @@ enum kvs_err net_open(struct net **out, struct ring *ring, const struct net_opti
     if (net->options.large_bytes == 0)
         net->options.large_bytes = NET_LARGE_BYTES;
     init_time(net);
+    if (!share_init(net)) {
+        free(net);
+        free(fail_errors);
+        return KVS_ERR_NO_MEMORY;
+    }
     *out = net;
     return KVS_ERR_OK;
 }
@@ -310,6 +333,8 @@ void net_close(struct net *net)
     net_pool_free(net);
     large_trash_empty(&net->trash);
     KVS_ASSERT(net->stats.memory_bytes == sizeof *net + NET_BLOCK_BYTES); /* else something has leaked */
+    KVS_ASSERT(net->input_bytes == 0 && net->block_bytes == 0);
+    share_deinit(net);
     free(net->fail_errors);
     free(net);
 }
@@ -327,6 +352,7 @@ static void receive_parked(struct net *net)
 void net_flush(struct net *net)
 {
     net->turn++;
+    share_turn(net);
     while (!list_empty(&net->dirty))
         output_send(container_of(net->dirty.next, struct net_conn, due));
     if (!list_empty(&net->parked))
@@ -337,6 +363,8 @@ void net_flush(struct net *net)
         net_run_again(net);
     while (!list_empty(&net->reap))
         conn_reap(container_of(net->reap.next, struct net_conn, due));
+    if (__builtin_expect(share_has_more(net), 0))
+        net_run_again(net);
     if (net->draining)
         stop_timers(net);
 }

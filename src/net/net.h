@@ -17,7 +17,8 @@
  * Bounds. A connection whose unsent replies or requests under way exceed their limits is not read from until they have
  * shrunk; one that does not take its replies for `send_timeout_ms` is dropped. A request over the limits is answered
  * with an error and, where the protocol demands it, the end of the connection. Large requests share a bound on memory;
- * beyond it a connection is not read from until others are done.
+ * beyond it a connection is not read from until others are done. All connections together have `memory_max` for
+ * themselves, for what they have sent and is not handled, and for replies: net_share.c says what happens at it.
  */
 #ifndef KVS_NET_NET_H
 #define KVS_NET_NET_H
@@ -56,6 +57,7 @@ struct net_options {
     unsigned connections_max;  /* of this shard; more are told so and closed */
     uint64_t output_bytes_max; /* unsent replies per connection beyond which it is not read from */
     uint64_t output_kept_max;  /* memory for replies that is kept for reuse; 0 = 8 MiB */
+    uint64_t memory_max;       /* for all connections, their input and their replies together; 0 = no bound */
     unsigned requests_max;     /* requests under way per connection beyond which it is not read from */
     uint32_t send_timeout_ms;  /* 0 = never */
     struct resp_limits resp;
@@ -144,7 +146,9 @@ struct net_stats {
     uint64_t requests;
     uint64_t bytes_received;
     uint64_t bytes_sent;
-    uint64_t memory_bytes; /* buffers and connections */
+    uint64_t memory_bytes;       /* buffers and connections, also those that are kept for reuse */
+    uint64_t memory_peak_bytes;  /* the most that ever was */
+    uint64_t connections_waited; /* how often one was not read from because memory_max had been reached */
 };
 /* On the shard's thread, or from others as numbers that are a moment old. */
 void net_stats(const struct net *net, struct net_stats *out);

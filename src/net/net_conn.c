@@ -17,6 +17,8 @@
  * is kept is bounded by the receive buffers. When output has shrunk to half, or in the next turn, the input is handled
  * first and then recv is started again: nothing is lost and nothing overtakes.
  *
+ * All connections together have a bound, too: net_share.c.
+ *
  * Failure modes:
  *   - No receive buffer: the connection is parked; net_flush starts recv again when buffers have come back.
  *   - The peer has gone, a send fails, no memory: CLOSING at once. Slots that are not filled yet keep the structure
@@ -107,6 +109,8 @@ void conn_resume(struct net_conn *conn)
     list_remove(&conn->wait);
     conn_enter_turn(conn);
     conn->hold = (uint8_t)conn_must_hold(conn);
+    if (conn->hold == NET_HOLD_SHARED && input->large != NULL)
+        conn->hold = NET_HOLD_NONE; /* what others wait for may be what it holds */
     if (conn->hold == NET_HOLD_NONE && input->size > 0) {
         handle_begin(conn);
         input_consume(conn, conn_handle(conn, input->data + input->begin, input->size));
@@ -121,12 +125,12 @@ void conn_resume(struct net_conn *conn)
 /* True when a connection on hold may go on: in the next turn at the latest. */
 static bool may_go_on(const struct net_conn *conn)
 {
-    const struct net_options *options = &conn->net->options;
+    const struct net *net = conn->net;
     if (conn->hold == NET_HOLD_TURN)
         return true;
-    if (conn->hold == NET_HOLD_MEMORY)
-        return false; /* net_feed does it */
-    return conn->output_bytes <= options->output_bytes_max / 2 && conn->under_way <= options->requests_max / 2;
+    if (conn->hold > NET_HOLD_OVER)
+        return false; /* net_feed and share_turn do it */
+    return conn->output_bytes <= share_output_max(net) / 2 && conn->under_way <= net->options.requests_max / 2;
 }
 
 void conn_stop_receiving(struct net_conn *conn)
@@ -172,6 +176,18 @@ void conn_sent(struct net_conn *conn)
 
 void conn_receive(struct net_conn *conn)
 {
+    if (__builtin_expect(!conn->net->pressed, 1))
+        conn_receive_now(conn);
+    else if (conn->input.data == NULL)
+        share_wait_quietly(conn);
+    else if (share_has_room(conn))
+        conn_receive_now(conn);
+    else
+        share_starve(conn);
+}
+
+void conn_receive_now(struct net_conn *conn)
+{
     struct net *net = conn->net;
     KVS_ASSERT(!conn->receiving && !conn->eof);
     list_remove(&conn->wait);
@@ -198,15 +214,17 @@ static void received(struct ring_op *op)
     struct net_conn *conn = container_of(op, struct net_conn, recv);
     struct net *net = conn->net;
     KVS_ASSERT(conn->receiving);
-    if ((op->flags & RING_MORE) == 0)
+    if ((op->flags & RING_MORE) == 0) {
         conn->receiving = false;
+        share_quieted(conn);
+    }
     if (op->flags & RING_BUFFER) {
         if (canary_on(CANARY_RECV_BUFFER_EARLY))
             ring_buffer_release(net->ring, op->buffer_id);
         if (op->bytes > 0)
             take_buffer(conn, ring_buffer_data(net->ring, op->buffer_id), op->bytes);
         if (!canary_on(CANARY_RECV_BUFFER_EARLY))
-            ring_buffer_release(net->ring, op->buffer_id);
+            share_release_buffer(net, op->buffer_id);
     }
     if (op->error == KVS_ERR_OK) {
         if (op->bytes == 0)
@@ -241,12 +259,20 @@ static void settle_input(struct net_conn *conn)
             net_run_again(net);
         }
     }
+    if (conn->hold == NET_HOLD_SHARED) {
+        if (conn->input.size == 0)
+            conn->hold = NET_HOLD_NONE;
+        else if (!is_waiting(conn))
+            share_wait(conn);
+    }
     if (conn->hold != NET_HOLD_NONE)
         return;
     if (conn->eof)
         conn_end(conn);
     else if (!conn->receiving && !is_waiting(conn))
         conn_receive(conn);
+    else if (__builtin_expect(net->pressed, 0) && conn->input.data == NULL)
+        conn_stop_receiving(conn); /* it had input, or has had its turn */
 }
 
 void conn_settle(struct net_conn *conn)
@@ -275,7 +301,7 @@ void conn_settle(struct net_conn *conn)
 
 void conn_accepted(struct net *net, int fd)
 {
-    const bool refused = net->conn_count >= net->options.connections_max && !canary_on(CANARY_CLIENTS_UNBOUNDED);
+    const bool refused = net->conn_count >= net->conns_max && !canary_on(CANARY_CLIENTS_UNBOUNDED);
     struct net_conn *conn = NULL;
     if (!refused || net->refused_count < NET_REFUSED_MAX)
         conn = net_conn_take(net);
@@ -342,7 +368,7 @@ static void free_args(struct net_conn *conn)
 {
     struct resp_parser *parser = &conn->parser;
     if (parser->args != conn->args)
-        net_resize(conn->net, parser->args, (size_t)parser->args_capacity * sizeof *parser->args, 0);
+        share_resize_args(conn->net, parser->args, (size_t)parser->args_capacity * sizeof *parser->args, 0);
     parser->args = conn->args;
 }
 
@@ -351,6 +377,7 @@ void conn_forget(struct net_conn *conn)
     output_forget(conn);
     input_free(conn);
     free_args(conn);
+    share_quieted(conn);
     conn->receiving = false;
     conn->sending = false;
     list_remove(&conn->all);

@@ -12,12 +12,21 @@
  *   - A peer that has announced a large request does not send the rest: it is dropped like one that does not read.
  *   - What was received while a connection is held has to be kept; it is bounded by the receive buffers, and not of the
  *     memory for large requests, or that could be held by those who wait for replies that need it.
+ *   - The bound on memory for input is reached: net_share.c.
  *   - No memory from the system: the connection is dropped.
  */
 #include "net/net_internal.h"
 
 /* Room behind what is announced: short arguments behind a long one. */
 #define SLACK_BYTES 4096u
+
+static void give_pooled(struct net_conn *conn)
+{
+    struct net *net = conn->net;
+    net_input_give(net, conn->input.data, conn->input.capacity);
+    if (net->granted == conn)
+        net->granted = NULL;
+}
 
 void input_free(struct net_conn *conn)
 {
@@ -26,7 +35,7 @@ void input_free(struct net_conn *conn)
     if (input->large != NULL)
         large_trash_add(&conn->net->trash, input->large);
     else
-        net_input_give(conn->net, input->data, input->capacity);
+        give_pooled(conn);
     *input = (struct net_input){0};
 }
 
@@ -40,6 +49,23 @@ static size_t input_target(const struct net_conn *conn, size_t need)
         target = conn->wanted < 4 * (uint64_t)target ? (size_t)conn->wanted : 4 * target;
     size_t more = input->large != NULL ? input->capacity / 4 : input->capacity;
     return target > input->capacity + more ? target : input->capacity + more;
+}
+
+/* The same when the memory for input is nearly used up: no more than what has been announced. When it is used up: no
+ * more than what has arrived. */
+static size_t input_target_tight(const struct net_conn *conn, size_t need)
+{
+    const struct net *net = conn->net;
+    const size_t announced_max = 4 * (need > NET_BLOCK_BYTES ? need : (size_t)NET_BLOCK_BYTES);
+    size_t target = need;
+    if (net->input_bytes < net->input_max || net->granted == conn) {
+        if (conn->wanted > target)
+            target = conn->wanted < announced_max ? (size_t)conn->wanted : announced_max;
+        target += NET_CHUNK_BYTES; /* complete_partial takes so much more than is wanted */
+        if (target < conn->input.capacity + conn->input.capacity / 4)
+            target = conn->input.capacity + conn->input.capacity / 4;
+    }
+    return align_up(target, NET_SMALL_BYTES);
 }
 
 /* Makes room for `target` bytes in large memory. `force`: whatever others have. */
@@ -58,9 +84,10 @@ static bool grow_large(struct net_conn *conn, size_t target, bool force)
             return false;
         if (input->size > 0)
             memcpy(grown->data, input->data + input->begin, input->size);
-        net_input_give(net, input->data, input->capacity);
+        give_pooled(conn);
         input->begin = 0;
         conn->fill_tick = net->tick;
+        list_remove(&conn->fill);
         list_push_back(&net->filling, &conn->fill);
         net_start_tick(net);
     }
@@ -72,16 +99,34 @@ static bool grow_large(struct net_conn *conn, size_t target, bool force)
 
 static bool grow(struct net_conn *conn, size_t need)
 {
+    struct net *net = conn->net;
     struct net_input *input = &conn->input;
-    const size_t target = input_target(conn, need);
     if (input->large != NULL)
-        return grow_large(conn, target, conn->hold != NET_HOLD_NONE);
-    uint8_t *grown = net_input_grow(conn->net, input->data, input->capacity, target);
+        return grow_large(conn, input_target(conn, need), conn->hold != NET_HOLD_NONE);
+    if (share_is_out(conn))
+        return false;
+    const size_t target = share_is_tight(net) ? input_target_tight(conn, need) : input_target(conn, need);
+    uint8_t *grown = net_input_grow(net, input->data, input->capacity, target);
     if (grown == NULL)
         return false;
+    if (input->data == NULL)
+        list_push_back(&net->partial, &conn->fill);
     input->data = grown;
     input->capacity = target;
+    share_note_input(net);
     return true;
+}
+
+bool input_widen(struct net_conn *conn)
+{
+    struct net_input *input = &conn->input;
+    const size_t next = conn->wanted > input->size ? (size_t)conn->wanted : input->size;
+    const size_t need = next + (conn->whole ? NET_CHUNK_BYTES : NET_BLOCK_BYTES);
+    KVS_ASSERT(input->large == NULL && input->data != NULL);
+    memmove(input->data, input->data + input->begin, input->size);
+    input->begin = 0;
+    conn->fill_tick = conn->net->tick;
+    return need <= input->capacity || grow(conn, need);
 }
 
 bool input_append(struct net_conn *conn, const uint8_t *data, size_t size)
@@ -101,6 +146,8 @@ bool input_append(struct net_conn *conn, const uint8_t *data, size_t size)
     memcpy(input->data + input->begin + input->size, data, size);
     input->size += size;
     conn->fill_tick = conn->net->tick;
+    if (input->size > NET_SMALL_BYTES)
+        conn->kept_in = conn->net->presses;
     return true;
 }
 
@@ -130,8 +177,10 @@ static bool leave_large(struct net_conn *conn)
         return false;
     memcpy(data, input->data + input->begin, input->size);
     list_remove(&conn->fill);
+    list_push_back(&net->partial, &conn->fill);
     large_trash_add(&net->trash, input->large);
     *input = (struct net_input){.data = data, .capacity = capacity, .size = input->size};
+    share_note_input(net);
     return true;
 }
 
@@ -140,6 +189,11 @@ void input_prepare(struct net_conn *conn)
     const struct net_input *input = &conn->input;
     if (conn->state != NET_OPEN || conn->hold != NET_HOLD_NONE || input->size == 0)
         return;
+    if (conn->wanted <= conn->net->options.large_bytes && input->large == NULL) {
+        if (conn->net->pressed && !share_has_room(conn))
+            share_starve(conn);
+        return;
+    }
     if (conn->wanted <= conn->net->options.large_bytes || input->begin + conn->wanted <= input->capacity)
         return;
     if (input->large != NULL && !leave_large(conn)) {

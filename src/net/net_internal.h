@@ -3,6 +3,7 @@
  *
  *   net.c          listeners, timers, the lists of connections, net_flush
  *   net_pool.c     memory: connections, output blocks, runs, iovecs
+ *   net_share.c    the bound on that memory: who is not read from when it is reached, and goes on when
  *   net_input.c    what was received and not handled yet; memory for large requests
  *   net_conn.c     the life of one connection: receive, hold back, finish, close
  *   net_request.c  bytes into requests: RESP, frames, hello, refusals
@@ -30,8 +31,9 @@
 #include "base/canary.h"
 #include "base/limits.h"
 
-#define NET_BLOCK_BYTES       16384u /* an output block, and the smallest input buffer */
-#define NET_FREE_BLOCKS_MAX   512u   /* kept for reuse when the options do not say; more go back to the allocator */
+#define NET_BLOCK_BYTES       16384u     /* the usual output block, and the smallest input buffer while there is room */
+#define NET_BLOCK_CLASSES     3u         /* sizes of output blocks that are kept for reuse */
+#define NET_KEPT_BYTES        (8u << 20) /* kept when the options do not say; more goes back to the allocator */
 #define NET_FREE_INPUTS_MAX   128u
 #define NET_SLICES_KEPT       1024u      /* room for the arguments of a request that is not given back */
 #define NET_ARGS_INLINE       8u         /* arguments of a request that need no array of their own */
@@ -43,6 +45,11 @@
 #define NET_REFUSED_WAIT_MS   1000u      /* for the first byte of such a connection, which tells its protocol */
 #define NET_TICK_MS_MAX       250u
 #define NET_FEED_MS           1u            /* between two looks for memory for large requests */
+#define NET_SMALL_BYTES       1024u         /* input buffers are multiples of it when memory is short */
+#define NET_SHORT_WAIT_MS     2000u         /* for a peer that keeps others waiting for memory */
+#define NET_QUIET_TURN_MAX    256u          /* connections that are stopped in one turn */
+#define NET_PROBE_TURN_MAX    16u           /* connections that are read from again in one turn, while input is short */
+#define NET_OUTPUT_SHARE      8u            /* one connection's replies may take this part of what is left */
 #define NET_LARGE_BYTES       (256u * 1024) /* when the options do not say */
 #define NET_ACCEPT_BACKOFF_MS 100u
 #define NET_FAIL_TEXT_BYTES   256u
@@ -53,7 +60,8 @@ struct net_block {
     struct net_block *next; /* in the pool */
     size_t capacity;
     size_t used;
-    unsigned refs; /* runs in it, and the connection that appends to it */
+    unsigned refs;  /* runs in it, and the connection that appends to it */
+    unsigned class; /* of its size; NET_BLOCK_CLASSES: an unusual one */
     uint8_t data[];
 };
 
@@ -100,7 +108,8 @@ enum net_hold {
     NET_HOLD_NONE,
     NET_HOLD_TURN,   /* it has had its share of this turn */
     NET_HOLD_OVER,   /* it has too much under way: until that has shrunk to half */
-    NET_HOLD_MEMORY, /* a large request waits for memory */
+    NET_HOLD_SHARED, /* all connections together have: until replies have left */
+    NET_HOLD_MEMORY, /* its partial request waits for memory */
 };
 
 enum net_protocol { NET_PROTOCOL_UNKNOWN, NET_PROTOCOL_RESP, NET_PROTOCOL_FRAME };
@@ -128,6 +137,8 @@ struct net_conn {
     bool cancelled; /* … and asked to end */
     bool sending;   /* send is active */
     bool hello_done;
+    bool quieted; /* counted in net->quieting */
+    bool wide;    /* one small block has not been enough of late */
 
     uint8_t request_opcode; /* of the current request, when it is a frame */
     uint64_t request_id;
@@ -143,14 +154,16 @@ struct net_conn {
     struct net_input input;
     const uint8_t *request_begin; /* of the current request: where it lies */
     size_t request_bytes;
-    struct list fill; /* in net->filling, while it has large memory */
+    struct list fill; /* in net->filling while it has large memory, in net->partial while it has other input */
     unsigned fill_tick;
-    uint64_t wanted; /* size of the partial request that would be enough to get further; 0 = not known */
-    uint64_t skip;   /* bytes of a frame, or of an argument, over the limits still to be ignored */
-    uint64_t turn;   /* in which turn_requests were handled */
+    uint64_t kept_in; /* the latest of net->presses in which much input of it had to be kept */
+    uint64_t wanted;  /* size of the partial request that would be enough to get further; 0 = not known */
+    bool whole;       /* … and that is all of it */
+    uint64_t skip;    /* bytes of a frame, or of an argument, over the limits still to be ignored */
+    uint64_t turn;    /* in which turn_requests were handled */
     unsigned turn_requests;
     unsigned send_tick;
-    struct list wait; /* in net->runnable or net->parked */
+    struct list wait; /* in net->runnable, parked, quiet, quiet_later, waiting, starving or hungry */
     struct list all;  /* in net->conns, net->refused or the pool */
     uint64_t id;
 
@@ -197,6 +210,28 @@ struct net {
     struct list parked;   /* wait for a receive buffer */
     struct list hungry;   /* wait for memory for a large request */
     struct list filling;  /* have it */
+
+    /* The bound on memory (net_share.c). */
+    struct list waiting;      /* hold is SHARED: have requests that are not handled before replies have left */
+    struct list quiet;        /* have no input, and are read from one after the other while input is short */
+    struct list quiet_later;  /* the same, but what they say has to be kept: not before there is room */
+    struct list starving;     /* have input that would have to grow */
+    struct list partial;      /* have input that is not large */
+    struct net_conn *granted; /* one of them may grow whatever there is, so that somebody gets on */
+    uint64_t block_bytes;     /* of replies: blocks in use */
+    uint64_t input_bytes;     /* capacity of input, large memory aside, and arrays of arguments */
+    uint64_t input_max;       /* beyond it input is short */
+    uint64_t input_over;      /* as much as receive buffers may bring comes on top; there it ends */
+    bool pressed;             /* it is */
+    bool armed;               /* since then some that have no input are read from */
+    uint64_t presses;         /* how often it has been */
+    unsigned quiet_left;      /* connections to be looked at that may still be read from */
+    unsigned quieting;        /* those whose receiving has been asked to end and has not */
+    uint16_t *withheld;       /* receive buffers that are not given back before that */
+    unsigned withheld_count;
+    unsigned short_ticks_max;
+    unsigned conns_max; /* options.connections_max, or what may have memory */
+
     struct large_trash trash;
     struct large_pool own_pool; /* when the options name none */
     struct ring_op feed_op;
@@ -218,11 +253,11 @@ struct net {
 
     /* Pools. */
     struct list free_conns;
-    struct net_block *free_blocks;
+    struct net_block *free_blocks[NET_BLOCK_CLASSES];
     struct list free_runs;
     struct net_iovs *free_iovs;
     void *free_inputs; /* each begins with a pointer to the next */
-    unsigned free_block_count, free_blocks_max;
+    uint64_t free_block_bytes, free_blocks_max;
     unsigned free_input_count;
     uint32_t slice_capacity;
 
@@ -263,7 +298,8 @@ void net_start_tick(struct net *net);
 /* These return NULL when there is no memory. */
 struct net_conn *net_conn_take(struct net *net);
 void net_conn_give(struct net *net, struct net_conn *conn);
-struct net_block *net_block_take(struct net *net, size_t bytes);
+/* Room for `bytes`; `wide`: and for as many more as usual. */
+struct net_block *net_block_take(struct net *net, size_t bytes, bool wide);
 void net_block_give(struct net *net, struct net_block *block);
 struct net_iovs *net_iovs_take(struct net *net);
 void net_iovs_give(struct net *net, struct net_iovs *iovs);
@@ -279,10 +315,75 @@ static inline bool net_run_prepare(struct net *net)
     return __builtin_expect(!list_empty(&net->free_runs), 1) || net_run_add(net);
 }
 
-/* Input buffers: those of NET_BLOCK_BYTES are kept for reuse. */
+/* Input buffers: those of NET_BLOCK_BYTES are kept for reuse. They count in net->input_bytes. */
 uint8_t *net_input_grow(struct net *net, uint8_t *data, size_t old_bytes, size_t new_bytes);
 void net_input_give(struct net *net, uint8_t *data, size_t bytes);
 void net_pool_free(struct net *net);
+/* What a struct net_conn takes. */
+size_t net_conn_bytes(const struct net *net);
+
+/* ---- net_share.c ------------------------------------------------------------------------------------------------ */
+
+/* Derives the bounds from the options; false: no memory. */
+bool share_init(struct net *net);
+void share_deinit(struct net *net);
+/* An array of a connection's arguments changes its size: net_resize, and it counts as input. */
+void *share_resize_args(struct net *net, void *args, size_t old_bytes, size_t new_bytes);
+/* Input has grown: if it is short now, all that have none are stopped. */
+void share_note_input(struct net *net);
+/* Whether what is received next for a connection with input has room in that, as far as can be known. */
+bool share_has_room(const struct net_conn *conn);
+/* Holds the connection until its input may grow. */
+void share_starve(struct net_conn *conn);
+/* The input of this connection may not grow at all. */
+bool share_is_out(const struct net_conn *conn);
+/* The connection is on hold for replies of others. */
+void share_wait(struct net_conn *conn);
+/* The connection would be read from, but input is short. */
+void share_wait_quietly(struct net_conn *conn);
+/* A receive that was to end has. */
+void share_quieted(struct net_conn *conn);
+/* Gives a receive buffer back, at once or later. */
+void share_release_buffer(struct net *net, uint16_t buffer_id);
+/* Once per turn: lets those go on that can. */
+void share_turn(struct net *net);
+/* There are more of them by now. */
+bool share_has_more(const struct net *net);
+/* Somebody waits for what others hold: those are to be quick about it. */
+bool share_is_short(const struct net *net);
+
+/* What replies may take: what is meant for input they leave to it. */
+static inline uint64_t share_left(const struct net *net)
+{
+    const uint64_t unused_input = net->input_bytes < net->input_max ? net->input_max - net->input_bytes : 0;
+    const uint64_t used = net->stats.memory_bytes + unused_input;
+    return used < net->options.memory_max ? net->options.memory_max - used : 0;
+}
+
+/* No request may be handled before replies have left. One at a time may always be: replies do leave, input does not. */
+static inline bool share_is_full(const struct net *net)
+{
+    return share_left(net) == 0 && net->block_bytes > 0;
+}
+
+/* Of one connection's unsent replies. When many do not read, each may take less, and the others still get theirs. */
+static inline uint64_t share_output_max(const struct net *net)
+{
+    const uint64_t share = share_left(net) / NET_OUTPUT_SHARE;
+    return share < net->options.output_bytes_max ? share : net->options.output_bytes_max;
+}
+
+/* Input gets buffers that are no larger than it is. */
+static inline bool share_is_tight(const struct net *net)
+{
+    return net->input_bytes > net->input_max / 2;
+}
+
+/* What nobody needs now may be kept for the next time. */
+static inline bool share_may_keep(const struct net *net)
+{
+    return net->stats.memory_bytes <= net->options.memory_max / 2;
+}
 
 /* ---- net_conn.c ------------------------------------------------------------------------------------------------- */
 
@@ -298,8 +399,10 @@ void conn_end(struct net_conn *conn);
 void conn_drop(struct net_conn *conn);
 /* The last step: closes the descriptor, tells the handler, frees. */
 void conn_reap(struct net_conn *conn);
-/* Starts receiving, or parks the connection when no buffer is free. */
+/* Starts receiving, or parks the connection when no buffer is free, or while input is short. */
 void conn_receive(struct net_conn *conn);
+/* … even then. */
+void conn_receive_now(struct net_conn *conn);
 /* Frees what a connection holds without another word to the ring or the handler. */
 void conn_forget(struct net_conn *conn);
 /* The active send has ended well: perhaps input that waited for it can be handled now. */
@@ -310,6 +413,8 @@ void conn_stop_receiving(struct net_conn *conn);
 /* ---- net_input.c ------------------------------------------------------------------------------------------------ */
 
 void input_free(struct net_conn *conn);
+/* Makes room for what the partial request has announced; false: no memory. */
+bool input_widen(struct net_conn *conn);
 /* Keeps bytes for later; false: no memory, the connection is dropped. */
 bool input_append(struct net_conn *conn, const uint8_t *data, size_t size);
 /* So many of them have been handled. */
@@ -339,10 +444,12 @@ static inline void conn_enter_turn(struct net_conn *conn)
 /* Whether the next request may be handled. */
 static inline enum net_hold conn_must_hold(const struct net_conn *conn)
 {
-    const struct net_options *options = &conn->net->options;
-    bool over = conn->output_bytes > options->output_bytes_max && !canary_on(CANARY_OUTPUT_UNBOUNDED);
-    if (over || conn->under_way >= options->requests_max)
+    const struct net *net = conn->net;
+    bool over = conn->output_bytes > share_output_max(net) && !canary_on(CANARY_OUTPUT_UNBOUNDED);
+    if (over || conn->under_way >= net->options.requests_max)
         return NET_HOLD_OVER;
+    if (__builtin_expect(share_is_full(net), 0))
+        return NET_HOLD_SHARED;
     return conn->turn_requests >= NET_TURN_REQUESTS_MAX ? NET_HOLD_TURN : NET_HOLD_NONE;
 }
 

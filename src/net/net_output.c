@@ -47,9 +47,12 @@ static void drop_block(struct net_conn *conn)
     }
 }
 
+/* A first block is a small one, unless that was not enough the last time. */
 static __attribute__((noinline)) uint8_t *reserve_block(struct net_conn *conn, size_t bytes)
 {
-    struct net_block *block = net_block_take(conn->net, bytes);
+    if (conn->output_bytes > 0)
+        conn->wide = true;
+    struct net_block *block = net_block_take(conn->net, bytes, conn->wide && share_may_keep(conn->net));
     if (block == NULL) {
         conn_drop(conn);
         return NULL;
@@ -211,9 +214,11 @@ void output_classify(struct net_conn *conn)
     KVS_ASSERT(!conn->sending && conn->state != NET_CLOSING);
     list_remove(&conn->due);
     const bool empty[2] = {list_empty(&conn->queue[0]), list_empty(&conn->queue[1])};
-    if (empty[0] && empty[1])
+    if (empty[0] && empty[1]) {
+        if (conn->block != NULL && conn->block->used <= NET_SMALL_BYTES / 2)
+            conn->wide = false;
         drop_block(conn);
-    else if (output_may_send(conn))
+    } else if (output_may_send(conn))
         list_push_back(&net->dirty, &conn->due);
     else if (!empty[1] || entry_first(&conn->queue[0])->filled)
         list_push_back(&net->gated, &conn->due);

@@ -62,10 +62,12 @@ static bool grow_args(struct net_conn *conn)
     const bool own = parser->args != conn->args;
     const size_t old_bytes = (size_t)parser->args_capacity * sizeof *parser->args;
     uint64_t capacity = 2 * (uint64_t)parser->args_capacity;
+    if (share_is_out(conn))
+        return false;
     if (parser->argc == 0 || capacity > parser->argc_total) /* an inline command is counted before it is split */
         capacity = parser->argc_total;
     struct resp_arg *args =
-        net_resize(conn->net, own ? parser->args : NULL, own ? old_bytes : 0, capacity * sizeof *args);
+        share_resize_args(conn->net, own ? parser->args : NULL, own ? old_bytes : 0, capacity * sizeof *args);
     if (args == NULL)
         return false;
     if (!own)
@@ -81,7 +83,7 @@ static void shrink_args(struct net_conn *conn)
     struct resp_parser *parser = &conn->parser;
     if (parser->args == conn->args)
         return;
-    net_resize(conn->net, parser->args, (size_t)parser->args_capacity * sizeof *parser->args, 0);
+    share_resize_args(conn->net, parser->args, (size_t)parser->args_capacity * sizeof *parser->args, 0);
     parser->args = conn->args;
     parser->args_capacity = NET_ARGS_INLINE;
 }
@@ -201,6 +203,7 @@ static size_t handle_resp_all(struct net_conn *conn, uint8_t *data, size_t size)
             resp_parser_next(parser);
         } else if (status == RESP_MORE) {
             conn->wanted = parser->wanted;
+            conn->whole = resp_parser_awaits(parser) > 0 && parser->argc + 1 == parser->argc_total;
             cut_argument(conn, size - at);
             if (conn->wanted > conn->net->request_bytes_max && !canary_on(CANARY_REQUEST_UNBOUNDED))
                 refuse_resp(conn, "request too large");
@@ -351,6 +354,7 @@ static size_t handle_frames_all(struct net_conn *conn, const uint8_t *data, size
             at += frame.size;
         } else if (result == FRAME_MORE) {
             conn->wanted = frame.size;
+            conn->whole = frame.size > sizeof frame.header;
             break;
         } else if (result == FRAME_OVER) {
             handle_too_large(conn, &frame);

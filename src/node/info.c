@@ -46,6 +46,8 @@ static void sum_shards(const struct node *node, struct totals *out)
         out->net.bytes_received += net.bytes_received;
         out->net.bytes_sent += net.bytes_sent;
         out->net.memory_bytes += net.memory_bytes;
+        out->net.memory_peak_bytes += net.memory_peak_bytes;
+        out->net.connections_waited += net.connections_waited;
         out->shards.hits += shard_counter(&shard->counters.hits);
         out->shards.misses += shard_counter(&shard->counters.misses);
         out->shards.sent += shard_counter(&shard->counters.sent);
@@ -95,7 +97,7 @@ static void write_memory(const struct node *node, const struct totals *totals, c
 {
     char used_text[16], max_text[16];
     uint64_t heap = machine_heap_bytes();
-    uint64_t buffers = (uint64_t)node->shard_count * SHARD_RECV_BUFFERS * SHARD_RECV_BUFFER_BYTES;
+    uint64_t buffers = (uint64_t)node->shard_count * node->recv_buffers * SHARD_RECV_BUFFER_BYTES;
     uint64_t large = atomic_load_explicit(&node->large.used_bytes, memory_order_relaxed);
     uint64_t used =
         heap + buffers + large + engine->index_bytes + engine->image_bytes + engine->cache_bytes + engine->expiry_bytes;
@@ -108,8 +110,12 @@ static void write_memory(const struct node *node, const struct totals *totals, c
                 "used_memory_cache:%llu\r\nused_memory_expiry:%llu\r\nused_memory_buffers:%llu\r\n",
                 ull(heap), ull(engine->index_bytes), ull(engine->image_bytes), ull(engine->cache_bytes),
                 ull(engine->expiry_bytes), ull(buffers));
-    text_printf(out, "used_memory_connections:%llu\r\nused_memory_requests:%llu\r\nused_memory_large_values:%llu\r\n",
-                ull(totals->net.memory_bytes),
+    text_printf(out,
+                "used_memory_connections:%llu\r\nused_memory_connections_peak:%llu\r\n"
+                "used_memory_connections_max:%llu\r\n",
+                ull(totals->net.memory_bytes), ull(totals->net.memory_peak_bytes),
+                ull(node->shard_count * node->net_options.memory_max));
+    text_printf(out, "used_memory_requests:%llu\r\nused_memory_large_values:%llu\r\n",
                 ull(atomic_load_explicit(&node->budget.used_bytes, memory_order_relaxed)), ull(large));
     text_printf(out, "maxmemory:%llu\r\nmaxmemory_human:%s\r\nmaxmemory_policy:noeviction\r\n",
                 ull(node->config.memory_bytes), max_text);
@@ -223,8 +229,11 @@ static void write_stats(const struct node *node, const struct totals *totals, co
     uint64_t refused =
         totals->net.connections_refused + atomic_load_explicit(&node->clients_refused, memory_order_relaxed);
     text_printf(
-        out, "# Stats\r\ntotal_connections_received:%llu\r\nrejected_connections:%llu\r\ndropped_connections:%llu\r\n",
-        ull(totals->net.connections_accepted), ull(refused), ull(totals->net.connections_dropped));
+        out,
+        "# Stats\r\ntotal_connections_received:%llu\r\nrejected_connections:%llu\r\ndropped_connections:%llu\r\n"
+        "waited_connections:%llu\r\n",
+        ull(totals->net.connections_accepted), ull(refused), ull(totals->net.connections_dropped),
+        ull(totals->net.connections_waited));
     text_printf(out, "total_commands_processed:%llu\r\ntotal_error_replies:%llu\r\n", ull(totals->net.requests),
                 ull(totals->shards.errors));
     text_printf(out, "total_net_input_bytes:%llu\r\ntotal_net_output_bytes:%llu\r\n", ull(totals->net.bytes_received),

@@ -34,7 +34,11 @@
 #define BUDGET_BYTES_MIN    (4ull << 20)
 #define INLINE_BYTES_MAX    65536u
 #define LARGE_REQUEST_BYTES (256ull << 10)
+#define ARGS_MIN            4096u
 #define ARGS_MAX            (1024u * 1024)
+#define RECV_BUFFERS_MIN    16u
+#define RECV_BUFFERS_MAX    256u
+#define RECV_BYTES          (4ull << 20)
 
 static uint64_t clamp(uint64_t value, uint64_t low, uint64_t high)
 {
@@ -48,12 +52,26 @@ static uint64_t memory_shared(const struct config *config)
     return config->memory_bytes - config->memory_fixed_bytes;
 }
 
+/* Receive buffers of a shard: room for what many connections send between two turns, in a power of two. With little
+ * memory there are fewer. */
+static unsigned recv_buffers(uint64_t bytes)
+{
+    unsigned count = RECV_BUFFERS_MAX;
+    while (count > RECV_BUFFERS_MIN && (uint64_t)count * SHARD_RECV_BUFFER_BYTES > bytes)
+        count /= 2;
+    return count;
+}
+
 /* Shares the memory out: half of what is not the engine's to large requests and large values under way, a quarter to
- * other requests under way, a quarter to unsent replies. */
+ * other requests under way, a quarter to connections, their input and their replies. These have what is set aside for
+ * receiving as well, as far as receive buffers do not take it; as much as those hold may come on top of their bound. */
 static void set_limits(struct node *node)
 {
     const struct config *config = &node->config;
     uint64_t sixteenth = memory_shared(config) / 16;
+    node->recv_buffers = recv_buffers(sixteenth / node->shard_count);
+    uint64_t received_bytes = (uint64_t)node->recv_buffers * SHARD_RECV_BUFFER_BYTES;
+    uint64_t connections_bytes = sixteenth / node->shard_count + RECV_BYTES - received_bytes;
     node->budget.bytes_max = sixteenth < BUDGET_BYTES_MIN ? BUDGET_BYTES_MIN : sixteenth;
     node->large.bytes_max = memory_shared(config) / 8;
     node->ops_max = (unsigned)clamp(sixteenth / node->shard_count / sizeof(struct op), OPS_MIN, OPS_MAX);
@@ -61,9 +79,12 @@ static void set_limits(struct node *node)
         .connections_max = config->max_clients,
         .output_bytes_max = clamp(sixteenth / config->max_clients, OUTPUT_BYTES_MIN, OUTPUT_BYTES_MAX),
         .output_kept_max = clamp(sixteenth / node->shard_count, OUTPUT_BYTES_MIN, OUTPUT_KEPT_MAX),
+        .memory_max = connections_bytes,
         .requests_max = REQUESTS_MAX,
         .send_timeout_ms = SEND_TIMEOUT_MS,
-        .resp = {.args_max = ARGS_MAX, .arg_bytes_max = KVS_VALUE_BYTES_MAX, .inline_bytes_max = INLINE_BYTES_MAX},
+        .resp = {.args_max = (uint32_t)clamp(connections_bytes / 64, ARGS_MIN, ARGS_MAX),
+                 .arg_bytes_max = KVS_VALUE_BYTES_MAX,
+                 .inline_bytes_max = INLINE_BYTES_MAX},
         .large = &node->large,
         .large_bytes = clamp(config->memory_bytes / 64, 0, LARGE_REQUEST_BYTES),
         .frame = {.key_bytes_max = KVS_KEY_BYTES_MAX}, /* the store's limit for values: take_directory */

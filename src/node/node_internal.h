@@ -33,6 +33,7 @@ struct node {
     unsigned shard_count;
     unsigned ops_max;               /* of one shard */
     struct net_options net_options; /* of one shard */
+    unsigned recv_buffers;          /* of one shard, SHARD_RECV_BUFFER_BYTES each */
     uint32_t value_bytes_max;       /* what the store takes */
 
     _Atomic enum shard_phase phase;

@@ -30,7 +30,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Receive buffers of one shard: room for what many connections send between two turns. */
 /* With mail that did not fit into a ring, look again soon. */
 #define BACKLOG_WAIT_NS 50000
 
@@ -92,7 +91,7 @@ static void broken(struct shard *shard, const char *what, const char *why)
 static bool open_parts(struct shard *shard)
 {
     struct node *node = shard->node;
-    struct ring_options ring_options = {.buffer_count = SHARD_RECV_BUFFERS, .buffer_bytes = SHARD_RECV_BUFFER_BYTES};
+    struct ring_options ring_options = {.buffer_count = node->recv_buffers, .buffer_bytes = SHARD_RECV_BUFFER_BYTES};
     struct net_handler handler = {
         .context = shard,
         .batch_begin = on_batch_begin,

@@ -30,8 +30,7 @@ enum shard_phase {
     SHARD_EXIT,    /* leave the loop */
 };
 
-/* Memory to receive into, for all connections of a shard together. */
-#define SHARD_RECV_BUFFERS      256u
+/* Memory to receive into, for all connections of a shard together: buffers of this size. */
 #define SHARD_RECV_BUFFER_BYTES (16u * 1024)
 
 /* How far a shard has come; only ever rises. */

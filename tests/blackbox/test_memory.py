@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import re
+import socket
 import time
 
 import pytest
@@ -18,6 +19,7 @@ MIB = 1024 * 1024
 BUDGET = 64 * MIB  # the smallest that there is
 VALUE = 4096
 KEYS = 20 * BUDGET // VALUE
+CROWD = 2000  # connections at the same time
 PARTS = ("heap", "index", "images", "cache", "expiry", "buffers", "large_values")
 
 pytestmark = pytest.mark.skipif(bool(os.environ.get("KVS_SANITIZE")), reason="sanitizers have memory of their own")
@@ -70,7 +72,83 @@ def test_memory_is_kept_to(start_node, run_loadgen):
     load("cold", "--seconds", 2, "--connections", 300)
     load("warm", "--seconds", 2, "--connections", 300, "--distribution", "zipfian", "--read-share", "0.9")
     load("deep pipelines", "--seconds", 2, "--connections", 100, "--pipeline", 128, refusals=True)
-    load("many connections", "--seconds", 2, "--connections", 1000, refusals=True)
+    load("many connections", "--seconds", 2, "--connections", CROWD, refusals=True)
     time.sleep(0.1)
     assert node.alive()
     node.stop()
+
+
+@pytest.fixture
+def crowd():
+    """crowd(node): CROWD connections that read little at a time, closed with the test."""
+    opened = []
+
+    def connect(node):
+        for _ in range(CROWD):
+            one = socket.socket()
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            one.connect((node.host, node.port))
+            one.setblocking(False)
+            opened.append(one)
+        return opened
+
+    yield connect
+    for one in opened:
+        one.close()
+
+
+def say(crowd, text, times):
+    """To everybody, over and over, as much as the node takes; it may end connections."""
+    for _ in range(times):
+        for one in crowd:
+            try:
+                one.send(text)
+            except (BlockingIOError, ConnectionError):
+                pass
+
+
+def set_keys(node, count):
+    with node.connect() as connection:
+        for i in range(count):
+            connection.sendall(b"SET key%d %s\r\n" % (i, b"v" * VALUE))
+            assert connection.recv(100) == b"+OK\r\n"
+
+
+def check_crowd(node, crowd, what):
+    """While they are there, and when they have gone: then everybody is served again."""
+    resident = status(node)
+    assert resident["VmHWM"] <= 1.05 * BUDGET, f"{what}: {resident['VmHWM'] / BUDGET:.3f} of --memory"
+    assert node.alive()
+    for one in crowd:
+        one.close()
+    info = memory_info(node)
+    assert info["used_memory_connections_peak"] > info["used_memory_connections_max"] / 4, what
+    set_keys(node, 10)
+    check(node, what)
+
+
+BOUNDED = ("--memory", "64M", "--segment-size", "1M", "--threads", 2)
+
+
+def test_replies_that_nobody_reads(start_node, crowd):
+    node = start_node(*BOUNDED)
+    set_keys(node, 50)
+    everybody = crowd(node)
+    say(everybody, b"".join(b"GET key%d\r\n" % i for i in range(50)), 12)
+    check_crowd(node, everybody, "replies that nobody reads")
+
+
+def test_requests_that_do_not_end(start_node, crowd):
+    node = start_node(*BOUNDED)
+    everybody = crowd(node)
+    say(everybody, b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$200000\r\n", 1)
+    say(everybody, b"x" * 15000, 8)
+    check_crowd(node, everybody, "requests that do not end")
+
+
+def test_requests_of_many_arguments_that_do_not_end(start_node, crowd):
+    node = start_node(*BOUNDED)
+    everybody = crowd(node)
+    say(everybody, b"*30000\r\n$4\r\nMGET\r\n", 1)
+    say(everybody, b"$1\r\nk\r\n" * 2000, 8)
+    check_crowd(node, everybody, "requests of many arguments that do not end")

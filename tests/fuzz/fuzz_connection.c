@@ -139,8 +139,7 @@ static uint64_t pooled_bytes(const struct net *net)
         bytes += align_up(sizeof(struct net_conn) + net->options.conn_user_bytes, KVS_CACHE_LINE_BYTES);
     for (const struct list *node = net->free_runs.next; node != &net->free_runs; node = node->next)
         bytes += sizeof(struct net_run);
-    for (const struct net_block *block = net->free_blocks; block != NULL; block = block->next)
-        bytes += sizeof *block + block->capacity;
+    bytes += net->free_block_bytes;
     for (const struct net_iovs *iovs = net->free_iovs; iovs != NULL; iovs = iovs->next)
         bytes += sizeof *iovs;
     return bytes + (uint64_t)net->free_input_count * NET_BLOCK_BYTES;

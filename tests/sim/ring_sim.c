@@ -358,8 +358,12 @@ bool ring_file_same(struct ring *ring, int fd, int other_fd)
 enum kvs_err ring_file_map(struct ring *ring, int fd, void *memory, size_t bytes, uint64_t offset)
 {
     KVS_ASSERT(ring != NULL && (uintptr_t)memory % 4096 == 0 && offset % 4096 == 0);
-    const struct ring_chunk chunk = {.data = memory, .size = (unsigned)bytes, .offset = offset};
-    return sim_disk_read(fd, chunk, SIM_FAULT_COUNT) == (int)bytes ? KVS_ERR_OK : KVS_ERR_IO;
+    const int fault = sim_fault_of_map(ring);
+    const size_t mapped = fault == 0 ? bytes : sim_random(bytes / 4096 + 1) * 4096;
+    const struct ring_chunk chunk = {.data = memory, .size = (unsigned)mapped, .offset = offset};
+    if (sim_disk_read(fd, chunk, SIM_FAULT_COUNT) != (int)mapped)
+        return KVS_ERR_IO;
+    return fault == 0 ? KVS_ERR_OK : ring_error_from_errno(fault);
 }
 
 enum kvs_err ring_file_uncache(struct ring *ring, int fd)

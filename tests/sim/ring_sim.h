@@ -135,6 +135,7 @@ enum sim_fault_kind {
     SIM_FAULT_WRITE_FLIP,   /* one bit */
     SIM_FAULT_RESET,        /* a connection breaks */
     SIM_FAULT_STALL,        /* a stream stands still for 10 ms to 30 s */
+    SIM_FAULT_MAP_ERROR,    /* ENOMEM or ENODEV when a file is mapped, before or after some of it was read */
     SIM_FAULT_COUNT
 };
 void sim_odds(enum sim_fault_kind kind, unsigned per_million);

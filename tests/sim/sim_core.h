@@ -162,6 +162,8 @@ void sim_request_describe(void);
 void sim_fault_choose(struct sim_request *request);
 /* Likewise, by chance only: when a multishot goes on. */
 void sim_fault_draw(struct sim_request *request);
+/* For a mapping, which is no request: the errno that it fails with; 0: it does not. */
+int sim_fault_of_map(const struct ring *ring);
 void sim_fault_happened(enum sim_fault_kind kind);
 
 /* ---- rings (ring_sim.c) ---------------------------------------------------------------------------------------- */

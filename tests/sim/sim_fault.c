@@ -37,6 +37,7 @@ static const char *const names[SIM_FAULT_COUNT] = {
     [SIM_FAULT_WRITE_FLIP] = "write-flip",
     [SIM_FAULT_RESET] = "reset",
     [SIM_FAULT_STALL] = "stall",
+    [SIM_FAULT_MAP_ERROR] = "map-error",
 };
 
 /* ---- the test's controls ---------------------------------------------------------------------------------------- */
@@ -157,6 +158,7 @@ static unsigned victims(enum sim_fault_kind kind)
         return OPS(RECV) | OPS(SEND);
     case SIM_FAULT_STALL:
         return OPS(SEND);
+    case SIM_FAULT_MAP_ERROR: /* see sim_fault_of_map */
     case SIM_FAULT_COUNT:
         break;
     }
@@ -225,6 +227,15 @@ void sim_fault_draw(struct sim_request *request)
         uint64_t wait = request->ready_ns - sim->now_ns;
         request->ready_ns = sim->now_ns + sim_random((wait < 1000000000 ? wait : 1000000000) + 1);
     }
+}
+
+int sim_fault_of_map(const struct ring *ring)
+{
+    const unsigned odds = sim->odds[SIM_FAULT_MAP_ERROR];
+    if (odds == 0 || spares(ring, SIM_FAULT_MAP_ERROR) || sim_random(1000000) >= odds)
+        return 0;
+    sim_fault_happened(SIM_FAULT_MAP_ERROR);
+    return sim_random(2) == 0 ? ENOMEM : ENODEV;
 }
 
 void sim_fault_choose(struct sim_request *request)

@@ -188,6 +188,24 @@ static inline void fixture_start(struct node_fixture *fixture, const struct conf
         fail_msg("not serving: %s", node_message(fixture->node));
 }
 
+/* A machine of its own, and on it a new node that serves. Returns the node's configuration. */
+static inline struct config fixture_create(struct node_fixture *fixture, uint64_t seed, unsigned threads)
+{
+    const struct config config = fixture_config(threads);
+    fixture_machine(seed);
+    fixture_start(fixture, &config);
+    return config;
+}
+
+/* Likewise, of which the store is not open yet. */
+static inline struct config fixture_create_loading(struct node_fixture *fixture, uint64_t seed, unsigned threads)
+{
+    const struct config config = fixture_config(threads);
+    fixture_machine(seed);
+    fixture_open(fixture, &config);
+    return config;
+}
+
 static inline bool fixture_ended(void *context)
 {
     const struct node_fixture *fixture = context;
@@ -393,7 +411,7 @@ static inline void peer_set_keys(struct peer *peer, unsigned count)
 static inline void peer_expect_keys(struct peer *peer, unsigned count)
 {
     for (unsigned i = 0; i < count; i++) {
-        char key[16], reply[32];
+        char key[16], reply[48];
         snprintf(key, sizeof(key), "key%u", i);
         snprintf(reply, sizeof(reply), "$%zu\r\n%s\r\n", strlen(key), key);
         peer_say(peer, "GET", key, NULL);

@@ -41,12 +41,26 @@ static inline void snapshot_expect_lasting(struct store_fixture *fixture, unsign
     }
 }
 
+/* Of all indexes. */
+static inline uint64_t snapshot_entries(const struct store_fixture *fixture)
+{
+    const struct store *store = segments_store(fixture);
+    uint64_t entries = 0;
+    for (unsigned i = 0; i < store->shard_count; i++) {
+        struct index_stats stats;
+        index_stats(store->shards[i]->index, &stats);
+        entries += stats.entries;
+    }
+    return entries;
+}
+
 static inline void snapshot_expect(struct store_fixture *fixture, unsigned keys, size_t bytes)
 {
     snapshot_expect_lasting(fixture, keys, bytes);
     for (unsigned i = 0; i < keys / 4; i++)
         segments_expect(fixture, keys + i, 1, bytes);
     assert_int_equal(store_keys(fixture), snapshot_live(keys) + keys / 4);
+    assert_int_equal(snapshot_entries(fixture), snapshot_live(keys) + keys / 4);
     assert_int_equal(expiry_stats(fixture).expires, keys / 4);
 }
 

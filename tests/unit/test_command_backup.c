@@ -39,9 +39,7 @@ static void test_backup__is_asked_for_by_clients(void **state)
 {
     (void)state;
     struct node_fixture fixture;
-    struct config config = fixture_config(3);
-    fixture_machine(1);
-    fixture_start(&fixture, &config);
+    struct config config = fixture_create(&fixture, 1, 3);
     peer = peer_open(&fixture);
     uint64_t started = last_save();
     assert_string_equal(info_of("rdb_last_bgsave_status"), "ok");

@@ -41,9 +41,7 @@ static void test_info__every_section_has_its_name_and_its_place(void **state)
     static const char *const sections[] = {"Server", "Clients",     "Memory", "Persistence", "Compaction", "Checkpoint",
                                            "Stats",  "Replication", "CPU",    "Shards",      "Keyspace"};
     struct node_fixture fixture;
-    struct config config = fixture_config(2);
-    fixture_machine(1);
-    fixture_start(&fixture, &config);
+    (void)fixture_create(&fixture, 1, 2);
     unsigned all = 0;
     for (size_t i = 0; i < ARRAY_COUNT(sections); i++) {
         unsigned section = info_section(slice_text(sections[i]));
@@ -149,9 +147,7 @@ static void test_info__a_background_that_has_failed_is_shown_and_named_in_refusa
     static const char cause[] = "cannot write a change to /data/manifest: ";
     for (unsigned threads = 1; threads <= 2; threads++) {
         struct node_fixture fixture;
-        struct config config = fixture_config(threads);
-        fixture_machine(20 + threads);
-        fixture_start(&fixture, &config);
+        struct config config = fixture_create(&fixture, 20 + threads, threads);
         struct peer *peer = peer_open(&fixture);
         peer_say(peer, "SET", "old", "1", NULL);
         peer_expect(peer, "+OK\r\n");

@@ -293,7 +293,7 @@ static void test_net__idle_connection_holds_no_buffers(void **state)
 static void test_net__memory_of_replies_is_given_back(void **state)
 {
     (void)state;
-    enum { CLIENTS = 40, KEPT = 5, BLOCK = 16384 };
+    enum { CLIENTS = 40, KEPT = 5, BLOCK = 1024 };
     struct fixture *fixture = fixture_create();
     fixture->options.output_kept_max = KEPT * BLOCK;
     fixture_open(fixture);

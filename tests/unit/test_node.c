@@ -15,9 +15,7 @@ static void test_node__serves_keys_of_all_shards(void **state)
     (void)state;
     for (unsigned threads = 1; threads <= 4; threads++) {
         struct node_fixture fixture;
-        struct config config = fixture_config(threads);
-        fixture_machine(threads);
-        fixture_start(&fixture, &config);
+        (void)fixture_create(&fixture, threads, threads);
         struct peer *peer = peer_open(&fixture);
         for (unsigned i = 0; i < 50; i++) {
             char key[16];
@@ -137,9 +135,7 @@ static void test_node__speaks_frames(void **state)
     (void)state;
     for (unsigned threads = 1; threads <= 3; threads++) {
         struct node_fixture fixture;
-        struct config config = fixture_config(threads);
-        fixture_machine(threads);
-        fixture_start(&fixture, &config);
+        (void)fixture_create(&fixture, threads, threads);
         struct peer *peer = peer_open(&fixture);
         assert_int_equal(peer_say_hello(peer).shard_count, threads);
         for (unsigned i = 0; i < 20; i++) {
@@ -176,9 +172,7 @@ static void test_node__acknowledged_writes_survive_a_crash(void **state)
     size_t total = 0;
     for (unsigned seed = 1; seed <= 60; seed++) {
         struct node_fixture fixture;
-        struct config config = fixture_config(1 + (unsigned)(seed % 4));
-        fixture_machine(seed);
-        fixture_start(&fixture, &config);
+        struct config config = fixture_create(&fixture, seed, 1 + (unsigned)(seed % 4));
         struct peer *peer = peer_open(&fixture);
         peer_set_keys(peer, 200);
         fixture_steps(1 + sim_random(600));
@@ -273,9 +267,7 @@ static void test_node__a_failed_write_becomes_an_error(void **state)
     (void)state;
     for (unsigned seed = 1; seed <= 30; seed++) {
         struct node_fixture fixture;
-        struct config config = fixture_config(1 + seed % 3);
-        fixture_machine(seed);
-        fixture_start(&fixture, &config);
+        (void)fixture_create(&fixture, seed, 1 + seed % 3);
         struct peer *peer = peer_open(&fixture);
         for (unsigned i = 0; i < 10; i++) {
             char key[16];
@@ -312,9 +304,7 @@ static void test_node__stop_answers_what_was_asked(void **state)
     (void)state;
     for (unsigned seed = 1; seed <= 40; seed++) {
         struct node_fixture fixture;
-        struct config config = fixture_config(1 + seed % 4);
-        fixture_machine(seed);
-        fixture_start(&fixture, &config);
+        struct config config = fixture_create(&fixture, seed, 1 + seed % 4);
         struct peer *idle = peer_open(&fixture), *peer = peer_open(&fixture);
         peer_say(peer, "PING", NULL);
         peer_expect(peer, "+PONG\r\n");

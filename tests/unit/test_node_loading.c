@@ -72,9 +72,7 @@ static void test_loading__commands_are_carried_out_or_told_to_wait(void **state)
     (void)state;
     for (unsigned threads = 1; threads <= 3; threads++) {
         struct node_fixture fixture;
-        struct config config = fixture_config(threads);
-        fixture_machine(threads);
-        fixture_open(&fixture, &config);
+        (void)fixture_create_loading(&fixture, threads, threads);
         assert_int_equal(fixture.status, NODE_LOADING);
         struct peer *peer = peer_open(&fixture);
         ask_every_command(peer, true);
@@ -102,9 +100,7 @@ static void test_loading__frames_are_carried_out_or_told_to_wait(void **state)
 {
     (void)state;
     struct node_fixture fixture;
-    struct config config = fixture_config(2);
-    fixture_machine(1);
-    fixture_open(&fixture, &config);
+    (void)fixture_create_loading(&fixture, 1, 2);
     struct peer *peer = peer_open(&fixture);
     const struct frame_hello hello = peer_say_hello(peer);
     assert_true(hello.value_bytes_max > 0 && hello.value_bytes_max == fixture.node->value_bytes_max);
@@ -135,9 +131,7 @@ static void test_loading__info_tells_how_far_it_is(void **state)
 {
     (void)state;
     struct node_fixture fixture;
-    struct config config = fixture_config(3);
-    fixture_machine(1);
-    fixture_open(&fixture, &config);
+    (void)fixture_create_loading(&fixture, 1, 3);
     struct peer *peer = peer_open(&fixture);
     peer_say(peer, "INFO", "everything", NULL);
     struct slice info = peer_reply(peer);
@@ -174,9 +168,7 @@ static void test_loading__a_write_is_refused_or_done(void **state)
     unsigned refused = 0, done = 0;
     for (unsigned seed = 1; seed <= 40; seed++) {
         struct node_fixture fixture;
-        struct config config = fixture_config(1 + seed % 4);
-        fixture_machine(seed);
-        fixture_open(&fixture, &config);
+        (void)fixture_create_loading(&fixture, seed, 1 + seed % 4);
         struct peer *peers[2] = {peer_open(&fixture), peer_open(&fixture)};
         bool written[WRITES];
         for (unsigned i = 0; i < WRITES; i++) {
@@ -356,9 +348,7 @@ static void test_loading__that_cannot_be_begun_ends_the_node(void **state)
 {
     (void)state;
     struct node_fixture fixture;
-    struct config config = fixture_config(2);
-    fixture_machine(1);
-    fixture_open(&fixture, &config);
+    struct config config = fixture_create_loading(&fixture, 1, 2);
     node_load_refused(fixture.node, KVS_ERR_SYSTEM, "no thread for it");
     assert_true(sim_run_until(fixture_started, &fixture, NODE_STEPS_MAX));
     assert_int_equal(fixture.status, NODE_BROKEN);

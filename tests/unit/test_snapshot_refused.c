@@ -110,6 +110,27 @@ static void test_snapshot__it_has_the_length_that_it_says(void **state)
     destroy_store();
 }
 
+static void test_snapshot__pages_that_cannot_be_mapped(void **state)
+{
+    (void)state;
+    unsigned taken = 0, thrown_away = 0;
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        make_store(seed, 1 + (unsigned)(seed % 3));
+        sim_odds(SIM_FAULT_MAP_ERROR, seed % 3 == 0 ? 1000000 : 400000);
+        store_boot(&fixture, &options);
+        sim_odds_none();
+        const bool failed = sim_fault_count(SIM_FAULT_MAP_ERROR) > 0;
+        assert_int_equal(snapshot_taken(&fixture), !failed);
+        assert_false(sim_file_exists(STORE_SNAPSHOT));
+        snapshot_expect(&fixture, KEYS, BYTES);
+        segments_check_counts(&fixture, KEYS + KEYS / 4);
+        *(failed ? &thrown_away : &taken) += 1;
+        store_stop(&fixture);
+        destroy_store();
+    }
+    assert_true(taken > 10 && thrown_away > 25);
+}
+
 /* ---- what does not fit ----------------------------------------------------------------------------------------- */
 
 /* Changed, with right checksums. */
@@ -582,6 +603,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_snapshot__one_bit_anywhere_spoils_it),
         cmocka_unit_test(test_snapshot__it_has_the_length_that_it_says),
+        cmocka_unit_test(test_snapshot__pages_that_cannot_be_mapped),
         cmocka_unit_test(test_snapshot__it_agrees_with_itself_and_with_the_segments),
         cmocka_unit_test(test_snapshot__another_number_of_shards),
         cmocka_unit_test(test_snapshot__less_memory),

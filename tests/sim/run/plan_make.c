@@ -24,6 +24,7 @@ struct maker {
     uint64_t state;
     uint64_t backup_state; /* choices of their own, so that the rest of a seed's plan is the same with and without */
     uint64_t limit_state;
+    uint64_t map_state;
 };
 
 static uint64_t draw(struct maker *maker, uint64_t below)
@@ -168,6 +169,15 @@ static void make_backup(struct maker *maker, enum plan_kind kind, unsigned one_i
     maker->backup_state = own.state;
 }
 
+/* Files that cannot be mapped, for the next boot: it may find a snapshot of the indexes. */
+static void make_map_faults(struct maker *maker)
+{
+    struct maker own = {.plan = maker->plan, .state = maker->map_state};
+    if (draw(&own, 2) == 0)
+        add_odds(&own, SIM_FAULT_MAP_ERROR, 1000000);
+    maker->map_state = own.state;
+}
+
 /* Interruptions, and maybe a limit that the live data, some of it or all, fills. */
 static void make_limit(struct maker *maker)
 {
@@ -250,6 +260,7 @@ static void make_boot(struct maker *maker)
     make_backup(maker, PLAN_BACKUP, 3);
     if (draw(maker, 3) == 0)
         make_work(maker);
+    make_map_faults(maker);
     make_end(maker);
 }
 
@@ -258,7 +269,8 @@ void plan_make(struct plan *plan, uint64_t seed)
     struct maker maker = {.plan = plan,
                           .state = seed * 0x9e3779b97f4a7c15u + 0x1234567,
                           .backup_state = ~seed,
-                          .limit_state = seed ^ 0x6c696d6974u};
+                          .limit_state = seed ^ 0x6c696d6974u,
+                          .map_state = seed ^ 0x6d6170u};
     *plan = (struct plan){.seed = seed};
     make_settings(&maker);
     make_limit(&maker);

@@ -324,7 +324,7 @@ static void do_disk_size(struct world *world, uint32_t more_kib)
     bool was_limited = world->disk_limited;
     world->disk_limited = false;
     sim_set_disk_size(UINT64_MAX);
-    if (!was_limited || world_any_odds(world, 0, SIM_FAULT_COUNT - 1) || world->single_fault)
+    if (!was_limited || world_any_odds(world, 0, SIM_FAULT_STALL) || world->single_fault)
         return;
     settle(world);
     pass_time(world, CALM_AGAIN_NS);

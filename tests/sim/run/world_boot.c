@@ -225,7 +225,7 @@ void world_boot(struct world *world, unsigned threads, enum oracle_end end)
     bool calm_before = world->calm;
     const struct circumstances *why = &world->circumstances;
     bool could_write = calm_before && !why->space_may_lack && !why->log_limited && !why->writes_may_fail;
-    bool faults = world_any_odds(world, 0, SIM_FAULT_COUNT - 1) || world->single_fault;
+    bool faults = world_any_odds(world, 0, SIM_FAULT_STALL) || world->single_fault; /* no map is a reason to refuse */
     survey_take(&survey, world->oracle, world->fleeting);
     if (story_on && getenv("KVS_SIM_KEY") != NULL)
         survey_tell(world->oracle, world->fleeting);
