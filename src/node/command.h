@@ -131,12 +131,13 @@ command_fn command_get, command_set, command_del, command_exists, command_mget; 
 command_fn command_setex, command_psetex, command_ttl, command_pttl, command_expiretime,
     command_pexpiretime; /* command_expiry.c */
 command_fn command_auth, command_echo, command_hello, command_ping, command_quit, command_select,
-    command_durability;                                       /* command_connection.c */
-command_fn command_info, command_dbsize;                      /* command_server.c */
-command_fn command_bgsave, command_lastsave;                  /* command_backup.c */
-command_fn command_command;                                   /* command_docs.c */
-extern const struct subcommand command_client_subcommands[];  /* command_client.c */
-extern const struct subcommand command_config_subcommands[];  /* command_server.c */
-extern const struct subcommand command_command_subcommands[]; /* command_docs.c */
+    command_durability;                                                                  /* command_connection.c */
+command_fn command_mset, command_msetnx, command_rename, command_renamenx, command_copy; /* command_several.c */
+command_fn command_info, command_dbsize;                                                 /* command_server.c */
+command_fn command_bgsave, command_lastsave;                                             /* command_backup.c */
+command_fn command_command;                                                              /* command_docs.c */
+extern const struct subcommand command_client_subcommands[];                             /* command_client.c */
+extern const struct subcommand command_config_subcommands[];                             /* command_server.c */
+extern const struct subcommand command_command_subcommands[];                            /* command_docs.c */
 
 #endif

@@ -25,8 +25,12 @@
 struct mailroom;
 struct mailbox;
 
+/* What a message is embedded in: whoever delivers it asks. */
+enum mail_kind { MAIL_OP, MAIL_TRANSACTION };
+
 struct mail {
     struct mail *next;
+    uint32_t kind; /* enum mail_kind */
 };
 
 typedef void mailbox_deliver_fn(void *context, struct mail *mail);

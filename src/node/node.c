@@ -165,6 +165,8 @@ static enum kvs_err make_shards(struct node *node)
         shard->node = node;
         list_init(&shard->gathers);
         list_init(&shard->assembling);
+        list_init(&shard->transactions);
+        list_init(&shard->parts_waiting);
         shard->mailbox = mailroom_box(node->mailroom, i);
     }
     return KVS_ERR_OK;

@@ -26,10 +26,13 @@
 #include "node/dispatch.h"
 #include "node/gather.h"
 #include "node/node_internal.h"
+#include "node/transaction.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
+/* With transactions that wait for what no event tells of, memory above all. */
+#define TRANSACTION_WAIT_NS 1000000
 /* With mail that did not fit into a ring, look again soon. */
 #define BACKLOG_WAIT_NS 50000
 
@@ -144,6 +147,7 @@ static void free_parts(struct shard *shard)
     if (shard->net != NULL)
         net_close(shard->net);
     gather_abandon(shard);
+    transaction_abandon(shard);
     op_pool_deinit(&shard->pool);
     free(shard->scratch);
     shard->net = NULL;
@@ -172,6 +176,7 @@ static void attach(struct shard *shard)
 {
     shard->store = shard->node->engine;
     shard->hash_seed = engine_hash_seed(shard->store);
+    shard->change_bytes_max = (uint32_t)engine_change_bytes_max(shard->store);
     enum kvs_err err = engine_shard_start(shard->store, shard->id, shard->ring, &shard->engine);
     if (err != KVS_ERR_OK) {
         shard->engine = NULL;
@@ -238,7 +243,7 @@ static bool take_step(struct shard *shard)
             shard->aborted = true;
             net_abort(shard->net);
         }
-        if (net_drained(shard->net))
+        if (net_drained(shard->net) && list_empty(&shard->transactions))
             set_state(shard, SHARD_DRAINED);
         break;
     case SHARD_DRAINED:
@@ -310,6 +315,8 @@ static int64_t wait_ns(const struct shard *shard)
     int64_t wait = shard->engine != NULL ? engine_timeout_ns(shard->engine) : -1;
     if (!list_empty(&shard->pool.trash.pieces) || !list_empty(&shard->assembling))
         wait = 0;
+    if (transaction_waits(shard))
+        wait = ring_sooner(wait, TRANSACTION_WAIT_NS);
     if (mailbox_backlog(shard->mailbox))
         wait = ring_sooner(wait, BACKLOG_WAIT_NS);
     if (in_transition(get_state(shard)))
@@ -325,6 +332,11 @@ static unsigned turn_engine(struct shard *shard)
     engine_section_end(shard->engine);
     engine_turn(shard->engine);
     release(shard);
+    if (transaction_waits(shard)) {
+        engine_section_begin(shard->engine);
+        transaction_turn(shard);
+        engine_section_end(shard->engine);
+    }
     return mails;
 }
 

@@ -76,7 +76,8 @@ struct shard {
     struct engine *store;
     struct engine_shard *engine;
     uint64_t hash_seed;
-    bool serving; /* requests may be carried out; set once */
+    uint32_t change_bytes_max; /* of a value that is written together with others */
+    bool serving;              /* requests may be carried out; set once */
 
     uint64_t durable;        /* as of the latest turn */
     struct mail *gated_head; /* ops executed for other shards, waiting for their gates, in order of gates */
@@ -86,8 +87,10 @@ struct shard {
     bool asleep; /* mail wakes the ring */
     bool busy;   /* the latest turn did something */
     struct op_pool pool;
-    struct list gathers;    /* commands with several keys under way */
-    struct list assembling; /* … whose reply is being put together, a piece in each turn */
+    struct list gathers;       /* commands with several keys under way */
+    struct list assembling;    /* … whose reply is being put together, a piece in each turn */
+    struct list transactions;  /* begun here and not over */
+    struct list parts_waiting; /* struct transaction_part: of transactions of any shard, that wait for this one's log */
     struct shard_counters counters;
     struct engine_result *scratch; /* SHARD_SCRATCH_RESULTS */
 

@@ -1,0 +1,154 @@
+/*
+ * command_several.c - commands that change several keys in one step: MSET, MSETNX, RENAME, RENAMENX, COPY.
+ *
+ * They check their arguments and begin a transaction (transaction.h); what is decided when the keys are held is in the
+ * functions called decide_….
+ */
+#include "node/command.h"
+#include "node/node_internal.h"
+#include "node/transaction.h"
+
+/* ---- MSET, MSETNX ---------------------------------------------------------------------------------------------- */
+
+static void put_all(struct transaction *transaction)
+{
+    for (unsigned i = 0; i < transaction_count(transaction); i++) {
+        struct transaction_key *key = transaction_key(transaction, i);
+        key->change = TRANSACTION_PUT;
+        key->new_value = transaction_value(transaction, i); /* of equal keys the last counts */
+    }
+}
+
+static void decide_mset(struct transaction *transaction)
+{
+    put_all(transaction);
+    transaction_reply_ok(transaction);
+}
+
+static void decide_msetnx(struct transaction *transaction)
+{
+    bool any = false;
+    for (unsigned i = 0; i < transaction_count(transaction); i++)
+        any = any || transaction_key(transaction, i)->found;
+    if (!any)
+        put_all(transaction);
+    transaction_reply_integer(transaction, !any);
+}
+
+static void set_several(struct call *call, const struct transaction_options *options)
+{
+    unsigned count = (call->count - 1) / 2;
+    if (call->count % 2 == 0) {
+        call_error(call, "ERR wrong number of arguments for '%s' command", call->command->name);
+        return;
+    }
+    uint32_t bytes_max = call->shard->change_bytes_max;
+    for (unsigned i = 0; i < count; i++) {
+        struct slice value = call->args[2 + 2 * i];
+        if (!command_keys_fit(call, &call->args[1 + 2 * i], 1))
+            return;
+        if (value.size > bytes_max) {
+            call_error(call, "ERR value of %zu bytes is too large for '%s'; the limit is %u, use SET", value.size,
+                       call->command->name, bytes_max);
+            return;
+        }
+    }
+    struct transaction_args args = {.count = count, .keys = call->args + 1, .values = call->args + 2, .step = 2};
+    transaction_begin(call->shard, call->conn, options, &args);
+}
+
+void command_mset(struct call *call)
+{
+    static const struct transaction_options options = {.decide = decide_mset, .blind = true};
+    set_several(call, &options);
+}
+
+void command_msetnx(struct call *call)
+{
+    static const struct transaction_options options = {.decide = decide_msetnx};
+    set_several(call, &options);
+}
+
+/* ---- RENAME, RENAMENX, COPY ------------------------------------------------------------------------------------ */
+
+struct relabel {
+    bool copies;   /* the source stays */
+    bool replaces; /* what is at the destination */
+    bool counts;   /* the reply is 1 or 0 */
+    uint32_t bytes_max;
+};
+
+static void decide_relabel(struct transaction *transaction)
+{
+    const struct relabel *relabel = transaction_context(transaction);
+    struct transaction_key *from = transaction_key(transaction, 0);
+    struct transaction_key *to = transaction_key(transaction, 1);
+    if (!from->found && !relabel->copies) {
+        transaction_reply_error(transaction, "ERR no such key");
+        return;
+    }
+    bool done = from->found && (from != to || (!relabel->counts && !relabel->copies)) &&
+                (relabel->replaces || !to->found || from == to);
+    if (done && from != to && from->value.size > relabel->bytes_max) {
+        transaction_reply_error(transaction, "ERR the value is too large to be written under another key in one step");
+        return;
+    }
+    if (done && from != to) {
+        to->change = TRANSACTION_PUT;
+        to->new_value = from->value;
+        to->new_expires_ms = from->expires_ms;
+        from->change = relabel->copies ? TRANSACTION_KEEP : TRANSACTION_REMOVE;
+    }
+    if (relabel->counts)
+        transaction_reply_integer(transaction, done);
+    else
+        transaction_reply_ok(transaction);
+}
+
+static void begin_relabel(struct call *call, struct relabel relabel)
+{
+    relabel.bytes_max = call->shard->change_bytes_max;
+    struct transaction_options options = {
+        .decide = decide_relabel, .context = &relabel, .context_bytes = sizeof relabel};
+    struct transaction_args args = {.count = 2, .keys = call->args + 1, .step = 1};
+    if (command_keys_fit(call, call->args + 1, 2))
+        transaction_begin(call->shard, call->conn, &options, &args);
+}
+
+void command_rename(struct call *call)
+{
+    begin_relabel(call, (struct relabel){.replaces = true});
+}
+
+void command_renamenx(struct call *call)
+{
+    begin_relabel(call, (struct relabel){.counts = true});
+}
+
+void command_copy(struct call *call)
+{
+    struct relabel relabel = {.copies = true, .counts = true};
+    for (unsigned i = 3; i < call->count; i++) {
+        int64_t database;
+        if (command_word_is(call->args[i], "replace")) {
+            relabel.replaces = true;
+        } else if (command_word_is(call->args[i], "db") && i + 1 < call->count) {
+            if (!command_integer(call->args[++i], &database)) {
+                call_error(call, "ERR value is not an integer or out of range");
+                return;
+            }
+            if (database != 0) {
+                call_error(call, "ERR DB index is out of range");
+                return;
+            }
+        } else {
+            call_error(call, "ERR syntax error");
+            return;
+        }
+    }
+    if (slice_equal(call->args[1], call->args[2])) {
+        call_error(call, "ERR source and destination objects are the same");
+        return;
+    }
+    begin_relabel(call, relabel);
+}
