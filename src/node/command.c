@@ -77,6 +77,10 @@ void call_error(struct call *call, const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof(text), format, args);
     va_end(args);
+    /* An argument may end the text, and an end of line that: as in Redis it is left out there, and a blank elsewhere.
+     */
+    for (size_t size = strlen(text); size > 0 && (text[size - 1] == '\r' || text[size - 1] == '\n');)
+        text[--size] = 0;
     shard_count(&call->shard->counters.errors);
     uint8_t *out = net_reply_reserve(call->conn, REPLY_ERROR_BYTES_MAX);
     if (out != NULL)
@@ -163,8 +167,7 @@ void command_loading_text(char text[COMMAND_LOADING_BYTES_MAX], const struct sha
 
 /* ---- refusals -------------------------------------------------------------------------------------------------- */
 
-/* Length of an argument as C text of at most `max` bytes: Redis prints these with %s. */
-static int printable(struct slice arg, size_t max)
+int command_printable(struct slice arg, size_t max)
 {
     size_t size = arg.size < max ? arg.size : max;
     const uint8_t *end = size > 0 ? memchr(arg.data, 0, size) : NULL;
@@ -177,14 +180,14 @@ static void refuse_unknown(struct call *call)
     size_t size = 0;
     quoted[0] = 0;
     for (unsigned i = 1; i < call->count && size < QUOTED_BYTES_MAX; i++) {
-        int length = printable(call->args[i], QUOTED_BYTES_MAX - size);
+        int length = command_printable(call->args[i], QUOTED_BYTES_MAX - size);
         int printed =
             snprintf(quoted + size, sizeof(quoted) - size, "'%.*s' ", length, (const char *)call->args[i].data);
         KVS_ASSERT(printed >= 0 && (size_t)printed < sizeof(quoted) - size);
         size += (size_t)printed;
     }
     call_error(call, "ERR unknown command '%.*s', with args beginning with: %s",
-               printable(call->args[0], QUOTED_BYTES_MAX), (const char *)call->args[0].data, quoted);
+               command_printable(call->args[0], QUOTED_BYTES_MAX), (const char *)call->args[0].data, quoted);
 }
 
 static const char *upper(const char *name, char out[32])
@@ -250,7 +253,7 @@ static void run_subcommand(struct call *call)
             call_error(call, "ERR wrong number of arguments for '%s|help' command", command->name);
         return;
     }
-    call_error(call, "ERR unknown subcommand '%.*s'. Try %s HELP.", printable(call->args[1], QUOTED_BYTES_MAX),
+    call_error(call, "ERR unknown subcommand '%.*s'. Try %s HELP.", command_printable(call->args[1], QUOTED_BYTES_MAX),
                (const char *)call->args[1].data, upper(command->name, name));
 }
 

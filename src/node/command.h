@@ -13,6 +13,7 @@
 #include "node/shard.h"
 #include "node/text.h"
 #include "node/update.h"
+#include "node/update_reply.h"
 
 /* The request that is being handled. Arguments are borrowed until the handler returns. */
 struct call {
@@ -75,6 +76,9 @@ bool command_arity_fits(int arity, unsigned count);
 /* True when `text`, in any case, is `word` (which is lower case). */
 bool command_word_is(struct slice text, const char *word);
 
+/* Length of an argument as C text of at most `max` bytes: Redis prints some with %s. */
+int command_printable(struct slice arg, size_t max);
+
 /* For struct net_handler; `context` is the shard. */
 void command_resp(void *context, struct net_conn *conn, const struct slice *args, unsigned count);
 void command_frame(void *context, struct net_conn *conn, const struct frame *frame);
@@ -115,27 +119,52 @@ uint64_t command_last_save_s(const struct node *node, const struct ring *ring, c
 
 /* True when the keys may be stored; else the request has its answer. */
 bool command_keys_fit(struct call *call, const struct slice *keys, unsigned count);
+/* True when this may be a value; else the request has its answer. */
+bool command_value_fits(struct call *call, struct slice value);
 /* SET args[1] to `value`, with an expiry or (0) without. */
 void command_put(struct call *call, struct slice value, uint64_t expires_ms);
 /* A time as a command gives it, on the engine's clock; `relative`: from now on. False: the request has its answer. */
 bool command_expiry(struct call *call, struct slice number, bool seconds, bool relative, uint64_t *expires_ms);
+/* The same without an answer: what is wrong with it. */
+enum update_refusal command_expiry_parse(const struct call *call, struct slice number, bool seconds, bool relative,
+                                         uint64_t *expires_ms);
 
-/* Carries out an update of `key`: args and operand are borrowed. */
+/* Carries out an update of `key`: args and operand are borrowed. How long the operand is, is for the function to judge.
+ */
 void command_update(struct call *call, struct slice key, const struct update_spec *spec, struct slice operand);
 /* A number of 64 bits as Redis reads it; false: it is none, and nobody has answered. */
 bool command_integer(struct slice text, int64_t *out);
+/* The same; false: the request has its answer. */
+bool command_need_integer(struct call *call, struct slice text, int64_t *out);
 
 /* ---- handlers -------------------------------------------------------------------------------------------------- */
 
-command_fn command_get, command_set, command_del, command_exists, command_mget; /* command_keys.c */
-command_fn command_setex, command_psetex, command_ttl, command_pttl, command_expiretime,
-    command_pexpiretime; /* command_expiry.c */
+command_fn command_get, command_del, command_exists, command_mget; /* command_keys.c */
+command_fn command_set, command_setnx, command_getset, command_getdel, command_getex,
+    command_delifeq; /* command_set.c */
+command_fn command_append, command_strlen, command_getrange, command_setrange, command_incr, command_decr,
+    command_incrby, command_decrby, command_incrbyfloat; /* command_strings.c */
+command_fn command_setbit, command_getbit, command_bitcount, command_bitpos, command_bitfield,
+    command_bitfield_ro; /* command_bits.c */
+command_fn command_setex, command_psetex, command_ttl, command_pttl, command_expiretime, command_pexpiretime,
+    command_expire, command_pexpire, command_expireat, command_pexpireat, command_persist; /* command_expiry.c */
+command_fn command_type;                                                                   /* command_object.c */
+command_fn command_dump, command_restore;                                                  /* command_dump.c */
 command_fn command_auth, command_echo, command_hello, command_ping, command_quit, command_select,
     command_durability;                                                                  /* command_connection.c */
 command_fn command_mset, command_msetnx, command_rename, command_renamenx, command_copy; /* command_several.c */
 command_fn command_info, command_dbsize;                                                 /* command_server.c */
 command_fn command_bgsave, command_lastsave;                                             /* command_backup.c */
 command_fn command_command;                                                              /* command_docs.c */
+extern const struct subcommand command_client_subcommands[];                             /* command_client.c */
+extern const struct subcommand command_config_subcommands[];                             /* command_server.c */
+extern const struct subcommand command_command_subcommands[];                            /* command_docs.c */
+command_durability;                                                                      /* command_connection.c */
+command_fn command_info, command_dbsize;                                                 /* command_server.c */
+command_fn command_bgsave, command_lastsave;                                             /* command_backup.c */
+command_fn command_command;                                                              /* command_docs.c */
+extern const struct subcommand command_object_subcommands[];                             /* command_object.c */
+extern const struct subcommand command_memory_subcommands[];                             /* command_object.c */
 extern const struct subcommand command_client_subcommands[];                             /* command_client.c */
 extern const struct subcommand command_config_subcommands[];                             /* command_server.c */
 extern const struct subcommand command_command_subcommands[];                            /* command_docs.c */

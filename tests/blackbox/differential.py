@@ -1,0 +1,477 @@
+"""Random command lines for two servers at once, and what their replies may differ in.
+
+A Generator makes lines, family by family, on a few keys, so that they meet what others have left. Its arguments are odd on
+purpose: wrong numbers of them, options twice and in any order, numbers that are none or too large, offsets from both ends.
+What depends on the clock is either far away or so different from line to line that some milliseconds do not matter.
+
+Differential sends the lines to both servers and compares the replies byte for byte. A difference that is known has a reason
+in KNOWN; any other raises Difference, which tells the lines that have touched the same key since DEL has last removed it:
+those to replay.
+
+Lines only depend on the seed and on how many there are.
+"""
+
+import random
+import struct
+
+# In both directions, in seconds: what an expiry may differ by when both servers have read their own clocks.
+CLOCK_SLACK_SECONDS = 60
+
+
+class Difference(AssertionError):
+    """Two replies that should be the same."""
+
+
+# ---- payloads of RESTORE ----
+
+
+def _crc64_table():
+    table = []
+    for byte in range(256):
+        crc = byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x95AC9329AC4BC9B5 if crc & 1 else 0)
+        table.append(crc)
+    return table
+
+
+CRC64_TABLE = _crc64_table()
+
+
+def crc64(data):
+    """The checksum of a payload, as its definition says."""
+    crc = 0
+    for byte in data:
+        crc = crc >> 8 ^ CRC64_TABLE[(crc ^ byte) & 0xFF]
+    return crc
+
+
+def payload(body, version):
+    """What DUMP replies for a value in this form."""
+    data = body + struct.pack("<H", version)
+    return data + struct.pack("<Q", crc64(data))
+
+
+def plain_body(value):
+    """A value of less than 16 KiB as RDB has it, as it is."""
+    length = struct.pack("B", len(value)) if len(value) < 64 else struct.pack(">H", len(value) | 1 << 14)
+    return b"\0" + length + value
+
+
+# ---- lines ----
+
+INTEGERS = (
+    [b"0", b"1", b"-1", b"2", b"5", b"7", b"8", b"9", b"15", b"31", b"64", b"100", b"-2", b"-3", b"-7", b"-100", b"1000"]
+    + [b"2147483647", b"-2147483648", b"4294967296", b"9223372036854775807", b"-9223372036854775808"]
+)
+NO_INTEGERS = (
+    [b"", b" 1", b"1 ", b"+1", b"01", b"-0", b"--1", b"1.0", b"1e3", b"0x10", b"abc", b"-", b"9223372036854775808", b"inf"]
+    + [b"-9223372036854775809", b"99999999999999999999999999"]
+)
+FLOATS = (
+    [b"0", b"-0", b"0.1", b"-1.5", b"3.0e3", b"1e-5", b"1e20", b"-1e300", b"0x1p4", b".5", b"5.", b"+1", b"1e400", b"1e4000"]
+    + [b"1e5000", b"-1e5000", b"inf", b"-inf", b"nan", b"", b" 1", b"1 ", b"1,5", b"abc", b"1e", b"00012", b"1e-4940", b"1e-6000"]
+    + [b"12345678901234567890.123456789", b"0.30000000000000004", b"3.14159265358979323846", b"9223372036854775807"]
+)
+FAR_SECONDS = [b"33177117420", b"33177117421", b"33177117420000"]
+FAR_MS = [b"33177117420499", b"33177117420500", b"33177117420501"]
+PAST = [b"0", b"-1", b"-9223372036854775808"]
+
+
+class Generator:
+    """Makes lines: lists of bytes. value_max is the longest value that the servers take."""
+
+    def __init__(self, seed, value_max, keys=10):
+        self.rng = random.Random(seed)
+        self.value_max = value_max
+        self.keys = [b"key:%d" % i for i in range(keys)]
+        self.families = [
+            (20, self.strings),
+            (20, self.set_options),
+            (14, self.ranges),
+            (16, self.numbers),
+            (18, self.bits),
+            (16, self.bitfield),
+            (20, self.expiry),
+            (8, self.objects),
+            (8, self.payloads),
+        ]
+
+    # -- arguments --
+
+    def one(self, *choices):
+        return self.rng.choice(choices)
+
+    def key(self):
+        return self.rng.choice(self.keys)
+
+    def seldom(self, chance=0.08):
+        return self.rng.random() < chance
+
+    def value(self):
+        kind = self.rng.randrange(8)
+        if kind == 0:
+            return self.rng.choice(INTEGERS)
+        if kind == 1:
+            return self.rng.choice(FLOATS)
+        if kind == 2:
+            return self.rng.choice(NO_INTEGERS)
+        if kind == 3:
+            return self.rng.randbytes(self.rng.choice([1, 2, 7, 8, 9, 15, 16, 17, 43, 44, 45, 63, 64, 65, 200, 3000]))
+        if kind == 4:
+            return self.rng.choice([b"\0", b"\xff"]) * self.rng.choice([1, 2, 8, 9, 16, 31, 100])
+        if kind == 5:
+            most = self.one(40000, 1 << 63)
+            return b"%d" % self.rng.randrange(-most, most)
+        return self.one(b"", b"foo", b"bar", b"Hello World", b"a\r\nb")
+
+    def integer(self):
+        if self.seldom():
+            return self.rng.choice(NO_INTEGERS)
+        if self.seldom(0.5):
+            return self.rng.choice(INTEGERS)
+        return b"%d" % self.rng.randrange(-70, 70)
+
+    def offset(self, unit=1, width=1):
+        """From the beginning of a value, in bytes or (8) bits; at its limit now and then, with room for `width` or none."""
+        if self.seldom(0.01):
+            return b"%d" % (self.value_max * unit + self.one(0, 1, -width, -width - 1, -width - self.rng.randrange(9)))
+        if self.seldom():
+            return self.integer()
+        return b"%d" % self.rng.choice([0, 1, 3, 7, 8, 12, 15, 63, 64, self.rng.randrange(300), self.rng.randrange(300)])
+
+    def time(self, seconds, relative):
+        """Far in the future, or in the past, or none. Relative ones never come twice, and are never near."""
+        if self.seldom(0.1):
+            return self.rng.choice(NO_INTEGERS)
+        if self.seldom(0.1):
+            return self.rng.choice(PAST if relative else PAST + [b"1", b"1000"])
+        if self.seldom(0.05):
+            return self.one(b"9223372036854775", b"9223372036854776", b"9223372036854775807")  # in seconds, too far
+        if relative:
+            return b"%d" % self.rng.randrange(10**4 if seconds else 10**7, 10**8 if seconds else 10**11)
+        return self.rng.choice(FAR_SECONDS if seconds else FAR_MS)
+
+    def expiry_option(self):
+        name = self.one("EX", "PX", "EXAT", "PXAT")
+        words = [name.encode(), self.time("P" not in name, "AT" not in name)]
+        return words if not self.seldom(0.03) else words[:1]
+
+    def case(self, word):
+        """The same word in another case."""
+        return self.one(word, word, word.lower(), word.capitalize())
+
+    # -- families --
+
+    def strings(self):
+        key, value = self.key(), self.value()
+        return self.rng.choice(
+            [
+                [b"SET", key, value],
+                [b"SET", key, value],
+                [b"GET", key],
+                [b"SETNX", key, value],
+                [b"GETSET", key, value],
+                [b"GETDEL", key],
+                [b"APPEND", key, value],
+                [b"STRLEN", key],
+                [b"TYPE", key],
+                [b"DEL", key],
+                [b"TOUCH", key],
+                [b"EXISTS", key],
+            ]
+        )
+
+    def set_options(self):
+        if self.seldom(0.35):
+            words = [b"GETEX", self.key()]
+            choices = [self.expiry_option, self.expiry_option, lambda: [b"PERSIST"]]
+        else:
+            words = [b"SET", self.key(), self.value()]
+            choices = [self.expiry_option, lambda: [self.one(b"NX", b"XX", b"GET", b"KEEPTTL", b"GET", b"XX")]]
+        for _ in range(self.rng.choice([0, 1, 1, 1, 2, 2, 3])):
+            words += self.rng.choice(choices)()
+        if self.seldom(0.03):
+            words.append(self.one(b"FOO", b"", b"PERSIST", b"NX"))
+        return words
+
+    def ranges(self):
+        key = self.key()
+        if self.seldom(0.4):
+            return [b"SETRANGE", key, self.offset(), self.value()]
+        return [self.one(b"GETRANGE", b"SUBSTR"), key, self.integer(), self.integer()]
+
+    def numbers(self):
+        key = self.key()
+        return self.rng.choice(
+            [
+                [self.one(b"INCR", b"DECR"), key],
+                [self.one(b"INCRBY", b"DECRBY"), key, self.integer()],
+                [b"INCRBYFLOAT", key, self.rng.choice(FLOATS)],
+                [b"SET", key, self.rng.choice(INTEGERS + FLOATS)],
+            ]
+        )
+
+    def bits(self):
+        key = self.key()
+        unit = [self.one(b"BIT", b"BYTE", b"FOO")] if self.seldom(0.2) else [self.one(b"BIT", b"BYTE")]
+        bounds = [self.integer() for _ in range(self.rng.choice([0, 1, 2, 2]))]
+        if len(bounds) == 2 and self.seldom(0.6):
+            bounds += unit
+        bit = self.one(b"0", b"1") if not self.seldom(0.1) else self.integer()
+        return self.rng.choice(
+            [
+                [b"SETBIT", key, self.offset(8), bit],
+                [b"SETBIT", key, self.offset(8), bit],
+                [b"GETBIT", key, self.offset(8)],
+                [b"BITCOUNT", key] + bounds,
+                [b"BITPOS", key, bit] + bounds,
+            ]
+        )
+
+    def field(self):
+        if self.seldom(0.04):
+            return self.one(b"u64", b"i65", b"u0", b"i0", b"x8", b"", b"8", b"u", b"i", b"u-1", b"i08", b"U8")
+        return b"%c%d" % self.rng.choice([(b"u", self.rng.randrange(1, 64)), (b"i", self.rng.randrange(1, 65))])
+
+    def bitfield(self):
+        words = [self.one(b"BITFIELD", b"BITFIELD", b"BITFIELD_RO"), self.key()]
+        for _ in range(self.rng.randrange(5)):
+            # A field that begins below the limit and ends above it is written by Redis, which the node refuses.
+            offset = self.offset(8, 64) if self.seldom(0.7) else b"#%d" % self.rng.randrange(-1, 12)
+            # Numbers that are far below a field's bounds saturate at its upper one in Redis.
+            number = self.integer() if self.seldom(0.6) else b"%d" % self.rng.randrange(-(1 << 62), 1 << 63)
+            number = b"-4611686018427387904" if number == b"-9223372036854775808" else number
+            step = self.rng.choice(
+                [
+                    [b"GET", self.field(), offset],
+                    [b"GET", self.field(), offset],
+                    [b"SET", self.field(), offset, number],
+                    [b"INCRBY", self.field(), offset, number],
+                    [b"OVERFLOW", self.one(b"WRAP", b"SAT", b"FAIL")],
+                ]
+            )
+            words += step
+        if self.seldom(0.04):
+            words += self.one([b"OVERFLOW"], [b"OVERFLOW", b"FOO"], [b"FOO"], [b"SET", b"u8", b"0"], [b"GET", b"u8"])
+        return words
+
+    def expiry(self):
+        key = self.key()
+        name = self.one("EXPIRE", "PEXPIRE", "EXPIREAT", "PEXPIREAT")
+        options = [self.one(b"NX", b"XX", b"GT", b"LT") for _ in range(self.rng.choice([0, 0, 1, 1, 1, 2]))]
+        if self.seldom(0.03):
+            options.append(self.one(b"FOO", b"", b"EX", b"a\r\nb"))
+        time = self.time(not name.startswith("P"), not name.endswith("AT"))
+        return self.rng.choice(
+            [
+                [name.encode(), key, time] + options,
+                [name.encode(), key, time] + options,
+                [name.encode(), key, time] + options,
+                [self.one(b"SETEX", b"PSETEX"), key, self.time(False, True), self.value()],
+                [b"PERSIST", key],
+                [self.one(b"TTL", b"PTTL", b"EXPIRETIME", b"PEXPIRETIME"), key],
+            ]
+        )
+
+    def objects(self):
+        key = self.key()
+        samples = [b"SAMPLES", self.integer()] if self.seldom(0.5) else []
+        return self.rng.choice(
+            [
+                [b"OBJECT", self.one(b"ENCODING", b"REFCOUNT", b"IDLETIME", b"FREQ", b"FOO"), key],
+                [b"OBJECT", b"ENCODING", key],
+                [b"MEMORY", b"USAGE", key] + samples + ([b"SAMPLES"] if self.seldom(0.05) else []),
+            ]
+        )
+
+    def damaged(self, data):
+        at = self.rng.randrange(len(data))
+        return data[:at] + bytes([data[at] ^ 1 << self.rng.randrange(8)]) + data[at + 1 :]
+
+    def body(self):
+        """A value as RDB has it: in all its forms, whole or not."""
+        return self.rng.choice(
+            [
+                plain_body(self.value()),
+                plain_body(self.value()),
+                b"\0\xc0" + self.rng.randbytes(1),
+                b"\0\xc1" + self.rng.randbytes(2),
+                b"\0\xc2" + self.rng.randbytes(4),
+                b"\0\x80\0\0\0\x03foo",
+                b"\0\x81\0\0\0\0\0\0\0\x03foobehind",
+                b"\0\xc3\x09\x40\x64\x02abc\xe0\x58\x02\0\0\0",  # LZF, in parts not right
+                b"\0\xc3\x05\x0a\0a\xe0\0\0",
+                b"\0\xc3\x05\x0b\0a\xe0\x01\0",
+                b"\0\xc3\x06\x18\x01ab\xe0\x0d\x01",
+                b"\0\xc3\x03\x04\0a\x20",
+                b"\0\xc3\0\0",
+                b"\0\xc4\0",
+                b"\0\x82\0\0\0\0",
+                # Shorter than they say, even with the footer, which Redis would read on into.
+                b"\0\x20foo",
+                b"\0\xc3\x20\x04\0a",
+                b"\1\0",
+                b"\x0b\x20",
+            ]
+        )
+
+    def payloads(self):
+        key = self.key()
+        if self.seldom(0.3):
+            return [b"DUMP", key]
+        data = payload(self.body(), self.one(1, 9, 10, 10, 10, 12, 65535))
+        if self.seldom(0.1):
+            data = self.damaged(data) if self.seldom(0.7) else data[: self.rng.randrange(len(data))]
+        absolute = self.seldom(0.4)
+        time = b"0" if self.seldom(0.4) else self.time(False, not absolute)
+        if time == b"9223372036854775807" and not absolute:
+            time = b"0"  # in Redis the sum with the time now becomes negative, and the key is gone at once
+        words = [b"RESTORE", key, time, data]
+        if self.seldom(0.6):
+            words.append(b"REPLACE")
+        if absolute:
+            words.append(b"ABSTTL")
+        if self.seldom(0.2):
+            words += [self.one(b"IDLETIME", b"FREQ"), self.integer()]
+        if self.seldom(0.05):
+            words += self.one([b"FOO"], [b"FREQ"], [b"IDLETIME", b"1", b"FREQ", b"1"], [b"REPLACE"])
+        return words
+
+    # -- all of them --
+
+    def line(self):
+        family = self.rng.choices([one for _, one in self.families], [weight for weight, _ in self.families])[0]
+        words = family()
+        words[0] = self.case(words[0])
+        for i in range(2, len(words)):
+            if words[i].isalpha() and self.seldom(0.2):
+                words[i] = words[i].swapcase()
+        if self.seldom(0.02) and len(words) > 1 and words[-1].upper() != b"ABSTTL":  # without which a time is near
+            words.pop()
+        elif self.seldom(0.02):
+            words.append(self.value()[:100])  # for it may be repeated in an error
+        return words
+
+
+# ---- what may differ ----
+
+
+def integer_of(reply):
+    return int(reply[1:-2]) if reply.startswith(b":") else None
+
+
+def is_line(words, *names):
+    """Whether a line begins with one of these words, and a key."""
+    name = words[0].upper()
+    return name in names or (len(words) > 1 and name + b" " + words[1].upper() in names)
+
+
+def clocks(words, ours, theirs):
+    if not is_line(words, b"TTL", b"PTTL", b"EXPIRETIME", b"PEXPIRETIME"):
+        return False
+    mine, yours = integer_of(ours), integer_of(theirs)
+    slack = CLOCK_SLACK_SECONDS * (1000 if words[0].upper().startswith(b"P") else 1)
+    return mine is not None and yours is not None and mine > 0 and yours > 0 and abs(mine - yours) <= slack
+
+
+def encodings(words, ours, theirs):
+    better = {b"$3\r\nint\r\n": 0, b"$6\r\nembstr\r\n": 1, b"$3\r\nraw\r\n": 2}
+    return is_line(words, b"OBJECT ENCODING") and ours in better and theirs in better and better[ours] < better[theirs]
+
+
+def references(words, ours, theirs):
+    return is_line(words, b"OBJECT REFCOUNT") and ours == b":1\r\n" and integer_of(theirs) is not None
+
+
+def idle_times(words, ours, theirs):
+    return is_line(words, b"OBJECT IDLETIME") and ours == b":0\r\n" and integer_of(theirs) is not None
+
+
+def sizes(words, ours, theirs):
+    return is_line(words, b"MEMORY USAGE") and (integer_of(ours) or 0) > 0 and (integer_of(theirs) or 0) > 0
+
+
+def sizes_of_nothing(words, ours, theirs):
+    return is_line(words, b"MEMORY USAGE") and ours in (b"$-1\r\n", b"_\r\n") and (integer_of(theirs) or 0) > 0
+
+
+def dump_versions(words, ours, theirs):
+    footer = 12  # version, checksum, CR LF
+    return is_line(words, b"DUMP") and ours.startswith(b"$") and len(ours) > footer and ours[:-footer] == theirs[:-footer]
+
+
+# (what it is, whether a difference is one of these). Replies that are equal are never asked about.
+KNOWN = [
+    ("each server reads its own clock, some milliseconds apart", clocks),
+    ("Redis keeps in mind that a value was changed in place; the node tells its form by the value alone", encodings),
+    ("Redis shares small integers; in the node a value belongs to one key", references),
+    ("the node does not track when a key was used", idle_times),
+    ("what a key takes is not the same in a log as in a heap", sizes),
+    ("to MEMORY USAGE Redis shows a key that has expired, until it has removed it", sizes_of_nothing),
+    ("Redis 7.0 writes version 10 of RDB, the node that of Redis 7.2", dump_versions),
+]
+
+
+# ---- side by side ----
+
+
+def shown_word(word, bytes_max=60):
+    text = "".join(chr(c) if 32 <= c < 127 and c not in b'"\\' else f"\\x{c:02x}" for c in word[:bytes_max])
+    return f'"{text}"' if len(word) <= bytes_max else f'"{text}"...({len(word)} bytes)'
+
+
+def shown(words):
+    """A line as one can type it into redis-cli, if its words are not too long for that."""
+    return " ".join(map(shown_word, words))
+
+
+class Differential:
+    """Two servers that are to answer the same: `ours` and `theirs` are Wires, both fresh and empty."""
+
+    BATCH = 64
+
+    def __init__(self, ours, theirs, known=KNOWN):
+        self.ours = ours
+        self.theirs = theirs
+        self.known = known
+        self.lines_of = {}  # key: the lines on it since it was last surely gone
+        self.seen = {reason: 0 for reason, _ in known}  # how often each known difference was met
+        self.compared = 0
+
+    def _key(self, words):
+        container = words[0].upper() in (b"OBJECT", b"MEMORY")
+        return words[2 if container else 1] if len(words) > 1 + container else None
+
+    def _compare(self, words, ours, theirs):
+        history = self.lines_of.setdefault(self._key(words), [])
+        if words[0].upper() == b"DEL" and ours == theirs:
+            history.clear()
+        history.append(words)
+        self.compared += 1
+        if ours == theirs:
+            return
+        for reason, applies in self.known:
+            if applies(words, ours, theirs):
+                self.seen[reason] += 1
+                return
+        lines = "\n".join("  " + shown(line) for line in history)
+        raise Difference(f"{lines}\nreplies\n  ours:   {ours[:300]!r}\n  theirs: {theirs[:300]!r}")
+
+    def send(self, lines):
+        """Sends these lines to both, a batch at a time, and compares the replies."""
+        for at in range(0, len(lines), self.BATCH):
+            batch = lines[at : at + self.BATCH]
+            for server in (self.ours, self.theirs):
+                server.send_all(batch)
+            replies = [[server.read() for _ in batch] for server in (self.ours, self.theirs)]
+            for words, mine, yours in zip(batch, *replies):
+                self._compare(words, mine, yours)
+
+    def run(self, generator, count, look_every=500):
+        """`count` lines of the generator; and now and then at all keys, so that no difference hides for long."""
+        looks = [[word, key] for key in generator.keys for word in (b"GET", b"PEXPIRETIME")]
+        while count > 0:
+            some = min(count, look_every)
+            self.send([generator.line() for _ in range(some)] + looks)
+            count -= some
