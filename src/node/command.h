@@ -159,10 +159,6 @@ command_fn command_command;                                                     
 extern const struct subcommand command_client_subcommands[];                             /* command_client.c */
 extern const struct subcommand command_config_subcommands[];                             /* command_server.c */
 extern const struct subcommand command_command_subcommands[];                            /* command_docs.c */
-command_durability;                                                                      /* command_connection.c */
-command_fn command_info, command_dbsize;                                                 /* command_server.c */
-command_fn command_bgsave, command_lastsave;                                             /* command_backup.c */
-command_fn command_command;                                                              /* command_docs.c */
 extern const struct subcommand command_object_subcommands[];                             /* command_object.c */
 extern const struct subcommand command_memory_subcommands[];                             /* command_object.c */
 extern const struct subcommand command_client_subcommands[];                             /* command_client.c */

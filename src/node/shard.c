@@ -324,19 +324,25 @@ static int64_t wait_ns(const struct shard *shard)
     return wait;
 }
 
+static void turn_transactions(struct shard *shard)
+{
+    if (!transaction_waits(shard))
+        return;
+    engine_section_begin(shard->engine);
+    transaction_turn(shard);
+    engine_section_end(shard->engine);
+}
+
 /* Returns how much mail there was. */
 static unsigned turn_engine(struct shard *shard)
 {
     engine_section_begin(shard->engine);
     unsigned mails = mailbox_collect(shard->mailbox, dispatch_deliver, shard);
     engine_section_end(shard->engine);
+    turn_transactions(shard); /* what they append now is committed now */
     engine_turn(shard->engine);
     release(shard);
-    if (transaction_waits(shard)) {
-        engine_section_begin(shard->engine);
-        transaction_turn(shard);
-        engine_section_end(shard->engine);
-    }
+    turn_transactions(shard);
     return mails;
 }
 

@@ -59,6 +59,7 @@ struct transaction {
     unsigned *places; /* of the given ones among them */
     struct slice *values;
     unsigned part_count, parts_home;
+    bool sending; /* to all parts: nothing goes on before that */
     struct transaction_part *parts;
     struct engine_change *changes;
     unsigned change_count;
@@ -328,10 +329,10 @@ static void send_part(struct transaction *transaction, struct transaction_part *
 static void send_all(struct transaction *transaction, enum transaction_state step)
 {
     transaction->state = step;
-    transaction->parts_home++; /* so that nothing goes on before all are sent */
+    transaction->sending = true;
     for (unsigned i = 0; i < transaction->part_count; i++)
         send_part(transaction, &transaction->parts[i], step);
-    transaction->parts_home--;
+    transaction->sending = false;
     go_on(transaction);
 }
 
@@ -402,7 +403,7 @@ static void hold_next(struct transaction *transaction)
 /* Something has happened to it: a part has come back. */
 static void go_on(struct transaction *transaction)
 {
-    if (transaction->parts_home < transaction->part_count)
+    if (transaction->sending || transaction->parts_home < transaction->part_count)
         return;
     switch (transaction->state) {
     case HOLDING:
