@@ -4,7 +4,7 @@
 set -eu
 
 build_packages="build-essential cmake ninja-build pkg-config python3 liburing-dev libck-dev"
-build_packages="$build_packages libcmocka-dev libjemalloc-dev libxxhash-dev libsystemd-dev"
+build_packages="$build_packages libcmocka-dev libjemalloc-dev libxxhash-dev libsystemd-dev libssl-dev"
 test_packages="redis-server redis-tools python3-redis python3-pytest strace libfuse3-dev e2fsprogs"
 test_packages="$test_packages clang clang-format clang-tidy libclang-rt-14-dev"
 

@@ -21,6 +21,8 @@
 struct arguments {
     const char *addr;
     const char *unix_path;
+    const char *user;
+    const char *password;
     uint64_t timeout_s;
     bool value_from_stdin;
     bool relaxed;
@@ -265,17 +267,21 @@ static const struct command commands[] = {
 
 /* ---- help ------------------------------------------------------------------------------------------------------ */
 
-static const char options_help[] = "Options (before or behind the command):\n"
-                                   "  --addr IP:PORT     the server's address; default " TOOL_ADDR_DEFAULT "\n"
-                                   "  --unix PATH        the server's Unix socket, instead of --addr\n"
-                                   "  --timeout SECONDS  give up after this time; default 30\n"
-                                   "  --relaxed          set, rm: do not wait until the write is on stable storage\n"
-                                   "  --stdin            set: take the value from standard input\n"
-                                   "  -h, --help         print this, or the help of a command, and exit\n"
-                                   "  -V, --version      print the version and exit\n"
-                                   "\n"
-                                   "A key or value that begins with '-' goes behind '--':  " PROGRAM " set -- KEY -5\n"
-                                   "Exit codes: 0 done, 1 failed, 2 the command line makes no sense.\n";
+static const char options_help[] =
+    "Options (before or behind the command):\n"
+    "  --addr IP:PORT     the server's address; default " TOOL_ADDR_DEFAULT "\n"
+    "  --unix PATH        the server's Unix socket, instead of --addr\n"
+    "  --user NAME        who asks, with a password; default: the user default\n"
+    "  --password TEXT    his password. Others may see a command line: better say it in\n"
+    "                     the environment variable KVS_PASSWORD\n"
+    "  --timeout SECONDS  give up after this time; default 30\n"
+    "  --relaxed          set, rm: do not wait until the write is on stable storage\n"
+    "  --stdin            set: take the value from standard input\n"
+    "  -h, --help         print this, or the help of a command, and exit\n"
+    "  -V, --version      print the version and exit\n"
+    "\n"
+    "A key or value that begins with '-' goes behind '--':  " PROGRAM " set -- KEY -5\n"
+    "Exit codes: 0 done, 1 failed, 2 the command line makes no sense.\n";
 
 static void print_help(const struct command *command)
 {
@@ -297,11 +303,13 @@ static int usage_error(void)
 
 /* ---- the command line ------------------------------------------------------------------------------------------ */
 
-enum { OPTION_ADDR = 256, OPTION_UNIX, OPTION_TIMEOUT, OPTION_RELAXED, OPTION_STDIN };
+enum { OPTION_ADDR = 256, OPTION_UNIX, OPTION_USER, OPTION_PASSWORD, OPTION_TIMEOUT, OPTION_RELAXED, OPTION_STDIN };
 
 static const struct option options[] = {
     {"addr", required_argument, NULL, OPTION_ADDR},
     {"unix", required_argument, NULL, OPTION_UNIX},
+    {"user", required_argument, NULL, OPTION_USER},
+    {"password", required_argument, NULL, OPTION_PASSWORD},
     {"timeout", required_argument, NULL, OPTION_TIMEOUT},
     {"relaxed", no_argument, NULL, OPTION_RELAXED},
     {"stdin", no_argument, NULL, OPTION_STDIN},
@@ -321,6 +329,12 @@ static bool parse_options(int argc, char **argv, struct arguments *arguments, bo
             break;
         case OPTION_UNIX:
             arguments->unix_path = optarg;
+            break;
+        case OPTION_USER:
+            arguments->user = optarg;
+            break;
+        case OPTION_PASSWORD:
+            arguments->password = optarg;
             break;
         case OPTION_TIMEOUT:
             if (!tool_parse_u64(optarg, 1, 86400, &arguments->timeout_s)) {
@@ -343,6 +357,12 @@ static bool parse_options(int argc, char **argv, struct arguments *arguments, bo
         default:
             return false; /* getopt_long has said why */
         }
+    }
+    if (arguments->password == NULL)
+        arguments->password = getenv("KVS_PASSWORD");
+    if (arguments->user != NULL && arguments->password == NULL) {
+        fprintf(stderr, PROGRAM ": --user needs a password: give it in KVS_PASSWORD, or with --password\n");
+        return false;
     }
     if (arguments->addr != NULL && arguments->unix_path != NULL) {
         fprintf(stderr, PROGRAM ": --addr and --unix exclude each other: give the one that the server listens on\n");
@@ -386,7 +406,9 @@ static int run(const struct command *command, const struct arguments *arguments)
     else
         snprintf(address, sizeof(address), "%s", arguments->addr != NULL ? arguments->addr : TOOL_ADDR_DEFAULT);
 
-    const struct kvs_options connect_options = {.timeout_ms = (uint32_t)(arguments->timeout_s * 1000)};
+    const struct kvs_options connect_options = {.timeout_ms = (uint32_t)(arguments->timeout_s * 1000),
+                                                .user = arguments->user,
+                                                .password = arguments->password};
     struct kvs *store;
     char message[KVS_MESSAGE_BYTES];
     enum kvs_err err = kvs_connect(&store, address, &connect_options, message);

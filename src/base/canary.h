@@ -118,6 +118,7 @@
     X(SETTLES_NOT_RAISED, P4, "a reader is not told that entries moved while it walked")                         \
     X(OVERTAKES_BUSY_KEY, P4, "an operation overtakes an earlier one on its key that waits for the disk")        \
     X(HOLD_ENDS_EARLY, P4, "gives a key free when its holder has been told, before it has concluded")            \
+    X(HOLD_READS_OPENLY, P4, "lets others at a key while the record that its holder is to see is read")          \
     X(HOLD_OUT_OF_DATE, P2, "carries out what was decided of a value that has expired since")                    \
     X(EXPIRE_LOSES_VALUE, P1, "takes a large value that gets another expiry for one that is replaced")           \
     X(GROUP_SEEN_IN_PART, P4, "lets readers on other threads see a change of a group before all are there")      \

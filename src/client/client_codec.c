@@ -111,13 +111,18 @@ size_t client_codec_bytes_max(const struct client_request *request)
 static size_t encode_resp(const struct client_request *request, uint8_t *out)
 {
     static const char *const commands[] = {
-        [CLIENT_GET] = "GET",   [CLIENT_SET] = "SET",    [CLIENT_REMOVE] = "DEL",
-        [CLIENT_PING] = "PING", [CLIENT_STATS] = "INFO", [CLIENT_BACKUP] = "BGSAVE",
+        [CLIENT_GET] = "GET",    [CLIENT_SET] = "SET",       [CLIENT_REMOVE] = "DEL", [CLIENT_PING] = "PING",
+        [CLIENT_STATS] = "INFO", [CLIENT_BACKUP] = "BGSAVE", [CLIENT_AUTH] = "AUTH",
     };
     struct slice args[3] = {slice_text(commands[request->op]), request->key, request->value};
     switch (request->op) {
     case CLIENT_SET:
         return resp_write_request(out, args, 3);
+    case CLIENT_AUTH:
+        if (request->key.size > 0)
+            return resp_write_request(out, args, 3);
+        args[1] = request->value;
+        return resp_write_request(out, args, 2);
     case CLIENT_GET:
     case CLIENT_REMOVE:
         return resp_write_request(out, args, 2);
@@ -133,6 +138,7 @@ static size_t encode_resp(const struct client_request *request, uint8_t *out)
 static const uint8_t frame_opcodes[] = {
     [CLIENT_GET] = FRAME_GET,   [CLIENT_SET] = FRAME_SET,     [CLIENT_REMOVE] = FRAME_REMOVE,
     [CLIENT_PING] = FRAME_PING, [CLIENT_STATS] = FRAME_STATS, [CLIENT_BACKUP] = FRAME_BACKUP,
+    [CLIENT_AUTH] = FRAME_AUTH,
 };
 
 static size_t encode_binary(const struct client_request *request, uint64_t id, uint8_t *out)
@@ -186,6 +192,7 @@ static bool judge_resp(enum client_op op, const struct resp_reply *reply, struct
     case CLIENT_SET:
     case CLIENT_PING:
     case CLIENT_BACKUP:
+    case CLIENT_AUTH:
         return reply->type == RESP_REPLY_SIMPLE;
     case CLIENT_REMOVE:
         if (reply->integer == 0)
@@ -248,6 +255,9 @@ static enum kvs_err status_error(uint8_t status)
     case FRAME_BUSY:
     case FRAME_LOADING:
         return KVS_ERR_AGAIN;
+    case FRAME_NO_AUTH:
+    case FRAME_DENIED:
+        return KVS_ERR_ACCESS;
     }
     return KVS_ERR_REMOTE;
 }

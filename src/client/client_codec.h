@@ -16,21 +16,22 @@
 
 enum client_protocol { CLIENT_BINARY, CLIENT_RESP };
 
-enum client_op { CLIENT_GET, CLIENT_SET, CLIENT_REMOVE, CLIENT_PING, CLIENT_STATS, CLIENT_BACKUP };
+enum client_op { CLIENT_GET, CLIENT_SET, CLIENT_REMOVE, CLIENT_PING, CLIENT_STATS, CLIENT_BACKUP, CLIENT_AUTH };
 
 struct client_request {
     enum client_op op;
     bool relaxed;       /* SET and REMOVE, binary protocol only: may be acknowledged before it is durable */
     struct slice key;   /* GET, SET, REMOVE; STATS: the section wanted, or empty for all;
-                           BACKUP: its name, or empty */
-    struct slice value; /* SET */
+                           BACKUP: its name, or empty; AUTH: the user, or empty for the default one */
+    struct slice value; /* SET; AUTH: the password */
     uint64_t tag;       /* the caller's; comes back with the reply */
 };
 
 struct client_reply {
     /*
      * OK; NOT_FOUND (GET and REMOVE of a missing key); or what the server said: INVALID, TOO_LARGE, NO_SPACE, FAILED,
-     * CORRUPT, VERSION, AGAIN (the server is too busy), REMOTE (any error of a RESP server).
+     * CORRUPT, VERSION, AGAIN (the server is too busy), ACCESS (no password, a wrong one, or no right to it), REMOTE
+     * (any error of a RESP server).
      */
     enum kvs_err error;
     enum client_op op;

@@ -184,6 +184,17 @@ static enum kvs_err open_connection(struct kvs *store, const struct ring_addr *a
     return store->error;
 }
 
+/* Says who is asking, if there is a password. */
+static enum kvs_err log_in(struct kvs *store, const struct kvs_options *options)
+{
+    if (options == NULL || options->password == NULL)
+        return KVS_ERR_OK;
+    const struct client_request request = {.op = CLIENT_AUTH,
+                                           .key = slice_text(options->user != NULL ? options->user : ""),
+                                           .value = slice_text(options->password)};
+    return call(store, &request);
+}
+
 enum kvs_err kvs_connect(struct kvs **out, const char *address, const struct kvs_options *options,
                          char message[KVS_MESSAGE_BYTES])
 {
@@ -205,6 +216,8 @@ enum kvs_err kvs_connect(struct kvs **out, const char *address, const struct kvs
     err = ring_open(&store->ring, &ring_options, message);
     if (err == KVS_ERR_OK) {
         err = open_connection(store, &addr);
+        if (err == KVS_ERR_OK)
+            err = log_in(store, options);
         if (err != KVS_ERR_OK)
             memcpy(message, store->message, KVS_MESSAGE_BYTES);
     }

@@ -20,7 +20,7 @@
  * kinds:
  *   - what the server says about one request leaves the handle good: NOT_FOUND, TOO_LARGE, NO_SPACE (reads and removes
  *     still work), FAILED (the server's storage accepts no more writes), CORRUPT (the stored record is damaged),
- * INVALID, AGAIN (too busy), REMOTE (any other);
+ * INVALID, AGAIN (too busy), ACCESS (the server wants a password, or the user may not do that), REMOTE (any other);
  *   - TIMEOUT, CLOSED, CONNECTION, PROTOCOL, NO_MEMORY and the like end the connection: every later call returns
  * CLOSED, and only kvs_disconnect is left. A set or remove that ended so may or may not have happened.
  *
@@ -43,15 +43,17 @@ struct kvs;
 enum kvs_durability { KVS_DURABLE, KVS_RELAXED };
 
 struct kvs_options {
-    uint32_t timeout_ms; /* limit of each call, connecting included; 0: KVS_TIMEOUT_MS_DEFAULT */
+    uint32_t timeout_ms;  /* limit of each call, connecting included; 0: KVS_TIMEOUT_MS_DEFAULT */
+    const char *user;     /* NULL: default. Only with a password */
+    const char *password; /* NULL: none is given. Neither is kept */
 };
 
 /*
  * Connects to "IP:PORT", "[IPv6]:PORT" or "unix:PATH". `options` may be NULL. On success *out is a handle, to be given
  * to kvs_disconnect. On failure *out is NULL and `message` names the address, the reason and the remedy. INVALID: the
  * address cannot be understood. REFUSED, TIMEOUT, CONNECTION, CLOSED, PROTOCOL (not a kvs-node), VERSION (a kvs-node
- * that speaks another version), AGAIN (the server has too many connections), UNSUPPORTED (this kernel offers no
- * io_uring), NO_MEMORY.
+ * that speaks another version), AGAIN (the server has too many connections), ACCESS (wrong user or password),
+ * UNSUPPORTED (this kernel offers no io_uring), NO_MEMORY.
  */
 enum kvs_err kvs_connect(struct kvs **out, const char *address, const struct kvs_options *options,
                          char message[KVS_MESSAGE_BYTES]);

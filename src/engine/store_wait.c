@@ -75,12 +75,20 @@ static struct list *bucket_of(struct store_shard *shard, uint64_t hash)
     return &shard->busy[hash % STORE_BUSY_BUCKETS];
 }
 
+/* Deliberate bugs: holds that do not keep others away. */
+static bool lets_others_in(const struct engine_op *op)
+{
+    bool reads = op->request.action == ENGINE_HOLD && op->state == OP_RUNNING;
+    return (op->state == OP_HELD && canary_on(CANARY_HOLD_ENDS_EARLY)) ||
+           (reads && canary_on(CANARY_HOLD_READS_OPENLY));
+}
+
 static struct engine_op *first_of_key(const struct store_shard *shard, uint64_t hash)
 {
     const struct list *bucket = &shard->busy[hash % STORE_BUSY_BUCKETS];
     for (struct list *node = bucket->next; node != bucket; node = node->next) {
         struct engine_op *op = container_of(node, struct engine_op, link);
-        if (op->request.hash == hash && !(op->state == OP_HELD && canary_on(CANARY_HOLD_ENDS_EARLY)))
+        if (op->request.hash == hash && !lets_others_in(op))
             return op;
     }
     return NULL;

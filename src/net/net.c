@@ -8,7 +8,7 @@
  * do.
  *
  * Time-outs need no clock: a coarse timer counts ticks while any send is active, and sends start in the order of the
- * list `sending`, so that the oldest is always its first.
+ * list `sending`, so that the oldest is always its first. `idle` is in the order of what was heard of connections.
  *
  * Failure modes:
  *   - accept fails, as when descriptors have run out: one warning, a pause of 100 ms, and on.
@@ -27,6 +27,32 @@
 #define ACCEPT_WARN_EACH_NS (10000u * (uint64_t)NS_PER_MS)
 
 /* ---- time ------------------------------------------------------------------------------------------------------- */
+
+void conn_heard(struct net_conn *conn)
+{
+    conn->heard_tick = conn->net->tick;
+    list_remove(&conn->idle);
+    list_push_back(&conn->net->idle, &conn->idle);
+}
+
+/* Ends those that have asked nothing for too long; who waits for an answer, or is not read from, is not idle. */
+static void drop_idle(struct net *net)
+{
+    for (;;) {
+        if (list_empty(&net->idle))
+            return;
+        struct net_conn *conn = container_of(net->idle.next, struct net_conn, idle);
+        if (net->tick - conn->heard_tick <= net->idle_ticks_max)
+            return;
+        if (conn->state == NET_OPEN && (conn->held || !output_idle(conn) || !list_empty(&conn->wait))) {
+            conn_heard(conn);
+            continue;
+        }
+        list_remove(&conn->idle);
+        conn_drop(conn);
+        conn_settle(conn);
+    }
+}
 
 static void drop_slow(struct net_conn *conn)
 {
@@ -80,8 +106,9 @@ static void tick_due(struct ring_op *op)
             conn_settle(conn);
         }
     }
+    drop_idle(net);
     const bool waits = !list_empty(&net->sending) || !list_empty(&net->filling) || is_short;
-    if (op->error == KVS_ERR_OK && ((timed && waits) || net->refused_count > 0))
+    if (op->error == KVS_ERR_OK && ((timed && waits) || net->refused_count > 0 || !list_empty(&net->idle)))
         net_start_tick(net);
 }
 
@@ -204,6 +231,7 @@ static void init_time(struct net *net)
         net->tick_ms = timeout_ms / 4 + 1;
     /* A send begins anywhere between two ticks: the tick that ends its first, partial one does not count. */
     net->send_ticks_max = timeout_ms == 0 ? 0 : (timeout_ms + net->tick_ms - 1) / net->tick_ms;
+    net->idle_ticks_max = (unsigned)((net->options.idle_timeout_s * UINT64_C(1000) + net->tick_ms - 1) / net->tick_ms);
     net->refused_ticks_max = (NET_REFUSED_WAIT_MS + net->tick_ms - 1) / net->tick_ms;
     ring_op_init(&net->tick_op, tick_due);
     ring_op_init(&net->again_op, again_due);
@@ -232,9 +260,9 @@ enum kvs_err net_open(struct net **out, struct ring *ring, const struct net_opti
     net->turn = 1;
     net->next_id = 1;
     net->stats.memory_bytes = sizeof *net + NET_BLOCK_BYTES;
-    struct list *lists[] = {&net->conns,      &net->refused,   &net->dirty,    &net->gated,
-                            &net->sending,    &net->reap,      &net->runnable, &net->parked,
-                            &net->free_conns, &net->free_runs, &net->hungry,   &net->filling};
+    struct list *lists[] = {&net->conns,  &net->refused,  &net->dirty,  &net->gated,      &net->sending,
+                            &net->reap,   &net->runnable, &net->parked, &net->free_conns, &net->free_runs,
+                            &net->hungry, &net->filling,  &net->idle,   &net->walks,      &net->order};
     for (size_t i = 0; i < ARRAY_COUNT(lists); i++)
         list_init(lists[i]);
     large_trash_init(&net->trash);
@@ -325,6 +353,7 @@ void net_close(struct net *net)
     if (net == NULL)
         return;
     struct list *lists[] = {&net->conns, &net->refused};
+    list_init(&net->walks); /* whoever walks has gone, or is about to */
     for (size_t i = 0; i < ARRAY_COUNT(lists); i++) {
         while (!list_empty(lists[i]))
             conn_forget(container_of(lists[i]->next, struct net_conn, all));

@@ -14,6 +14,10 @@
  * Sending happens in net_flush, once per turn of the shard's loop: one gathered send per connection, at most one in
  * flight.
  *
+ * Holding. The handler may hold a connection back: because the answer to a request decides what the next ones may do,
+ * or because nobody is to do anything for now. net_conn_hold lets the current request be the last one handled,
+ * net_request_postpone leaves it unanswered too, to come again; net_conn_go_on ends either.
+ *
  * Bounds. A connection whose unsent replies or requests under way exceed their limits is not read from until they have
  * shrunk; one that does not take its replies for `send_timeout_ms` is dropped. A request over the limits is answered
  * with an error and, where the protocol demands it, the end of the connection. Large requests share a bound on memory;
@@ -60,6 +64,8 @@ struct net_options {
     uint64_t memory_max;       /* for all connections, their input and their replies together; 0 = no bound */
     unsigned requests_max;     /* requests under way per connection beyond which it is not read from */
     uint32_t send_timeout_ms;  /* 0 = never */
+    uint32_t idle_timeout_s;   /* a connection that asks nothing for so long is closed; 0 = never */
+    uint32_t keepalive_s;      /* TCP looks for the peer of a connection that was silent for so long; 0 = never */
     struct resp_limits resp;
     /* A RESP argument longer than this is not kept, and its request answered with an error; 0: all that the limits let
      * through are. */
@@ -109,6 +115,14 @@ void net_reply_commit(struct net_conn *conn, size_t bytes, uint64_t gate);
  */
 struct large_memory *net_request_keep(struct net_conn *conn);
 
+/* Whether the reply to the current request, whenever it comes, is left unsent; false at first. */
+void net_reply_mute(struct net_conn *conn, bool mute);
+
+/* Nothing after the current request is handled before net_conn_go_on. */
+void net_conn_hold(struct net_conn *conn);
+/* The same, and the current request is not answered: it comes again after net_conn_go_on, first of all. */
+void net_request_postpone(struct net_conn *conn);
+
 /* A reply that comes later. Embedded in the handler's own structure for the request. */
 struct net_slot {
     struct net_conn *conn;
@@ -121,6 +135,7 @@ struct net_slot {
     uint64_t id;
     uint8_t opcode;
     bool filled;
+    bool muted;
     struct list link;
 };
 
@@ -135,8 +150,45 @@ void net_slot_fill(struct net_slot *slot, const uint8_t *data, size_t size, uint
 void *net_conn_user(struct net_conn *conn);
 struct net *net_conn_net(struct net_conn *conn);
 uint64_t net_conn_id(const struct net_conn *conn); /* unique in this struct net */
+/* Ends what net_conn_hold or net_request_postpone began: the connection's next requests come soon, though
+ * not before this returns. */
+void net_conn_go_on(struct net_conn *conn);
+/* Ends the connection now; replies that have not left are lost. Not from inside one of its own requests. */
+void net_conn_drop(struct net_conn *conn);
 /* Ends the connection once the replies to all requests so far have left; what follows on it is ignored. */
 void net_conn_finish(struct net_conn *conn);
+
+/* A look at one connection. */
+struct net_conn_info {
+    int fd;
+    size_t input_bytes;      /* received and not handled */
+    size_t input_free_bytes; /* room behind them */
+    size_t request_bytes;    /* of the current request */
+    uint64_t output_bytes;   /* memory of replies that have not left */
+    unsigned output_replies; /* answers under way, and replies that wait for their gates */
+    size_t memory_bytes;     /* all of it */
+    bool framed;             /* speaks the binary protocol */
+    bool receiving, sending;
+    bool ending;
+};
+void net_conn_info(const struct net_conn *conn, struct net_conn_info *out);
+/* The addresses of both ends. */
+enum kvs_err net_conn_peer(const struct net_conn *conn, struct ring_addr *addr);
+enum kvs_err net_conn_local(const struct net_conn *conn, struct ring_addr *addr);
+
+/*
+ * A walk over all connections, in the order in which they came, that may pause between any two of them while others
+ * come and go: those that come meanwhile are met too. Connections that are ending are met, closed ones are not. From
+ * begin to end it belongs to the net.
+ */
+struct net_walk {
+    struct net *net;
+    struct list *next;
+    struct list link;
+};
+void net_walk_begin(struct net_walk *walk, struct net *net);
+struct net_conn *net_walk_next(struct net_walk *walk); /* NULL: that was the last one */
+void net_walk_end(struct net_walk *walk);
 
 struct net_stats {
     uint64_t connections;          /* now */

@@ -17,6 +17,9 @@
  * is kept is bounded by the receive buffers. When output has shrunk to half, or in the next turn, the input is handled
  * first and then recv is started again: nothing is lost and nothing overtakes.
  *
+ * Held by the handler: the same, until net_conn_go_on. A request that it has postponed stays at the front of what is
+ * kept, and the parser stays where it was, right behind it.
+ *
  * All connections together have a bound, too: net_share.c.
  *
  * Failure modes:
@@ -129,7 +132,7 @@ static bool may_go_on(const struct net_conn *conn)
     if (conn->hold == NET_HOLD_TURN)
         return true;
     if (conn->hold > NET_HOLD_OVER)
-        return false; /* net_feed and share_turn do it */
+        return false; /* net_feed, share_turn or the handler do it */
     return conn->output_bytes <= share_output_max(net) / 2 && conn->under_way <= net->options.requests_max / 2;
 }
 
@@ -203,6 +206,8 @@ void conn_receive_now(struct net_conn *conn)
 static void take_buffer(struct net_conn *conn, uint8_t *data, size_t size)
 {
     net_count(&conn->net->stats.bytes_received, size);
+    if (conn->net->idle_ticks_max != 0)
+        conn_heard(conn);
     if (conn->state == NET_OPEN)
         take_data(conn, data, size);
     else if (conn->state == NET_REFUSED)
@@ -317,6 +322,8 @@ void conn_accepted(struct net *net, int fd)
     conn->state = refused ? NET_REFUSED : NET_OPEN;
     list_init(&conn->wait);
     list_init(&conn->fill);
+    list_init(&conn->idle);
+    list_init(&conn->order);
     ring_op_init(&conn->recv, received);
     output_init(conn);
     resp_parser_init(&conn->parser, &net->options.resp, conn->args, NET_ARGS_INLINE);
@@ -328,8 +335,15 @@ void conn_accepted(struct net *net, int fd)
     } else {
         net->conn_count++;
         list_push_back(&net->conns, &conn->all);
+        list_push_back(&net->order, &conn->order);
         net_count(&net->stats.connections, 1);
         net_count(&net->stats.connections_accepted, 1);
+        if (net->options.keepalive_s != 0)
+            ring_keepalive(net->ring, fd, net->options.keepalive_s);
+        if (net->idle_ticks_max != 0) {
+            conn_heard(conn);
+            net_start_tick(net);
+        }
         net->handler.opened(net->handler.context, conn);
     }
     conn_settle(conn);
@@ -380,6 +394,9 @@ void conn_forget(struct net_conn *conn)
     share_quieted(conn);
     conn->receiving = false;
     conn->sending = false;
+    list_remove(&conn->idle);
+    net_walks_pass(conn->net, conn);
+    list_remove(&conn->order);
     list_remove(&conn->all);
     net_conn_give(conn->net, conn);
 }
@@ -399,6 +416,36 @@ void conn_reap(struct net_conn *conn)
         net->handler.closed(net->handler.context, conn);
     }
     conn_forget(conn);
+}
+
+void net_conn_hold(struct net_conn *conn)
+{
+    KVS_ASSERT(conn->handling && !conn->held);
+    conn->held = true;
+}
+
+void net_request_postpone(struct net_conn *conn)
+{
+    KVS_ASSERT(conn->handling && !conn->answered && !conn->held);
+    conn->held = true;
+    conn->postponed = true;
+}
+
+void net_conn_go_on(struct net_conn *conn)
+{
+    KVS_ASSERT(conn->held);
+    conn->held = false;
+    if (conn->state != NET_OPEN || conn->hold != NET_HOLD_HANDLER)
+        return; /* over, or the request that holds it has not returned yet */
+    conn->hold = NET_HOLD_TURN;
+    conn_settle(conn);
+}
+
+void net_conn_drop(struct net_conn *conn)
+{
+    KVS_ASSERT(!conn->handling);
+    conn_drop(conn);
+    conn_settle(conn);
 }
 
 void net_conn_finish(struct net_conn *conn)

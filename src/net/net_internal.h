@@ -6,6 +6,7 @@
  *   net_share.c    the bound on that memory: who is not read from when it is reached, and goes on when
  *   net_input.c    what was received and not handled yet; memory for large requests
  *   net_conn.c     the life of one connection: receive, hold back, finish, close
+ *   net_look.c     what can be seen of connections, and walks over all of them
  *   net_request.c  bytes into requests: RESP, frames, hello, refusals
  *   net_output.c   replies into bytes: blocks, runs, slots, gates, the gathered send
  *
@@ -106,10 +107,11 @@ enum net_state {
 /* Why nothing of a connection is handled for now. */
 enum net_hold {
     NET_HOLD_NONE,
-    NET_HOLD_TURN,   /* it has had its share of this turn */
-    NET_HOLD_OVER,   /* it has too much under way: until that has shrunk to half */
-    NET_HOLD_SHARED, /* all connections together have: until replies have left */
-    NET_HOLD_MEMORY, /* its partial request waits for memory */
+    NET_HOLD_TURN,    /* it has had its share of this turn */
+    NET_HOLD_OVER,    /* it has too much under way: until that has shrunk to half */
+    NET_HOLD_SHARED,  /* all connections together have: until replies have left */
+    NET_HOLD_MEMORY,  /* its partial request waits for memory */
+    NET_HOLD_HANDLER, /* the handler wants it so */
 };
 
 enum net_protocol { NET_PROTOCOL_UNKNOWN, NET_PROTOCOL_RESP, NET_PROTOCOL_FRAME };
@@ -132,6 +134,9 @@ struct net_conn {
     bool refused;     /* the handler knows nothing of it */
     bool handling;    /* requests of it are being handled further up the stack, which will settle it */
     bool answered;    /* the current request */
+    bool muted;       /* … and its reply is not sent */
+    bool held;        /* by the handler */
+    bool postponed;   /* the current request is to come again; RESP: the parser has it */
     bool eof;
     bool receiving; /* recv is active */
     bool cancelled; /* … and asked to end */
@@ -163,8 +168,11 @@ struct net_conn {
     uint64_t turn;    /* in which turn_requests were handled */
     unsigned turn_requests;
     unsigned send_tick;
-    struct list wait; /* in net->runnable, parked, quiet, quiet_later, waiting, starving or hungry */
-    struct list all;  /* in net->conns, net->refused or the pool */
+    unsigned heard_tick;
+    struct list idle;  /* in net->idle, with an idle time-out */
+    struct list order; /* in net->order */
+    struct list wait;  /* in net->runnable, parked, quiet, quiet_later, waiting, starving or hungry */
+    struct list all;   /* in net->conns, net->refused or the pool */
     uint64_t id;
 
     struct ring_op recv;
@@ -210,6 +218,9 @@ struct net {
     struct list parked;   /* wait for a receive buffer */
     struct list hungry;   /* wait for memory for a large request */
     struct list filling;  /* have it */
+    struct list idle;     /* with an idle time-out: all, those heard of the longest ago first */
+    struct list order;    /* all, as they came */
+    struct list walks;    /* over these, under way */
 
     /* The bound on memory (net_share.c). */
     struct list waiting;      /* hold is SHARED: have requests that are not handled before replies have left */
@@ -245,6 +256,7 @@ struct net {
     uint32_t tick_ms;
     unsigned send_ticks_max; /* 0 = no time-out */
     unsigned refused_ticks_max;
+    unsigned idle_ticks_max; /* 0 = no time-out */
 
     struct net_listener listeners[NET_LISTENERS_MAX];
     unsigned listener_count;
@@ -409,6 +421,13 @@ void conn_forget(struct net_conn *conn);
 void conn_sent(struct net_conn *conn);
 
 void conn_stop_receiving(struct net_conn *conn);
+/* It has sent something: with an idle time-out. */
+void conn_heard(struct net_conn *conn);
+
+/* ---- net_look.c ------------------------------------------------------------------------------------------------- */
+
+/* The connection is about to go: walks that would meet it next will meet the one behind it. */
+void net_walks_pass(struct net *net, const struct net_conn *conn);
 
 /* ---- net_input.c ------------------------------------------------------------------------------------------------ */
 
@@ -445,6 +464,8 @@ static inline void conn_enter_turn(struct net_conn *conn)
 static inline enum net_hold conn_must_hold(const struct net_conn *conn)
 {
     const struct net *net = conn->net;
+    if (__builtin_expect(conn->held, 0))
+        return NET_HOLD_HANDLER;
     bool over = conn->output_bytes > share_output_max(net) && !canary_on(CANARY_OUTPUT_UNBOUNDED);
     if (over || conn->under_way >= net->options.requests_max)
         return NET_HOLD_OVER;

@@ -114,7 +114,7 @@ void net_reply_commit(struct net_conn *conn, size_t bytes, uint64_t gate)
     struct net_block *block = conn->block;
     KVS_ASSERT(!conn->answered);
     conn->answered = true;
-    if (bytes == 0 || conn->state == NET_CLOSING)
+    if (bytes == 0 || conn->muted || conn->state == NET_CLOSING)
         return;
     KVS_ASSERT(block != NULL && bytes <= block->capacity - block->used);
 
@@ -148,6 +148,7 @@ void net_reply_defer(struct net_conn *conn, struct net_slot *slot)
     slot->size = 0;
     slot->gate = 0;
     slot->filled = false;
+    slot->muted = conn->muted;
     list_init(&slot->link);
     slot->id = conn->request_id;
     slot->opcode = conn->request_opcode;
@@ -169,6 +170,10 @@ void net_slot_fill(struct net_slot *slot, const uint8_t *data, size_t size, uint
         conn_settle(conn);
         return;
     }
+    if (slot->muted) {
+        size = 0;
+        gate = 0;
+    }
     slot->data = data;
     slot->size = size;
     slot->gate = gate > conn->net->gate_reached && !canary_on(CANARY_SLOT_GATE_LOST) ? gate : 0;
@@ -179,6 +184,12 @@ void net_slot_fill(struct net_slot *slot, const uint8_t *data, size_t size, uint
         list_push_back(&conn->queue[slot->gate != 0], &slot->link);
     if (!conn->handling && !conn->sending)
         output_classify(conn);
+}
+
+void net_reply_mute(struct net_conn *conn, bool mute)
+{
+    KVS_ASSERT(conn->handling && !conn->answered);
+    conn->muted = mute;
 }
 
 /* ---- what may leave --------------------------------------------------------------------------------------------- */

@@ -137,8 +137,9 @@ static inline void handle_resp(struct net_conn *conn, const uint8_t *data)
     conn->request_begin = data;
     conn->request_bytes = (size_t)parser->size;
     conn->answered = false;
+    conn->muted = false;
     net->handler.resp_request(net->handler.context, conn, net->slices, parser->argc);
-    KVS_ASSERT(conn->answered || conn->state != NET_OPEN);
+    KVS_ASSERT(conn->answered || conn->postponed || conn->state != NET_OPEN);
     if (__builtin_expect(net->slice_capacity > NET_SLICES_KEPT, 0))
         (void)resize_slices(net, NET_SLICES_KEPT);
     count_request(conn);
@@ -185,6 +186,18 @@ static size_t handle_resp_all(struct net_conn *conn, uint8_t *data, size_t size)
     unsigned scouted = conn->net->handler.keys_ahead == NULL ? UINT_MAX : 0;
     size_t at = 0;
     while (at < size && conn->state == NET_OPEN && conn->hold == NET_HOLD_NONE) {
+        if (__builtin_expect(conn->postponed, 0)) {
+            /* It lies at the start of data, and the parser has kept what it found. */
+            conn->postponed = false;
+            handle_resp(conn, data + at);
+            if (conn->postponed)
+                break;
+            requests++;
+            at += parser->size;
+            resp_parser_next(parser);
+            shrink_args(conn);
+            continue;
+        }
         if (scouted == 0) {
             scouted = scout_resp(conn, data + at, size - at);
             scouted += scouted == 0; /* what comes next is no whole array */
@@ -193,6 +206,8 @@ static size_t handle_resp_all(struct net_conn *conn, uint8_t *data, size_t size)
         const enum resp_status status = resp_parse(parser, data + at, size - at);
         if (__builtin_expect(status == RESP_REQUEST, 1)) {
             handle_resp(conn, data + at);
+            if (__builtin_expect(conn->postponed, 0))
+                break;
             requests++;
             at += parser->size;
             resp_parser_next(parser);
@@ -286,8 +301,10 @@ static void handle_frame(struct net_conn *conn, const struct frame *frame, const
         conn->request_id = frame->header.id;
         conn->request_opcode = frame->header.opcode;
         conn->answered = false;
+        conn->muted = false;
+        conn->postponed = false;
         net->handler.frame_request(net->handler.context, conn, frame);
-        KVS_ASSERT(conn->answered || conn->state != NET_OPEN);
+        KVS_ASSERT(conn->answered || conn->postponed || conn->state != NET_OPEN);
     }
     count_request(conn);
 }
@@ -350,6 +367,8 @@ static size_t handle_frames_all(struct net_conn *conn, const uint8_t *data, size
         const enum frame_result result = frame_parse(data + at, size - at, limits, &frame);
         if (__builtin_expect(result == FRAME_WHOLE, 1)) {
             handle_frame(conn, &frame, data + at);
+            if (__builtin_expect(conn->postponed, 0))
+                break;
             requests++;
             at += frame.size;
         } else if (result == FRAME_MORE) {

@@ -3,17 +3,19 @@
  *
  * Happy path: the name is looked up (three letters, GET and SET and DEL, by one comparison; others by binary search),
  * the number of arguments is held against the table, the handler runs. Failures: unknown command, unknown subcommand,
- * wrong number of arguments, store not open yet, in this order, which is Redis's; so are the texts, because clients
- * match on them (on the code alone for LOADING).
+ * wrong number of arguments, no right to it (access.h), store not open yet, in this order, which is Redis's; so are the
+ * texts, because clients match on them (on the code alone for LOADING).
  */
 #include "node/command.h"
 
 #include "base/assert.h"
 #include "base/canary.h"
+#include "node/access.h"
 #include "node/node_internal.h"
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #define QUOTED_BYTES_MAX 128u
 
@@ -134,6 +136,44 @@ void text_bulk(struct text *text, const char *value)
         text_advance(text, resp_write_bulk(room, slice_text(value)));
 }
 
+void text_bulk_bytes(struct text *text, struct slice value)
+{
+    uint8_t *room = text_room(text, resp_bulk_bytes(value.size));
+    if (room != NULL)
+        text_advance(text, resp_write_bulk(room, value));
+}
+
+void text_double(struct text *text, double value, int resp_version)
+{
+    char number[40];
+    /* The shortest that gives the same number again; 17 digits always do. */
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(number, sizeof(number), "%.*g", digits, value);
+        if (strtod(number, NULL) == value)
+            break;
+    }
+    if (resp_version >= 3)
+        text_printf(text, ",%s\r\n", number);
+    else
+        text_bulk(text, number);
+}
+
+void text_verbatim(struct text *text, struct slice value, int resp_version)
+{
+    if (resp_version >= 3)
+        text_printf(text, "=%zu\r\ntxt:", value.size + 4);
+    else
+        text_printf(text, "$%zu\r\n", value.size);
+    text_add(text, value);
+    text_add(text, slice_text("\r\n"));
+}
+
+/* An array in RESP2. */
+void text_set(struct text *text, size_t count, int resp_version)
+{
+    text_printf(text, "%c%zu\r\n", resp_version >= 3 ? '~' : '*', count);
+}
+
 void text_integer(struct text *text, int64_t value)
 {
     text_printf(text, ":%lld\r\n", (long long)value);
@@ -199,20 +239,35 @@ static const char *upper(const char *name, char out[32])
     return out;
 }
 
+/* Lines of text, each behind `indent`; returns how many. */
+static size_t help_lines(struct text *text, const char *indent, const char *lines)
+{
+    size_t count = 0;
+    while (*lines != 0) {
+        size_t length = strcspn(lines, "\n");
+        text_printf(text, "+%s%.*s\r\n", indent, (int)length, lines);
+        lines += length + (lines[length] != 0);
+        count++;
+    }
+    return count;
+}
+
 static void subcommand_help(struct call *call)
 {
     const struct command *command = call->command;
     char name[32];
-    size_t count = 0;
-    for (const struct subcommand *sub = command->subcommands; sub->name != NULL; sub++)
-        count++;
-    struct text text = {0};
-    text_array(&text, 2 * count + 3);
-    text_printf(&text, "+%s <subcommand> [<arg> [value] [opt] ...]. Subcommands are:\r\n", upper(command->name, name));
+    size_t count = 3;
+    struct text lines = {0};
     for (const struct subcommand *sub = command->subcommands; sub->name != NULL; sub++) {
-        text_printf(&text, "+%s%s%s\r\n", upper(sub->name, name), *sub->usage != 0 ? " " : "", sub->usage);
-        text_printf(&text, "+    %s\r\n", sub->help);
+        text_printf(&lines, "+%s%s%s\r\n", upper(sub->name, name), *sub->usage != 0 ? " " : "", sub->usage);
+        count += 1 + help_lines(&lines, "    ", sub->help);
     }
+    struct text text = {0};
+    text_array(&text, count);
+    text_printf(&text, "+%s <subcommand> [<arg> [value] [opt] ...]. Subcommands are:\r\n", upper(command->name, name));
+    text_add(&text, slice_make(lines.data, lines.size));
+    text.failed |= lines.failed;
+    text_deinit(&lines);
     text_simple(&text, "HELP");
     text_simple(&text, "    Prints this help.");
     call_text(call, &text);
@@ -233,28 +288,30 @@ static void run(struct call *call, unsigned flags, command_fn *handler)
     call_error(call, "%s", text);
 }
 
-static void run_subcommand(struct call *call)
+/* Which subcommand it is; NULL: HELP, or none and the request has its answer. */
+static const struct subcommand *find_subcommand(struct call *call, bool *help)
 {
     const struct command *command = call->command;
     char name[32];
+    *help = command_word_is(call->args[1], "help");
     for (const struct subcommand *sub = command->subcommands; sub->name != NULL; sub++) {
         if (!command_word_is(call->args[1], sub->name))
             continue;
         if (command_arity_fits(sub->arity, call->count))
-            run(call, sub->flags, sub->run);
-        else
-            call_error(call, "ERR wrong number of arguments for '%s|%s' command", command->name, sub->name);
-        return;
+            return sub;
+        call_error(call, "ERR wrong number of arguments for '%s|%s' command", command->name, sub->name);
+        return NULL;
     }
-    if (command_word_is(call->args[1], "help")) {
-        if (call->count == 2)
-            subcommand_help(call);
-        else
-            call_error(call, "ERR wrong number of arguments for '%s|help' command", command->name);
-        return;
-    }
-    call_error(call, "ERR unknown subcommand '%.*s'. Try %s HELP.", command_printable(call->args[1], QUOTED_BYTES_MAX),
-               (const char *)call->args[1].data, upper(command->name, name));
+    if (*help && call->count == 2)
+        return NULL;
+    if (*help)
+        call_error(call, "ERR wrong number of arguments for '%s|help' command", command->name);
+    else
+        call_error(call, "ERR unknown subcommand '%.*s'. Try %s HELP.",
+                   command_printable(call->args[1], QUOTED_BYTES_MAX), (const char *)call->args[1].data,
+                   upper(command->name, name));
+    *help = false;
+    return NULL;
 }
 
 /* ---- dispatch -------------------------------------------------------------------------------------------------- */
@@ -265,13 +322,69 @@ static void refuse_client(struct call *call)
     net_conn_finish(call->conn);
 }
 
+/* What CLIENT LIST shows. */
+static inline void note_command(struct call *call, const struct command *command, const struct subcommand *sub)
+{
+    call->client->command = command;
+    call->client->sub = sub;
+    call->client->seen_ns = call->shard->now_ns;
+}
+
+/* Finds the command and carries it out, once what stands in between (access.h) lets it pass. */
+static void command_any(struct call *call, bool watched)
+{
+    const struct subcommand *sub = NULL;
+    bool help = false;
+    call->command = command_find(call->args[0]);
+    if (call->command == NULL) {
+        refuse_unknown(call);
+        return;
+    }
+    if (!command_arity_fits(call->command->arity, call->count)) {
+        call_error(call, "ERR wrong number of arguments for '%s' command", call->command->name);
+        return;
+    }
+    if (call->command->subcommands != NULL && call->count >= 2) {
+        sub = find_subcommand(call, &help);
+        if (sub == NULL && !help)
+            return;
+    }
+    note_command(call, call->command, sub);
+    if (watched && !access_request(call, sub))
+        return;
+    if (help)
+        subcommand_help(call);
+    else if (sub != NULL)
+        run(call, sub->flags, sub->run);
+    else
+        run(call, call->command->flags, call->command->run);
+}
+
+/* The connection is something special, or the node is watched. */
+static __attribute__((noinline)) void command_watched(struct call *call)
+{
+    struct client *client = call->client;
+    uint8_t special = client->special;
+    if ((special & CLIENT_OVER_LIMIT) != 0) {
+        refuse_client(call);
+        return;
+    }
+    if (special != 0)
+        net_reply_mute(call->conn, true);
+    client->special &= (uint8_t)~CLIENT_REPLY_SKIP;
+    command_any(call, true);
+    if (!list_empty(&client->paused))
+        client->special = special; /* postponed: it comes again, and is the one to be skipped then */
+}
+
 void command_resp(void *context, struct net_conn *conn, const struct slice *args, unsigned count)
 {
     struct shard *shard = context;
     struct call call = {.shard = shard, .conn = conn, .client = net_conn_user(conn), .args = args, .count = count};
     KVS_ASSERT(count >= 1);
-    if (__builtin_expect(call.client->over_limit, 0)) {
-        refuse_client(&call);
+    unsigned watch = call.client->special | atomic_load_explicit(&shard->node->watch, memory_order_relaxed);
+    if (__builtin_expect(watch != 0, 0)) {
+        command_watched(&call);
         return;
     }
     /* The two that matter most, without a search. ORing 0x20 makes capitals small, and turns nothing else into these.
@@ -279,21 +392,15 @@ void command_resp(void *context, struct net_conn *conn, const struct slice *args
     if (args[0].size == 3 && shard->serving && (args[0].data[1] | 0x20) == 'e' && (args[0].data[2] | 0x20) == 't') {
         uint8_t first = args[0].data[0] | 0x20;
         if (first == 'g' && count == 2) {
+            note_command(&call, shard->frame_commands[FRAME_GET], NULL);
             command_get(&call);
             return;
         }
         if (first == 's' && count == 3) {
+            note_command(&call, shard->frame_commands[FRAME_SET], NULL);
             command_set(&call);
             return;
         }
     }
-    call.command = command_find(args[0]);
-    if (call.command == NULL)
-        refuse_unknown(&call);
-    else if (!command_arity_fits(call.command->arity, count))
-        call_error(&call, "ERR wrong number of arguments for '%s' command", call.command->name);
-    else if (call.command->subcommands != NULL && count >= 2)
-        run_subcommand(&call);
-    else
-        run(&call, call.command->flags, call.command->run);
+    command_any(&call, false);
 }

@@ -49,7 +49,7 @@ struct subcommand {
     int arity;         /* with command and subcommand; negative: at least that many */
     unsigned flags;    /* enum command_flags: those the node looks at */
     const char *usage; /* for HELP: the arguments */
-    const char *help;  /* for HELP: what it does */
+    const char *help;  /* for HELP: what it does; lines are separated by newlines */
     command_fn *run;
 };
 
@@ -82,6 +82,8 @@ int command_printable(struct slice arg, size_t max);
 /* For struct net_handler; `context` is the shard. */
 void command_resp(void *context, struct net_conn *conn, const struct slice *args, unsigned count);
 void command_frame(void *context, struct net_conn *conn, const struct frame *frame);
+/* Which commands the opcodes of frames stand for: what rights they need. NULL: none. */
+void command_of_frames(const struct command *commands[FRAME_COMMANDS]);
 
 /* ---- replies --------------------------------------------------------------------------------------------------- */
 
@@ -96,6 +98,11 @@ void call_text(struct call *call, struct text *text);
 /* RESP values appended to a text. */
 void text_simple(struct text *text, const char *value);
 void text_bulk(struct text *text, const char *value);
+void text_bulk_bytes(struct text *text, struct slice value);
+void text_double(struct text *text, double value, int resp_version);
+/* A text for people: RESP3 says so. */
+void text_verbatim(struct text *text, struct slice value, int resp_version);
+void text_set(struct text *text, size_t count, int resp_version);
 void text_integer(struct text *text, int64_t value);
 void text_array(struct text *text, size_t count);
 void text_map(struct text *text, size_t pairs, int resp_version);
@@ -150,19 +157,17 @@ command_fn command_setex, command_psetex, command_ttl, command_pttl, command_exp
     command_expire, command_pexpire, command_expireat, command_pexpireat, command_persist; /* command_expiry.c */
 command_fn command_type;                                                                   /* command_object.c */
 command_fn command_dump, command_restore;                                                  /* command_dump.c */
-command_fn command_auth, command_echo, command_hello, command_ping, command_quit, command_select,
-    command_durability;                                                                  /* command_connection.c */
-command_fn command_mset, command_msetnx, command_rename, command_renamenx, command_copy; /* command_several.c */
-command_fn command_info, command_dbsize;                                                 /* command_server.c */
-command_fn command_bgsave, command_lastsave;                                             /* command_backup.c */
-command_fn command_command;                                                              /* command_docs.c */
-extern const struct subcommand command_client_subcommands[];                             /* command_client.c */
-extern const struct subcommand command_config_subcommands[];                             /* command_server.c */
-extern const struct subcommand command_command_subcommands[];                            /* command_docs.c */
-extern const struct subcommand command_object_subcommands[];                             /* command_object.c */
-extern const struct subcommand command_memory_subcommands[];                             /* command_object.c */
-extern const struct subcommand command_client_subcommands[];                             /* command_client.c */
-extern const struct subcommand command_config_subcommands[];                             /* command_server.c */
-extern const struct subcommand command_command_subcommands[];                            /* command_docs.c */
+command_fn command_mset, command_msetnx, command_rename, command_renamenx, command_copy;   /* command_several.c */
+command_fn command_echo, command_ping, command_quit, command_select, command_durability;   /* command_connection.c */
+command_fn command_auth, command_hello, command_reset;                                     /* command_auth.c */
+command_fn command_info, command_dbsize;                                                   /* command_server.c */
+command_fn command_bgsave, command_lastsave;                                               /* command_backup.c */
+command_fn command_command;                                                                /* command_docs.c */
+extern const struct subcommand command_acl_subcommands[];                                  /* command_acl.c */
+extern const struct subcommand command_object_subcommands[];                               /* command_object.c */
+extern const struct subcommand command_memory_subcommands[];                               /* command_object.c */
+extern const struct subcommand command_client_subcommands[];                               /* command_client.c */
+extern const struct subcommand command_config_subcommands[];                               /* command_server.c */
+extern const struct subcommand command_command_subcommands[];                              /* command_docs.c */
 
 #endif

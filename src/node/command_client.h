@@ -4,7 +4,7 @@
 
 #include "node/command.h"
 
-/* Sets the connection's name; on a bad one answers with the error and returns false. */
-bool client_set_name(struct call *call, struct slice name);
+/* True when a connection may be called that; else the request has its answer. */
+bool client_name_fits(struct call *call, struct slice name);
 
 #endif

@@ -23,15 +23,9 @@ static const struct {
     {COMMAND_NO_ASYNC_LOADING, "no_async_loading"},
 };
 
-/* A set in RESP3, an array in RESP2. */
-static void add_set(struct text *text, size_t count, int resp_version)
-{
-    text_printf(text, "%c%zu\r\n", resp_version >= 3 ? '~' : '*', count);
-}
-
 static void add_flags(struct text *text, unsigned flags, int resp_version)
 {
-    add_set(text, (size_t)__builtin_popcount(flags), resp_version);
+    text_set(text, (size_t)__builtin_popcount(flags), resp_version);
     for (size_t i = 0; i < ARRAY_COUNT(flag_names); i++) {
         if ((flags & flag_names[i].flag) != 0)
             text_simple(text, flag_names[i].name);
@@ -43,7 +37,7 @@ static void add_categories(struct text *text, const char *categories, int resp_v
     size_t count = 1;
     for (const char *at = categories; *at != 0; at++)
         count += *at == ' ';
-    add_set(text, count, resp_version);
+    text_set(text, count, resp_version);
     while (*categories != 0) {
         size_t length = strcspn(categories, " ");
         text_printf(text, "+%.*s\r\n", (int)length, categories);
@@ -105,7 +99,7 @@ static void run_list(struct call *call)
         call_error(call, "ERR syntax error");
         return;
     }
-    add_set(&text, command_table_count, call->client->resp_version);
+    text_set(&text, command_table_count, call->client->resp_version);
     for (unsigned i = 0; i < command_table_count; i++)
         text_bulk(&text, command_table[i].name);
     call_text(call, &text);

@@ -5,9 +5,12 @@
  * opcode that is not known is answered with BAD_REQUEST and ends the connection, as docs/PROTOCOL.md says; until the
  * store is open, everything but STATS is answered with LOADING.
  */
+#include "base/assert.h"
+#include "node/access.h"
 #include "node/command.h"
 #include "node/dispatch.h"
 #include "node/info.h"
+#include "node/login.h"
 #include "node/node_internal.h"
 #include "proto/frame.h"
 
@@ -70,6 +73,7 @@ static bool may_come_early(uint8_t opcode)
     switch ((enum frame_opcode)opcode) { /* without a default: the compiler asks about every new one */
     case FRAME_HELLO:
     case FRAME_STATS:
+    case FRAME_AUTH:
         return true;
     case FRAME_PING:
     case FRAME_GET:
@@ -93,14 +97,54 @@ static bool refuse_while_loading(struct shard *shard, struct net_conn *conn, con
     return true;
 }
 
+/* True when the user may not do this, or not now; it is answered, or comes again. */
+static bool refuse_frame(struct shard *shard, struct net_conn *conn, const struct frame *frame)
+{
+    struct client *client = net_conn_user(conn);
+    const struct slice args[] = {slice_text(client->command->name), frame->key};
+    struct call call = {
+        .shard = shard, .conn = conn, .client = client, .command = client->command, .args = args, .count = 2};
+    uint8_t status;
+    const char *text;
+    char room[256];
+    if (access_frame(&call, &status, &text, room))
+        return false;
+    if (text != NULL) {
+        shard_count(&shard->counters.errors);
+        reply_frame(conn, frame, status, slice_text(text));
+    }
+    return true;
+}
+
+static void log_in(struct shard *shard, struct net_conn *conn, const struct frame *frame)
+{
+    struct call call = {.shard = shard, .conn = conn, .client = net_conn_user(conn)};
+    struct login_request request = {
+        .kind = LOGIN_FRAME,
+        .user = frame->key.size > 0 ? frame->key : slice_text("default"),
+        .password = frame->value,
+        .opcode = frame->header.opcode,
+        .id = frame->header.id,
+    };
+    login_ask(&call, &request);
+}
+
 void command_frame(void *context, struct net_conn *conn, const struct frame *frame)
 {
     struct shard *shard = context;
-    const struct client *client = net_conn_user(conn);
-    if (client->over_limit) {
+    struct client *client = net_conn_user(conn);
+    if (__builtin_expect((client->special & CLIENT_OVER_LIMIT) != 0, 0)) {
         reply_frame(conn, frame, FRAME_BUSY, slice_text("max number of clients reached"));
         net_conn_finish(conn);
         return;
+    }
+    if (frame->header.opcode < FRAME_COMMANDS) {
+        client->command = shard->frame_commands[frame->header.opcode];
+        client->sub = NULL;
+        client->seen_ns = shard->now_ns;
+        unsigned watch = atomic_load_explicit(&shard->node->watch, memory_order_relaxed);
+        if (__builtin_expect(watch != 0, 0) && client->command != NULL && refuse_frame(shard, conn, frame))
+            return;
     }
     if (__builtin_expect(!shard->serving, 0) && refuse_while_loading(shard, conn, frame))
         return;
@@ -123,9 +167,24 @@ void command_frame(void *context, struct net_conn *conn, const struct frame *fra
     case FRAME_BACKUP:
         begin_backup(shard, conn, frame);
         return;
+    case FRAME_AUTH:
+        log_in(shard, conn, frame);
+        return;
     case FRAME_HELLO: /* net's; a second one is out of place */
         break;
     }
     reply_frame(conn, frame, FRAME_BAD_REQUEST, slice_text("unknown opcode"));
     net_conn_finish(conn);
+}
+
+void command_of_frames(const struct command *commands[FRAME_COMMANDS])
+{
+    static const char *const names[FRAME_COMMANDS] = {
+        [FRAME_PING] = "ping",  [FRAME_GET] = "get",       [FRAME_SET] = "set",   [FRAME_REMOVE] = "del",
+        [FRAME_STATS] = "info", [FRAME_BACKUP] = "bgsave", [FRAME_AUTH] = "auth",
+    };
+    for (unsigned i = 0; i < FRAME_COMMANDS; i++) {
+        commands[i] = names[i] == NULL ? NULL : command_find(slice_text(names[i]));
+        KVS_ASSERT((commands[i] == NULL) == (names[i] == NULL));
+    }
 }

@@ -17,12 +17,7 @@ void command_info(struct call *call)
     struct text info = {0};
     info_write(call->shard->node, call->shard->ring, sections, &info);
     struct text reply = {0};
-    if (call->client->resp_version >= 3)
-        text_printf(&reply, "=%zu\r\ntxt:", info.size + 4);
-    else
-        text_printf(&reply, "$%zu\r\n", info.size);
-    text_add(&reply, slice_make(info.data, info.size));
-    text_add(&reply, slice_text("\r\n"));
+    text_verbatim(&reply, slice_make(info.data, info.size), call->client->resp_version);
     reply.failed |= info.failed;
     text_deinit(&info);
     call_text(call, &reply);
@@ -38,13 +33,15 @@ void command_dbsize(struct call *call)
 
 /* ---- CONFIG GET ------------------------------------------------------------------------------------------------ */
 
+#define PARAMETERS_MAX 16u
+
 struct parameter {
     const char *name;
     char value[160];
 };
 
 /* What tools ask a Redis for, said in its words. */
-static unsigned list_parameters(const struct node *node, struct parameter out[12])
+static unsigned list_parameters(const struct node *node, struct parameter out[PARAMETERS_MAX])
 {
     const struct config *config = &node->config;
     unsigned count = 0;
@@ -55,6 +52,7 @@ static unsigned list_parameters(const struct node *node, struct parameter out[12
         snprintf(out[count].value, sizeof(out[count].value), __VA_ARGS__); \
         count++;                                                           \
     } while (0)
+    PARAMETER("aclfile", "%.150s", config->acl_file != NULL ? config->acl_file : "");
     PARAMETER("appendfsync", "%s", config->relaxed ? "everysec" : "always");
     PARAMETER("appendonly", "%s", persistent ? "yes" : "no");
     PARAMETER("databases", "1");
@@ -66,7 +64,8 @@ static unsigned list_parameters(const struct node *node, struct parameter out[12
     PARAMETER("port", "%u", node->listener_count > 0 ? ring_addr_port(&node->addresses[0]) : 0);
     PARAMETER("proto-max-bulk-len", "%u", node->value_bytes_max);
     PARAMETER("save", "%s", "");
-    PARAMETER("timeout", "0");
+    PARAMETER("tcp-keepalive", "%u", config->keepalive_s);
+    PARAMETER("timeout", "%u", config->idle_timeout_s);
 #undef PARAMETER
     return count;
 }
@@ -87,9 +86,9 @@ static bool matches_any(const char *name, const struct slice *patterns, unsigned
 
 static void run_config_get(struct call *call)
 {
-    struct parameter parameters[12];
+    struct parameter parameters[PARAMETERS_MAX];
     unsigned count = list_parameters(call->shard->node, parameters);
-    bool chosen[12];
+    bool chosen[PARAMETERS_MAX];
     size_t pairs = 0;
     for (unsigned i = 0; i < count; i++) {
         chosen[i] = matches_any(parameters[i].name, call->args + 2, call->count - 2);
@@ -113,9 +112,9 @@ static void run_config_set(struct call *call)
 }
 
 const struct subcommand command_config_subcommands[] = {
-    {"get", -3, COMMAND_LOADING, "<pattern>", "Return parameters matching the glob-like <pattern> and their values.",
-     run_config_get},
-    {"set", -4, COMMAND_LOADING, "<directive> <value>", "Not offered: options are given on the command line.",
-     run_config_set},
+    {"get", -3, COMMAND_ADMIN | COMMAND_LOADING, "<pattern>",
+     "Return parameters matching the glob-like <pattern> and their values.", run_config_get},
+    {"set", -4, COMMAND_ADMIN | COMMAND_LOADING, "<directive> <value>",
+     "Not offered: options are given on the command line.", run_config_set},
     {NULL, 0, 0, NULL, NULL, NULL},
 };

@@ -16,6 +16,8 @@ static void needs_subcommand(struct call *call)
 #define ALWAYS (COMMAND_LOADING | COMMAND_STALE)
 
 const struct command command_table[] = {
+    {"acl", -2, 0, 0, 0, 0, "server", "@slow", "A container for Access List Control commands", "6.0.0",
+     needs_subcommand, command_acl_subcommands},
     {"append", 3, COMMAND_WRITE | COMMAND_DENYOOM | COMMAND_FAST, 1, 1, 1, "string", "@write @string @fast",
      "Add bytes to the end of a value, or make it", "2.0.0", command_append, NULL},
     {"auth", -2, COMMAND_NOSCRIPT | ALWAYS | COMMAND_FAST | COMMAND_NO_AUTH | COMMAND_ALLOW_BUSY, 0, 0, 0, "connection",
@@ -117,6 +119,8 @@ const struct command command_table[] = {
      command_rename, NULL},
     {"renamenx", 3, COMMAND_WRITE | COMMAND_FAST, 1, 2, 1, "generic", "@keyspace @write @fast",
      "Give a value another key that does not exist", "1.0.0", command_renamenx, NULL},
+    {"reset", 1, COMMAND_NOSCRIPT | ALWAYS | COMMAND_FAST | COMMAND_NO_AUTH | COMMAND_ALLOW_BUSY, 0, 0, 0, "connection",
+     "@fast @connection", "Make the connection what it was when it was opened", "6.2.0", command_reset, NULL},
     {"restore", -4, COMMAND_WRITE | COMMAND_DENYOOM, 1, 1, 1, "generic", "@keyspace @write @slow @dangerous",
      "Make a key of what DUMP has given", "2.6.0", command_restore, NULL},
     {"select", 2, ALWAYS | COMMAND_FAST, 0, 0, 0, "connection", "@fast @connection",

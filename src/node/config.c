@@ -14,6 +14,7 @@
 #include <strings.h>
 
 enum { SPACE_PERCENT_MIN = 120, SPACE_PERCENT_MAX = 1000 };
+enum { SECONDS_MAX = 100000000, KEEPALIVE_MAX = 32767 /* the kernel's */ };
 
 enum option_id {
     OPTION_ADDR = 256,
@@ -30,6 +31,10 @@ enum option_id {
     OPTION_DURABILITY,
     OPTION_RELAXED_INTERVAL,
     OPTION_MAX_CLIENTS,
+    OPTION_TIMEOUT,
+    OPTION_TCP_KEEPALIVE,
+    OPTION_REQUIREPASS,
+    OPTION_ACLFILE,
     OPTION_NO_PROTECTED_MODE,
     OPTION_LOG_LEVEL,
     OPTION_CHECK,
@@ -50,6 +55,10 @@ static const struct option long_options[] = {
     {"durability", required_argument, NULL, OPTION_DURABILITY},
     {"relaxed-interval", required_argument, NULL, OPTION_RELAXED_INTERVAL},
     {"max-clients", required_argument, NULL, OPTION_MAX_CLIENTS},
+    {"timeout", required_argument, NULL, OPTION_TIMEOUT},
+    {"tcp-keepalive", required_argument, NULL, OPTION_TCP_KEEPALIVE},
+    {"requirepass", required_argument, NULL, OPTION_REQUIREPASS},
+    {"aclfile", required_argument, NULL, OPTION_ACLFILE},
     {"no-protected-mode", no_argument, NULL, OPTION_NO_PROTECTED_MODE},
     {"log-level", required_argument, NULL, OPTION_LOG_LEVEL},
     {"check", no_argument, NULL, OPTION_CHECK},
@@ -215,6 +224,24 @@ static bool set_number(struct parse *parse, const char *option, const char *valu
     return true;
 }
 
+/* The password itself is not repeated: messages are kept. */
+static bool set_requirepass(struct parse *parse, char *value)
+{
+    if (strlen(value) > CONFIG_PASSWORD_BYTES_MAX)
+        return complain(parse, "requirepass", "…", "a password has at most 512 bytes");
+    parse->config->requirepass = value;
+    return true;
+}
+
+static bool set_aclfile(struct parse *parse, const char *value)
+{
+    enum { PATH_BYTES_MAX = 400 };
+    if (*value == 0 || strlen(value) > PATH_BYTES_MAX || value[strlen(value) - 1] == '/')
+        return complain(parse, "aclfile", value, "expected the path of a file, of at most 400 bytes");
+    parse->config->acl_file = value;
+    return true;
+}
+
 static bool set_option(struct parse *parse, int option, const char *value)
 {
     struct config *config = parse->config;
@@ -250,6 +277,14 @@ static bool set_option(struct parse *parse, int option, const char *value)
         return set_number(parse, "relaxed-interval", value, 1, 60000, &config->relaxed_interval_ms);
     case OPTION_MAX_CLIENTS:
         return set_number(parse, "max-clients", value, 1, 1000000, &config->max_clients);
+    case OPTION_TIMEOUT:
+        return set_number(parse, "timeout", value, 0, SECONDS_MAX, &config->idle_timeout_s);
+    case OPTION_TCP_KEEPALIVE:
+        return set_number(parse, "tcp-keepalive", value, 0, KEEPALIVE_MAX, &config->keepalive_s);
+    case OPTION_REQUIREPASS:
+        return set_requirepass(parse, optarg);
+    case OPTION_ACLFILE:
+        return set_aclfile(parse, value);
     case OPTION_NO_PROTECTED_MODE:
         config->protected_mode = false;
         return true;
@@ -281,16 +316,37 @@ static bool check_together(struct parse *parse)
         ring_addr_parse_tcp("127.0.0.1:4000", &config->addresses[config->address_count++]) != KVS_ERR_OK)
         return complain(parse, "addr", "127.0.0.1:4000", "the default address is not understood");
 
-    for (unsigned i = 0; config->protected_mode && i < config->address_count; i++) {
-        char text[RING_ADDR_TEXT_BYTES];
-        if (!ring_addr_is_local(&config->addresses[i]))
-            return complain(
-                parse, "addr", ring_addr_format(&config->addresses[i], text),
-                "refused in protected mode: this address is reachable from other machines, and kvs-node asks "
-                "nobody for a password. Listen on 127.0.0.1 or a Unix socket, or add --no-protected-mode if "
-                "the network is trusted");
-    }
+    if (config->requirepass != NULL && config->acl_file != NULL)
+        return complain(parse, "requirepass", "…",
+                        "cannot be combined with --aclfile: give the user default a password in that file");
+
+    /* With a file of users the node judges, when it has read it. */
+    char text[RING_ADDR_TEXT_BYTES];
+    bool password = config->requirepass != NULL && *config->requirepass != 0;
+    if (config->protected_mode && !password && config->acl_file == NULL && config_reaches_others(config, text))
+        return complain(
+            parse, "addr", text,
+            "refused in protected mode: this address is reachable from other machines, and kvs-node asks "
+            "nobody for a password. Set one with --requirepass or --aclfile, or listen on 127.0.0.1 or a Unix "
+            "socket, or add --no-protected-mode if the network is trusted");
     return true;
+}
+
+bool config_reaches_others(const struct config *config, char text[RING_ADDR_TEXT_BYTES])
+{
+    for (unsigned i = 0; i < config->address_count; i++) {
+        if (ring_addr_is_local(&config->addresses[i]))
+            continue;
+        (void)ring_addr_format(&config->addresses[i], text);
+        return true;
+    }
+    return false;
+}
+
+void config_forget_password(struct config *config)
+{
+    if (config->requirepass != NULL)
+        explicit_bzero(config->requirepass, strlen(config->requirepass));
 }
 
 static void set_defaults(struct config *config, unsigned cpus)
@@ -306,6 +362,7 @@ static void set_defaults(struct config *config, unsigned cpus)
         .relaxed_interval_ms = 100,
         .max_clients = 10000,
         .protected_mode = true,
+        .keepalive_s = 300,
         .log_level = DIAG_INFO,
     };
 }
@@ -382,7 +439,12 @@ void config_print_help(FILE *out)
           "                         relaxed: on disk within --relaxed-interval      (durable)\n"
           "  --relaxed-interval MS  1 to 60000                                      (100)\n"
           "  --max-clients N        connections at a time                           (10000)\n"
-          "  --no-protected-mode    allow --addr on other than loopback addresses\n"
+          "  --timeout SECONDS      close connections idle for so long; 0: never     (0)\n"
+          "  --tcp-keepalive SECONDS  probe silent peers; 0: never                   (300)\n"
+          "  --requirepass PASSWORD ask clients for this password\n"
+          "  --aclfile FILE         users and what they may do; written by ACL SAVE\n"
+          "  --no-protected-mode    without a password, too, allow --addr on other than\n"
+          "                         loopback addresses\n"
           "  --log-level LEVEL      error, warn, info or debug                      (info)\n"
           "  --check                say what this machine offers, and exit\n"
           "  -V, --version          print the version, and exit\n"

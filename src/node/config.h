@@ -16,6 +16,8 @@
 #define CONFIG_ADDRESSES_MAX 3
 #define CONFIG_MESSAGE_BYTES 512
 
+#define CONFIG_PASSWORD_BYTES_MAX 512u
+
 #define CONFIG_MEMORY_BYTES_MIN  (64ull << 20)
 #define CONFIG_SEGMENT_BYTES_MIN (1ull << 20)
 #define CONFIG_SEGMENT_BYTES_MAX (1ull << 30)
@@ -42,6 +44,10 @@ struct config {
     uint32_t relaxed_interval_ms;
     unsigned max_clients;
     bool protected_mode;
+    uint32_t idle_timeout_s; /* 0 = never */
+    uint32_t keepalive_s;    /* 0 = never */
+    char *requirepass;       /* NULL: none */
+    const char *acl_file;    /* NULL: none */
     enum diag_level log_level;
 };
 
@@ -56,6 +62,12 @@ void config_set_memory(struct config *config, uint64_t ram_bytes);
 
 /* Parses "4096", "64K", "512MiB", "2G": binary multiples, any case. False on anything else, and on overflow. */
 bool config_parse_size(const char *text, uint64_t *bytes);
+
+/* True when an address it listens on can be reached from other machines; `text` is the first of these. */
+bool config_reaches_others(const struct config *config, char text[RING_ADDR_TEXT_BYTES]);
+
+/* Overwrites the password in argv, where whoever lists processes would see it. */
+void config_forget_password(struct config *config);
 
 void config_print_help(FILE *out);
 

@@ -23,7 +23,6 @@
 #include "base/canary.h"
 #include "base/hash.h"
 #include "node/gather.h"
-#include "node/transaction.h"
 
 static void on_local_done(struct engine_op *engine_op);
 static void on_owner_done(struct engine_op *engine_op);
@@ -340,10 +339,6 @@ void dispatch_ended(struct op *op)
 void dispatch_deliver(void *context, struct mail *mail)
 {
     struct shard *shard = context;
-    if (mail->kind == MAIL_TRANSACTION) {
-        transaction_deliver(shard, mail);
-        return;
-    }
     struct op *op = container_of(mail, struct op, mail);
     if (op->home == shard)
         complete(shard, op);

@@ -225,6 +225,7 @@ static int run(struct program *program)
         diag_error("%s", message);
         return 1;
     }
+    config_forget_password(&program->config);
     if (!start_threads(program)) {
         diag_error("cannot start a thread for every shard: lower --threads or raise the limit on processes");
         _Exit(1); /* nothing has been acknowledged yet */

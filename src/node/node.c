@@ -18,6 +18,8 @@
 
 #include "base/assert.h"
 #include "base/diag.h"
+#include "node/acl_store.h"
+#include "node/command.h"
 #include "node/node_internal.h"
 
 #include <stdio.h>
@@ -82,6 +84,8 @@ static void set_limits(struct node *node)
         .memory_max = connections_bytes,
         .requests_max = REQUESTS_MAX,
         .send_timeout_ms = SEND_TIMEOUT_MS,
+        .idle_timeout_s = config->idle_timeout_s,
+        .keepalive_s = config->keepalive_s,
         .resp = {.args_max = (uint32_t)clamp(connections_bytes / 64, ARGS_MIN, ARGS_MAX),
                  .arg_bytes_max = KVS_VALUE_BYTES_MAX,
                  .inline_bytes_max = INLINE_BYTES_MAX},
@@ -163,13 +167,44 @@ static enum kvs_err make_shards(struct node *node)
         shard->id = i;
         shard->count = node->shard_count;
         shard->node = node;
-        list_init(&shard->gathers);
-        list_init(&shard->assembling);
-        list_init(&shard->transactions);
-        list_init(&shard->parts_waiting);
+        struct list *lists[] = {&shard->gathers,      &shard->assembling,   &shard->crowds,       &shard->crowd_parts,
+                                &shard->crowd_merges, &shard->logins,       &shard->acl_tasks,    &shard->paused,
+                                &shard->client_texts, &shard->transactions, &shard->parts_waiting};
+        for (size_t j = 0; j < ARRAY_COUNT(lists); j++)
+            list_init(lists[j]);
+        derive_init(&shard->derivations);
+        command_of_frames(shard->frame_commands);
         shard->mailbox = mailroom_box(node->mailroom, i);
     }
     return KVS_ERR_OK;
+}
+
+/* Who may come in; refuses addresses that others can reach while anybody may do everything. */
+static enum kvs_err make_users(struct node *node, char message[NODE_MESSAGE_BYTES])
+{
+    static_assert(ACL_STORE_MESSAGE_BYTES <= NODE_MESSAGE_BYTES, "a message fits");
+    node->acl_log = acl_log_create();
+    if (node->acl_log == NULL)
+        return KVS_ERR_NO_MEMORY;
+    enum kvs_err err = acl_create(&node->acl, node->shard_count, node->ring, &node->watch);
+    if (err != KVS_ERR_OK)
+        return err;
+    if (!acl_store_start(node, message))
+        return KVS_ERR_INVALID;
+    char remote[RING_ADDR_TEXT_BYTES];
+    if (!node->config.protected_mode || !config_reaches_others(&node->config, remote))
+        return KVS_ERR_OK;
+    bool open = acl_is_open(acl_read_begin(node->acl, 0));
+    acl_read_end(node->acl, 0);
+    if (!open)
+        return KVS_ERR_OK;
+    snprintf(
+        message, NODE_MESSAGE_BYTES,
+        "--addr %s: refused in protected mode: this address is reachable from other machines, and the user default "
+        "of --aclfile %s needs no password. Give it one there, or listen on 127.0.0.1 or a Unix socket, or add "
+        "--no-protected-mode if the network is trusted",
+        remote, node->config.acl_file != NULL ? node->config.acl_file : "(none)");
+    return KVS_ERR_INVALID;
 }
 
 enum kvs_err node_create(struct node **out, const struct config *config, struct ring *ring,
@@ -177,10 +212,11 @@ enum kvs_err node_create(struct node **out, const struct config *config, struct 
 {
     KVS_ASSERT(config->threads >= 1 && config->threads <= KVS_SHARDS_MAX);
     message[0] = '\0';
-    struct node *node = calloc(1, sizeof(*node));
+    struct node *node = aligned_alloc(KVS_CACHE_LINE_BYTES, align_up(sizeof(*node), KVS_CACHE_LINE_BYTES));
     enum kvs_err err = KVS_ERR_NO_MEMORY;
     if (node == NULL)
         goto out;
+    memset(node, 0, sizeof(*node));
     node->config = *config;
     node->ring = ring;
     node->shard_count = config->threads;
@@ -189,7 +225,9 @@ enum kvs_err node_create(struct node **out, const struct config *config, struct 
     node->background.node = node;
     make_run_id(node);
     set_limits(node);
-    err = take_directory(node, message);
+    err = make_users(node, message);
+    if (err == KVS_ERR_OK)
+        err = take_directory(node, message);
     if (err == KVS_ERR_OK)
         err = make_shards(node);
     if (err == KVS_ERR_OK) {
@@ -215,6 +253,8 @@ void node_destroy(struct node *node)
     if (node->prepared != NULL)
         engine_unprepare(node->prepared, node->ring);
     mailroom_destroy(node->mailroom);
+    acl_destroy(node->acl);
+    acl_log_destroy(node->acl_log);
     free(node->shards);
     free(node);
 }

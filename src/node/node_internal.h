@@ -2,6 +2,7 @@
 #ifndef KVS_NODE_NODE_INTERNAL_H
 #define KVS_NODE_NODE_INTERNAL_H
 
+#include "node/acl_log.h"
 #include "node/background.h"
 #include "node/config.h"
 #include "node/node.h"
@@ -35,6 +36,14 @@ struct node {
     struct net_options net_options; /* of one shard */
     unsigned recv_buffers;          /* of one shard, SHARD_RECV_BUFFER_BYTES each */
     uint32_t value_bytes_max;       /* what the store takes */
+
+    /* What requests have to be held against before they are carried out: ACL_WATCH, ACCESS_WATCH_PAUSE. */
+    alignas(KVS_CACHE_LINE_BYTES) _Atomic unsigned watch;
+    _Atomic bool pause_all;          /* else writes only */
+    _Atomic uint64_t pause_until_ns; /* 0: no pause */
+    struct acl *acl;
+    struct acl_log *acl_log;
+    _Atomic bool acl_saving;
 
     _Atomic enum shard_phase phase;
     _Atomic unsigned clients;   /* connections now, of all shards */

@@ -77,6 +77,7 @@ static bool add_slab(struct op_pool *pool)
         op->bytes = op->room;
         op->capacity = OP_ROOM_BYTES;
         op->mail.next = pool->free;
+        op->mail.kind = MAIL_OP;
         pool->free = &op->mail;
     }
     return true;

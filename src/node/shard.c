@@ -22,9 +22,13 @@
 #include "node/shard.h"
 
 #include "base/assert.h"
+#include "node/access.h"
+#include "node/acl_store.h"
 #include "node/command.h"
+#include "node/crowd.h"
 #include "node/dispatch.h"
 #include "node/gather.h"
+#include "node/login.h"
 #include "node/node_internal.h"
 #include "node/transaction.h"
 
@@ -52,6 +56,7 @@ static enum shard_state get_state(const struct shard *shard)
 static void on_batch_begin(void *context)
 {
     struct shard *shard = context;
+    shard->now_ns = ring_now_ns(shard->ring);
     if (shard->engine != NULL)
         engine_section_begin(shard->engine);
 }
@@ -65,23 +70,12 @@ static void on_batch_end(void *context)
 
 static void on_opened(void *context, struct net_conn *conn)
 {
-    struct shard *shard = context;
-    struct node *node = shard->node;
-    struct client *client = net_conn_user(conn);
-    client->id = atomic_fetch_add_explicit(&node->client_id, 1, memory_order_relaxed) + 1;
-    client->resp_version = 2;
-    client->relaxed = node->config.relaxed;
-    unsigned clients = atomic_fetch_add_explicit(&node->clients, 1, memory_order_relaxed) + 1;
-    client->over_limit = clients > node->config.max_clients;
-    if (client->over_limit)
-        atomic_fetch_add_explicit(&node->clients_refused, 1, memory_order_relaxed);
+    client_opened(context, conn);
 }
 
 static void on_closed(void *context, struct net_conn *conn)
 {
-    struct shard *shard = context;
-    (void)conn;
-    atomic_fetch_sub_explicit(&shard->node->clients, 1, memory_order_relaxed);
+    client_closed(context, conn);
 }
 
 /* ---- opening and closing --------------------------------------------------------------------------------------- */
@@ -148,6 +142,10 @@ static void free_parts(struct shard *shard)
         net_close(shard->net);
     gather_abandon(shard);
     transaction_abandon(shard);
+    crowd_abandon(shard);
+    login_abandon(shard);
+    acl_store_abandon(shard);
+    client_abandon_all(shard);
     op_pool_deinit(&shard->pool);
     free(shard->scratch);
     shard->net = NULL;
@@ -317,6 +315,9 @@ static int64_t wait_ns(const struct shard *shard)
         wait = 0;
     if (transaction_waits(shard))
         wait = ring_sooner(wait, TRANSACTION_WAIT_NS);
+    if (crowd_waiting(shard) || derive_waiting(&shard->derivations))
+        wait = 0;
+    wait = ring_sooner(wait, access_wait_ns(shard));
     if (mailbox_backlog(shard->mailbox))
         wait = ring_sooner(wait, BACKLOG_WAIT_NS);
     if (in_transition(get_state(shard)))
@@ -333,11 +334,21 @@ static void turn_transactions(struct shard *shard)
     engine_section_end(shard->engine);
 }
 
+static void deliver(void *context, struct mail *mail)
+{
+    if (__builtin_expect(mail->kind == MAIL_OP, 1))
+        dispatch_deliver(context, mail);
+    else if (mail->kind == MAIL_TRANSACTION)
+        transaction_deliver(context, mail);
+    else
+        crowd_deliver(context, mail);
+}
+
 /* Returns how much mail there was. */
 static unsigned turn_engine(struct shard *shard)
 {
     engine_section_begin(shard->engine);
-    unsigned mails = mailbox_collect(shard->mailbox, dispatch_deliver, shard);
+    unsigned mails = mailbox_collect(shard->mailbox, deliver, shard);
     engine_section_end(shard->engine);
     turn_transactions(shard); /* what they append now is committed now */
     engine_turn(shard->engine);
@@ -357,6 +368,12 @@ bool shard_turn(struct shard *shard, bool may_sleep)
 
     if (shard->engine != NULL)
         events += turn_engine(shard);
+    else
+        events += mailbox_collect(shard->mailbox, deliver, shard); /* no operations yet */
+    derive_turn(&shard->derivations, ring_now_ns(shard->ring), events == 0);
+    crowd_turn(shard);
+    access_turn(shard);
+    acl_turn(shard->node->acl, shard->id);
     bool goes_on = follow_phase(shard);
     (void)large_trash_turn(&shard->pool.trash);
     gather_turn(shard);

@@ -12,6 +12,7 @@
 #include "engine/engine.h"
 #include "net/net.h"
 #include "node/client.h"
+#include "node/derive.h"
 #include "node/mailbox.h"
 #include "node/op.h"
 
@@ -50,6 +51,8 @@ enum shard_state {
 /* On the way from one state to the next, a look now and then. */
 #define SHARD_TRANSITION_WAIT_NS 2000000
 
+#define FRAME_COMMANDS 8u /* opcodes that stand for commands are lower */
+
 #define SHARD_MESSAGE_BYTES 768
 /* Keys of one MGET that can be answered without ops. */
 #define SHARD_SCRATCH_RESULTS 128u
@@ -87,10 +90,20 @@ struct shard {
     bool asleep; /* mail wakes the ring */
     bool busy;   /* the latest turn did something */
     struct op_pool pool;
-    struct list gathers;       /* commands with several keys under way */
-    struct list assembling;    /* … whose reply is being put together, a piece in each turn */
+    struct list gathers;      /* commands with several keys under way */
+    struct list assembling;   /* … whose reply is being put together, a piece in each turn */
+    struct list crowds;       /* questions to all connections of the node, asked here */
+    struct list crowd_parts;  /* parts of such questions to be answered here … */
+    struct list crowd_merges; /* … and answers to be put together */
+    struct list logins;       /* waiting for their passwords to be derived */
+    struct list acl_tasks;    /* changes of users under way */
+    struct list paused;       /* clients whose request waits for the end of a pause */
+    struct list client_texts;
     struct list transactions;  /* begun here and not over */
     struct list parts_waiting; /* struct transaction_part: of transactions of any shard, that wait for this one's log */
+    struct derive_queue derivations;
+    uint64_t now_ns;                                      /* when the latest requests came */
+    const struct command *frame_commands[FRAME_COMMANDS]; /* by opcode: the commands that frames stand for */
     struct shard_counters counters;
     struct engine_result *scratch; /* SHARD_SCRATCH_RESULTS */
 

@@ -71,6 +71,8 @@ const char *frame_status_text(uint8_t status)
         [FRAME_VERSION_UNKNOWN] = "unknown protocol version",
         [FRAME_BUSY] = "busy",
         [FRAME_LOADING] = "loading",
+        [FRAME_NO_AUTH] = "authentication required",
+        [FRAME_DENIED] = "no permission",
     };
     return status < ARRAY_COUNT(texts) ? texts[status] : "unknown status";
 }

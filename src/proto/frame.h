@@ -23,6 +23,7 @@ enum frame_opcode {
     FRAME_REMOVE = 4,
     FRAME_STATS = 5,  /* reply value: the text of INFO; request key: an optional section */
     FRAME_BACKUP = 6, /* begins a backup; request key: its name, or empty; reply value: its name */
+    FRAME_AUTH = 7,   /* request key: the user, or empty for the default one; value: the password */
 };
 
 enum frame_flags {
@@ -39,8 +40,10 @@ enum frame_status {
     FRAME_FAILED = 5,      /* storage has failed; the message says more */
     FRAME_CORRUPT = 6,     /* the stored record is damaged; the message names segment and offset */
     FRAME_VERSION_UNKNOWN = 7,
-    FRAME_BUSY = 8,    /* too many connections or requests */
-    FRAME_LOADING = 9, /* the server is still opening its store: try again later */
+    FRAME_BUSY = 8,     /* too many connections or requests */
+    FRAME_LOADING = 9,  /* the server is still opening its store: try again later */
+    FRAME_NO_AUTH = 10, /* nobody has logged in on this connection, or with a wrong password */
+    FRAME_DENIED = 11,  /* the user may not do that */
 };
 
 /* Little-endian on the wire, exactly these bytes. */

@@ -145,6 +145,7 @@ enum ring_open_flags {
     RING_OPEN_EXCLUSIVE = 8, /* with CREATE: fail with EXISTS when it is there */
     RING_OPEN_DIRECT = 16, /* O_DIRECT: aligned buffers, offsets and sizes; UNSUPPORTED where the file system cannot */
     RING_OPEN_DIRECTORY = 32, /* with READ, alone: a directory, as ring_dir_open gives it; NOT_A_DIRECTORY */
+    RING_OPEN_PRIVATE = 64,   /* with CREATE: readable by its owner alone (mode 0600) */
 };
 
 enum ring_write_flags {
@@ -236,6 +237,9 @@ void ring_recv(struct ring *ring, struct ring_op *op, int fd);
  */
 void ring_send(struct ring *ring, struct ring_op *op, int fd, struct iovec *iov, unsigned iov_count);
 #define RING_IOV_MAX 64
+/* The system looks for the peer of a TCP connection that was silent for `seconds`, and ends one whose peer is gone.
+ * Others stay as they are. */
+void ring_keepalive(struct ring *ring, int fd, unsigned seconds);
 /* Ends both directions now: operations in flight on fd complete soon. */
 void ring_shutdown(struct ring *ring, int fd);
 

@@ -169,7 +169,7 @@ void ring_timer(struct ring *ring, struct ring_op *op, uint64_t delay_ns)
 void ring_file_open(struct ring *ring, struct ring_op *op, int dir_fd, const char *path, unsigned open_flags)
 {
     KVS_ASSERT((open_flags & (RING_OPEN_READ | RING_OPEN_WRITE)) != 0);
-    KVS_ASSERT(path != NULL && open_flags < 2 * RING_OPEN_DIRECTORY);
+    KVS_ASSERT(path != NULL && open_flags < 2 * RING_OPEN_PRIVATE);
     KVS_ASSERT((open_flags & RING_OPEN_DIRECTORY) == 0 || open_flags == (RING_OPEN_DIRECTORY | RING_OPEN_READ));
     op_begin(ring, op, RING_KIND_OPEN, dir_fd);
     op->rw_flags = (uint8_t)open_flags;

@@ -38,7 +38,7 @@ static void issue_open(struct io_uring_sqe *sqe, const struct ring_op *op)
         flags |= O_DIRECT;
     if (wanted & RING_OPEN_DIRECTORY)
         flags |= O_DIRECTORY;
-    io_uring_prep_openat(sqe, op->file, op->backend[0], flags, 0640);
+    io_uring_prep_openat(sqe, op->file, op->backend[0], flags, wanted & RING_OPEN_PRIVATE ? 0600 : 0640);
 }
 
 /* fdatasync leaves out what a directory's names may need. The look at the inode costs nothing next to a sync. */

@@ -183,6 +183,18 @@ enum kvs_err ring_peer_addr(struct ring *ring, int fd, struct ring_addr *addr)
 }
 
 /* A system call, not a queued request: the kernel would hand the latter to a worker thread. */
+void ring_keepalive(struct ring *ring, int fd, unsigned seconds)
+{
+    (void)ring;
+    const int idle = (int)seconds, between = idle / 3 > 0 ? idle / 3 : 1, probes = 3;
+    /* Fails for a Unix socket, whose peer cannot vanish. */
+    if (set_option(fd, SOL_SOCKET, SO_KEEPALIVE) != KVS_ERR_OK ||
+        setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle)) != 0)
+        return;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &between, sizeof(between));
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
+}
+
 void ring_shutdown(struct ring *ring, int fd)
 {
     KVS_ASSERT(ring != NULL && fd >= 0);

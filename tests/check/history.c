@@ -57,7 +57,9 @@ void history_begin(struct history *history, const uint64_t *initial, size_t coun
 
 void history_add(struct history *history, const struct history_op *op)
 {
-    KVS_ASSERT(op->invoked <= op->returned && (op->kind != HISTORY_WRITE || op->value != 0));
+    bool writes = op->kind == HISTORY_WRITE || op->kind == HISTORY_WRITE_NEW || op->kind == HISTORY_WRITE_OVER;
+    KVS_ASSERT(op->invoked <= op->returned && (!writes || op->value != 0));
+    KVS_ASSERT(op->kind < HISTORY_SWAP || op->seen == 0 || (op->found > 0 && op->seen != op->value));
     KVS_ASSERT(history->op_count < HISTORY_NONE / 2);
     history->ops = history_room(history->ops, &history->op_room, history->op_count + 1, sizeof(*op));
     history->ops[history->op_count++] = *op;
@@ -86,8 +88,7 @@ static struct latest find_latest(const struct history *history)
         const struct item *item = &history->items[i]; /* in order of their beginnings */
         if (item->open || item->kind == ITEM_PRESENT)
             continue;
-        bool has_value = item->kind == ITEM_SEEN_WRITE || item->kind == ITEM_READ || item->kind == ITEM_WRITE;
-        uint32_t value = has_value ? item->value : HISTORY_NONE;
+        uint32_t value = item->value != VALUE_ABSENT ? item->value : HISTORY_NONE;
         if (latest.any && (latest.value != value || value == HISTORY_NONE)) {
             latest.other_any = true;
             latest.other_moment = latest.moment;
@@ -150,8 +151,9 @@ static enum answer quick_answer(const struct history *history, const struct late
     if (value->writer == HISTORY_NONE)
         return value->initial && !bounded ? ANSWER_ASK : ANSWER_NO;
     const struct item *writer = &history->items[value->writer];
+    bool conditional = writer->kind == ITEM_NEW || writer->kind == ITEM_OVER;
     if (may_still_happen(history, writer))
-        return ANSWER_YES;
+        return conditional ? ANSWER_ASK : ANSWER_YES;
     return bounded && writer->until < (own ? latest->other_moment : latest->moment) ? ANSWER_NO : ANSWER_ASK;
 }
 

@@ -35,6 +35,11 @@ enum history_kind {
     HISTORY_REMOVE, /* found: 1 it was there, 0 it was not, -1 not told (as always when it is open) */
     HISTORY_READ,   /* value: what was read; 0 = not there */
     HISTORY_EXISTS, /* found: 1 or 0 */
+    /* These look and change in one step. `found` as of REMOVE; `seen`: which value it found, 0 = not told. */
+    HISTORY_SWAP,       /* replaces whatever is there, or nothing, by `value`; 0: removes it */
+    HISTORY_WRITE_NEW,  /* writes `value` if nothing is there. `found` may be -1 only if it is open */
+    HISTORY_WRITE_OVER, /* writes `value` if something is there. The same */
+    HISTORY_KINDS,
 };
 
 struct history_op {
@@ -44,6 +49,7 @@ struct history_op {
     uint32_t session; /* operations of one session (0: of none) take effect in the order in which they were added, those
                          that happen at all; they also began in that order (`invoked` does not fall) */
     uint64_t value;
+    uint64_t seen;
     uint64_t invoked; /* moments: any clock that all operations share; invoked <= returned */
     uint64_t returned;
     uint64_t tag; /* the caller's own */

@@ -12,6 +12,8 @@
  * from then on they may count as done, or still be placed where one is needed. An open one is optional from the
  * beginning.
  *   - What changes nothing and sees what it should is placed at once.
+ *   - What looks and changes in one step (a swap) comes after all reads of the value that it saw, so two that saw the
+ *     same one are impossible. It hides less than a change that looks at nothing: history_state.c.
  *
  * Time is swept from one moment to the next. A state is the key's value and what has become of each item under way; an
  * item must be placed when its time ends, and only then are the states looked at that lead there.
@@ -29,14 +31,22 @@ enum item_kind {
     ITEM_TAKE,       /* a remove that found something */
     ITEM_ABSENT,     /* found nothing: read, exists or remove */
     ITEM_PRESENT,    /* exists: yes */
+    ITEM_SWAP,       /* a change that told what it saw */
     ITEM_WRITE,      /* a write that nobody read */
     ITEM_REMOVE,     /* a remove that tells nothing */
+    ITEM_NEW,        /* unanswered and never read: a write if nothing is there */
+    ITEM_OVER,       /* the same if something is there. Has a say in what is there at the end only */
     ITEM_KINDS,
 };
 
 static inline bool item_kind_is_blind(enum item_kind kind)
 {
     return kind >= ITEM_WRITE;
+}
+/* What an item that nobody has read is when somebody has. */
+static inline enum item_kind item_kind_read(enum item_kind kind)
+{
+    return kind == ITEM_NEW || kind == ITEM_OVER ? ITEM_SWAP : kind == ITEM_WRITE ? ITEM_SEEN_WRITE : kind;
 }
 
 struct item {
@@ -45,7 +55,8 @@ struct item {
     bool preferred;         /* was placed where another one would have done */
     uint32_t op;            /* place among the history's operations */
     uint32_t session;       /* place among the sessions; HISTORY_NONE: none */
-    uint32_t value;         /* writes and reads: id of the value */
+    uint32_t value;         /* writes and reads: id of the value; a swap that removes: VALUE_ABSENT */
+    uint32_t sees;          /* swaps: id of the value that was there, VALUE_ABSENT, or VALUE_SOME: any */
     uint32_t slot;          /* its bit in the states, while it is under way */
     uint32_t before, after; /* items under way of the same session */
     uint32_t followers;     /* items of the same session that come after it, in all */
@@ -59,7 +70,7 @@ enum { VALUE_ABSENT = 0, VALUE_SOME = 1 /* any that nobody will read */, VALUE_I
 struct value {
     uint64_t number;
     uint32_t writer; /* item; HISTORY_NONE: nobody in this history */
-    uint32_t reads;
+    uint32_t reads;  /* those of swaps, too */
     bool initial;
     uint64_t held_until; /* when the last read of it began */
 };
@@ -91,6 +102,8 @@ struct history {
  * later is left out. SIZE_MAX: all of it.
  */
 void history_prepare(struct history *history, size_t answers);
+/* Lists the ends that come before that of the last certain item; those of open items after those of others. */
+void history_list_ends(struct history *history);
 /* Operation that gives the nth definite answer, counted from 1. */
 uint32_t history_answer(struct history *history, size_t nth);
 size_t history_answer_count(const struct history *history);
@@ -180,6 +193,11 @@ static inline void bit_set(uint64_t *bits, uint32_t bit)
 static inline void bit_clear(uint64_t *bits, uint32_t bit)
 {
     bits[bit / 64] &= ~(UINT64_C(1) << (bit % 64));
+}
+/* Has the item a value of its own that it writes? */
+static inline bool item_writes(const struct item *item)
+{
+    return item->value != VALUE_ABSENT && item->kind != ITEM_READ;
 }
 static inline struct item *item_at(const struct search *search, uint32_t slot)
 {

@@ -119,7 +119,7 @@ static uint32_t know_value(struct history *history, uint64_t number)
 
 static void begin_values(struct history *history)
 {
-    size_t most = history->op_count + history->initial_count + VALUE_IDS;
+    size_t most = 2 * history->op_count + history->initial_count + VALUE_IDS;
     history->values = history_room(history->values, &history->value_room, most, sizeof(*history->values));
     history->value_count = VALUE_IDS;
     memset(history->values, 0, VALUE_IDS * sizeof(*history->values));
@@ -137,12 +137,12 @@ static void begin_values(struct history *history)
     }
 }
 
-/* Reads tell which writes have happened, and when at the latest. */
+/* Reads, those of swaps among them, tell which writes have happened, and when at the latest. */
 static void match_values(struct history *history)
 {
     for (size_t i = 0; i < history->item_count; i++) {
         struct item *item = &history->items[i];
-        if (item->kind == ITEM_WRITE) {
+        if (item_writes(item)) {
             struct value *value = &history->values[item->value];
             KVS_ASSERT(value->writer == HISTORY_NONE && !value->initial);
             value->writer = (uint32_t)i;
@@ -150,16 +150,17 @@ static void match_values(struct history *history)
     }
     for (size_t i = 0; i < history->item_count; i++) {
         const struct item *item = &history->items[i];
-        if (item->kind != ITEM_READ)
+        uint32_t seen = item->kind == ITEM_READ ? item->value : item->kind == ITEM_SWAP ? item->sees : VALUE_ABSENT;
+        if (seen < VALUE_IDS)
             continue;
-        struct value *value = &history->values[item->value];
+        struct value *value = &history->values[seen];
         value->reads++;
         if (item->from > value->held_until)
             value->held_until = item->from;
         if (value->writer == HISTORY_NONE)
             continue;
         struct item *writer = &history->items[value->writer];
-        writer->kind = ITEM_SEEN_WRITE;
+        writer->kind = item_kind_read(writer->kind);
         writer->open = false;
         uint64_t latest = item->until > writer->from ? item->until : writer->from;
         if (latest < writer->until)
@@ -228,6 +229,23 @@ static void tighten_sessions(struct history *history, struct sessions *sessions)
 
 /* ---- items ----------------------------------------------------------------------------------------------------- */
 
+/* A write that looked: what is known of that, and so what it is. */
+static enum item_kind kind_of_swap(const struct history_op *op, bool open)
+{
+    bool told = !open && op->found >= 0;
+    KVS_ASSERT(told || open || op->kind == HISTORY_SWAP);
+    if (op->kind == HISTORY_WRITE_NEW && told && op->found > 0)
+        return op->seen != 0 ? ITEM_READ : ITEM_PRESENT;
+    bool removes = op->kind == HISTORY_SWAP && op->value == 0;
+    if (told && op->found == 0 && (removes || op->kind == HISTORY_WRITE_OVER))
+        return ITEM_ABSENT;
+    if (told)
+        return removes && op->seen == 0 ? ITEM_TAKE : ITEM_SWAP;
+    if (op->kind == HISTORY_SWAP)
+        return removes ? ITEM_REMOVE : ITEM_WRITE;
+    return op->kind == HISTORY_WRITE_NEW ? ITEM_NEW : ITEM_OVER;
+}
+
 /* False: the operation says nothing. */
 static bool kind_of(const struct history_op *op, bool open, enum item_kind *kind)
 {
@@ -244,8 +262,30 @@ static bool kind_of(const struct history_op *op, bool open, enum item_kind *kind
     case HISTORY_EXISTS:
         *kind = op->found == 0 ? ITEM_ABSENT : ITEM_PRESENT;
         return !open && op->found >= 0;
+    case HISTORY_SWAP:
+    case HISTORY_WRITE_NEW:
+    case HISTORY_WRITE_OVER:
+        *kind = kind_of_swap(op, open);
+        return true;
+    case HISTORY_KINDS:
+        break;
     }
     return false;
+}
+
+/* The values that it is about. */
+static void value_of(struct history *history, const struct history_op *op, struct item *item)
+{
+    bool looks = op->kind >= HISTORY_SWAP;
+    if (item->kind == ITEM_READ && looks)
+        item->value = know_value(history, op->seen);
+    else if (item->kind == ITEM_READ || item->kind == ITEM_WRITE || item->kind >= ITEM_NEW ||
+             (item->kind == ITEM_SWAP && op->value != 0))
+        item->value = know_value(history, op->value);
+    if (item->kind == ITEM_SWAP && op->found > 0)
+        item->sees = op->seen != 0 ? know_value(history, op->seen) : (uint32_t)VALUE_SOME;
+    else if (item->kind == ITEM_OVER)
+        item->sees = VALUE_SOME;
 }
 
 /* `answered`: by operation, whether its definite answer counts; NULL: all of them do. */
@@ -270,8 +310,7 @@ static void make_items(struct history *history, struct sessions *sessions, const
         }
         if (item.from > horizon || !kind_of(op, item.open, &item.kind))
             continue;
-        if (item.kind == ITEM_WRITE || item.kind == ITEM_READ)
-            item.value = know_value(history, op->value);
+        value_of(history, op, &item);
         history->items[history->item_count++] = item;
     }
 }
@@ -291,16 +330,16 @@ static void order_items(struct history *history, struct moment *moments)
     struct item *items = take(count, sizeof(*items));
     for (size_t i = 0; i < count; i++) {
         items[i] = history->items[moments[i].place];
-        if (items[i].kind == ITEM_WRITE || items[i].kind == ITEM_SEEN_WRITE)
+        if (item_writes(&items[i]))
             history->values[items[i].value].writer = (uint32_t)i;
     }
     memcpy(history->items, items, count * sizeof(*items));
     free(items);
 }
 
-/* Lists the ends that come before the last definite answer does; those of open items after those of others. */
-static void list_ends(struct history *history, struct moment *moments)
+void history_list_ends(struct history *history)
 {
+    struct moment *moments = take(history->item_count, sizeof(*moments));
     history->last_end = 0;
     for (size_t i = 0; i < history->item_count; i++) {
         if (!history->items[i].open && history->items[i].until > history->last_end)
@@ -320,6 +359,7 @@ static void list_ends(struct history *history, struct moment *moments)
     for (size_t i = 0; i < count; i++)
         history->ends[i] = moments[i].place;
     history->end_count = count;
+    free(moments);
 }
 
 /* Operations with definite answers, in the order of these; returns how many. */
@@ -372,7 +412,7 @@ void history_prepare(struct history *history, size_t answers)
     match_values(history);
     tighten_sessions(history, &sessions);
     order_items(history, moments);
-    list_ends(history, moments);
+    history_list_ends(history);
     history->session_count = sessions.count;
     history->session_tails = realloc(history->session_tails, (sessions.count + 1) * sizeof(*history->session_tails));
     KVS_ASSERT(history->session_tails != NULL);

@@ -522,9 +522,14 @@ enum search_result search_run_to(struct search *search, uint32_t value, struct m
     end->held_until = HISTORY_NEVER;
     if (writer != NULL) {
         writer_before = *writer;
-        writer->kind = ITEM_SEEN_WRITE;
+        writer->kind = item_kind_read(writer->kind);
         writer->open = false;
     }
+    /* What a swap finds depends on what comes before it, also when nothing certain comes behind it. */
+    bool late = writer != NULL && writer->kind != writer_before.kind && writer->kind == ITEM_SWAP &&
+                writer->until >= history->last_end;
+    if (late)
+        history_list_ends(history);
     search->wanted = value;
     enum search_result result = SEARCH_IMPOSSIBLE;
     if (mark == NULL) {
@@ -542,6 +547,8 @@ enum search_result search_run_to(struct search *search, uint32_t value, struct m
         writer->kind = writer_before.kind;
         writer->open = writer_before.open;
     }
+    if (late)
+        history_list_ends(history);
     end->reads = value_before.reads;
     end->held_until = value_before.held_until;
     return result;

@@ -10,6 +10,12 @@
  * removes; one that stands between them in its session is covered by the write behind it. An optional item that is used
  * after all takes those behind it in its session along: they must come later still, and are obliged again.
  *
+ * A swap hides less. Before one that saw a certain value nothing can stand: what could has been hidden by that value's
+ * writer. Before one that saw something, whatever it was, blind writes can that need no remove before them; before one
+ * that saw nothing, blind removes (where nothing is they are optional anyhow). For the rest a cover may be needed: a
+ * blind write, or a remove, that is placed for no other reason than that it hides the others. A write by an open swap
+ * (ITEM_NEW) hides nothing.
+ *
  * Why the choices suffice. A blind item is placed only where it is needed: it gives somebody under way what he saw, it
  * holds up somebody of its session, or its time is over. Until then nobody can tell whether it has been placed. Of
  * several that would do, the one that ends first is taken, if their sessions leave them free; of sessions that are
@@ -100,6 +106,18 @@ static struct item *item_of(const struct search *search, size_t word, uint64_t b
     return item_at(search, (uint32_t)(word * 64) + (uint32_t)__builtin_ctzll(bits));
 }
 
+/* Is there a swap under way that saw this: VALUE_ABSENT, or VALUE_SOME? */
+static bool any_swap(const struct search *search, uint64_t *state, uint32_t sees)
+{
+    for (size_t word = 0; word < search->words; word++) {
+        for (uint64_t bits = undone(search, state, ITEM_SWAP, word); bits != 0; bits &= bits - 1) {
+            if (item_of(search, word, bits)->sees == sees)
+                return true;
+        }
+    }
+    return false;
+}
+
 /* ---- what costs nothing ---------------------------------------------------------------------------------------- */
 
 /*
@@ -147,6 +165,23 @@ static bool settle_reads(const struct search *search, uint64_t *state)
     return changed;
 }
 
+/* Where there is a value that nobody will read, any one may be replaced by another such. */
+static void settle_swaps(const struct search *search, uint64_t *state)
+{
+    for (size_t word = 0; word < search->words; word++) {
+        for (uint64_t bits = undone(search, state, ITEM_SWAP, word); bits != 0; bits &= bits - 1) {
+            struct item *item = item_of(search, word, bits);
+            if (item->sees != VALUE_SOME || item->value == VALUE_ABSENT ||
+                search->history->values[item->value].reads > 0)
+                continue;
+            if (item->before != HISTORY_NONE && look_ahead(search, state, item).any)
+                continue;
+            mark_done(search, state, item);
+            item->preferred = true;
+        }
+    }
+}
+
 /* Where there is nothing, a blind remove may have been. */
 static bool settle_removes(const struct search *search, uint64_t *state)
 {
@@ -177,11 +212,26 @@ void state_settle(const struct search *search, uint64_t *state)
             changed = settle_lookers(search, state, ITEM_PRESENT) || changed;
         }
     }
+    if (state_value(state) == VALUE_SOME)
+        settle_swaps(search, state);
 }
 
 /* ---- placing --------------------------------------------------------------------------------------------------- */
 
-/* A change comes: blind items that may stand before it become optional. */
+/* Can the blind item stand unseen before the change, or, a remove beside one that takes what is there, behind it? */
+static bool is_hidden_by(const struct search *search, uint64_t *state, const struct item *item,
+                         const struct item *change)
+{
+    bool own = item->session == change->session && item->session != HISTORY_NONE;
+    if (own)
+        return false;
+    struct ahead ahead = look_ahead(search, state, item);
+    if (change->kind == ITEM_SWAP)
+        return change->sees == VALUE_SOME && item->kind == ITEM_WRITE && !ahead.hard && !ahead.obliged_remove;
+    return change->kind != ITEM_NEW && !ahead.hard;
+}
+
+/* A change comes: blind items that it hides become optional. */
 static void hide_blind(const struct search *search, uint64_t *state, const struct item *change)
 {
     for (enum item_kind kind = ITEM_WRITE; kind < ITEM_KINDS; kind++) {
@@ -189,8 +239,7 @@ static void hide_blind(const struct search *search, uint64_t *state, const struc
             uint64_t bits = undone(search, state, kind, word) & ~state_optional(search, state)[word];
             for (; bits != 0; bits &= bits - 1) {
                 const struct item *item = item_of(search, word, bits);
-                bool own = item->session == change->session && item->session != HISTORY_NONE;
-                if (!own && !look_ahead(search, state, item).hard)
+                if (is_hidden_by(search, state, item, change))
                     bit_set(state_optional(search, state), item->slot);
             }
         }
@@ -230,8 +279,7 @@ bool state_place(const struct search *search, uint64_t *state, const struct item
     close_before(search, state, item);
     mark_done(search, state, item);
     if (changes) {
-        bool writes = item->kind == ITEM_SEEN_WRITE || item->kind == ITEM_WRITE;
-        state_set_value(search, state, writes ? item->value : (uint32_t)VALUE_ABSENT);
+        state_set_value(search, state, item->value);
     }
     state_settle(search, state);
     return !is_dead_end(search, state);
@@ -252,7 +300,8 @@ static bool holds_up(const struct search *search, uint64_t *state, const struct 
     for (uint32_t at = item->after; at != HISTORY_NONE;) {
         const struct item *other = &search->history->items[at];
         at = other->after;
-        if (!item_kind_is_blind(other->kind) && other->kind != ITEM_SEEN_WRITE && !is_done(search, state, other))
+        bool draws = other->kind != ITEM_NEW && (item_kind_is_blind(other->kind) || other->kind == ITEM_SEEN_WRITE);
+        if (!draws && !is_done(search, state, other))
             return true;
     }
     return false;
@@ -260,14 +309,15 @@ static bool holds_up(const struct search *search, uint64_t *state, const struct 
 
 /*
  * An optional item that somebody behind it in its session would take away: it may be wanted before, to cover an obliged
- * one. Changes behind it need no mention: they cover as well as it would.
+ * one. Changes behind it that look at nothing need no mention: they cover as well as it would.
  */
 static bool is_last_cover(const struct search *search, uint64_t *state, const struct item *item)
 {
     for (uint32_t at = item->after; at != HISTORY_NONE;) {
         const struct item *other = &search->history->items[at];
         at = other->after;
-        bool looks = other->kind == ITEM_ABSENT || other->kind == ITEM_PRESENT;
+        bool looks = other->kind == ITEM_ABSENT || other->kind == ITEM_PRESENT || other->kind == ITEM_SWAP ||
+                     other->kind == ITEM_NEW;
         if (looks && !is_done(search, state, other))
             return any_obliged(search, state, ITEM_WRITE) || any_obliged(search, state, ITEM_REMOVE);
     }
@@ -372,7 +422,8 @@ static void choose_blind(const struct search *search, uint64_t *state, enum item
             bool optional = bit_get(state_optional(search, state), item->slot);
             if (optional && !needed && item != goal && item->after == HISTORY_NONE)
                 continue;
-            if (look_ahead(search, state, item).hard)
+            struct ahead ahead = look_ahead(search, state, item);
+            if (ahead.hard || (kind == ITEM_NEW && ahead.obliged_write))
                 continue;
             bool wanted = optional ? is_last_cover(search, state, item) : holds_up(search, state, item);
             if (item == goal || wanted) {
@@ -412,6 +463,22 @@ static void choose_hard(const struct search *search, uint64_t *state, enum item_
     }
 }
 
+/* Swaps that see what is there, after all who read it. */
+static void choose_swaps(const struct search *search, uint64_t *state, uint64_t *choices)
+{
+    uint32_t value = state_value(state), left = state_reads_left(state);
+    for (size_t word = 0; word < search->words; word++) {
+        for (uint64_t bits = undone(search, state, ITEM_SWAP, word); bits != 0; bits &= bits - 1) {
+            const struct item *item = item_of(search, word, bits);
+            bool fits = item->sees == VALUE_SOME ? value != VALUE_ABSENT && left == 0
+                                                 : value == item->sees && left == (value >= VALUE_IDS);
+            struct ahead ahead = look_ahead(search, state, item);
+            if (fits && !ahead.hard && !ahead.obliged_write && !ahead.obliged_remove)
+                bit_set(choices, item->slot);
+        }
+    }
+}
+
 /*
  * Removes that found something are alike. One that leaves nobody behind in its session waits for those that must come
  * earlier, as long as these have nobody before them whom they would take away.
@@ -435,11 +502,29 @@ static void thin_takes(const struct search *search, uint64_t *state, uint64_t *c
     }
 }
 
+/* Is a blind write, or a remove, wanted by anybody but those whom it holds up? */
+static bool is_write_needed(const struct search *search, uint64_t *state, bool there)
+{
+    bool over = any_swap(search, state, VALUE_SOME);
+    if (there)
+        return over && any_obliged(search, state, ITEM_REMOVE);
+    return over || any_undone(search, state, ITEM_TAKE) || any_undone(search, state, ITEM_PRESENT);
+}
+
+static bool is_remove_needed(const struct search *search, uint64_t *state, bool there)
+{
+    bool anew = any_swap(search, state, VALUE_ABSENT), open = any_undone(search, state, ITEM_NEW);
+    if (!there)
+        return (anew || open) && any_obliged(search, state, ITEM_WRITE);
+    return anew || any_undone(search, state, ITEM_ABSENT) || (open && any_obliged(search, state, ITEM_REMOVE));
+}
+
 void state_choices(const struct search *search, uint64_t *state, const struct item *goal, uint64_t *choices)
 {
     memset(choices, 0, search->words * sizeof(*choices));
     bool there = state_value(state) != VALUE_ABSENT;
     choose_hard(search, state, there ? ITEM_PRESENT : ITEM_ABSENT, choices);
+    choose_swaps(search, state, choices);
     if (state_reads_left(state) > 0)
         return;
     choose_hard(search, state, ITEM_SEEN_WRITE, choices);
@@ -448,15 +533,16 @@ void state_choices(const struct search *search, uint64_t *state, const struct it
         thin_takes(search, state, choices);
     }
 
-    bool write_needed = !there && (any_undone(search, state, ITEM_TAKE) || any_undone(search, state, ITEM_PRESENT));
-    bool remove_needed = there && any_undone(search, state, ITEM_ABSENT);
     /* An optional write whose time is over changes nothing where something is and stays. */
     if (goal->kind == ITEM_WRITE && there && bit_get(state_optional(search, state), goal->slot) &&
         !any_undone(search, state, ITEM_TAKE) && !any_undone(search, state, ITEM_REMOVE) &&
-        !any_obliged(search, state, ITEM_WRITE)) {
+        !any_undone(search, state, ITEM_SWAP) && !any_obliged(search, state, ITEM_WRITE)) {
         memset(choices, 0, search->words * sizeof(*choices));
         return;
     }
+    bool write_needed = is_write_needed(search, state, there);
     choose_blind(search, state, ITEM_WRITE, write_needed, goal, choices);
-    choose_blind(search, state, ITEM_REMOVE, remove_needed, goal, choices);
+    choose_blind(search, state, ITEM_REMOVE, is_remove_needed(search, state, there), goal, choices);
+    if (!there)
+        choose_blind(search, state, ITEM_NEW, write_needed || any_obliged(search, state, ITEM_REMOVE), goal, choices);
 }

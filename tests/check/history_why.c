@@ -10,6 +10,8 @@
  */
 #include "history_internal.h"
 
+#include "base/bytes.h"
+
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -36,6 +38,18 @@ __attribute__((format(printf, 2, 3))) static void say(struct text *text, const c
     text->left -= taken;
 }
 
+static void say_seen(struct text *text, const struct history_op *op)
+{
+    if (op->open || op->found < 0)
+        return;
+    if (op->found == 0)
+        say(text, " that found nothing");
+    else if (op->seen == 0)
+        say(text, " that found something");
+    else
+        say(text, " that found value %" PRIu64, op->seen);
+}
+
 static void say_op(struct text *text, const struct history_op *op)
 {
     say(text, "#%" PRIu64 " ", op->tag);
@@ -57,6 +71,21 @@ static void say_op(struct text *text, const struct history_op *op)
         break;
     case HISTORY_EXISTS:
         say(text, "EXISTS: %s", op->found > 0 ? "yes" : "no");
+        break;
+    case HISTORY_SWAP:
+        if (op->value == 0)
+            say(text, "SWAP for nothing");
+        else
+            say(text, "SWAP for value %" PRIu64, op->value);
+        say_seen(text, op);
+        break;
+    case HISTORY_WRITE_NEW:
+    case HISTORY_WRITE_OVER:
+        say(text, "WRITE of value %" PRIu64 " if %s", op->value,
+            op->kind == HISTORY_WRITE_NEW ? "nothing is there" : "something is there");
+        say_seen(text, op);
+        break;
+    case HISTORY_KINDS:
         break;
     }
     say(text, " [%" PRIu64 ", ", op->invoked);
@@ -89,18 +118,32 @@ static uint32_t find_culprit(struct history *history)
     return history_answer(history, impossible);
 }
 
+/* The value that it says was there; 0: none. */
+static uint64_t value_found(const struct history_op *op)
+{
+    return op->kind == HISTORY_READ ? op->value : op->kind >= HISTORY_SWAP && op->found > 0 ? op->seen : 0;
+}
+
+/* The value that it writes, if it has its way; 0: none. */
+static uint64_t value_written(const struct history_op *op)
+{
+    bool writes = op->kind == HISTORY_WRITE || op->kind >= HISTORY_SWAP;
+    return writes ? op->value : 0;
+}
+
 /* Why the value itself is wrong, if it is. */
 static void say_value(struct text *text, const struct history *history, const struct history_op *culprit)
 {
-    if (culprit->kind != HISTORY_READ || culprit->value == 0)
+    uint64_t value = value_found(culprit);
+    if (value == 0)
         return;
     for (size_t i = 0; i < history->initial_count; i++) {
-        if (history->initial[i] == culprit->value)
+        if (history->initial[i] == value)
             return;
     }
     for (size_t i = 0; i < history->op_count; i++) {
         const struct history_op *op = &history->ops[i];
-        if (op->kind != HISTORY_WRITE || op->value != culprit->value)
+        if (value_written(op) != value)
             continue;
         if (op->invoked > culprit->returned) {
             say(text, "; it was read before anybody began to write it: ");
@@ -137,9 +180,10 @@ static void say_states(struct text *text, const struct history *history)
 
 static bool concerns(const struct history_op *op, const struct history_op *culprit)
 {
-    bool has_value = culprit->kind == HISTORY_READ || culprit->kind == HISTORY_WRITE;
-    bool same = has_value && culprit->value != 0 && op->value == culprit->value &&
-                (op->kind == HISTORY_READ || op->kind == HISTORY_WRITE);
+    const uint64_t own[] = {value_found(culprit), value_written(culprit)};
+    bool same = false;
+    for (size_t i = 0; i < ARRAY_COUNT(own); i++)
+        same = same || (own[i] != 0 && (value_found(op) == own[i] || value_written(op) == own[i]));
     return same || (op->returned >= culprit->invoked && op->invoked <= culprit->returned);
 }
 

@@ -67,6 +67,8 @@ void sim_ring_body(struct ring *ring, void (*body)(void *context), void *context
 
 /* Turns one ring that has something to do, advancing the clock when none has. False: nothing will ever happen again. */
 bool sim_step(void);
+/* The same, unless what comes next comes later: then false, too. */
+bool sim_step_before(uint64_t latest_ns);
 /* Steps until condition(context) holds; false after steps_max steps or when nothing will ever happen again. */
 bool sim_run_until(bool (*condition)(void *context), void *context, uint64_t steps_max);
 

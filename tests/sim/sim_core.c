@@ -246,11 +246,16 @@ static struct ring *choose(void)
 
 bool sim_step(void)
 {
+    return sim_step_before(SIM_NEVER - 1);
+}
+
+bool sim_step_before(uint64_t latest_ns)
+{
     KVS_ASSERT(sim != NULL && !sim_stepping);
     /* Code takes time too: without this a ring that polls would keep the clock from ever reaching the next event. */
     sim->now_ns += sim_random(2000);
     uint64_t when = earliest();
-    if (when == SIM_NEVER)
+    if (when > latest_ns)
         return false;
     if (when > sim->now_ns)
         sim->now_ns = when;

@@ -197,12 +197,12 @@ static void test_frame__limits_below_at_and_above(void **state)
 static void test_frame__every_status_has_a_text_of_its_own(void **state)
 {
     (void)state;
-    for (unsigned i = FRAME_OK; i <= FRAME_LOADING; i++) {
+    for (unsigned i = FRAME_OK; i <= FRAME_DENIED; i++) {
         assert_string_not_equal(frame_status_text((uint8_t)i), "unknown status");
         for (unsigned j = 0; j < i; j++)
             assert_string_not_equal(frame_status_text((uint8_t)i), frame_status_text((uint8_t)j));
     }
-    for (unsigned i = FRAME_LOADING + 1; i < 256; i++)
+    for (unsigned i = FRAME_DENIED + 1; i < 256; i++)
         assert_string_equal(frame_status_text((uint8_t)i), "unknown status");
     assert_string_equal(frame_status_text(FRAME_NOT_FOUND), "not found");
     assert_string_equal(frame_status_text(FRAME_NO_SPACE), "no space");

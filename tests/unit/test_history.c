@@ -53,6 +53,26 @@ static struct history_op op_exists(uint32_t session, uint64_t invoked, uint64_t 
     return op;
 }
 
+/* Looks and changes: `found` and `seen` as in history.h. */
+static struct history_op op_swap(uint32_t session, uint64_t invoked, uint64_t returned, int found, uint64_t seen,
+                                 uint64_t value)
+{
+    struct history_op op = op_remove(session, invoked, returned, found);
+    op.kind = HISTORY_SWAP;
+    op.seen = seen;
+    op.value = value;
+    return op;
+}
+
+static struct history_op op_if(enum history_kind kind, uint32_t session, uint64_t invoked, uint64_t returned, int found,
+                               uint64_t value)
+{
+    struct history_op op = op_swap(session, invoked, returned, found, 0, value);
+    op.kind = kind;
+    op.open = found < 0;
+    return op;
+}
+
 static int compare_numbers(const void *one, const void *other)
 {
     uint64_t a = *(const uint64_t *)one, b = *(const uint64_t *)other;
@@ -270,6 +290,70 @@ static void test_history__initial_values(void **state)
     assert_int_equal(history_check(history, WORK_MAX, NULL, 0, NULL, NULL, 0), HISTORY_LINEARIZABLE);
 }
 
+static void test_history__one_of_many_writes_if_nothing_is_there(void **state)
+{
+    (void)state;
+    const struct history_op one[] = {op_if(HISTORY_WRITE_NEW, 1, 1, 9, 1, 1), op_if(HISTORY_WRITE_NEW, 2, 1, 9, 0, 2),
+                                     op_if(HISTORY_WRITE_NEW, 3, 1, 9, 1, 3)};
+    RIGHT(one, 2);
+    const struct history_op two[] = {op_if(HISTORY_WRITE_NEW, 1, 1, 9, 0, 1), op_if(HISTORY_WRITE_NEW, 2, 1, 10, 0, 2)};
+    WRONG(two, 2, "WRITE of value 2 if nothing is there that found nothing");
+    const struct history_op removed[] = {op_if(HISTORY_WRITE_NEW, 1, 1, 9, 0, 1), op_open_remove(3, 5, HISTORY_NEVER),
+                                         op_if(HISTORY_WRITE_NEW, 2, 1, 10, 0, 2)};
+    RIGHT(removed, 1, 2);
+    const struct history_op none[] = {op_if(HISTORY_WRITE_NEW, 1, 1, 2, 1, 1)};
+    WRONG(none, 1, "WRITE of value 1 if nothing is there that found something");
+    const struct history_op refused[] = {op_write(1, 1, 2, 1), op_if(HISTORY_WRITE_NEW, 2, 3, 4, 1, 2),
+                                         op_read(1, 5, 6, 2)};
+    WRONG(refused, 3, "READ of value 2");
+    /* Unanswered ones write if they can. */
+    const struct history_op open[] = {op_if(HISTORY_WRITE_NEW, 1, 1, HISTORY_NEVER, -1, 1),
+                                      op_if(HISTORY_WRITE_NEW, 2, 1, HISTORY_NEVER, -1, 2), op_exists(3, 2, 3, 1)};
+    RIGHT(open, 1, 2);
+    const struct history_op in_vain[] = {op_write(1, 1, 2, 1), op_if(HISTORY_WRITE_NEW, 2, 3, HISTORY_NEVER, -1, 2)};
+    RIGHT(in_vain, 1);
+}
+
+static void test_history__writes_only_over_what_is_there(void **state)
+{
+    (void)state;
+    const struct history_op over[] = {op_write(1, 1, 2, 1), op_if(HISTORY_WRITE_OVER, 2, 3, 4, 1, 2)};
+    RIGHT(over, 2);
+    const struct history_op nothing[] = {op_if(HISTORY_WRITE_OVER, 2, 3, 4, 1, 2)};
+    WRONG(nothing, 1, "WRITE of value 2 if something is there that found something");
+    const struct history_op there[] = {op_write(1, 1, 2, 1), op_if(HISTORY_WRITE_OVER, 2, 3, 4, 0, 2)};
+    WRONG(there, 2, "WRITE of value 2 if something is there that found nothing");
+    const struct history_op open[] = {op_if(HISTORY_WRITE_OVER, 2, 3, HISTORY_NEVER, -1, 2), op_exists(3, 4, 5, 0),
+                                      op_write(1, 6, 7, 1)};
+    RIGHT(open, 1, 2);
+    const struct history_op in_vain[] = {op_if(HISTORY_WRITE_OVER, 2, 3, 5, -1, 2), op_write(1, 6, 7, 1)};
+    RIGHT(in_vain, 1);
+}
+
+static void test_history__swaps_follow_each_other(void **state)
+{
+    (void)state;
+    const struct history_op chain[] = {op_swap(1, 1, 9, 1, 2, 3), op_swap(2, 1, 9, 0, 0, 1), op_swap(3, 1, 9, 1, 1, 2),
+                                       op_swap(4, 1, 9, 1, 3, 0)};
+    RIGHT(chain, 0);
+    const struct history_op twice[] = {op_write(1, 1, 2, 1), op_swap(2, 3, 8, 1, 1, 2), op_swap(3, 3, 9, 1, 1, 3)};
+    WRONG(twice, 3, "SWAP for value 3 that found value 1");
+    const struct history_op late[] = {op_write(1, 1, 2, 1), op_swap(2, 3, 4, 1, 1, 2), op_read(3, 5, 6, 1)};
+    WRONG(late, 3, "READ of value 1");
+    /* An update that is lost: what the swap put there is not seen by the one that begins afterwards. */
+    const struct history_op lost[] = {op_write(1, 1, 2, 1), op_swap(2, 3, 4, 1, 1, 2), op_write(1, 3, 5, 3),
+                                      op_swap(3, 6, 7, 1, 3, 4), op_swap(2, 8, 9, 1, 2, 5)};
+    WRONG(lost, 5, "SWAP for value 5 that found value 2");
+    const struct history_op taken[] = {op_write(1, 1, 2, 1), op_swap(2, 3, 8, 1, 1, 0), op_swap(3, 3, 9, 1, 1, 0)};
+    WRONG(taken, 3, "SWAP for nothing that found value 1");
+    const struct history_op never[] = {op_swap(1, 1, 2, 1, 7, 8)};
+    WRONG(never, 1, "SWAP for value 8 that found value 7 [1, 2] session 1 cannot be explained; nobody ever wrote");
+    /* What a swap saw tells that it was written, and when at the latest. */
+    const struct history_op seen[] = {op_open_write(1, 1, HISTORY_NEVER, 1), op_swap(2, 2, 3, 1, 1, 2),
+                                      op_read(3, 4, 5, 1)};
+    WRONG(seen, 3, "READ of value 1");
+}
+
 static void test_history__gives_up_when_told(void **state)
 {
     (void)state;
@@ -297,6 +381,9 @@ int main(void)
         cmocka_unit_test(test_history__moments_are_closed_intervals),
         cmocka_unit_test(test_history__final_values),
         cmocka_unit_test(test_history__initial_values),
+        cmocka_unit_test(test_history__one_of_many_writes_if_nothing_is_there),
+        cmocka_unit_test(test_history__writes_only_over_what_is_there),
+        cmocka_unit_test(test_history__swaps_follow_each_other),
         cmocka_unit_test(test_history__gives_up_when_told),
     };
     return cmocka_run_group_tests_name("history", tests, set_up, tear_down);

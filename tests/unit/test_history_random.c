@@ -10,6 +10,22 @@
 
 #define SMALL_MAX 9
 
+/* What a key that had one of `before` may have after an operation that looks and changes. */
+static uint32_t reference_swap(const struct history_op *op, uint32_t before)
+{
+    uint32_t after = 0;
+    for (uint32_t value = 0; value < VALUES_MAX; value++) {
+        if ((before >> value & 1) == 0)
+            continue;
+        bool told = !op->open && op->found >= 0;
+        if (told && ((op->found == 1) != (value != 0) || (op->seen != 0 && op->seen != value)))
+            continue;
+        bool writes = op->kind == HISTORY_SWAP || (op->kind == HISTORY_WRITE_NEW) == (value == 0);
+        after |= 1u << (writes ? op->value : value);
+    }
+    return after;
+}
+
 /*
  * Tries everything: which sets of operations can have happened, leaving which value. Bit v of reached[set]: the key has
  * value v. Returns the values at the end, 0 if there is no way.
@@ -57,6 +73,13 @@ static uint32_t reference(const struct history_op *ops, size_t count, const uint
             case HISTORY_EXISTS:
                 after = op->found > 0 ? there : absent;
                 break;
+            case HISTORY_SWAP:
+            case HISTORY_WRITE_NEW:
+            case HISTORY_WRITE_OVER:
+                after = reference_swap(op, reached[set]);
+                break;
+            case HISTORY_KINDS:
+                break;
             }
             reached[set | 1u << i] |= after;
         }
@@ -95,10 +118,11 @@ static void print_history(const struct history_op *ops, size_t count, const uint
     for (size_t i = 0; i < initial_count; i++)
         print_error("initial %" PRIu64 "\n", initial[i]);
     for (size_t i = 0; i < count; i++) {
-        static const char *const names[] = {"write", "remove", "read", "exists"};
-        print_error("#%zu %s%s session %" PRIu32 " [%" PRIu64 ", %" PRId64 "] value %" PRIu64 " found %d\n", i + 1,
-                    ops[i].open ? "open " : "", names[ops[i].kind], ops[i].session, ops[i].invoked,
-                    (int64_t)ops[i].returned, ops[i].value, ops[i].found);
+        static const char *const names[] = {"write", "remove", "read", "exists", "swap", "write new", "write over"};
+        print_error("#%zu %s%s session %" PRIu32 " [%" PRIu64 ", %" PRId64 "] value %" PRIu64 " found %d seen %" PRIu64
+                    "\n",
+                    i + 1, ops[i].open ? "open " : "", names[ops[i].kind], ops[i].session, ops[i].invoked,
+                    (int64_t)ops[i].returned, ops[i].value, ops[i].found, ops[i].seen);
     }
 }
 
@@ -124,8 +148,19 @@ static void agree(const struct history_op *ops, size_t count, const uint64_t *in
         agreement->wrong++;
 }
 
-/* Any operations at any moments, with answers by chance. */
-static size_t make_any(struct history_op *ops, uint64_t *initial, size_t *initial_count)
+/* Whether it can change the key. */
+static bool changes_key(const struct history_op *op)
+{
+    return op->kind != HISTORY_READ && op->kind != HISTORY_EXISTS;
+}
+
+static bool is_conditional(const struct history_op *op)
+{
+    return op->kind == HISTORY_WRITE_NEW || op->kind == HISTORY_WRITE_OVER;
+}
+
+/* Any operations of the first `kinds` kinds at any moments, with answers by chance. */
+static size_t make_any(struct history_op *ops, uint64_t *initial, size_t *initial_count, uint64_t kinds)
 {
     size_t count = 1 + below(SMALL_MAX - 1);
     uint64_t span = 1 + below(16), values = 0, moment = 0;
@@ -140,41 +175,56 @@ static size_t make_any(struct history_op *ops, uint64_t *initial, size_t *initia
     for (size_t i = 0; i < count; i++) {
         struct history_op *op = &ops[i];
         moment += below(1 + 2 * span / (count + 1));
-        *op = (struct history_op){.kind = (enum history_kind)below(4), .found = (int8_t)below(2), .invoked = moment};
+        *op =
+            (struct history_op){.kind = (enum history_kind)below(kinds), .found = (int8_t)below(2), .invoked = moment};
         op->returned = moment + below(span);
         op->session = sessions > 0 ? (uint32_t)below(sessions + 1) : 0;
-        bool changes = op->kind == HISTORY_WRITE || op->kind == HISTORY_REMOVE;
-        if (changes && one_in(odds_open)) {
+        if (changes_key(op) && one_in(odds_open)) {
             op->open = true;
             if (one_in(2))
                 op->returned = crash >= op->invoked ? crash : HISTORY_NEVER;
         }
-        if (op->kind == HISTORY_REMOVE && one_in(3))
+        if (op->open || ((op->kind == HISTORY_REMOVE || op->kind == HISTORY_SWAP) && one_in(3)))
             op->found = -1;
-        if (op->kind == HISTORY_WRITE)
+        if (op->kind == HISTORY_WRITE || is_conditional(op) || (op->kind == HISTORY_SWAP && !one_in(4)))
             op->value = ++values;
     }
     for (size_t i = 0; i < count; i++) {
-        if (ops[i].kind == HISTORY_READ)
-            ops[i].value = below(values + 1);
+        struct history_op *op = &ops[i];
+        if (op->kind == HISTORY_READ)
+            op->value = below(values + 1);
+        uint64_t seen = below(values + 1);
+        if (op->kind >= HISTORY_SWAP && op->found > 0 && seen != op->value && !one_in(3))
+            op->seen = seen;
     }
     return count;
 }
 
-static void test_history__agrees_with_the_reference_on_anything(void **state)
+static void agree_on_any(uint64_t kinds, uint64_t seed)
 {
-    (void)state;
-    random_state = 88172645463325252u;
+    random_state = seed;
     struct agreement agreement = {0};
     for (unsigned long round = rounds(60000); round > 0; round--) {
         struct history_op ops[SMALL_MAX];
         uint64_t initial[2];
         size_t initial_count;
-        size_t count = make_any(ops, initial, &initial_count);
+        size_t count = make_any(ops, initial, &initial_count, kinds);
         agree(ops, count, initial, initial_count, &agreement);
     }
     assert_true(agreement.right > 1000 || rounds(60000) < 60000);
     assert_true(agreement.wrong > 1000 || rounds(60000) < 60000);
+}
+
+static void test_history__agrees_with_the_reference_on_anything(void **state)
+{
+    (void)state;
+    agree_on_any(HISTORY_SWAP, 88172645463325252u);
+}
+
+static void test_history__agrees_with_the_reference_on_anything_with_swaps(void **state)
+{
+    (void)state;
+    agree_on_any(HISTORY_KINDS, 6364136223846793005u);
 }
 
 /* ---- recorded histories ----------------------------------------------------------------------------------------- */
@@ -190,7 +240,7 @@ struct recorder {
     uint32_t sessions[8]; /* their present numbers */
     uint32_t next_session;
     uint32_t odds_break, odds_crash; /* one in so many; 0: never */
-    uint32_t weights[4];             /* of the kinds */
+    uint32_t weights[HISTORY_KINDS]; /* of the kinds */
 };
 
 static void happen(struct recorder *recorder, size_t place)
@@ -212,12 +262,24 @@ static void happen(struct recorder *recorder, size_t place)
     case HISTORY_EXISTS:
         op->found = there;
         break;
+    case HISTORY_SWAP:
+    case HISTORY_WRITE_NEW:
+    case HISTORY_WRITE_OVER:
+        op->found = op->kind == HISTORY_SWAP && one_in(8) ? -1 : there;
+        op->seen = op->found > 0 && !one_in(3) ? recorder->value : 0;
+        if (op->kind == HISTORY_SWAP || there == (op->kind == HISTORY_WRITE_OVER))
+            recorder->value = op->value;
+        break;
+    case HISTORY_KINDS:
+        break;
     }
 }
 
 static enum history_kind some_kind(const struct recorder *recorder)
 {
-    uint64_t sum = recorder->weights[0] + recorder->weights[1] + recorder->weights[2] + recorder->weights[3];
+    uint64_t sum = 0;
+    for (size_t i = 0; i < ARRAY_COUNT(recorder->weights); i++)
+        sum += recorder->weights[i];
     uint64_t drawn = below(sum);
     unsigned kind = 0;
     while (drawn >= recorder->weights[kind])
@@ -292,7 +354,7 @@ static void linger(struct recorder *recorder)
         bool overtaken = false;
         for (size_t j = i + 1; j < recorder->count; j++)
             overtaken = overtaken || (recorder->ops[j].session == op->session && recorder->happened[j]);
-        if (!overtaken && (op->kind == HISTORY_WRITE || op->kind == HISTORY_REMOVE))
+        if (!overtaken && changes_key(op))
             happen(recorder, i);
         return;
     }
@@ -314,7 +376,7 @@ static void record(struct recorder *recorder)
             *op = (struct history_op){.kind = some_kind(recorder), .found = -1, .session = session};
             op->invoked = recorder->now;
             op->returned = HISTORY_NEVER;
-            if (op->kind == HISTORY_WRITE)
+            if (op->kind == HISTORY_WRITE || is_conditional(op) || (op->kind == HISTORY_SWAP && !one_in(3)))
                 op->value = ++recorder->values;
             recorder->happened[recorder->count++] = false;
         } else if (chance == 1 && next != SIZE_MAX) {
@@ -332,9 +394,12 @@ static void record(struct recorder *recorder)
         break_off(recorder, place);
     size_t kept = 0;
     for (size_t i = 0; i < recorder->count; i++) {
-        const struct history_op *op = &recorder->ops[i];
-        bool changes = op->kind == HISTORY_WRITE || op->kind == HISTORY_REMOVE;
-        if (!op->open || changes)
+        struct history_op *op = &recorder->ops[i];
+        if (op->open && op->kind >= HISTORY_SWAP) { /* nobody was told */
+            op->found = -1;
+            op->seen = 0;
+        }
+        if (!op->open || changes_key(op))
             recorder->ops[kept++] = *op;
     }
     recorder->count = kept;
@@ -357,6 +422,15 @@ static struct recorder new_recorder(size_t count_max)
         .weights = {1 + (uint32_t)below(4), (uint32_t)below(4), (uint32_t)below(4), (uint32_t)below(4)}};
 }
 
+/* Half of them with operations that look and change. */
+static struct recorder new_recorder_of_all(size_t count_max)
+{
+    struct recorder recorder = new_recorder(count_max);
+    for (size_t kind = HISTORY_SWAP; kind < HISTORY_KINDS && one_in(2); kind++)
+        recorder.weights[kind] = (uint32_t)below(4);
+    return recorder;
+}
+
 /* Changes one answer of the history; false: there is none to change. */
 static bool falsify(struct history_op *ops, size_t count, uint64_t values)
 {
@@ -364,10 +438,17 @@ static bool falsify(struct history_op *ops, size_t count, uint64_t values)
         struct history_op *op = &ops[below(count)];
         if (op->open || op->kind == HISTORY_WRITE || (op->kind != HISTORY_READ && op->found < 0))
             continue;
+        uint64_t value = below(values + 1);
+        if (op->seen != 0 && value == op->value)
+            continue;
         if (op->kind == HISTORY_READ)
-            op->value = below(values + 1);
+            op->value = value;
+        else if (op->seen != 0 && value != 0)
+            op->seen = value;
         else
             op->found = !op->found;
+        if (op->found == 0)
+            op->seen = 0;
         return true;
     }
     return false;
@@ -379,7 +460,7 @@ static void test_history__agrees_with_the_reference_on_records(void **state)
     random_state = 1234567u;
     struct agreement right = {0}, falsified = {0};
     for (unsigned long round = rounds(40000); round > 0; round--) {
-        struct recorder recorder = new_recorder(1 + below(SMALL_MAX));
+        struct recorder recorder = new_recorder_of_all(1 + below(SMALL_MAX));
         if (recorder.odds_crash > 0)
             recorder.odds_crash = 1 + recorder.odds_crash / 10;
         record(&recorder);
@@ -408,7 +489,7 @@ static void test_history__long_records_are_right(void **state)
     random_state = 424242u;
     unsigned long given_up = 0, all = rounds(300);
     for (unsigned long round = all; round > 0; round--) {
-        struct recorder recorder = new_recorder(20 + below(600));
+        struct recorder recorder = new_recorder_of_all(20 + below(600));
         record(&recorder);
         enum history_verdict verdict = check(recorded, recorder.count, NULL, 0);
         if (verdict == HISTORY_UNDECIDED)
@@ -427,11 +508,13 @@ static void test_history__one_wrong_answer_among_many_is_found(void **state)
     (void)state;
     random_state = 31337u;
     unsigned found = 0, hidden = 0, given_up = 0;
-    for (int round = 0; round < 60; round++) {
+    for (int round = 0; round < 120; round++) {
         struct recorder recorder = new_recorder(20 + below(1500));
         recorder.depth = 1 + (uint32_t)below(2);
         recorder.odds_break = 300;
-        memcpy(recorder.weights, (uint32_t[]){3, 1, 4, 1}, sizeof(recorder.weights));
+        memcpy(recorder.weights, (uint32_t[HISTORY_KINDS]){3, 1, 4, 1}, sizeof(recorder.weights));
+        if (round % 2 != 0)
+            memcpy(recorder.weights, (uint32_t[HISTORY_KINDS]){2, 1, 2, 1, 3, 1, 1}, sizeof(recorder.weights));
         record(&recorder);
         if (!falsify(recorded, recorder.count, recorder.values))
             continue;
@@ -458,7 +541,7 @@ static void test_history__finals_carry_over_a_crash(void **state)
     random_state = 777u;
     unsigned long parted = 0;
     for (unsigned long round = rounds(20000); round > 0; round--) {
-        struct recorder recorder = new_recorder(2 + below(SMALL_MAX - 1));
+        struct recorder recorder = new_recorder_of_all(2 + below(SMALL_MAX - 1));
         recorder.odds_break = recorder.odds_crash = 0;
         recorder.count_max = 1 + below(recorder.count_max - 1);
         record(&recorder);
@@ -517,7 +600,7 @@ static void test_history__takes_little_work(void **state)
     calm.session_count = 2;
     calm.depth = 1;
     calm.odds_break = calm.odds_crash = 0;
-    memcpy(calm.weights, (uint32_t[]){3, 1, 3, 1}, sizeof(calm.weights));
+    memcpy(calm.weights, (uint32_t[HISTORY_KINDS]){3, 1, 3, 1}, sizeof(calm.weights));
     record(&calm);
     expect_little_work("little overlap", &calm, 10000);
 
@@ -525,16 +608,25 @@ static void test_history__takes_little_work(void **state)
     busy.session_count = 8;
     busy.depth = 4;
     busy.odds_break = busy.odds_crash = 0;
-    memcpy(busy.weights, (uint32_t[]){3, 1, 3, 1}, sizeof(busy.weights));
+    memcpy(busy.weights, (uint32_t[HISTORY_KINDS]){3, 1, 3, 1}, sizeof(busy.weights));
     record(&busy);
     expect_little_work("eight pipelines", &busy, 400000);
+
+    struct recorder swapping = new_recorder(5000);
+    swapping.session_count = 8;
+    swapping.depth = 4;
+    swapping.odds_break = 0;
+    swapping.odds_crash = 0;
+    memcpy(swapping.weights, (uint32_t[HISTORY_KINDS]){2, 1, 2, 1, 2, 1, 1}, sizeof(swapping.weights));
+    record(&swapping);
+    expect_little_work("eight pipelines that look and change", &swapping, 300000);
 
     struct recorder broken = new_recorder(2000);
     broken.session_count = 6;
     broken.depth = 3;
     broken.odds_break = 8;
     broken.odds_crash = 0;
-    memcpy(broken.weights, (uint32_t[]){3, 1, 3, 1}, sizeof(broken.weights));
+    memcpy(broken.weights, (uint32_t[HISTORY_KINDS]){3, 1, 3, 1}, sizeof(broken.weights));
     record(&broken);
     expect_little_work("hundreds of open operations", &broken, 40000);
 }
@@ -543,6 +635,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_history__agrees_with_the_reference_on_anything),
+        cmocka_unit_test(test_history__agrees_with_the_reference_on_anything_with_swaps),
         cmocka_unit_test(test_history__agrees_with_the_reference_on_records),
         cmocka_unit_test(test_history__long_records_are_right),
         cmocka_unit_test(test_history__one_wrong_answer_among_many_is_found),

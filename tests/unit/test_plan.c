@@ -53,6 +53,7 @@ static void make_random(struct plan *out, uint64_t state)
     out->socket_bytes = number(&state, 0, UINT32_MAX);
     out->disk_segments = number(&state, 0, 1000000);
     out->preempt_every = number(&state, 0, 1000000);
+    out->swaps_percent = number(&state, 0, 100);
     out->step_count = number(&state, 0, PLAN_STEPS_MAX);
     for (uint32_t i = 0; i < out->step_count; i++) {
         static const uint32_t most_a[PLAN_KIND_COUNT] = {
@@ -134,6 +135,28 @@ static void test_plan__comments_blanks_and_order_do_not_matter(void **state)
     assert_memory_equal(&again, &first, sizeof first);
 }
 
+static void expect_refused(const char *bad, unsigned bad_line)
+{
+    unsigned line = 0;
+    if (plan_parse(&first, bad, &line))
+        fail_msg("was read:\n%s", bad);
+    if (line != bad_line)
+        fail_msg("line %u is told, not %u, of:\n%s", line, bad_line, bad);
+}
+
+/* Plans that are older than a setting lack it. */
+static void test_plan__swaps_may_be_left_out(void **state)
+{
+    (void)state;
+    unsigned line;
+    assert_true(plan_parse(&first, "plan 1\n" SETTINGS "work 1 20 0 77\n", &line));
+    assert_int_equal(first.swaps_percent, 0);
+    assert_true(plan_parse(&first, "plan 1\n" SETTINGS "swaps_percent 30\nwork 1 20 0 77\n", &line));
+    assert_int_equal(first.swaps_percent, 30);
+    expect_refused("plan 1\n" SETTINGS "swaps_percent 30\nswaps_percent 30\n", 14);
+    expect_refused("plan 1\n" SETTINGS "work 1 20 0 77\nswaps_percent 30\n", 14);
+}
+
 static void test_plan__lone_seed_makes_the_plan_of_the_seed(void **state)
 {
     (void)state;
@@ -162,6 +185,7 @@ static const char *const bad_settings[] = {
     "keys 1.5",
     "keys ten",
     "disk_segments 1000001",
+    "swaps_percent 101",
 };
 
 /* Each behind all settings, in line 13. */
@@ -220,15 +244,6 @@ static const struct bad_plan {
     {"plan 1\n" SETTINGS "check 0 0 0 1\n\n# next\nchecks 0 0 0 1\ncheck 0 0 0 1\n", 16},
 };
 
-static void expect_refused(const char *bad, unsigned bad_line)
-{
-    unsigned line = 0;
-    if (plan_parse(&first, bad, &line))
-        fail_msg("was read:\n%s", bad);
-    if (line != bad_line)
-        fail_msg("line %u is told, not %u, of:\n%s", line, bad_line, bad);
-}
-
 static void test_plan__bad_lines_are_refused_and_named(void **state)
 {
     (void)state;
@@ -274,6 +289,7 @@ int main(void)
         cmocka_unit_test(test_plan__what_is_printed_is_read_back),
         cmocka_unit_test(test_plan__printing_keeps_to_the_size_and_tells_what_it_wants),
         cmocka_unit_test(test_plan__comments_blanks_and_order_do_not_matter),
+        cmocka_unit_test(test_plan__swaps_may_be_left_out),
         cmocka_unit_test(test_plan__lone_seed_makes_the_plan_of_the_seed),
         cmocka_unit_test(test_plan__bad_lines_are_refused_and_named),
         cmocka_unit_test(test_plan__more_steps_than_there_is_room_for_are_refused),

@@ -22,7 +22,8 @@
 #include <string.h>
 
 enum {
-    POSSIBLE_MAX = 16,
+    POSSIBLE_MAX = 32,
+    POSSIBLE_FEW = 4,  /* what has more is only asked, written and removed */
     PACE_ERROR_MS = 3, /* of a time that goes on by the monotonic clock */
     /* What was shown as expired so long before a crash stays so, though the clock was set back meanwhile: the node
      * notes the time once a second, unless it has nowhere to write it. */
@@ -37,7 +38,20 @@ struct possible {
     uint64_t expires_ms;
 };
 
-enum asked { ASKED_NOTHING, ASKED_GET, ASKED_EXISTS, ASKED_PTTL, ASKED_DEL, ASKED_SET };
+enum asked {
+    ASKED_NOTHING,
+    ASKED_GET,
+    ASKED_EXISTS,
+    ASKED_PTTL,
+    ASKED_DEL, /* from here on they may change it */
+    ASKED_SET,
+    ASKED_SET_NEW,  /* NX */
+    ASKED_SET_KEEP, /* KEEPTTL */
+    ASKED_GETDEL,
+    ASKED_GETEX,
+    ASKED_EXPIRE,
+    ASKED_PERSIST,
+};
 
 struct fleeting_key {
     struct possible possible[POSSIBLE_MAX], shown[POSSIBLE_MAX]; /* shown: as expired, lately */
@@ -45,13 +59,15 @@ struct fleeting_key {
     uint64_t shown_ns;
     uint32_t versions;
     enum asked asked;
-    uint64_t asked_ms; /* the node's time then, at least */
-    struct possible written;
+    uint64_t asked_ms;       /* the node's time then, at least */
+    struct possible written; /* a new value; or no version, and another expiry for what is there */
     bool resting, tainted;
+    bool altered; /* some value has had other expiries than the one it was written with */
 };
 
 struct fleeting {
     unsigned keys, value_bytes;
+    bool swaps;
     struct fleeting_key *states;
     /* Of the clock: where it stands, the most the node can have seen, what it has surely seen in this boot. */
     int64_t offset_ms, offset_high_ms, offset_low_ms;
@@ -66,12 +82,15 @@ struct value_head {
 };
 #define VALUE_MAGIC 0x46454c46u
 
-struct fleeting *fleeting_create(unsigned keys, unsigned value_bytes)
+struct fleeting *fleeting_create(unsigned keys, unsigned value_bytes, bool swaps)
 {
     struct fleeting *fleeting = calloc(1, sizeof(*fleeting));
     KVS_ASSERT(fleeting != NULL);
-    *fleeting = (struct fleeting){
-        .keys = keys, .value_bytes = value_bytes, .states = calloc(keys, sizeof(struct fleeting_key)), .seed = 1};
+    *fleeting = (struct fleeting){.keys = keys,
+                                  .value_bytes = value_bytes,
+                                  .swaps = swaps,
+                                  .states = calloc(keys, sizeof(struct fleeting_key)),
+                                  .seed = 1};
     KVS_ASSERT(fleeting->states != NULL);
     for (unsigned key = 0; key < keys; key++)
         fleeting->states[key].possible_count = 1; /* not there */
@@ -193,25 +212,62 @@ static size_t write_value(const struct fleeting *fleeting, unsigned key, const s
     return (size_t)size;
 }
 
-/* A value without an expiry, or with one that comes soon, seldom one that has passed. */
+/* None, or one that comes soon, seldom one that has passed. */
+static uint64_t draw_expiry(struct fleeting *fleeting)
+{
+    if (draw_next(&fleeting->seed) % 4 == 0)
+        return 0;
+    return high_ms(fleeting) + draw_next(&fleeting->seed) % SOON_MS - 50;
+}
+
 static size_t begin_set(struct fleeting *fleeting, unsigned key, struct slice name, uint8_t *out)
 {
     static uint8_t value[FLEETING_REQUEST_BYTES_MAX];
     struct fleeting_key *state = &fleeting->states[key];
+    bool keeps = state->asked == ASKED_SET_KEEP;
     state->written = (struct possible){.version = ++state->versions};
-    if (draw_next(&fleeting->seed) % 4 > 0)
-        state->written.expires_ms = high_ms(fleeting) + draw_next(&fleeting->seed) % SOON_MS - 50;
+    if (!keeps)
+        state->written.expires_ms = draw_expiry(fleeting);
     char time[24];
     snprintf(time, sizeof(time), "%" PRIu64, state->written.expires_ms);
-    struct slice args[5] = {slice_text("SET"), name,
-                            slice_make(value, write_value(fleeting, key, &state->written, value)), slice_text("PXAT"),
+    struct slice args[6] = {slice_text("SET"), name,
+                            slice_make(value, write_value(fleeting, key, &state->written, value))};
+    unsigned count = 3;
+    if (state->asked == ASKED_SET_NEW)
+        args[count++] = slice_text("NX");
+    if (keeps)
+        args[count++] = slice_text("KEEPTTL");
+    if (state->written.expires_ms != 0) {
+        args[count++] = slice_text("PXAT");
+        args[count++] = slice_text(time);
+    }
+    return resp_write_request(out, args, count);
+}
+
+/* What is there gets another expiry, or none. */
+static size_t begin_expire(struct fleeting *fleeting, unsigned key, struct slice name, uint8_t *out)
+{
+    struct fleeting_key *state = &fleeting->states[key];
+    state->altered = true;
+    state->written = (struct possible){.expires_ms = state->asked == ASKED_PERSIST ? 0 : draw_expiry(fleeting)};
+    if (state->asked == ASKED_EXPIRE && state->written.expires_ms == 0)
+        state->written.expires_ms = high_ms(fleeting) + 1;
+    char time[24];
+    snprintf(time, sizeof(time), "%" PRIu64, state->written.expires_ms);
+    if (state->asked == ASKED_GETEX) {
+        bool persists = state->written.expires_ms == 0;
+        struct slice args[4] = {slice_text("GETEX"), name, slice_text(persists ? "PERSIST" : "PXAT"), slice_text(time)};
+        return resp_write_request(out, args, persists ? 3 : 4);
+    }
+    struct slice args[3] = {slice_text(state->asked == ASKED_PERSIST ? "PERSIST" : "PEXPIREAT"), name,
                             slice_text(time)};
-    return resp_write_request(out, args, state->written.expires_ms == 0 ? 3 : 5);
+    return resp_write_request(out, args, state->asked == ASKED_PERSIST ? 2 : 3);
 }
 
 static void watch(const struct fleeting *fleeting, unsigned key, const char *what, int64_t number)
 {
-    static const char *const words[] = {"nothing", "GET", "EXISTS", "PTTL", "DEL", "SET"};
+    static const char *const words[] = {"nothing", "GET",     "EXISTS", "PTTL",  "DEL",       "SET",
+                                        "SET NX",  "KEEPTTL", "GETDEL", "GETEX", "PEXPIREAT", "PERSIST"};
     const struct fleeting_key *state = &fleeting->states[key];
     if (story_on && getenv("KVS_SIM_FLEETING") != NULL && strtoul(getenv("KVS_SIM_FLEETING"), NULL, 10) == key)
         story("fleeting key %u: %s %s, %" PRId64 "; written: version %u, expires %" PRIu64 "; now %" PRIu64
@@ -225,19 +281,27 @@ size_t fleeting_begin(struct fleeting *fleeting, unsigned key, uint64_t chance, 
     static const struct {
         enum asked asked;
         const char *word;
-    } choices[] = {{ASKED_GET, "GET"}, {ASKED_GET, "GET"},   {ASKED_SET, "SET"}, {ASKED_SET, "SET"},
-                   {ASKED_SET, "SET"}, {ASKED_PTTL, "PTTL"}, {ASKED_DEL, "DEL"}, {ASKED_EXISTS, "EXISTS"}};
+    } choices[] = {{ASKED_GET, "GET"},          {ASKED_GET, "GET"},        {ASKED_SET, "SET"},
+                   {ASKED_SET, "SET"},          {ASKED_SET, "SET"},        {ASKED_PTTL, "PTTL"},
+                   {ASKED_DEL, "DEL"},          {ASKED_EXISTS, "EXISTS"},  {ASKED_SET_NEW, "SET"},
+                   {ASKED_SET_KEEP, "SET"},     {ASKED_GETDEL, "GETDEL"},  {ASKED_GETEX, "GETEX"},
+                   {ASKED_EXPIRE, "PEXPIREAT"}, {ASKED_PERSIST, "PERSIST"}};
+    enum { WITHOUT_SWAPS = 8 };
     struct fleeting_key *state = &fleeting->states[key];
     KVS_ASSERT(fleeting_idle(fleeting, key));
     char text[32];
     snprintf(text, sizeof(text), NAME "%u", key);
-    state->asked = choices[chance % ARRAY_COUNT(choices)].asked;
+    bool all = fleeting->swaps && state->possible_count <= POSSIBLE_FEW;
+    size_t choice = chance % (all ? ARRAY_COUNT(choices) : WITHOUT_SWAPS);
+    state->asked = choices[choice].asked;
     state->asked_ms = low_ms(fleeting);
     fleeting->seed ^= chance;
     watch(fleeting, key, "begins", 0);
-    if (state->asked == ASKED_SET)
+    if (state->asked >= ASKED_SET && state->asked <= ASKED_SET_KEEP)
         return begin_set(fleeting, key, slice_text(text), out);
-    struct slice args[2] = {slice_text(choices[chance % ARRAY_COUNT(choices)].word), slice_text(text)};
+    if (state->asked >= ASKED_GETEX)
+        return begin_expire(fleeting, key, slice_text(text), out);
+    struct slice args[2] = {slice_text(choices[choice].word), slice_text(text)};
     return resp_write_request(out, args, 2);
 }
 
@@ -271,9 +335,8 @@ static void set_only(struct fleeting_key *state, struct possible what)
     state->tainted = false;
 }
 
-/* It holds `what` from now on, and what has expired was shown as such. False: nothing that it may hold has, or is
- * missing in another way. */
-static bool expire_then(struct fleeting *fleeting, struct fleeting_key *state, struct possible what)
+/* What has expired was shown as such. False: nothing that it may hold has, or is missing in another way. */
+static bool show_expired(struct fleeting *fleeting, struct fleeting_key *state)
 {
     unsigned shown = state->shown_count;
     bool explained = state->tainted;
@@ -287,6 +350,15 @@ static bool expire_then(struct fleeting *fleeting, struct fleeting_key *state, s
     }
     if (shown != state->shown_count)
         state->shown_ns = sim->now_ns;
+    state->shown_count = shown;
+    return explained;
+}
+
+/* The same, and it holds `what` from now on. */
+static bool expire_then(struct fleeting *fleeting, struct fleeting_key *state, struct possible what)
+{
+    bool explained = show_expired(fleeting, state);
+    unsigned shown = state->shown_count;
     set_only(state, what);
     state->shown_count = shown;
     return explained;
@@ -312,14 +384,26 @@ static void found_value(struct fleeting *fleeting, unsigned key, struct slice va
     bool right = head.magic == VALUE_MAGIC && head.key == key && head.version > 0 && head.version <= state->versions;
     if (!right || !slice_equal(value, slice_make(expected, write_value(fleeting, key, &what, expected))))
         broken("P3 no lies: fleeting key %u reads as %zu other bytes", key, value.size);
-    if (!may_be_there(state, &what))
+    if (!state->altered && !may_be_there(state, &what))
         unexplained(fleeting, key, "P2 no ghosts", "an expired value was shown");
-    bool known = state->tainted;
-    for (unsigned i = 0; i < state->possible_count; i++)
-        known = known || state->possible[i].version == what.version;
-    if (!known)
+    if (state->tainted && state->altered) /* which of its expiries it has now is not known */
+        return;
+    unsigned known = 0, kept = 0;
+    for (unsigned i = 0; i < state->possible_count; i++) {
+        struct possible one = state->possible[i];
+        known += one.version == what.version;
+        if (one.version == what.version && may_be_there(state, &one))
+            state->possible[kept++] = one;
+    }
+    if (known > 0 && kept == 0)
+        unexplained(fleeting, key, "P2 no ghosts", "an expired value was shown");
+    if (known == 0 && !state->tainted)
         unexplained(fleeting, key, "P1 durable, P2 no ghosts", "a value was shown that is not the latest");
-    set_only(state, what);
+    if (known == 0)
+        state->possible[0] = what;
+    state->possible_count = known == 0 ? 1 : kept;
+    state->shown_count = 0;
+    state->tainted = false;
 }
 
 /* What is there agrees with `fits` … */
@@ -357,6 +441,12 @@ static bool fits_expiring(const struct possible *one, uint64_t from_ms, uint64_t
     return one->expires_ms >= from_ms && one->expires_ms <= to_ms;
 }
 
+static bool fits_expiring_ever(const struct possible *one, uint64_t from_ms, uint64_t to_ms)
+{
+    (void)from_ms, (void)to_ms;
+    return one->expires_ms != 0;
+}
+
 static void end_number(struct fleeting *fleeting, unsigned key, int64_t number)
 {
     struct fleeting_key *state = &fleeting->states[key];
@@ -373,6 +463,98 @@ static void end_number(struct fleeting *fleeting, unsigned key, int64_t number)
         set_only(state, (struct possible){0});
 }
 
+/* It was there, and has another expiry now. */
+static void change_expiry(struct fleeting_key *state)
+{
+    for (unsigned i = 0; i < state->possible_count; i++)
+        state->possible[i].expires_ms = state->possible[i].version != 0 ? state->written.expires_ms : 0;
+}
+
+static void end_expire(struct fleeting *fleeting, unsigned key, int64_t number)
+{
+    struct fleeting_key *state = &fleeting->states[key];
+    bool persists = state->asked == ASKED_PERSIST;
+    if (number == 0 && !persists) {
+        found_missing(fleeting, key, "it is not there");
+        return;
+    }
+    bool explained = state->tainted;
+    for (unsigned i = 0; i < state->possible_count && number == 0; i++) {
+        const struct possible *one = &state->possible[i];
+        explained = explained || one->expires_ms == 0 || may_be_gone(fleeting, one);
+    }
+    if (number == 0 && !explained)
+        unexplained(fleeting, key, "P1 durable, P2 no ghosts", "it does not expire");
+    if (number == 0)
+        return;
+    found_some(fleeting, key, "it had an expiry", persists ? fits_expiring_ever : fits_any, 0);
+    change_expiry(state);
+}
+
+/* A new value with the expiry that there was. */
+static void end_keep(struct fleeting *fleeting, unsigned key)
+{
+    struct fleeting_key *state = &fleeting->states[key];
+    struct possible after[POSSIBLE_MAX];
+    unsigned count = 0;
+    (void)show_expired(fleeting, state);
+    unsigned shown = state->shown_count;
+    bool tainted = state->tainted, forever = false;
+    for (unsigned i = 0; i < state->possible_count; i++) {
+        const struct possible *one = &state->possible[i];
+        forever = forever || may_be_gone(fleeting, one);
+        if (may_be_there(state, one))
+            after[count++] = (struct possible){.version = state->written.version, .expires_ms = one->expires_ms};
+    }
+    if (forever && count < POSSIBLE_MAX)
+        after[count++] = (struct possible){.version = state->written.version};
+    memcpy(state->possible, after, count * sizeof(*after));
+    state->possible_count = count;
+    state->altered = true;
+    state->tainted = tainted; /* it may have any of the expiries that there ever were */
+    state->shown_count = shown;
+}
+
+/* True when the answer to one of those that look and change is of the right kind. */
+static bool end_swap(struct fleeting *fleeting, unsigned key, enum fleeting_answer answer, struct slice value,
+                     int64_t number)
+{
+    struct fleeting_key *state = &fleeting->states[key];
+    bool value_or_none = answer == FLEETING_VALUE || answer == FLEETING_MISSING;
+    switch (state->asked) {
+    case ASKED_SET_NEW:
+        if (answer == FLEETING_MISSING)
+            found_some(fleeting, key, "it is there", fits_any, 0);
+        else
+            found_missing(fleeting, key, "it is not there, a SET NX says");
+        if (answer == FLEETING_OK && may_be_gone(fleeting, &state->written))
+            (void)expire_then(fleeting, state, state->written);
+        else if (answer == FLEETING_OK)
+            set_only(state, state->written);
+        return answer == FLEETING_OK || answer == FLEETING_MISSING;
+    case ASKED_SET_KEEP:
+        end_keep(fleeting, key);
+        return answer == FLEETING_OK;
+    case ASKED_GETDEL:
+    case ASKED_GETEX:
+        if (answer == FLEETING_MISSING)
+            found_missing(fleeting, key, "it is not there");
+        else
+            found_value(fleeting, key, value);
+        if (answer == FLEETING_VALUE && state->asked == ASKED_GETDEL)
+            set_only(state, (struct possible){0});
+        else if (answer == FLEETING_VALUE)
+            change_expiry(state);
+        return value_or_none;
+    case ASKED_EXPIRE:
+    case ASKED_PERSIST:
+        end_expire(fleeting, key, number);
+        return answer == FLEETING_NUMBER;
+    default:
+        return false;
+    }
+}
+
 void fleeting_end(struct fleeting *fleeting, unsigned key, enum fleeting_answer answer, struct slice value,
                   int64_t number)
 {
@@ -382,7 +564,10 @@ void fleeting_end(struct fleeting *fleeting, unsigned key, enum fleeting_answer 
     if (low_ms(fleeting) < state->asked_ms) /* the clock has stepped meanwhile */
         state->asked_ms = low_ms(fleeting);
     watch(fleeting, key, answer == FLEETING_MISSING ? "missing" : "answered", number);
-    if (get && answer == FLEETING_MISSING)
+    bool right = true;
+    if (state->asked >= ASKED_SET_NEW)
+        right = end_swap(fleeting, key, answer, value, number);
+    else if (get && answer == FLEETING_MISSING)
         found_missing(fleeting, key, "it is not there");
     else if (get && answer == FLEETING_VALUE)
         found_value(fleeting, key, value);
@@ -393,8 +578,32 @@ void fleeting_end(struct fleeting *fleeting, unsigned key, enum fleeting_answer 
     else if (!get && !set && answer == FLEETING_NUMBER)
         end_number(fleeting, key, number);
     else
+        right = false;
+    if (!right)
         broken("fleeting key %u: an answer of the wrong kind", key);
     state->asked = ASKED_NOTHING;
+}
+
+/* What was asked has happened or not: adds what the key may hold if it has. */
+static void add_left(struct fleeting_key *state)
+{
+    struct possible added[2 * POSSIBLE_MAX];
+    unsigned count = 0;
+    bool expires = state->asked >= ASKED_GETEX;
+    if (!expires)
+        added[count++] =
+            state->asked >= ASKED_SET && state->asked <= ASKED_SET_KEEP ? state->written : (struct possible){0};
+    for (unsigned i = 0; i < state->possible_count; i++) {
+        struct possible one = state->possible[i];
+        if (expires && one.version != 0)
+            added[count++] = (struct possible){.version = one.version, .expires_ms = state->written.expires_ms};
+        if (state->asked == ASKED_SET_KEEP && one.expires_ms != 0)
+            added[count++] = (struct possible){.version = state->written.version, .expires_ms = one.expires_ms};
+    }
+    state->altered = state->altered || state->asked == ASKED_SET_KEEP;
+    KVS_ASSERT(state->possible_count + count <= POSSIBLE_MAX);
+    memcpy(state->possible + state->possible_count, added, count * sizeof(*added));
+    state->possible_count += count;
 }
 
 void fleeting_leave(struct fleeting *fleeting, unsigned key)
@@ -403,9 +612,7 @@ void fleeting_leave(struct fleeting *fleeting, unsigned key)
     KVS_ASSERT(state->asked != ASKED_NOTHING);
     watch(fleeting, key, "left", 0);
     if (fleeting_writes(fleeting, key)) {
-        struct possible what = state->asked == ASKED_SET ? state->written : (struct possible){0};
-        KVS_ASSERT(state->possible_count < POSSIBLE_MAX);
-        state->possible[state->possible_count++] = what;
+        add_left(state);
         state->resting = true;
     }
     state->asked = ASKED_NOTHING;

@@ -5,7 +5,8 @@
  * answer, one of a few. Each value may have a time from whose millisecond on it must not be seen any more, not after a
  * crash, a compaction or a clock that steps back either (P2), and before which it must not be missing (P1).
  *
- * Values tell their key, version and expiry, so a value that was seen too late shows by itself, whatever happened.
+ * Values tell their key and version. Commands that look and change (SET NX, KEEPTTL, GETDEL, GETEX, PEXPIREAT, PERSIST)
+ * are asked of them, too: they must see what was there when they were asked, and change nothing else.
  *
  * Time. The node goes by the wall clock, but never back. While the clock keeps its pace the node's time is known to the
  * millisecond. When it steps, there are two bounds, and what lies between them is given the benefit of the doubt.
@@ -19,7 +20,8 @@
 
 struct fleeting;
 
-struct fleeting *fleeting_create(unsigned keys, unsigned value_bytes);
+/* `swaps`: commands that look and change are asked, too. */
+struct fleeting *fleeting_create(unsigned keys, unsigned value_bytes, bool swaps);
 void fleeting_free(struct fleeting *fleeting);
 unsigned fleeting_keys(const struct fleeting *fleeting);
 /* True for the name of a fleeting key; sets *key. */

@@ -193,11 +193,13 @@ bool oracle_is_watched(unsigned key)
 
 static void watch(const struct attempt *attempt, const char *what)
 {
-    static const char *const kinds[] = {"write", "remove", "read", "exists"};
+    static const char *const kinds[] = {"write", "remove", "read", "exists", "swap", "write if new", "write over"};
+    static_assert(ARRAY_COUNT(kinds) == HISTORY_KINDS, "a name for each kind");
     if (oracle_is_watched(attempt->key))
-        story("key %u: %s of value %llu, found %d, session %u: %s at moment %llu", attempt->key,
-              kinds[attempt->op.kind], (unsigned long long)attempt->op.value, attempt->op.found, attempt->op.session,
-              what, (unsigned long long)(attempt->op.open ? attempt->op.invoked : attempt->op.returned));
+        story("key %u: %s of value %llu, found %d (%llu), session %u: %s at moment %llu", attempt->key,
+              kinds[attempt->op.kind], (unsigned long long)attempt->op.value, attempt->op.found,
+              (unsigned long long)attempt->op.seen, attempt->op.session, what,
+              (unsigned long long)(attempt->op.open ? attempt->op.invoked : attempt->op.returned));
 }
 
 /* ---- operations ------------------------------------------------------------------------------------------------ */
@@ -242,6 +244,8 @@ void oracle_end(struct oracle *oracle, uint32_t op, unsigned version, int found)
     attempt->op.found = (int8_t)found;
     if (attempt->op.kind == HISTORY_READ)
         attempt->op.value = version;
+    else if (attempt->op.kind >= HISTORY_SWAP)
+        attempt->op.seen = version;
     attempt->ended_ns = sim->now_ns;
     watch(attempt, "done");
 }
@@ -274,6 +278,29 @@ void oracle_taint(struct oracle *oracle, unsigned key)
 static bool is_read(const struct attempt *attempt)
 {
     return attempt->op.kind == HISTORY_READ || attempt->op.kind == HISTORY_EXISTS;
+}
+
+static bool may_have_written(const struct history_op *op)
+{
+    bool told = !op->open && op->found >= 0;
+    switch (op->kind) {
+    case HISTORY_WRITE:
+        return true;
+    case HISTORY_SWAP:
+        return op->value != 0;
+    case HISTORY_WRITE_NEW:
+        return !told || op->found == 0;
+    case HISTORY_WRITE_OVER:
+        return !told || op->found == 1;
+    default:
+        return false;
+    }
+}
+
+static bool may_have_removed(const struct history_op *op)
+{
+    bool removes = op->kind == HISTORY_REMOVE || (op->kind == HISTORY_SWAP && op->value == 0);
+    return removes && (op->open || op->found != 0);
 }
 
 static void set_values(uint64_t **values, size_t *count, const uint64_t *from, size_t from_count)
@@ -351,9 +378,9 @@ static void begin_relaxed(const struct oracle *oracle, struct key_state *state)
     bool removed = false;
     for (uint32_t id = state->first; id != ORACLE_OP_NONE; id = oracle->attempts[id].next) {
         const struct history_op *op = &oracle->attempts[id].op;
-        if (op->kind == HISTORY_WRITE)
+        if (may_have_written(op))
             values[count++] = op->value;
-        removed = removed || op->kind == HISTORY_REMOVE;
+        removed = removed || may_have_removed(op);
     }
     if (removed)
         values[count++] = 0;
@@ -440,11 +467,12 @@ static uint64_t latest_survivor(const struct oracle *oracle, unsigned key)
     uint64_t latest = 0;
     for (uint32_t id = state->before; id != ORACLE_OP_NONE; id = oracle->attempts[id].next) {
         const struct attempt *attempt = &oracle->attempts[id];
-        bool acknowledged = !oracle_is_relaxed(oracle, key) && !attempt->op.open && !is_read(attempt);
+        const struct history_op *op = &attempt->op;
+        bool wrote = may_have_written(op);
+        bool acknowledged = !oracle_is_relaxed(oracle, key) && !op->open;
         /* A remove that found nothing may have left no record. */
-        acknowledged = acknowledged && (attempt->op.kind == HISTORY_WRITE || attempt->op.found == 1);
-        bool found =
-            attempt->op.kind == HISTORY_WRITE && state->final_count == 1 && attempt->op.value == state->finals[0];
+        acknowledged = acknowledged && (wrote || (may_have_removed(op) && op->found == 1));
+        bool found = wrote && state->final_count == 1 && op->value == state->finals[0];
         if ((acknowledged || found) && attempt->op.invoked > latest)
             latest = attempt->op.invoked;
     }
@@ -459,13 +487,17 @@ static void judge_prefix_of(struct oracle *oracle, unsigned key, uint64_t until)
     for (uint32_t id = state->before; id != ORACLE_OP_NONE; id = oracle->attempts[id].next) {
         const struct attempt *attempt = &oracle->attempts[id];
         struct history_op op = attempt->op;
-        if (is_read(attempt) || attempt->refused)
+        bool wrote = may_have_written(&op);
+        if (!(wrote || may_have_removed(&op)) || attempt->refused)
             continue;
         bool old =
             oracle->calm_before && attempt->ended_ns > 0 && attempt->ended_ns + RELAXED_SURELY_NS < oracle->crashed_ns;
         bool kept = !op.open && (op.returned < until || old);
+        /* What it saw may be among what is lost. */
         op.open = !kept;
+        op.kind = wrote ? HISTORY_WRITE : HISTORY_REMOVE;
         op.found = -1;
+        op.seen = 0;
         if (op.returned > end)
             op.returned = end;
         history_add(oracle->history, &op);

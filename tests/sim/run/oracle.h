@@ -51,7 +51,8 @@ unsigned oracle_recognize(const struct oracle *oracle, unsigned key, struct slic
 
 /* A number for this operation, for oracle_end or oracle_leave. `version`: of a write. */
 uint32_t oracle_begin(struct oracle *oracle, unsigned key, enum history_kind kind, unsigned version, uint32_t session);
-/* A definite answer. `version`: of a read, 0 = not there; `found`: of a remove or exists. */
+/* A definite answer. `version`: of a read or of what a swap saw, 0 = not there, or not told; `found`: of a remove,
+ * exists or swap. */
 void oracle_end(struct oracle *oracle, uint32_t op, unsigned version, int found);
 /* It was refused, and had no effect. */
 void oracle_refuse(struct oracle *oracle, uint32_t op);

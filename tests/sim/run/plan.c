@@ -1,10 +1,10 @@
 /*
  * plan.c - plans as text: printing, strict parsing.
  *
- * Settings stand in any order, each exactly once, all of them before the first step. Numbers are decimal digits and
- * nothing else. What a plan may hold is in two tables: the settings, and what the numbers of each kind of step may be.
- * Parsing stops at the first line that breaks a rule; a setting that is missing is noticed at the first step, or at the
- * end of the text, and that line is the one told.
+ * Settings stand in any order, each exactly once, but for those that are optional, all of them before the first step.
+ * Numbers are decimal digits and nothing else. What a plan may hold is in two tables: the settings, and what the
+ * numbers of each kind of step may be. Parsing stops at the first line that breaks a rule; a setting that is missing is
+ * noticed at the first step, or at the end of the text, and that line is the one told.
  */
 #include "plan.h"
 
@@ -23,21 +23,23 @@ static const struct setting {
     const char *name;
     size_t offset;
     uint32_t min, max;
+    bool optional; /* 0 if it is missing */
 } settings[] = {
-    {"threads", offsetof(struct plan, threads), 1, 64},
-    {"segment_kib", offsetof(struct plan, segment_kib), 1, UINT32_MAX},
-    {"memory_segments", offsetof(struct plan, memory_segments), 1, UINT32_MAX},
-    {"keys", offsetof(struct plan, keys), 1, UINT32_MAX},
-    {"value_bytes", offsetof(struct plan, value_bytes), 0, UINT32_MAX},
-    {"hash_bits", offsetof(struct plan, hash_bits), 1, 64},
-    {"direct_align", offsetof(struct plan, direct_align), 0, UINT32_MAX},
-    {"socket_bytes", offsetof(struct plan, socket_bytes), 0, UINT32_MAX},
-    {"disk_segments", offsetof(struct plan, disk_segments), 0, 1000000},
-    {"preempt_every", offsetof(struct plan, preempt_every), 0, 1000000},
+    {"threads", offsetof(struct plan, threads), 1, 64, false},
+    {"segment_kib", offsetof(struct plan, segment_kib), 1, UINT32_MAX, false},
+    {"memory_segments", offsetof(struct plan, memory_segments), 1, UINT32_MAX, false},
+    {"keys", offsetof(struct plan, keys), 1, UINT32_MAX, false},
+    {"value_bytes", offsetof(struct plan, value_bytes), 0, UINT32_MAX, false},
+    {"hash_bits", offsetof(struct plan, hash_bits), 1, 64, false},
+    {"direct_align", offsetof(struct plan, direct_align), 0, UINT32_MAX, false},
+    {"socket_bytes", offsetof(struct plan, socket_bytes), 0, UINT32_MAX, false},
+    {"disk_segments", offsetof(struct plan, disk_segments), 0, 1000000, false},
+    {"preempt_every", offsetof(struct plan, preempt_every), 0, 1000000, false},
+    {"swaps_percent", offsetof(struct plan, swaps_percent), 0, 100, true},
 };
 
 /* "seed" is a setting, too, but a wider number: it has the bit above those of the table. */
-enum { SEED_BIT = ARRAY_COUNT(settings), ALL_SETTINGS = (1u << (SEED_BIT + 1)) - 1 };
+enum { SEED_BIT = ARRAY_COUNT(settings) };
 
 /* The largest value of a, b and c. */
 static const struct kind {
@@ -175,6 +177,15 @@ static bool parse_first(struct reader *reader, const struct slice *words, size_t
     return word_is(words[0], "plan") && parse_number(words[1], 1, &version) && version == 1;
 }
 
+/* None is missing that must be there. */
+static bool has_settings(const struct reader *reader)
+{
+    bool all = (reader->settings_seen & 1u << SEED_BIT) != 0;
+    for (unsigned bit = 0; bit < ARRAY_COUNT(settings); bit++)
+        all = all && (settings[bit].optional || (reader->settings_seen & 1u << bit) != 0);
+    return all;
+}
+
 static bool parse_setting(struct reader *reader, const struct slice *words)
 {
     unsigned bit = 0;
@@ -182,7 +193,7 @@ static bool parse_setting(struct reader *reader, const struct slice *words)
         bit++;
     if (bit == SEED_BIT && !word_is(words[0], "seed"))
         return false;
-    if ((reader->settings_seen & 1u << bit) != 0) /* so, too, if it stands behind a step */
+    if ((reader->settings_seen & 1u << bit) != 0 || reader->plan->step_count > 0)
         return false;
     reader->settings_seen |= 1u << bit;
     if (bit == SEED_BIT)
@@ -200,7 +211,7 @@ static bool parse_step(struct reader *reader, const struct slice *words)
     unsigned kind = 0;
     while (kind < PLAN_KIND_COUNT && !word_is(words[0], kinds[kind].name))
         kind++;
-    if (kind == PLAN_KIND_COUNT || reader->settings_seen != ALL_SETTINGS || plan->step_count == PLAN_STEPS_MAX)
+    if (kind == PLAN_KIND_COUNT || !has_settings(reader) || plan->step_count == PLAN_STEPS_MAX)
         return false;
     struct plan_step *step = &plan->steps[plan->step_count];
     step->kind = (enum plan_kind)kind;
@@ -240,5 +251,5 @@ bool plan_parse(struct plan *plan, const char *text, unsigned *line)
     } while (*text != '\0');
     if (reader.form == LONE_SEED)
         plan_make(plan, plan->seed);
-    return reader.form == LONE_SEED || (reader.form == IN_PLAN && reader.settings_seen == ALL_SETTINGS);
+    return reader.form == LONE_SEED || (reader.form == IN_PLAN && has_settings(&reader));
 }

@@ -6,7 +6,8 @@
  * something: the shrinker (shrink.h) lives on that. Pure: no machine, no I/O.
  *
  * As text, one line each: "plan 1", then the settings as "name value", then the steps as "kind a b c seed"; "#" begins
- * a comment. Files in tests/sim/seeds hold plans in this form, or a lone "seed N".
+ * a comment. Settings that older plans do not have may be left out, and then mean what these did. Files in
+ * tests/sim/seeds hold plans in this form, or a lone "seed N".
  */
 #ifndef KVS_TESTS_SIM_RUN_PLAN_H
 #define KVS_TESTS_SIM_RUN_PLAN_H
@@ -66,6 +67,7 @@ struct plan {
     uint32_t socket_bytes;    /* 0: by chance */
     uint32_t disk_segments;   /* limit of the log: so many more than its shards need at the least; 0: no limit */
     uint32_t preempt_every;   /* threads interrupt each other once in about so many steps through an index; 0: never */
+    uint32_t swaps_percent;   /* of what a client does, at most so much looks at a key and changes it in one step */
     uint32_t step_count;
     struct plan_step steps[PLAN_STEPS_MAX];
 };

@@ -25,6 +25,7 @@ struct maker {
     uint64_t backup_state; /* choices of their own, so that the rest of a seed's plan is the same with and without */
     uint64_t limit_state;
     uint64_t map_state;
+    uint64_t swap_state;
 };
 
 static uint64_t draw(struct maker *maker, uint64_t below)
@@ -198,6 +199,13 @@ static void make_limit(struct maker *maker)
     maker->limit_state = own.state;
 }
 
+static void make_swaps(struct maker *maker)
+{
+    static const uint32_t percents[] = {0, 10, 30, 30, 80};
+    struct maker own = {.plan = maker->plan, .state = maker->swap_state};
+    maker->plan->swaps_percent = one_of(&own, percents, ARRAY_COUNT(percents));
+}
+
 static void add_work(struct maker *maker, enum work_style style, uint32_t least, uint32_t most)
 {
     add(maker, PLAN_WORK, (uint32_t)draw(maker, PLAN_CLIENTS), between(maker, least, most), style);
@@ -270,10 +278,12 @@ void plan_make(struct plan *plan, uint64_t seed)
                           .state = seed * 0x9e3779b97f4a7c15u + 0x1234567,
                           .backup_state = ~seed,
                           .limit_state = seed ^ 0x6c696d6974u,
-                          .map_state = seed ^ 0x6d6170u};
+                          .map_state = seed ^ 0x6d6170u,
+                          .swap_state = seed ^ 0x73776170u};
     *plan = (struct plan){.seed = seed};
     make_settings(&maker);
     make_limit(&maker);
+    make_swaps(&maker);
     uint32_t boots = between(&maker, 1, 5);
     for (uint32_t boot = 0; boot < boots; boot++)
         make_boot(&maker);

@@ -231,6 +231,7 @@ static bool simplify_settings(struct shrinker *shrinker)
     changed |= lower(shrinker, offsetof(struct plan, value_bytes), 1);
     changed |= set(shrinker, offsetof(struct plan, disk_segments), 0);
     changed |= set(shrinker, offsetof(struct plan, preempt_every), 0);
+    changed |= set(shrinker, offsetof(struct plan, swaps_percent), 0);
     return changed;
 }
 

@@ -47,6 +47,8 @@ static void ask_leave(struct client *client, struct ask *ask)
 {
     if (ask->kind == ASK_FLEETING)
         fleeting_leave(client->setting.fleeting, ask->fleeting);
+    if (ask->kind == ASK_COUNTER)
+        counters_leave(client->setting.counters, &ask->counter);
     for (unsigned i = 0; i < ask->key_count; i++)
         oracle_leave(client->setting.oracle, ask->ops[i]);
 }
@@ -125,17 +127,37 @@ static void choose_keys(struct client *client, struct ask *ask, enum history_kin
     }
 }
 
-void ask_set(struct client *client, unsigned key)
+/* Good until the next one is made. */
+static struct slice value_of(const struct client *client, unsigned key, unsigned version)
 {
     static uint8_t value[VALUE_ROOM];
-    struct oracle *oracle = client->setting.oracle;
-    struct ask *ask = ask_add(client, ASK_SET);
-    unsigned version = oracle_version(oracle, key);
+    const struct oracle *oracle = client->setting.oracle;
     size_t size = oracle_value_bytes(oracle, key, version);
     KVS_ASSERT(size <= sizeof(value));
     oracle_value(oracle, key, version, value);
+    return slice_make(value, size);
+}
+
+void ask_set(struct client *client, unsigned key)
+{
+    struct ask *ask = ask_add(client, ASK_SET);
+    unsigned version = oracle_version(client->setting.oracle, key);
     ask_key(client, ask, key, HISTORY_WRITE, version);
-    write_single(client, ask, "SET", FRAME_SET, slice_make(value, size));
+    write_single(client, ask, "SET", FRAME_SET, value_of(client, key, version));
+}
+
+void ask_swap(struct client *client, unsigned key)
+{
+    KVS_ASSERT(client->protocol != FRAMES);
+    struct ask *ask = ask_add(client, ASK_SWAP);
+    const struct swap *swap = ask->swap = swap_choose(client_draw(client, UINT64_MAX));
+    unsigned version = swap->writes_value ? oracle_version(client->setting.oracle, key) : 0;
+    struct slice value = swap->writes_value ? value_of(client, key, version) : slice_make(NULL, 0);
+    ask_key(client, ask, key, swap->kind, version);
+    uint8_t name[ORACLE_KEY_BYTES_MAX];
+    struct slice args[SWAP_ARGS_MAX];
+    struct slice key_name = slice_make(name, oracle_name(client->setting.oracle, key, name));
+    write_resp(client, args, swap_arguments(swap, key_name, value, args));
 }
 
 void ask_get(struct client *client, unsigned key)
@@ -173,6 +195,15 @@ void ask_fleeting(struct client *client, unsigned key, uint64_t chance)
     ask->fleeting = key;
     client->forming.size += fleeting_begin(client->setting.fleeting, key, chance,
                                            client_reserve(&client->forming, FLEETING_REQUEST_BYTES_MAX));
+}
+
+void ask_counter(struct client *client, unsigned key, uint64_t chance)
+{
+    KVS_ASSERT(client->protocol != FRAMES && !client->relaxed);
+    struct ask *ask = ask_add(client, ASK_COUNTER);
+    ask->counter = (struct counter_ask){.key = key, .client = client->setting.number, .session = client->session};
+    client->forming.size += counters_begin(client->setting.counters, &ask->counter, chance,
+                                           client_reserve(&client->forming, COUNTERS_REQUEST_BYTES_MAX));
 }
 
 void ask_ping(struct client *client)
@@ -215,15 +246,21 @@ void ask_set_up(struct client *client)
 /* What was refused for lack of room was not done: of one key that is certain. It is to be repeated. */
 static void note_refusal(struct client *client, struct ask *ask, const struct answer *answer)
 {
-    bool write = ask->kind == ASK_SET || ask->kind == ASK_DEL;
+    bool write = ask->kind == ASK_SET || ask->kind == ASK_DEL || ask->kind == ASK_SWAP;
     if (answer->full) {
         client->setting.tally->full++;
         client->setting.tally->full_deletes += ask->kind == ASK_DEL;
     }
     if (write && ask->key_count == 1 && (answer->full || answer->busy))
-        task_refused(&client->task, ask->kind == ASK_SET ? TASK_SET : TASK_DEL, ask->keys[0]);
+        task_refused(&client->task,
+                     ask->kind == ASK_SET   ? TASK_SET
+                     : ask->kind == ASK_DEL ? TASK_DEL
+                                            : TASK_SWAP,
+                     ask->keys[0]);
     if (write && ask->key_count == 1 && answer->full)
         oracle_refuse(client->setting.oracle, ask->ops[0]);
+    else if (ask->kind == ASK_COUNTER && answer->full)
+        counters_refuse(client->setting.counters, &ask->counter);
     else
         ask_leave(client, ask);
 }
@@ -232,13 +269,14 @@ static void note_refusal(struct client *client, struct ask *ask, const struct an
 static void judge_error(struct client *client, struct ask *ask, const struct answer *answer)
 {
     const struct circumstances *why = client->setting.circumstances;
-    bool writes = ask->kind == ASK_SET || ask->kind == ASK_DEL ||
+    bool swaps = ask->kind == ASK_SWAP || (ask->kind == ASK_COUNTER && ask->counter.number != 0);
+    bool writes = ask->kind == ASK_SET || ask->kind == ASK_DEL || swaps ||
                   (ask->kind == ASK_FLEETING && fleeting_writes(client->setting.fleeting, ask->fleeting));
     bool right = false;
     if (answer->damaged)
         right = why->damage_may_show || why->reads_may_fail;
     else if (answer->failed)
-        right = why->writes_may_fail || (!writes && (why->reads_may_fail || why->damage_may_show));
+        right = why->writes_may_fail || ((!writes || swaps) && (why->reads_may_fail || why->damage_may_show));
     else if (answer->full)
         right = why->space_may_lack || why->log_limited || why->writes_may_fail;
     else if (answer->busy)
@@ -274,6 +312,22 @@ static void answer_read(struct client *client, unsigned key, uint32_t op, const 
         oracle_end(oracle, op, oracle_recognize(oracle, key, answer->text), -1);
     else
         wrong_answer(client, ask, answer);
+}
+
+static void answer_swap(struct client *client, const struct ask *ask, const struct answer *answer)
+{
+    struct oracle *oracle = client->setting.oracle;
+    const struct swap *swap = ask->swap;
+    int found;
+    if (!swap_answer(swap, answer, &found))
+        wrong_answer(client, ask, answer);
+    unsigned seen = 0;
+    if (swap->answer == SWAP_TELLS_OLD && found == 1)
+        seen = oracle_recognize(oracle, ask->keys[0], answer->text);
+    if (swap->kind == HISTORY_EXISTS && found < 0)
+        oracle_leave(oracle, ask->ops[0]);
+    else
+        oracle_end(oracle, ask->ops[0], seen, found);
 }
 
 /* A count over several keys tells about each only when it is all or nothing. */
@@ -322,6 +376,17 @@ static void answer_fleeting(struct client *client, const struct ask *ask, const 
                  answer->number);
 }
 
+static void answer_counter(struct client *client, const struct ask *ask, const struct answer *answer)
+{
+    bool adds = ask->counter.number != 0;
+    if (adds && answer->kind == ANSWER_NUMBER)
+        counters_added(client->setting.counters, &ask->counter, answer->number);
+    else if (!adds && (answer->kind == ANSWER_VALUE || answer->kind == ANSWER_MISSING))
+        counters_seen(client->setting.counters, &ask->counter, answer->kind == ANSWER_VALUE, answer->text);
+    else
+        wrong_answer(client, ask, answer);
+}
+
 static void answer_ask(struct client *client, struct ask *ask, const struct answer *answer)
 {
     client->setting.tally->acknowledged += answer->kind != ANSWER_ERROR;
@@ -354,6 +419,14 @@ static void answer_ask(struct client *client, struct ask *ask, const struct answ
         if (answer->kind != ANSWER_NUMBER)
             wrong_answer(client, ask, answer);
         client->counted = answer->number;
+        break;
+    case ASK_SWAP:
+        client->setting.tally->swaps++;
+        answer_swap(client, ask, answer);
+        break;
+    case ASK_COUNTER:
+        client->setting.tally->swaps += ask->counter.number != 0;
+        answer_counter(client, ask, answer);
         break;
     case ASK_FLEETING:
         answer_fleeting(client, ask, answer);

@@ -101,6 +101,8 @@ static void go_on_with_task(struct client *client)
             ask_set(client, steps[i].key);
         else if (steps[i].action == TASK_DEL)
             ask_del(client, steps[i].key);
+        else if (steps[i].action == TASK_SWAP)
+            ask_swap(client, steps[i].key);
         else
             ask_get(client, steps[i].key);
     }
@@ -217,6 +219,30 @@ struct client *client_create(const struct client_setting *setting)
     return client;
 }
 
+/* Some work has more operations that look and change, some less. */
+static void draw_swaps(struct client *client)
+{
+    unsigned most = client->protocol != FRAMES ? client->setting.swaps_percent : 0;
+    client->swaps_percent = most > 0 ? (unsigned)client_draw(client, most + 1) : 0;
+}
+
+/* Most of them on hot keys, or there were few that meet. */
+static unsigned choose_key_to_swap(struct client *client)
+{
+    unsigned base, count = client_key_class(client, &base);
+    return client_draw(client, 3) > 0 ? base + (unsigned)client_draw(client, count / 20 + 1)
+                                      : client_choose_key(client);
+}
+
+static void ask_to_swap(struct client *client)
+{
+    if (!client->relaxed && client_draw(client, 4) == 0)
+        ask_counter(client, (unsigned)client_draw(client, counters_keys(client->setting.counters)),
+                    client_draw(client, UINT64_MAX));
+    else
+        ask_swap(client, choose_key_to_swap(client));
+}
+
 /* Of everything, all at once. */
 static void work_mixed(struct client *client, unsigned count)
 {
@@ -229,6 +255,8 @@ static void work_mixed(struct client *client, unsigned count)
         unsigned fleeting = (unsigned)client_draw(client, 6 * fleeting_keys(client->setting.fleeting));
         if (fleeting < fleeting_keys(client->setting.fleeting) && ask_fleeting_may(client, fleeting))
             ask_fleeting(client, fleeting, client_draw(client, UINT64_MAX));
+        else if (client->swaps_percent > 0 && client_draw(client, 100) < client->swaps_percent)
+            ask_to_swap(client);
         else if (chance < writes)
             ask_set(client, client_choose_key(client));
         else if (chance < writes + removes)
@@ -253,6 +281,8 @@ void client_work(struct client *client, enum work_style style, unsigned count, u
         link_begin(client);
     unsigned base, keys = client_key_class(client, &base);
     task_begin(&client->task, style, style == WORK_MIXED ? 0 : count, base, keys, client_draw(client, UINT64_MAX));
+    draw_swaps(client);
+    client->task.swaps = client->swaps_percent > 0;
     if (style == WORK_MIXED)
         work_mixed(client, count);
     go_on_with_task(client);
@@ -302,6 +332,8 @@ void client_read_all(struct client *client)
         if (ask_fleeting_may(client, key))
             ask_fleeting(client, key, 0);
     }
+    for (unsigned key = 0; client->setting.swaps_percent > 0 && key < counters_keys(client->setting.counters); key++)
+        ask_counter(client, key, 0);
     ask_for_count(client);
     pump(client);
 }

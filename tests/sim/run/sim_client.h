@@ -9,6 +9,7 @@
 #ifndef KVS_TESTS_SIM_RUN_SIM_CLIENT_H
 #define KVS_TESTS_SIM_RUN_SIM_CLIENT_H
 
+#include "counters.h"
 #include "fleeting.h"
 #include "oracle.h"
 #include "world.h"
@@ -30,10 +31,12 @@ struct client_setting {
     struct ring *ring;
     struct oracle *oracle;
     struct fleeting *fleeting;
+    struct counters *counters;
     struct tally *tally;
     const struct circumstances *circumstances;
     struct ring_addr addr;
     unsigned number;
+    unsigned swaps_percent; /* at most so many operations of its work look at a key and change it */
 };
 
 struct client *client_create(const struct client_setting *setting);
@@ -43,7 +46,8 @@ void client_work(struct client *client, enum work_style style, unsigned count, u
 /* Begins so many operations of a task, `depth` at a time, on an idle client whose connection is new or has ended, and
  * is durable then; what is refused is not repeated. */
 void client_press(struct client *client, enum work_style style, unsigned count, unsigned depth, uint64_t seed);
-/* Begins a GET of every key, fleeting ones too, and then asks for the number of keys; client_counted tells it. */
+/* Begins a GET of every key, fleeting ones and counters too, and then asks for the number of keys; client_counted tells
+ * it. */
 void client_read_all(struct client *client);
 int64_t client_counted(const struct client *client);
 /* Ends the connection: in order, after the answers, or at once. */

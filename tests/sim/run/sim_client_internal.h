@@ -6,6 +6,7 @@
 #define KVS_TESTS_SIM_RUN_SIM_CLIENT_INTERNAL_H
 
 #include "sim_client.h"
+#include "sim_swap.h"
 #include "sim_task.h"
 
 #include "base/list.h"
@@ -14,7 +15,19 @@
 
 enum protocol { RESP_2, RESP_3, FRAMES };
 
-enum ask_kind { ASK_SET, ASK_GET, ASK_DEL, ASK_EXISTS, ASK_MGET, ASK_COUNT, ASK_PING, ASK_SETUP, ASK_FLEETING };
+enum ask_kind {
+    ASK_SET,
+    ASK_GET,
+    ASK_DEL,
+    ASK_EXISTS,
+    ASK_MGET,
+    ASK_COUNT,
+    ASK_PING,
+    ASK_SETUP,
+    ASK_FLEETING,
+    ASK_SWAP,
+    ASK_COUNTER
+};
 
 struct ask {
     struct list link;
@@ -24,6 +37,8 @@ struct ask {
     unsigned keys[ASK_KEYS_MAX];
     uint32_t ops[ASK_KEYS_MAX];
     unsigned fleeting; /* the key, with ASK_FLEETING */
+    const struct swap *swap;
+    struct counter_ask counter;
 };
 
 struct buffer {
@@ -50,6 +65,7 @@ struct client {
     struct list asks; /* unanswered, oldest first */
     unsigned ask_count;
     uint64_t random;
+    unsigned swaps_percent; /* of this work's operations */
     struct task task;
     struct ring_op pause;
     int64_t counted;
@@ -74,10 +90,14 @@ unsigned client_choose_key(struct client *client);
 void ask_set(struct client *client, unsigned key);
 void ask_get(struct client *client, unsigned key);
 void ask_del(struct client *client, unsigned key);
+/* Over RESP only. */
+void ask_swap(struct client *client, unsigned key);
 /* Of keys by chance. */
 void ask_several(struct client *client, enum ask_kind kind);
 bool ask_fleeting_may(const struct client *client, unsigned key);
 void ask_fleeting(struct client *client, unsigned key, uint64_t chance);
+/* Over durable RESP only. */
+void ask_counter(struct client *client, unsigned key, uint64_t chance);
 void ask_ping(struct client *client);
 void ask_for_count(struct client *client);
 /* The first of a connection: its protocol, its durability. */

@@ -59,11 +59,17 @@ static struct task_step next_of_chain(struct task *task)
         {TASK_SET, TASK_GET, TASK_DEL},
         {TASK_DEL, TASK_SET, TASK_DEL, TASK_SET},
         {TASK_SET, TASK_SET},
+        /* with swaps */
+        {TASK_SWAP, TASK_SWAP, TASK_SWAP},
+        {TASK_SET, TASK_SWAP, TASK_DEL, TASK_SWAP, TASK_GET},
+        {TASK_SWAP, TASK_SET, TASK_SWAP},
+        {TASK_DEL, TASK_SWAP, TASK_GET, TASK_SWAP},
     };
-    static const unsigned lengths[] = {4, 2, 4, 3, 3, 4, 2};
+    enum { WITHOUT_SWAPS = 7 };
+    static const unsigned lengths[] = {4, 2, 4, 3, 3, 4, 2, 3, 5, 3, 4};
     static_assert(ARRAY_COUNT(chains) == ARRAY_COUNT(lengths), "a length for each chain");
     if (task->chain_left == 0) {
-        unsigned number = (unsigned)draw(task, ARRAY_COUNT(chains));
+        unsigned number = (unsigned)draw(task, task->swaps ? ARRAY_COUNT(chains) : WITHOUT_SWAPS);
         task->chain = chains[number];
         task->chain_left = lengths[number];
         task->chain_key = task->base + (unsigned)draw(task, task->count);

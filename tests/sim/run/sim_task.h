@@ -11,7 +11,7 @@
 
 enum { TASK_AGAIN_MAX = 64 };
 
-enum task_action { TASK_SET, TASK_GET, TASK_DEL };
+enum task_action { TASK_SET, TASK_GET, TASK_DEL, TASK_SWAP };
 
 struct task_step {
     enum task_action action;
@@ -27,6 +27,7 @@ struct task {
     unsigned next;        /* key, counted from base */
     unsigned parity;      /* of the keys that are to go */
     bool ends_when_refused;
+    bool swaps;                    /* operations that look and change are among the chains; false after task_begin */
     unsigned patience;             /* how often what was refused is repeated */
     const enum task_action *chain; /* the rest of what is being done with one key */
     unsigned chain_left, chain_key;

@@ -39,6 +39,7 @@ struct surveyor {
     struct survey *survey;
     const struct oracle *oracle;
     const struct fleeting *fleeting;
+    const struct counters *counters;
     char path[256]; /* of the file at hand */
     uint8_t *bytes; /* as they should be */
     uint64_t size;
@@ -279,6 +280,8 @@ static unsigned key_of(const struct surveyor *surveyor, const struct record_head
     unsigned key;
     if (fleeting_named(surveyor->fleeting, record_key(record), &key))
         return oracle_keys(surveyor->oracle) + key;
+    if (counters_named(surveyor->counters, record_key(record), &key))
+        return oracle_keys(surveyor->oracle) + fleeting_keys(surveyor->fleeting) + key;
     return oracle_key_named(surveyor->oracle, record_key(record));
 }
 
@@ -310,10 +313,10 @@ static void tell_segment(void *context, const char *path)
     unload(surveyor);
 }
 
-void survey_tell(const struct oracle *oracle, const struct fleeting *fleeting)
+void survey_tell(const struct oracle *oracle, const struct fleeting *fleeting, const struct counters *counters)
 {
     struct survey survey = {0};
-    struct surveyor surveyor = {.survey = &survey, .oracle = oracle, .fleeting = fleeting};
+    struct surveyor surveyor = {.survey = &survey, .oracle = oracle, .fleeting = fleeting, .counters = counters};
     story("records of the watched key on the disk:");
     sim_file_each(read_superblock, &surveyor);
     if (surveyor.superblock_read) {
@@ -413,13 +416,14 @@ static void count_place(void *context, const char *path, uint64_t offset, const 
     story("rot in %s at %llu, %zu bytes", path, (unsigned long long)offset, size);
 }
 
-void survey_take(struct survey *survey, const struct oracle *oracle, const struct fleeting *fleeting)
+void survey_take(struct survey *survey, const struct oracle *oracle, const struct fleeting *fleeting,
+                 const struct counters *counters)
 {
     *survey = (struct survey){0};
     sim_rot_each(count_place, survey);
     if (survey->rotten_places == 0)
         return;
-    struct surveyor surveyor = {.survey = survey, .oracle = oracle, .fleeting = fleeting};
+    struct surveyor surveyor = {.survey = survey, .oracle = oracle, .fleeting = fleeting, .counters = counters};
     sim_file_each(read_superblock, &surveyor);
     if (surveyor.superblock_read) {
         sim_file_each(read_manifest, &surveyor);

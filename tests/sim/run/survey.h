@@ -11,6 +11,7 @@
 #ifndef KVS_TESTS_SIM_RUN_SURVEY_H
 #define KVS_TESTS_SIM_RUN_SURVEY_H
 
+#include "counters.h"
 #include "fleeting.h"
 #include "oracle.h"
 
@@ -20,14 +21,15 @@ struct survey {
     bool may_refuse;       /* rot touches something that a boot reads: a header, a batch, the superblock */
     unsigned batches_lost; /* damaged without cover, or behind such a one */
     char place[160];       /* with must_refuse: segment and offset */
-    unsigned *keys;        /* whose records may be lost, fleeting ones behind all others; to be freed */
+    unsigned *keys; /* whose records may be lost, fleeting ones behind ordinary ones, then counters; to be freed */
     unsigned key_count;
 };
 
 /* Between a crash or stop and the next boot. */
-void survey_take(struct survey *survey, const struct oracle *oracle, const struct fleeting *fleeting);
+void survey_take(struct survey *survey, const struct oracle *oracle, const struct fleeting *fleeting,
+                 const struct counters *counters);
 /* Lists the records of the key that is watched, as part of the story. */
-void survey_tell(const struct oracle *oracle, const struct fleeting *fleeting);
+void survey_tell(const struct oracle *oracle, const struct fleeting *fleeting, const struct counters *counters);
 void survey_free(struct survey *survey);
 /* Removes the sorted runs. A start does not read what they cover, so it would not notice damage there: with any damage
  * about it has to do without them. */

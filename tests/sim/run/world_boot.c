@@ -95,10 +95,12 @@ static void clients_begin(struct world *world)
             .ring = world->client_ring,
             .oracle = world->oracle,
             .fleeting = world->fleeting,
+            .counters = world->counters,
             .tally = world->tally,
             .circumstances = &world->circumstances,
             .addr = host_addr(&world->host),
             .number = i,
+            .swaps_percent = world->plan->swaps_percent,
         };
         world->clients[i] = client_create(&setting);
     }
@@ -143,13 +145,21 @@ static bool boot_once(struct world *world, unsigned threads)
     return serves;
 }
 
+static void taint(struct world *world, unsigned key)
+{
+    unsigned ordinary = oracle_keys(world->oracle), fleeting = fleeting_keys(world->fleeting);
+    if (key < ordinary)
+        oracle_taint(world->oracle, key);
+    else if (key < ordinary + fleeting)
+        fleeting_taint(world->fleeting, key - ordinary);
+    else
+        counters_taint(world->counters, key - ordinary - fleeting);
+}
+
 static void taint_lost(struct world *world, const struct survey *survey)
 {
     for (unsigned i = 0; i < survey->key_count; i++)
-        if (survey->keys[i] < oracle_keys(world->oracle))
-            oracle_taint(world->oracle, survey->keys[i]);
-        else
-            fleeting_taint(world->fleeting, survey->keys[i] - oracle_keys(world->oracle));
+        taint(world, survey->keys[i]);
 }
 
 /* Takes away one reason for a refusal; false when there is none left. */
@@ -163,7 +173,7 @@ static bool take_reason_away(struct world *world, struct survey *survey, bool *f
         taint_lost(world, survey);
         sim_crash(SIM_RANDOM);
         survey_free(survey);
-        survey_take(survey, world->oracle, world->fleeting);
+        survey_take(survey, world->oracle, world->fleeting, world->counters);
         return true;
     }
     if (world->disk_limited && world->host.error == KVS_ERR_NO_SPACE) {
@@ -226,9 +236,9 @@ void world_boot(struct world *world, unsigned threads, enum oracle_end end)
     const struct circumstances *why = &world->circumstances;
     bool could_write = calm_before && !why->space_may_lack && !why->log_limited && !why->writes_may_fail;
     bool faults = world_any_odds(world, 0, SIM_FAULT_STALL) || world->single_fault; /* no map is a reason to refuse */
-    survey_take(&survey, world->oracle, world->fleeting);
+    survey_take(&survey, world->oracle, world->fleeting, world->counters);
     if (story_on && getenv("KVS_SIM_KEY") != NULL)
-        survey_tell(world->oracle, world->fleeting);
+        survey_tell(world->oracle, world->fleeting, world->counters);
     suspend_lies(survey.rotten_places > 0);
     sim_rot_each(note_rotten_value, world);
     /* A start that loses records shows what they had superseded. Large values of that are gone already. */
@@ -245,6 +255,7 @@ void world_boot(struct world *world, unsigned threads, enum oracle_end end)
     survey_free(&survey);
     oracle_judge(world->oracle, end, calm_before);
     sim_backups_reboot(&world->backups);
+    counters_boot(world->counters);
     fleeting_boot(world->fleeting, end == ORACLE_STOPPED, could_write);
     note_owners(world);
     reset_circumstances(world);

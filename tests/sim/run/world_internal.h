@@ -5,6 +5,7 @@
 #ifndef KVS_TESTS_SIM_RUN_WORLD_INTERNAL_H
 #define KVS_TESTS_SIM_RUN_WORLD_INTERNAL_H
 
+#include "counters.h"
 #include "fleeting.h"
 #include "host.h"
 #include "oracle.h"
@@ -21,6 +22,7 @@ struct world {
     bool talkative;
     struct oracle *oracle;
     struct fleeting *fleeting;
+    struct counters *counters;
     struct ring *client_ring;
     struct client *clients[PLAN_CLIENTS];
     struct circumstances circumstances;
