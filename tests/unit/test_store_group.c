@@ -378,6 +378,54 @@ static void test_group__an_idle_log_that_jumps_is_durable(void **state)
     sim_destroy();
 }
 
+/* What a group deletes is there for all who read, until that is published: so its delete records are needed, however
+ * little the segment that they stand in is worth. */
+static void test_group__its_deletes_outlive_compaction(void **state)
+{
+    (void)state;
+    unsigned given_up = 0;
+    for (unsigned seed = 0; seed < 10; seed++) {
+        sim_create(500 + seed);
+        struct store_fixture fixture;
+        struct engine_options options = segments_scarce(2);
+        static struct work work;
+        store_boot(&fixture, &options);
+        store_compact(&fixture, 110);
+        for (unsigned i = 0; i < KEYS; i++)
+            segments_put(&fixture, i, 1, 100);
+        do
+            work_begin(&fixture, &work, 5); /* removes all of them */
+        while (work.blind || work.count < 3);
+        struct engine_shard *home = fixture.nodes[work.home].shard;
+        while (!work.appended || engine_durable(home) < work.group.gate) {
+            for (unsigned i = 0; i < fixture.shard_count; i++)
+                engine_turn(fixture.nodes[i].shard);
+            if (work.appended || !work_step(&work))
+                sim_step();
+        }
+        const struct segment_table *table = &segments_store(&fixture)->segments;
+        uint32_t number = address_segment(work.changes[0].address, table->shift);
+        uint64_t uid = segments_at(&fixture, number)->uid;
+        bool there = true;
+        for (unsigned round = 0; round < 40 && there; round++) {
+            segments_put_range(&fixture, 1000, 1100, round, 1500);
+            const struct segment *segment = segments_at(&fixture, number);
+            there = segment != NULL && segment->uid == uid && segment_state(segment) != SEGMENT_FREE;
+        }
+        given_up += !there;
+        run_group(&fixture, &work);
+        segments_put_range(&fixture, 1000, 1400, 50, 1500);
+        store_quiet();
+        store_crash(&fixture, SIM_DROP_ALL);
+        store_boot(&fixture, &options);
+        for (unsigned i = 0; i < work.count; i++)
+            assert_int_equal(version_there(&fixture, work.parts[i].i), 0);
+        store_stop(&fixture);
+        sim_destroy();
+    }
+    assert_true(given_up > 5);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -385,6 +433,7 @@ int main(void)
         cmocka_unit_test(test_group__readers_see_all_or_nothing),
         cmocka_unit_test(test_group__later_writes_are_newer),
         cmocka_unit_test(test_group__an_idle_log_that_jumps_is_durable),
+        cmocka_unit_test(test_group__its_deletes_outlive_compaction),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,258 @@
+/*
+ * test_transaction.c - commands that change several keys in one step, on a node of several shards: replies, the order
+ * of a pipeline, clients that want the same keys in different orders, connections that end in the middle, power loss.
+ */
+#include "node_fixture.h"
+
+static void expect_value(struct peer *peer, const char *key, const char *value)
+{
+    char reply[96] = "$-1\r\n";
+    if (value != NULL)
+        snprintf(reply, sizeof reply, "$%zu\r\n%s\r\n", strlen(value), value);
+    peer_say(peer, "GET", key, NULL);
+    peer_expect(peer, reply);
+}
+
+static void test_transaction__replies(void **state)
+{
+    (void)state;
+    for (unsigned threads = 1; threads <= 4; threads++) {
+        struct node_fixture fixture;
+        fixture_create(&fixture, threads, threads);
+        struct peer *peer = peer_open(&fixture);
+        peer_say(peer, "MSET", "a", "1", "b", "2", "c", "3", "a", "4", NULL);
+        peer_expect(peer, "+OK\r\n");
+        expect_value(peer, "a", "4"); /* of equal keys the last counts */
+        expect_value(peer, "c", "3");
+        peer_say(peer, "MSETNX", "d", "5", "b", "6", NULL);
+        peer_expect(peer, ":0\r\n");
+        expect_value(peer, "d", NULL);
+        expect_value(peer, "b", "2");
+        peer_say(peer, "MSETNX", "d", "5", "e", "6", NULL);
+        peer_expect(peer, ":1\r\n");
+        expect_value(peer, "e", "6");
+        peer_say(peer, "RENAME", "nothing", "f", NULL);
+        peer_expect(peer, "-ERR no such key\r\n");
+        peer_say(peer, "RENAME", "a", "f", NULL);
+        peer_expect(peer, "+OK\r\n");
+        expect_value(peer, "a", NULL);
+        expect_value(peer, "f", "4");
+        peer_say(peer, "RENAME", "f", "f", NULL);
+        peer_expect(peer, "+OK\r\n");
+        peer_say(peer, "RENAMENX", "f", "f", NULL);
+        peer_expect(peer, ":0\r\n");
+        peer_say(peer, "RENAMENX", "f", "b", NULL);
+        peer_expect(peer, ":0\r\n");
+        peer_say(peer, "RENAMENX", "f", "g", NULL);
+        peer_expect(peer, ":1\r\n");
+        peer_say(peer, "COPY", "g", "b", NULL);
+        peer_expect(peer, ":0\r\n");
+        peer_say(peer, "COPY", "g", "b", "REPLACE", NULL);
+        peer_expect(peer, ":1\r\n");
+        expect_value(peer, "b", "4");
+        expect_value(peer, "g", "4");
+        peer_say(peer, "COPY", "nothing", "b", NULL);
+        peer_expect(peer, ":0\r\n");
+        peer_say(peer, "COPY", "g", "g", NULL);
+        peer_expect(peer, "-ERR source and destination objects are the same\r\n");
+        peer_say(peer, "MSET", "a", "1", "b", NULL);
+        peer_expect(peer, "-ERR wrong number of arguments for 'mset' command\r\n");
+        peer_say(peer, "DBSIZE", NULL);
+        peer_expect(peer, ":5\r\n"); /* b c d e g */
+        peer_close(peer);
+        fixture_end(&fixture);
+    }
+}
+
+static void test_transaction__an_expiry_goes_along(void **state)
+{
+    (void)state;
+    struct node_fixture fixture;
+    fixture_create(&fixture, 10, 3);
+    struct peer *peer = peer_open(&fixture);
+    peer_say(peer, "SET", "a", "1", "PXAT", "4000000000000", NULL);
+    peer_expect(peer, "+OK\r\n");
+    peer_say(peer, "RENAME", "a", "b", NULL);
+    peer_expect(peer, "+OK\r\n");
+    peer_say(peer, "COPY", "b", "c", NULL);
+    peer_expect(peer, ":1\r\n");
+    peer_say(peer, "PEXPIRETIME", "b", NULL);
+    peer_expect(peer, ":4000000000000\r\n");
+    peer_say(peer, "PEXPIRETIME", "c", NULL);
+    peer_expect(peer, ":4000000000000\r\n");
+    peer_say(peer, "MSET", "b", "2", NULL);
+    peer_expect(peer, "+OK\r\n");
+    peer_say(peer, "PEXPIRETIME", "b", NULL);
+    peer_expect(peer, ":-1\r\n");
+    peer_close(peer);
+    fixture_end(&fixture);
+}
+
+/* What follows on a connection sees it, whatever shards it concerns. */
+static void test_transaction__a_pipeline_keeps_its_order(void **state)
+{
+    (void)state;
+    for (unsigned seed = 0; seed < 10; seed++) {
+        struct node_fixture fixture;
+        fixture_create(&fixture, 20 + seed, 3);
+        struct peer *peer = peer_open(&fixture);
+        for (unsigned round = 0; round < 20; round++) {
+            char value[16], later[16];
+            snprintf(value, sizeof value, "%u", round);
+            snprintf(later, sizeof later, "%u later", round);
+            peer_say(peer, "SET", "k0", "before", NULL);
+            peer_say(peer, "MSET", "k0", value, "k1", value, "k2", value, "k3", value, NULL);
+            for (unsigned i = 0; i < 4; i++) {
+                char key[8];
+                snprintf(key, sizeof key, "k%u", i);
+                peer_say(peer, "GET", key, NULL);
+            }
+            peer_say(peer, "SET", "k2", later, NULL);
+            peer_say(peer, "GET", "k2", NULL);
+            char expected[64];
+            peer_expect(peer, "+OK\r\n");
+            peer_expect(peer, "+OK\r\n");
+            snprintf(expected, sizeof expected, "$%zu\r\n%s\r\n", strlen(value), value);
+            for (unsigned i = 0; i < 4; i++)
+                peer_expect(peer, expected);
+            peer_expect(peer, "+OK\r\n");
+            snprintf(expected, sizeof expected, "$%zu\r\n%s\r\n", strlen(later), later);
+            peer_expect(peer, expected);
+        }
+        peer_close(peer);
+        fixture_end(&fixture);
+    }
+}
+
+enum { CLIENTS = 6, ROUNDS = 30, SHARED = 5 };
+
+static void shared_key(char key[16], unsigned i)
+{
+    snprintf(key, 16, "shared%u", i);
+}
+
+/* All clients write all keys, each in an order of its own: nobody waits for ever, and in the end all keys agree. */
+static void test_transaction__the_same_keys_in_any_order(void **state)
+{
+    (void)state;
+    for (unsigned seed = 0; seed < 20; seed++) {
+        struct node_fixture fixture;
+        fixture_create(&fixture, 100 + seed, 2 + seed % 3);
+        struct peer *peers[CLIENTS];
+        for (unsigned i = 0; i < CLIENTS; i++)
+            peers[i] = peer_open(&fixture);
+        for (unsigned round = 0; round < ROUNDS; round++) {
+            for (unsigned c = 0; c < CLIENTS; c++) {
+                char keys[SHARED][16], value[24];
+                struct slice args[1 + 2 * SHARED] = {slice_text("MSET")};
+                snprintf(value, sizeof value, "%u of %u", round, c);
+                for (unsigned i = 0; i < SHARED; i++) {
+                    shared_key(keys[i], (i * (1 + c % 4) + c) % SHARED);
+                    args[1 + 2 * i] = slice_text(keys[i]);
+                    args[2 + 2 * i] = slice_text(value);
+                }
+                peer_ask(peers[c], args, 1 + 2 * SHARED);
+            }
+        }
+        for (unsigned round = 0; round < ROUNDS; round++) {
+            for (unsigned c = 0; c < CLIENTS; c++)
+                peer_expect(peers[c], "+OK\r\n");
+        }
+        char first[48] = "";
+        for (unsigned i = 0; i < SHARED; i++) {
+            char key[16];
+            shared_key(key, i);
+            peer_say(peers[0], "GET", key, NULL);
+            struct slice reply = peer_reply(peers[0]);
+            if (i == 0)
+                snprintf(first, sizeof first, "%.*s", (int)reply.size, (const char *)reply.data);
+            assert_true(slice_equal(reply, slice_text(first)));
+        }
+        for (unsigned c = 0; c < CLIENTS; c++)
+            peer_close(peers[c]);
+        fixture_end(&fixture);
+    }
+}
+
+/* The peer goes away at any moment: nothing is left behind, and the keys are free. */
+static void test_transaction__connections_that_end_in_the_middle(void **state)
+{
+    (void)state;
+    for (unsigned seed = 0; seed < 60; seed++) {
+        struct node_fixture fixture;
+        fixture_create(&fixture, 200 + seed, 3);
+        struct peer *gone = peer_open(&fixture), *stays = peer_open(&fixture);
+        for (unsigned i = 0; i < 5; i++)
+            peer_say(gone, "MSET", "a", "1", "b", "1", "c", "1", "d", "1", "e", "1", NULL);
+        for (uint64_t steps = sim_random(120); steps > 0 && sim_step(); steps--)
+            ;
+        peer_close(gone);
+        peer_say(stays, "MSET", "a", "2", "c", "2", "e", "2", "f", "2", NULL);
+        peer_expect(stays, "+OK\r\n");
+        expect_value(stays, "f", "2");
+        peer_say(stays, "RENAME", "f", "a", NULL);
+        peer_expect(stays, "+OK\r\n");
+        expect_value(stays, "a", "2");
+        peer_close(stays);
+        fixture_end(&fixture);
+    }
+}
+
+/* Acknowledged ones are there afterwards, and of the others all or nothing. */
+static void test_transaction__power_loss(void **state)
+{
+    (void)state;
+    unsigned some_acknowledged = 0;
+    for (unsigned seed = 0; seed < 60; seed++) {
+        struct node_fixture fixture;
+        const struct config config = fixture_create(&fixture, 300 + seed, 3);
+        struct peer *peer = peer_open(&fixture);
+        unsigned acknowledged = 0, asked = 0;
+        for (; asked < 12; asked++) {
+            char value[16];
+            snprintf(value, sizeof value, "%u", asked + 1);
+            peer_say(peer, "MSET", "a", value, "b", value, "c", value, "d", value, NULL);
+        }
+        for (uint64_t steps = 100 + sim_random(1500); steps > 0 && sim_step(); steps--)
+            ;
+        while (peer_has_reply(peer)) {
+            peer_expect(peer, "+OK\r\n");
+            acknowledged++;
+        }
+        some_acknowledged += acknowledged > 0 && acknowledged < asked;
+        fixture_crash(&fixture, sim_random(2) == 0 ? SIM_DROP_ALL : SIM_RANDOM);
+        peer_free(peer);
+        fixture_start(&fixture, &config);
+        peer = peer_open(&fixture);
+        static const char *const keys[] = {"a", "b", "c", "d"};
+        char first[32] = "";
+        for (unsigned i = 0; i < 4; i++) {
+            peer_say(peer, "GET", keys[i], NULL);
+            struct slice reply = peer_reply(peer);
+            if (i == 0)
+                snprintf(first, sizeof first, "%.*s", (int)reply.size, (const char *)reply.data);
+            if (!slice_equal(reply, slice_text(first)))
+                fail_msg("a part of one is there: %s and %.*s", first, (int)reply.size, (const char *)reply.data);
+        }
+        unsigned there = 0;
+        if (first[1] != '-')
+            assert_int_equal(sscanf(strchr(first, '\n') + 1, "%u", &there), 1);
+        assert_true(there >= acknowledged);
+        peer_close(peer);
+        fixture_end(&fixture);
+    }
+    assert_true(some_acknowledged > 5);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_transaction__replies),
+        cmocka_unit_test(test_transaction__an_expiry_goes_along),
+        cmocka_unit_test(test_transaction__a_pipeline_keeps_its_order),
+        cmocka_unit_test(test_transaction__the_same_keys_in_any_order),
+        cmocka_unit_test(test_transaction__connections_that_end_in_the_middle),
+        cmocka_unit_test(test_transaction__power_loss),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
