@@ -57,7 +57,7 @@ void loader_start(struct loader *loader, struct node *node, const struct ring *r
     loader->logged_ns = loader->begun_ns + FIRST_LOG_NS - LOG_NS;
     loader->started = pthread_create(&loader->thread, NULL, run_loader, loader) == 0;
     if (!loader->started)
-        node_load_refused(node, KVS_ERR_SYSTEM, "no thread for it: raise the limit on processes");
+        node_load_refused(node, KVS_ERR_SYSTEM, "no thread for it: raise the limits on processes and on memory");
 }
 
 void loader_tell(struct loader *loader, const struct ring *ring)

@@ -150,7 +150,7 @@ static void refuse(struct call *call, const struct login_request *request)
     struct text reply = {0};
     shard_count(&call->shard->counters.errors);
     if (request->kind == LOGIN_FRAME)
-        add_frame(request, FRAME_BUSY, TOO_MANY + strlen("ERR "), &reply);
+        add_frame(request, FRAME_BUSY, &TOO_MANY[strlen("ERR ")], &reply);
     else
         text_printf(&reply, "-%s\r\n", TOO_MANY);
     reply_now(call, &reply);

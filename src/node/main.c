@@ -227,7 +227,8 @@ static int run(struct program *program)
     }
     config_forget_password(&program->config);
     if (!start_threads(program)) {
-        diag_error("cannot start a thread for every shard: lower --threads or raise the limit on processes");
+        diag_error(
+            "cannot start a thread for every shard: lower --threads, or raise the limits on processes and on memory");
         _Exit(1); /* nothing has been acknowledged yet */
     }
     ring_op_init(&program->signal_op, on_signal);

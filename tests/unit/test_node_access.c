@@ -44,8 +44,11 @@ static long peer_id(struct peer *peer)
 {
     peer_say(peer, "CLIENT", "ID", NULL);
     struct slice reply = peer_reply(peer);
-    assert_int_equal(reply.data[0], ':');
-    return strtol((const char *)reply.data + 1, NULL, 10);
+    char text[32] = "";
+    assert_true(reply.size < sizeof text);
+    memcpy(text, reply.data, reply.size);
+    assert_int_equal(text[0], ':');
+    return strtol(text + 1, NULL, 10);
 }
 
 /* ---- AUTH ------------------------------------------------------------------------------------------------------ */
@@ -271,8 +274,9 @@ static void test_node_access__frames_need_auth_too(void **state)
 static unsigned list_ids(struct slice reply, long ids[PEERS])
 {
     unsigned count = 0;
-    char *text = strndup((const char *)reply.data, reply.size);
+    char *text = calloc(1, reply.size + 1);
     assert_non_null(text);
+    memcpy(text, reply.data, reply.size);
     for (const char *at = strstr(text, "id="); at != NULL; at = strstr(at, "\nid=")) {
         at += *at == '\n';
         assert_true(count < PEERS);
