@@ -4,7 +4,7 @@
  */
 #include "node_fixture.h"
 
-static void expect_value(struct peer *peer, const char *key, const char *value)
+static void expect_get(struct peer *peer, const char *key, const char *value)
 {
     char reply[96] = "$-1\r\n";
     if (value != NULL)
@@ -22,21 +22,21 @@ static void test_transaction__replies(void **state)
         struct peer *peer = peer_open(&fixture);
         peer_say(peer, "MSET", "a", "1", "b", "2", "c", "3", "a", "4", NULL);
         peer_expect(peer, "+OK\r\n");
-        expect_value(peer, "a", "4"); /* of equal keys the last counts */
-        expect_value(peer, "c", "3");
+        expect_get(peer, "a", "4"); /* of equal keys the last counts */
+        expect_get(peer, "c", "3");
         peer_say(peer, "MSETNX", "d", "5", "b", "6", NULL);
         peer_expect(peer, ":0\r\n");
-        expect_value(peer, "d", NULL);
-        expect_value(peer, "b", "2");
+        expect_get(peer, "d", NULL);
+        expect_get(peer, "b", "2");
         peer_say(peer, "MSETNX", "d", "5", "e", "6", NULL);
         peer_expect(peer, ":1\r\n");
-        expect_value(peer, "e", "6");
+        expect_get(peer, "e", "6");
         peer_say(peer, "RENAME", "nothing", "f", NULL);
         peer_expect(peer, "-ERR no such key\r\n");
         peer_say(peer, "RENAME", "a", "f", NULL);
         peer_expect(peer, "+OK\r\n");
-        expect_value(peer, "a", NULL);
-        expect_value(peer, "f", "4");
+        expect_get(peer, "a", NULL);
+        expect_get(peer, "f", "4");
         peer_say(peer, "RENAME", "f", "f", NULL);
         peer_expect(peer, "+OK\r\n");
         peer_say(peer, "RENAMENX", "f", "f", NULL);
@@ -49,8 +49,8 @@ static void test_transaction__replies(void **state)
         peer_expect(peer, ":0\r\n");
         peer_say(peer, "COPY", "g", "b", "REPLACE", NULL);
         peer_expect(peer, ":1\r\n");
-        expect_value(peer, "b", "4");
-        expect_value(peer, "g", "4");
+        expect_get(peer, "b", "4");
+        expect_get(peer, "g", "4");
         peer_say(peer, "COPY", "nothing", "b", NULL);
         peer_expect(peer, ":0\r\n");
         peer_say(peer, "COPY", "g", "g", NULL);
@@ -189,10 +189,10 @@ static void test_transaction__connections_that_end_in_the_middle(void **state)
         peer_close(gone);
         peer_say(stays, "MSET", "a", "2", "c", "2", "e", "2", "f", "2", NULL);
         peer_expect(stays, "+OK\r\n");
-        expect_value(stays, "f", "2");
+        expect_get(stays, "f", "2");
         peer_say(stays, "RENAME", "f", "a", NULL);
         peer_expect(stays, "+OK\r\n");
-        expect_value(stays, "a", "2");
+        expect_get(stays, "a", "2");
         peer_close(stays);
         fixture_end(&fixture);
     }
