@@ -27,8 +27,6 @@
 #include <stdalign.h>
 #include <stdlib.h>
 
-#define net_conn_hold(c)  ((void)(c))
-#define net_conn_go_on(c) ((void)(c))
 enum transaction_state { HOLDING, APPENDING, WRITING, PUBLISHING, FREEING };
 
 /* The keys of one owner: keys[first] … keys[first + count - 1]. */
