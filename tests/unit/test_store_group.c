@@ -378,6 +378,39 @@ static void test_group__an_idle_log_that_jumps_is_durable(void **state)
     sim_destroy();
 }
 
+/* Puts keys from `first` on, of one shard. */
+static void put_in_shard(struct store_fixture *fixture, unsigned shard, unsigned first, unsigned count,
+                         unsigned version)
+{
+    for (unsigned i = first; count > 0; i++) {
+        char key[32];
+        segments_key(key, i);
+        const struct engine_request request = store_request(fixture, ENGINE_PUT, slice_text(key), slice_make(NULL, 0));
+        if (store_owner(fixture, &request) != shard)
+            continue;
+        segments_put(fixture, i, version, 1500);
+        count--;
+    }
+}
+
+/* A group that deletes keys, up to where that is durable. Their puts lie in segments in which nothing else dies, and
+ * no segment in which something dies begins before the deletes. */
+static void begin_deletes(struct store_fixture *fixture, struct work *work)
+{
+    segments_put_range(fixture, 0, KEYS, 1, 100);
+    segments_put_range(fixture, 2000, 2400, 1, 1500);
+    do
+        work_begin(fixture, work, 5); /* removes all of them */
+    while (work->blind || work->count < 3);
+    struct engine_shard *home = fixture->nodes[work->home].shard;
+    while (!work->appended || engine_durable(home) < work->group.gate) {
+        for (unsigned i = 0; i < fixture->shard_count; i++)
+            engine_turn(fixture->nodes[i].shard);
+        if (work->appended || !work_step(work))
+            sim_step();
+    }
+}
+
 /* What a group deletes is there for all who read, until that is published: so its delete records are needed, however
  * little the segment that they stand in is worth. */
 static void test_group__its_deletes_outlive_compaction(void **state)
@@ -391,30 +424,19 @@ static void test_group__its_deletes_outlive_compaction(void **state)
         static struct work work;
         store_boot(&fixture, &options);
         store_compact(&fixture, 110);
-        for (unsigned i = 0; i < KEYS; i++)
-            segments_put(&fixture, i, 1, 100);
-        do
-            work_begin(&fixture, &work, 5); /* removes all of them */
-        while (work.blind || work.count < 3);
-        struct engine_shard *home = fixture.nodes[work.home].shard;
-        while (!work.appended || engine_durable(home) < work.group.gate) {
-            for (unsigned i = 0; i < fixture.shard_count; i++)
-                engine_turn(fixture.nodes[i].shard);
-            if (work.appended || !work_step(&work))
-                sim_step();
-        }
+        begin_deletes(&fixture, &work);
         const struct segment_table *table = &segments_store(&fixture)->segments;
         uint32_t number = address_segment(work.changes[0].address, table->shift);
         uint64_t uid = segments_at(&fixture, number)->uid;
         bool there = true;
-        for (unsigned round = 0; round < 40 && there; round++) {
-            segments_put_range(&fixture, 1000, 1100, round, 1500);
+        for (unsigned round = 0; round < 60 && there; round++) {
+            put_in_shard(&fixture, work.home, 1000, 100, round);
             const struct segment *segment = segments_at(&fixture, number);
             there = segment != NULL && segment->uid == uid && segment_state(segment) != SEGMENT_FREE;
         }
         given_up += !there;
         run_group(&fixture, &work);
-        segments_put_range(&fixture, 1000, 1400, 50, 1500);
+        put_in_shard(&fixture, work.home, 1000, 200, 100);
         store_quiet();
         store_crash(&fixture, SIM_DROP_ALL);
         store_boot(&fixture, &options);
