@@ -93,6 +93,11 @@ static void ask_every_command(struct peer *peer, bool loading)
         {"substr", "k", "0", "1"},
         {"touch", "k"},
         {"type", "k"},
+        {"copy", "k", "l"},
+        {"mset", "k", "v"},
+        {"msetnx", "k", "v"},
+        {"rename", "k", "l"},
+        {"renamenx", "k", "l"},
     };
     assert_int_equal(ARRAY_COUNT(arguments) + 1, command_table_count);
     unsigned marked = 0;
