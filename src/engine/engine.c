@@ -386,15 +386,15 @@ void engine_conclude(struct engine_op *op)
     op->shard->interface->conclude(op);
 }
 
-uint64_t engine_change_bytes_max(const struct engine *engine)
-{
-    uint64_t most = engine->interface->change_bytes_max(engine);
-    return most < engine_value_bytes_max(engine) ? most : engine_value_bytes_max(engine);
-}
-
 uint64_t engine_lsn(const struct engine_shard *shard)
 {
     return shard->interface->lsn(shard);
+}
+
+enum kvs_err engine_group_prepare(struct engine_shard *shard, struct engine_group *group, struct engine_change *changes,
+                                  unsigned count)
+{
+    return shard->interface->group_prepare(shard, group, changes, count);
 }
 
 enum kvs_err engine_group_append(struct engine_shard *shard, struct engine_group *group, struct engine_change *changes,

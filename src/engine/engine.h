@@ -119,8 +119,6 @@ void engine_close(struct engine *engine, struct ring *ring);
 
 /* The largest value that this store takes with a key of KVS_KEY_BYTES_MAX bytes; at most KVS_VALUE_BYTES_MAX. */
 uint64_t engine_value_bytes_max(const struct engine *engine);
-/* The largest value of a change in a group. */
-uint64_t engine_change_bytes_max(const struct engine *engine);
 uint64_t engine_hash_seed(const struct engine *engine);
 const char *engine_kind(const struct engine *engine);
 unsigned engine_shard_count(const struct engine *engine);
@@ -294,8 +292,9 @@ void engine_conclude(struct engine_op *op);
  *
  *   1. HOLD each key, with `group`, at its owner. So that two groups cannot wait for each other, all take their keys in
  *      the same order: shard by shard, and all of a shard in one turn.
- *   2. engine_group_append, on any one shard: all changes into its log, in one piece. `after_lsn`: the highest of what
- *      engine_lsn has said on the owners' threads when their keys were held.
+ *   2. On any one shard: engine_group_prepare, until it is done, then engine_group_append: all changes into its log, in
+ *      one piece. `after_lsn`: the highest of what engine_lsn has said on the owners' threads when their keys were
+ * held.
  *   3. When group->gate is durable on that shard: engine_publish for every change, on the thread of its key's owner.
  *   4. When all are published: engine_conclude (HOLD: nothing else changes) each key, and engine_group_end.
  *
@@ -303,23 +302,36 @@ void engine_conclude(struct engine_op *op);
  * engine_publish is called all the same, with no change: what is written to the key later has to be newer.
  */
 struct engine_group {
-    struct list link; /* private to src/engine */
-    uint64_t first_lsn;
     uint64_t gate;
+    struct list link; /* private to src/engine, from here on. All zero at first */
+    uint64_t first_lsn;
+    struct engine_change *changes;
+    unsigned count;
+    bool prepared;
+    enum kvs_err error;
+    unsigned files_pending; /* files of large values that are being written */
 };
 
 struct engine_change {
     struct slice key, value;
     bool removes;
     uint64_t expires_ms;
-    /* Set by engine_group_append: where its record stands. */
+    /* Private to src/engine, zero at first. Where its record stands, and the file that its value is in. */
     uint64_t address, bytes, lsn;
+    struct value_put *put;
 };
 
 /* The highest LSN of the shard so far. Its thread. */
 uint64_t engine_lsn(const struct engine_shard *shard);
-/* On the thread of any shard; changes and group stay until engine_group_end. AGAIN: nothing was done, try in a later
- * turn. NO_SPACE, FAILED, TOO_LARGE: nothing was done, and the group cannot be. */
+/*
+ * Writes what does not go into a log: large values. On the thread of any shard; changes, with keys and values, and
+ * group stay until engine_group_end, or until there was another error than AGAIN: that is over, and the group cannot
+ * be. AGAIN: it is under way, ask in a later turn. OK: nothing is left to be written, now engine_group_append is due.
+ */
+enum kvs_err engine_group_prepare(struct engine_shard *shard, struct engine_group *group, struct engine_change *changes,
+                                  unsigned count);
+/* On the same thread. AGAIN: nothing was done, try in a later turn. NO_SPACE, FAILED, TOO_LARGE: nothing was done, and
+ * the group cannot be. */
 enum kvs_err engine_group_append(struct engine_shard *shard, struct engine_group *group, struct engine_change *changes,
                                  unsigned count, uint64_t after_lsn);
 /* `op`: the hold of the change's key; `change` NULL: see above. AGAIN: nothing was done, try in a later turn: there is

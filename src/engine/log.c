@@ -325,7 +325,7 @@ static uint64_t room_for(const struct log *log, enum record_kind kind)
     return canary_on(CANARY_RESERVE_IGNORED) ? room : room > reserve ? room - reserve : 0;
 }
 
-static uint64_t entry_bytes(const struct log_entry *entry)
+uint64_t log_entry_bytes(const struct log_entry *entry)
 {
     return record_bytes(entry->key.size + (entry->expires_ms == 0 ? 0 : RECORD_EXPIRY_BYTES), entry->value.size);
 }
@@ -347,7 +347,7 @@ static enum kvs_err make_room(struct log *log, uint64_t bytes, enum record_kind 
 /* Where there is room. */
 static void append(struct log *log, const struct log_entry *entry, struct log_place *place)
 {
-    uint64_t bytes = entry_bytes(entry);
+    uint64_t bytes = log_entry_bytes(entry);
     uint64_t lsn = log->next_lsn++;
     struct record_header fields = {.lsn = lsn, .kind = (uint8_t)entry->kind, .flags = (uint8_t)entry->flags};
     uint8_t *at = log->image + log->tail;
@@ -368,7 +368,7 @@ static void append(struct log *log, const struct log_entry *entry, struct log_pl
 
 enum kvs_err log_append(struct log *log, const struct log_entry *entry, struct log_place *place)
 {
-    enum kvs_err err = make_room(log, entry_bytes(entry), entry->kind);
+    enum kvs_err err = make_room(log, log_entry_bytes(entry), entry->kind);
     if (err == KVS_ERR_OK)
         append(log, entry, place);
     return err;
@@ -379,7 +379,7 @@ enum kvs_err log_append_group(struct log *log, const struct log_entry *entries, 
     uint64_t bytes = 0;
     enum record_kind kind = RECORD_DELETE;
     for (size_t i = 0; i < count; i++) {
-        bytes += entry_bytes(&entries[i]);
+        bytes += log_entry_bytes(&entries[i]);
         kind = entries[i].kind == RECORD_PUT ? RECORD_PUT : kind;
     }
     enum kvs_err err = make_room(log, bytes, kind);

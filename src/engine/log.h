@@ -160,6 +160,9 @@ static inline uint64_t log_end_max(const struct segment_table *table)
     return table->segment_bytes - KVS_BLOCK_BYTES;
 }
 
+/* What its record takes. */
+uint64_t log_entry_bytes(const struct log_entry *entry);
+
 /* Bytes that the largest record may take: one batch with it must fit into a segment. */
 uint64_t log_record_bytes_max(const struct segment_table *table);
 

@@ -356,16 +356,20 @@ static void memory_conclude(struct engine_op *op)
 
 /* ---- groups ---------------------------------------------------------------------------------------------------- */
 
-static uint64_t memory_change_bytes_max(const struct engine *base)
-{
-    (void)base;
-    return UINT32_MAX;
-}
-
 static uint64_t memory_lsn(const struct engine_shard *base)
 {
     (void)base;
     return 0;
+}
+
+static enum kvs_err memory_group_prepare(struct engine_shard *base, struct engine_group *group,
+                                         struct engine_change *changes, unsigned count)
+{
+    (void)base;
+    (void)group;
+    (void)changes;
+    (void)count;
+    return KVS_ERR_OK;
 }
 
 /* Nothing has to be durable. Without memory for a change its key stays held until there is some. */
@@ -658,8 +662,8 @@ static const struct engine_interface memory_interface = {
     .submit = memory_submit,
     .conclude = memory_conclude,
     .op_release = memory_op_release,
-    .change_bytes_max = memory_change_bytes_max,
     .lsn = memory_lsn,
+    .group_prepare = memory_group_prepare,
     .group_append = memory_group_append,
     .publish = memory_publish,
     .group_end = memory_group_end,

@@ -8,6 +8,9 @@
  *
  *   hold all ─► append, jump ─► durable ─► publish, jump ─► … ─► all published ─► free all
  *
+ * Large values become files before that, written by the shard that has the log. So that all records of a group fit into
+ * one batch, and need not be copied at length in one go, values of a large group become files from a smaller size on.
+ *
  * Nothing is shown before it is durable, so what is shown needs no gate (RECORD_GROUP). While a shard has keys that are
  * held for a group, readers on other threads have to ask the owner, where they wait for the hold to end: so nobody sees
  * a change before all of them are published.
@@ -16,6 +19,8 @@
  * a group's: store_groups_shown bounds it.
  *
  * Failure: the log that the group stands in fails before it is durable: nothing is published, the next start decides.
+ * A file cannot be written, there is no room for the records: those that there are go again, and there is no group. If
+ * the log fails later the files stay, for the records may be durable: the sweep of the next start decides.
  * No memory in the index for a published change: again in the next turn; the key stays held.
  */
 #include "engine/store_wait.h"
@@ -25,14 +30,108 @@
 
 #include <stdlib.h>
 
-enum { CHANGES_AT_ONCE = 16 };
+enum {
+    CHANGES_AT_ONCE = 16,
+    LOG_BYTES_GOOD = 4 * 1024 * 1024, /* of a group: up to this it is better to write what is large, but not a large
+                                         value, into the log; beyond that files are, … */
+    FILE_BYTES_GOOD = 64 * 1024,      /* … for values from this size on … */
+    FILE_BYTES_MIN = 4096,            /* … and if there is no other way from this one on */
+};
 
-uint64_t store_change_bytes_max(const struct engine *base)
+/* ---- large values ---------------------------------------------------------------------------------------------- */
+
+static struct log_entry entry_of(const struct engine_change *change)
 {
-    const struct store *store = container_of(base, const struct store, base);
-    uint64_t most = log_record_bytes_max(&store->segments) - KVS_KEY_BYTES_MAX - 2 * KVS_BLOCK_BYTES;
-    return store->values.large_min - 1 < most ? store->values.large_min - 1 : most;
+    if (change->removes)
+        return (struct log_entry){.kind = RECORD_DELETE, .flags = RECORD_GROUP, .key = change->key};
+    struct log_entry entry = {.kind = RECORD_PUT,
+                              .flags = RECORD_GROUP,
+                              .expires_ms = change->expires_ms,
+                              .key = change->key,
+                              .value = change->value};
+    if (change->put != NULL) {
+        entry.flags |= RECORD_LARGE;
+        entry.value = slice_make(&change->put->writer.descriptor, sizeof change->put->writer.descriptor);
+    }
+    return entry;
 }
+
+static bool gets_file(const struct engine_change *change, uint64_t large_min)
+{
+    return !change->removes && change->value.size >= large_min;
+}
+
+/* What the records take if values become files from this size on. */
+static uint64_t bytes_in_log(const struct engine_change *changes, unsigned count, uint64_t large_min)
+{
+    uint64_t bytes = 0;
+    for (unsigned i = 0; i < count; i++) {
+        struct log_entry entry = entry_of(&changes[i]);
+        if (gets_file(&changes[i], large_min))
+            entry.value.size = sizeof(struct value_descriptor);
+        bytes += log_entry_bytes(&entry);
+    }
+    return bytes;
+}
+
+/* The size from which on the group's values become files; 0: there is none with which the records fit into the log. */
+static uint64_t large_min_of(const struct store_shard *shard, const struct engine_change *changes, unsigned count)
+{
+    const uint64_t bytes_max = log_record_bytes_max(&shard->store->segments);
+    uint64_t large_min = shard->store->values.large_min;
+    uint64_t bytes = bytes_in_log(changes, count, large_min);
+    while (bytes > bytes_max || (bytes > LOG_BYTES_GOOD && large_min > FILE_BYTES_GOOD)) {
+        if (large_min <= FILE_BYTES_MIN)
+            return 0;
+        large_min /= 2;
+        bytes = bytes_in_log(changes, count, large_min);
+    }
+    return large_min;
+}
+
+/* The records are there, or never will be: the files stay, or go. */
+static void end_files(struct store_shard *shard, struct engine_group *group, bool good)
+{
+    for (unsigned i = 0; i < group->count; i++) {
+        struct value_put *put = group->changes[i].put;
+        group->changes[i].put = NULL;
+        if (put != NULL)
+            store_value_put_end(shard, put, good);
+    }
+}
+
+static enum kvs_err begin_files(struct store_shard *shard, struct engine_group *group)
+{
+    const uint64_t large_min = large_min_of(shard, group->changes, group->count);
+    enum kvs_err err = large_min == 0 ? KVS_ERR_TOO_LARGE : KVS_ERR_OK;
+    for (unsigned i = 0; err == KVS_ERR_OK && i < group->count; i++) {
+        if (gets_file(&group->changes[i], large_min))
+            err = store_value_put_change(shard, group, &group->changes[i]);
+    }
+    return err;
+}
+
+enum kvs_err store_group_prepare(struct engine_shard *base, struct engine_group *group, struct engine_change *changes,
+                                 unsigned count)
+{
+    struct store_shard *shard = store_shard_of(base);
+    if (!group->prepared) {
+        group->prepared = true;
+        group->changes = changes;
+        group->count = count;
+        group->error = begin_files(shard, group);
+    }
+    KVS_ASSERT(group->changes == changes && group->count == count);
+    if (group->files_pending > 0)
+        return KVS_ERR_AGAIN;
+    for (unsigned i = 0; group->error == KVS_ERR_OK && i < count; i++)
+        group->error = changes[i].put == NULL ? KVS_ERR_OK : changes[i].put->writer.error;
+    if (group->error != KVS_ERR_OK)
+        end_files(shard, group, false);
+    return group->error;
+}
+
+/* ---- the log --------------------------------------------------------------------------------------------------- */
 
 /* The oldest group that is appended and not ended. */
 static void tell_oldest(struct store_shard *shard)
@@ -58,11 +157,7 @@ static enum kvs_err append(struct store_shard *shard, struct engine_group *group
                            unsigned count, struct log_entry *entries, struct log_place *places)
 {
     for (unsigned i = 0; i < count; i++)
-        entries[i] = (struct log_entry){.kind = changes[i].removes ? RECORD_DELETE : RECORD_PUT,
-                                        .flags = RECORD_GROUP,
-                                        .expires_ms = changes[i].removes ? 0 : changes[i].expires_ms,
-                                        .key = changes[i].key,
-                                        .value = changes[i].removes ? slice_make(NULL, 0) : changes[i].value};
+        entries[i] = entry_of(&changes[i]);
     /* Nobody may learn that the log is durable so far before he can learn of the group. */
     group->first_lsn = shard->log.next_lsn;
     list_push_back(&shard->groups, &group->link);
@@ -101,11 +196,16 @@ enum kvs_err store_group_append(struct engine_shard *base, struct engine_group *
         free(entries == entries_few ? NULL : entries);
         free(places == places_few ? NULL : places);
     }
-    return err == KVS_ERR_AGAIN ? store_no_room(shard, false) : err;
+    if (err == KVS_ERR_AGAIN)
+        err = store_no_room(shard, false);
+    if (err != KVS_ERR_OK && err != KVS_ERR_AGAIN)
+        end_files(shard, group, false);
+    return err;
 }
 
 void store_group_end(struct engine_shard *base, struct engine_group *group)
 {
+    end_files(store_shard_of(base), group, true);
     list_remove(&group->link);
     tell_oldest(store_shard_of(base));
 }
@@ -125,7 +225,9 @@ enum kvs_err store_publish(struct engine_op *op, const struct engine_change *cha
                                            .expires_ms = change->expires_ms};
     const struct store_known known = wait_known(wait);
     const struct log_place placed = {.address = change->address, .lsn = change->lsn, .bytes = change->bytes};
-    const struct store_write write = {.request = &request, .known = &known, .placed = &placed};
+    const struct value_descriptor *descriptor = change->put == NULL ? NULL : &change->put->writer.descriptor;
+    const struct store_write write = {
+        .request = &request, .known = &known, .descriptor = descriptor, .placed = &placed};
     struct engine_result result;
     engine_section_begin(&shard->base);
     enum kvs_err err = change->removes ? store_remove(shard, &write, &result) : store_put(shard, &write, &result);

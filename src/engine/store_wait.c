@@ -170,7 +170,8 @@ static void complete(struct store_shard *shard, struct engine_op *op)
             atomic_fetch_sub(&shard->held_in_group, 1);
     }
     if (op->put != NULL)
-        store_value_put_end(shard, op, op->result.error == KVS_ERR_OK);
+        store_value_put_end(shard, op->put, op->result.error == KVS_ERR_OK);
+    op->put = NULL;
     engine_section_begin(&shard->base);
     op->done(op);
     engine_section_end(&shard->base);

@@ -42,16 +42,9 @@ static void set_several(struct call *call, const struct transaction_options *opt
         call_error(call, "ERR wrong number of arguments for '%s' command", call->command->name);
         return;
     }
-    uint32_t bytes_max = call->shard->change_bytes_max;
     for (unsigned i = 0; i < count; i++) {
-        struct slice value = call->args[2 + 2 * i];
-        if (!command_keys_fit(call, &call->args[1 + 2 * i], 1))
+        if (!command_keys_fit(call, &call->args[1 + 2 * i], 1) || !command_value_fits(call, call->args[2 + 2 * i]))
             return;
-        if (value.size > bytes_max) {
-            call_error(call, "ERR value of %zu bytes is too large for '%s'; the limit is %u, use SET", value.size,
-                       call->command->name, bytes_max);
-            return;
-        }
     }
     struct transaction_args args = {.count = count, .keys = call->args + 1, .values = call->args + 2, .step = 2};
     transaction_begin(call->shard, call->conn, options, &args);
@@ -75,7 +68,6 @@ struct relabel {
     bool copies;   /* the source stays */
     bool replaces; /* what is at the destination */
     bool counts;   /* the reply is 1 or 0 */
-    uint32_t bytes_max;
 };
 
 static void decide_relabel(struct transaction *transaction)
@@ -89,10 +81,6 @@ static void decide_relabel(struct transaction *transaction)
     }
     bool done = from->found && (from != to || (!relabel->counts && !relabel->copies)) &&
                 (relabel->replaces || !to->found || from == to);
-    if (done && from != to && from->value.size > relabel->bytes_max) {
-        transaction_reply_error(transaction, "ERR the value is too large to be written under another key in one step");
-        return;
-    }
     if (done && from != to) {
         to->change = TRANSACTION_PUT;
         to->new_value = from->value;
@@ -107,9 +95,8 @@ static void decide_relabel(struct transaction *transaction)
 
 static void begin_relabel(struct call *call, struct relabel relabel)
 {
-    relabel.bytes_max = call->shard->change_bytes_max;
     struct transaction_options options = {
-        .decide = decide_relabel, .context = &relabel, .context_bytes = sizeof relabel};
+        .decide = decide_relabel, .values_needed = 1, .context = &relabel, .context_bytes = sizeof relabel};
     struct transaction_args args = {.count = 2, .keys = call->args + 1, .step = 1};
     if (command_keys_fit(call, call->args + 1, 2))
         transaction_begin(call->shard, call->conn, &options, &args);

@@ -174,7 +174,6 @@ static void attach(struct shard *shard)
 {
     shard->store = shard->node->engine;
     shard->hash_seed = engine_hash_seed(shard->store);
-    shard->change_bytes_max = (uint32_t)engine_change_bytes_max(shard->store);
     enum kvs_err err = engine_shard_start(shard->store, shard->id, shard->ring, &shard->engine);
     if (err != KVS_ERR_OK) {
         shard->engine = NULL;

@@ -79,8 +79,7 @@ struct shard {
     struct engine *store;
     struct engine_shard *engine;
     uint64_t hash_seed;
-    uint32_t change_bytes_max; /* of a value that is written together with others */
-    bool serving;              /* requests may be carried out; set once */
+    bool serving; /* requests may be carried out; set once */
 
     uint64_t durable;        /* as of the latest turn */
     struct mail *gated_head; /* ops executed for other shards, waiting for their gates, in order of gates */

@@ -2,15 +2,19 @@
  * transaction.c - leading groups of changes.
  *
  * States at home:
- *   HOLDING ──► (decide) ──► APPENDING ──► WRITING ──► PUBLISHING ──► FREEING ──► gone
- *      │            └ nothing changes ──────────────────────────────────┘  ▲
- *      └ a hold has failed, no room in the log ──────────────────────────────┘
+ *   HOLDING ──► (decide) ──► PREPARING ──► APPENDING ──► WRITING ──► PUBLISHING ──► FREEING ──► gone
+ *      │            └ nothing changes ────────────────────────────────────────────────┘  ▲
+ *      └ a hold has failed, no file for a large value, no room in the log ─────────────────┘
  *
  * The keys of one owner are a part, which travels as one message: they are asked for in one turn, in the order of their
  * hashes. Parts are held one after the other in the order of their owners, so that two transactions can never wait for
  * each other. Publishing and freeing go to all parts at once.
  *
- * A part goes home from holding when what it has read is durable: what is decided from it cannot be taken back.
+ * A part goes home from holding when what it has read is durable: what is decided from it cannot be taken back. What
+ * has expired by the time of the decision is not there.
+ *
+ * Large requests are not copied: the transaction keeps the memory that they were received in. So it does with large
+ * values that were read.
  *
  * Failures. A key that cannot be read, no room in the log: the error is the reply, nothing has changed. The home's log
  * fails while the group is being written: the owners learn that LSNs are gone, nothing is published, and the reply says
@@ -27,7 +31,7 @@
 #include <stdalign.h>
 #include <stdlib.h>
 
-enum transaction_state { HOLDING, APPENDING, WRITING, PUBLISHING, FREEING };
+enum transaction_state { HOLDING, PREPARING, APPENDING, WRITING, PUBLISHING, FREEING };
 
 /* The keys of one owner: keys[first] … keys[first + count - 1]. */
 struct transaction_part {
@@ -67,6 +71,7 @@ struct transaction {
     enum kvs_err error;
     struct slice reply;
     bool released;
+    bool kept;                     /* the request lies in the arena */
     alignas(16) uint8_t room[256]; /* the arena's first bytes */
 };
 
@@ -216,12 +221,13 @@ static void on_held(struct engine_op *op)
     } else {
         key->found = result->found;
         key->expires_ms = result->expires_ms;
+        key->value_bytes = result->value_bytes;
         part->gate = result->gate > part->gate ? result->gate : part->gate;
         if (result->memory != NULL) {
             list_push_back(&part->transaction->arena.large, &result->memory->link);
             key->value = slice_make(result->memory->data, result->value.size);
             result->memory = NULL;
-        } else if (result->value.size > 0) {
+        } else if (key->needs_value && result->value.size > 0) {
             uint8_t *copy = update_scratch_take(&part->transaction->arena, result->value.size);
             if (copy != NULL)
                 memcpy(copy, result->value.data, result->value.size);
@@ -243,6 +249,7 @@ static void hold_part(struct shard *shard, struct transaction_part *part)
         key->hold.request = (struct engine_request){.action = ENGINE_HOLD,
                                                     .group = true,
                                                     .blind = transaction->options.blind,
+                                                    .head = !key->needs_value,
                                                     .asked_ns = ring_now_ns(shard->ring),
                                                     .hash = key->hash,
                                                     .key = key->key};
@@ -342,8 +349,20 @@ static void set_free(struct transaction *transaction)
     send_all(transaction, FREEING);
 }
 
+static void forget_if_expired(const struct transaction *transaction, struct transaction_key *key)
+{
+    if (key->expires_ms == 0 || key->expires_ms > transaction_now_ms(transaction))
+        return;
+    key->found = false;
+    key->value = slice_make(NULL, 0);
+    key->value_bytes = 0;
+    key->expires_ms = 0;
+}
+
 static void decide(struct transaction *transaction)
 {
+    for (unsigned i = 0; i < transaction->count; i++)
+        forget_if_expired(transaction, &transaction->keys[i]);
     transaction->options.decide(transaction);
     if (transaction->arena.refused || transaction->reply.size == 0)
         transaction->error = KVS_ERR_AGAIN;
@@ -356,16 +375,31 @@ static void decide(struct transaction *transaction)
         *key->written = (struct engine_change){
             .key = key->key, .value = key->new_value, .removes = removes, .expires_ms = key->new_expires_ms};
     }
-    transaction->state = APPENDING;
+    transaction->state = PREPARING;
     if (transaction->change_count == 0)
         set_free(transaction);
 }
 
-/* False: it waits still. */
-static bool append(struct transaction *transaction)
+/* Large values become files. True: the log is next. */
+static bool prepare_group(struct transaction *transaction)
+{
+    enum kvs_err err = engine_group_prepare(transaction->home->engine, &transaction->group, transaction->changes,
+                                            transaction->change_count);
+    if (err == KVS_ERR_AGAIN)
+        return false;
+    transaction->error = err;
+    transaction->state = APPENDING;
+    if (err != KVS_ERR_OK)
+        set_free(transaction); /* which may be the end of it */
+    return err == KVS_ERR_OK;
+}
+
+/* True: it is being written. *room is false when there is none in the log, for now. */
+static bool append(struct transaction *transaction, bool *room)
 {
     enum kvs_err err = engine_group_append(transaction->home->engine, &transaction->group, transaction->changes,
                                            transaction->change_count, transaction->after_lsn);
+    *room = err != KVS_ERR_AGAIN;
     if (err == KVS_ERR_AGAIN)
         return false;
     transaction->appended = err == KVS_ERR_OK;
@@ -373,7 +407,7 @@ static bool append(struct transaction *transaction)
     transaction->state = WRITING;
     if (err != KVS_ERR_OK)
         set_free(transaction);
-    return true;
+    return err == KVS_ERR_OK;
 }
 
 /* The next part to be held; none: all are. */
@@ -414,6 +448,7 @@ static void go_on(struct transaction *transaction)
         if (may_go(transaction))
             transaction_free(transaction);
         break;
+    case PREPARING:
     case APPENDING:
     case WRITING:
         break; /* transaction_turn */
@@ -440,6 +475,24 @@ static bool part_may_leave(struct shard *shard, struct transaction_part *part)
     return part->gate <= engine_durable(shard->engine) || part->error != KVS_ERR_OK;
 }
 
+/* Goes on as far as it can, which may end it. Those that find no room in the log are not overtaken by others, which
+ * need less: *room is false behind them. */
+static void go_on_writing(struct transaction *transaction, bool *room)
+{
+    const struct engine_shard *engine = transaction->home->engine;
+    if (transaction->state == PREPARING && !prepare_group(transaction))
+        return;
+    if (transaction->state == APPENDING && !(*room && append(transaction, room)))
+        return;
+    if (transaction->state != WRITING)
+        return;
+    bool durable = engine_durable(engine) >= transaction->group.gate;
+    if (!durable && !engine_failed(engine))
+        return;
+    transaction->error = durable ? KVS_ERR_OK : KVS_ERR_FAILED;
+    send_all(transaction, PUBLISHING);
+}
+
 void transaction_turn(struct shard *shard)
 {
     for (struct list *node = shard->parts_waiting.next, *next; node != &shard->parts_waiting; node = next) {
@@ -450,17 +503,10 @@ void transaction_turn(struct shard *shard)
         list_remove(&part->link);
         send_home(shard, part);
     }
+    bool room = true;
     for (struct list *node = shard->transactions.next, *next; node != &shard->transactions; node = next) {
         next = node->next;
-        struct transaction *transaction = container_of(node, struct transaction, link);
-        if (transaction->state == APPENDING && !append(transaction))
-            break; /* the log has no room for those behind it either, for now */
-        bool failed = engine_failed(shard->engine);
-        if (transaction->state != WRITING || (engine_durable(shard->engine) < transaction->group.gate && !failed))
-            continue;
-        if (engine_durable(shard->engine) < transaction->group.gate)
-            transaction->error = KVS_ERR_FAILED;
-        send_all(transaction, PUBLISHING);
+        go_on_writing(container_of(node, struct transaction, link), &room);
     }
 }
 
@@ -503,6 +549,8 @@ static void sort_keys(struct transaction *transaction, const struct transaction_
     for (unsigned i = 0; i < transaction->given; i++) {
         if (i == 0 || by_hash(&order[i - 1], &order[i], (void *)(uintptr_t)given) != 0)
             transaction->keys[transaction->count++] = given[order[i]];
+        struct transaction_key *key = &transaction->keys[transaction->count - 1];
+        key->needs_value = key->needs_value || order[i] < transaction->options.values_needed;
         transaction->places[order[i]] = transaction->count - 1;
     }
 }
@@ -527,10 +575,11 @@ static void divide(struct transaction *transaction)
     transaction->parts_home = transaction->part_count;
 }
 
+/* Of a part of the request, unless that is kept. */
 static struct slice copy_of(struct transaction *transaction, struct slice bytes)
 {
-    if (bytes.size == 0)
-        return slice_make(NULL, 0);
+    if (bytes.size == 0 || transaction->kept)
+        return bytes;
     uint8_t *copy = update_scratch_take(&transaction->arena, bytes.size);
     if (copy != NULL)
         memcpy(copy, bytes.data, bytes.size);
@@ -549,6 +598,10 @@ static bool prepare(struct transaction *transaction, const struct transaction_ar
 {
     const struct shard *shard = transaction->home;
     const unsigned count = args->count;
+    struct large_memory *large = net_request_keep(transaction->slot.conn);
+    transaction->kept = large != NULL;
+    if (large != NULL)
+        list_push_back(&transaction->arena.large, &large->link);
     unsigned parts_max = count < shard->count ? count : shard->count;
     transaction->given = count;
     transaction->keys = array_of(transaction, count, sizeof *transaction->keys);
@@ -558,8 +611,12 @@ static bool prepare(struct transaction *transaction, const struct transaction_ar
     transaction->values = args->values == NULL ? NULL : array_of(transaction, count, sizeof *transaction->values);
     struct transaction_key *given = array_of(transaction, count, sizeof *given);
     unsigned *order = array_of(transaction, count, sizeof *order);
-    transaction->options.context =
-        copy_of(transaction, slice_make(transaction->options.context, transaction->options.context_bytes)).data;
+    if (transaction->options.context != NULL) {
+        void *context = array_of(transaction, 1, transaction->options.context_bytes);
+        if (context != NULL)
+            memcpy(context, transaction->options.context, transaction->options.context_bytes);
+        transaction->options.context = context;
+    }
     for (unsigned i = 0; i < count && !transaction->arena.refused; i++) {
         given[i].key = copy_of(transaction, args->keys[i * args->step]);
         given[i].hash = hash_key(given[i].key, shard->hash_seed);
@@ -583,6 +640,7 @@ void transaction_begin(struct shard *shard, struct net_conn *conn, const struct 
         return;
     }
     transaction->home = shard;
+    transaction->slot.conn = conn;
     transaction->options = *options;
     update_scratch_init(&transaction->arena, shard, transaction->room, sizeof transaction->room);
     list_push_back(&shard->transactions, &transaction->link);

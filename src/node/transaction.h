@@ -26,8 +26,9 @@ struct transaction_key {
     struct slice key;
     uint64_t hash;
     bool found;
-    struct slice value;
-    uint64_t expires_ms; /* 0 = never */
+    struct slice value;   /* if it was asked for (values_needed) */
+    uint64_t value_bytes; /* how long it is */
+    uint64_t expires_ms;  /* 0 = never */
 
     enum { TRANSACTION_KEEP, TRANSACTION_PUT, TRANSACTION_REMOVE } change;
     struct slice new_value; /* in an argument, an old value or the arena */
@@ -37,6 +38,7 @@ struct transaction_key {
     struct transaction_part *part;
     struct engine_change *written;
     bool held;
+    bool needs_value;
 };
 
 /* All keys are held: says what becomes of them, and replies (transaction_reply_…). On the home's thread, inside a
@@ -45,9 +47,10 @@ typedef void transaction_decide_fn(struct transaction *transaction);
 
 struct transaction_options {
     transaction_decide_fn *decide;
-    bool blind;           /* what the keys hold does not matter, and is not looked for */
-    const void *context;  /* is copied … */
-    size_t context_bytes; /* … so many bytes of it */
+    unsigned values_needed; /* of the first so many keys; of the others it matters only whether they are there */
+    bool blind;             /* what the keys hold does not matter, and is not looked for */
+    const void *context;    /* is copied … */
+    size_t context_bytes;   /* … so many bytes of it */
 };
 
 /* Arguments: keys[0], keys[step], … and, unless it is NULL, as many values. */

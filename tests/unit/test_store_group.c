@@ -12,7 +12,7 @@ struct work {
     unsigned home;
     unsigned count, told, published;
     unsigned next_shard;
-    bool appended, over, refused;
+    bool prepared, appended, over;
     uint64_t after_lsn;
     struct engine_group group;
     unsigned version;
@@ -108,13 +108,22 @@ static bool work_step(struct work *work)
     }
     if (work->told < work->count)
         return false;
-    if (!work->appended) {
+    if (!work->prepared) {
         for (unsigned i = 0; i < work->count; i++) {
             struct part *part = &work->parts[i];
-            work->changes[i] = (struct engine_change){.key = slice_text(part->key),
-                                                      .value = part->op.request.value,
-                                                      .removes = !work->blind && work->version % 5 == 0};
+            struct engine_change *change = &work->changes[i];
+            change->key = slice_text(part->key);
+            change->value = part->op.request.value;
+            change->removes = !work->blind && work->version % 5 == 0;
         }
+        enum kvs_err err = engine_group_prepare(home, &work->group, work->changes, work->count);
+        if (err == KVS_ERR_AGAIN)
+            return false;
+        assert_int_equal(err, KVS_ERR_OK);
+        work->prepared = true;
+        return true;
+    }
+    if (!work->appended) {
         enum kvs_err err = engine_group_append(home, &work->group, work->changes, work->count, work->after_lsn);
         if (err == KVS_ERR_AGAIN)
             return false;
@@ -152,7 +161,8 @@ static void apply(struct model *model, const struct work *work)
         model->version[work->parts[i].i] = work->changes[i].removes ? 0 : work->version;
 }
 
-static unsigned version_there(struct store_fixture *fixture, unsigned i)
+/* `bytes`, unless it is NULL: of the value. */
+static unsigned value_there(struct store_fixture *fixture, unsigned i, size_t *bytes)
 {
     struct part part = {.i = i};
     struct store_waiting get;
@@ -161,8 +171,15 @@ static unsigned version_there(struct store_fixture *fixture, unsigned i)
     store_execute(fixture, &get, &request);
     assert_int_equal(get.op.result.error, KVS_ERR_OK);
     unsigned version = get.op.result.found ? version_of(&part, slice_make(get.value, get.value_bytes)) : 0;
+    if (bytes != NULL)
+        *bytes = get.value_bytes;
     free(get.value);
     return version;
+}
+
+static unsigned version_there(struct store_fixture *fixture, unsigned i)
+{
+    return value_there(fixture, i, NULL);
 }
 
 /* Of each group under way at a crash: all its keys have it, or none. */
@@ -198,6 +215,22 @@ static void expect_good_check(void)
     check_end(&check);
 }
 
+/* All large values have their files, and nothing else has. */
+static void expect_files(struct store_fixture *fixture, uint64_t large_min)
+{
+    unsigned large = 0;
+    struct engine_stats stats;
+    for (unsigned i = 0; i < KEYS; i++) {
+        size_t bytes;
+        large += value_there(fixture, i, &bytes) != 0 && bytes >= large_min;
+    }
+    for (unsigned i = 1000; i < 1200; i++)
+        (void)segments_remove(fixture, i);
+    store_quiet();
+    engine_stats(fixture->engine, &stats);
+    assert_int_equal(stats.large_values, large);
+}
+
 /* Groups side by side, with compaction, too little memory and other writes; power loss at any moment. */
 static void churn(uint64_t seed, unsigned boots)
 {
@@ -206,6 +239,8 @@ static void churn(uint64_t seed, unsigned boots)
     unsigned version = 1;
     sim_create(seed);
     struct engine_options options = segments_scarce(1 + seed % 4);
+    if (seed % 2 == 1)
+        options.large_bytes_min = 1000; /* half of all values have files */
     struct store_fixture fixture;
     for (unsigned boot = 0; boot < boots; boot++) {
         store_boot(&fixture, &options);
@@ -238,7 +273,7 @@ static void churn(uint64_t seed, unsigned boots)
     }
     store_boot(&fixture, &options);
     check_after_crash(&fixture, &model, works);
-    store_quiet();
+    expect_files(&fixture, options.large_bytes_min);
     store_stop(&fixture);
     expect_good_check();
     sim_destroy();
