@@ -252,21 +252,119 @@ static void test_transaction__connections_that_end_in_the_middle(void **state)
     assert_true(none > 0 && before > 0 && after > 0);
 }
 
+/* ---- large values ---------------------------------------------------------------------------------------------- */
+
+enum { LARGE = 100000 }; /* such values have files of their own */
+
+static struct slice large_value(unsigned seed)
+{
+    static uint8_t bytes[4][LARGE];
+    for (size_t i = 0; i < LARGE; i++)
+        bytes[seed % 4][i] = (uint8_t)(i * 7 + (i >> 8) + seed);
+    return slice_make(bytes[seed % 4], LARGE);
+}
+
+static void expect_large(struct peer *peer, const char *key, unsigned seed)
+{
+    peer_say(peer, "GET", key, NULL);
+    struct slice reply = peer_reply(peer);
+    const struct slice value = large_value(seed);
+    assert_int_equal(reply.size, strlen("$100000\r\n") + LARGE + 2);
+    assert_memory_equal(reply.data + strlen("$100000\r\n"), value.data, value.size);
+}
+
+/* In the end there are so many files. */
+static void expect_files(struct node_fixture *fixture, struct peer *peer, const char *count)
+{
+    (void)fixture;
+    for (unsigned i = 0; i < 100 && strcmp(peer_info(peer, "persistence", "large_values"), count) != 0; i++)
+        fixture_steps(200);
+    assert_string_equal(peer_info(peer, "persistence", "large_values"), count);
+}
+
+static void test_transaction__large_values(void **state)
+{
+    (void)state;
+    for (unsigned threads = 1; threads <= 3; threads++) {
+        struct node_fixture fixture;
+        const struct config config = fixture_create(&fixture, threads, threads);
+        struct peer *peer = peer_open(&fixture);
+        const struct slice mset[] = {slice_text("MSET"),  slice_text("a"), large_value(1), slice_text("b"),
+                                     slice_text("small"), slice_text("c"), large_value(2)};
+        peer_ask(peer, mset, ARRAY_COUNT(mset));
+        peer_expect(peer, "+OK\r\n");
+        expect_large(peer, "a", 1);
+        expect_get(peer, "b", "small");
+        expect_large(peer, "c", 2);
+        expect_files(&fixture, peer, "2");
+        peer_say(peer, "RENAME", "a", "d", NULL);
+        peer_expect(peer, "+OK\r\n");
+        expect_get(peer, "a", NULL);
+        expect_large(peer, "d", 1);
+        peer_say(peer, "COPY", "c", "b", NULL);
+        peer_expect(peer, ":0\r\n");
+        peer_say(peer, "COPY", "c", "b", "REPLACE", NULL);
+        peer_expect(peer, ":1\r\n");
+        expect_large(peer, "b", 2);
+        expect_files(&fixture, peer, "3");
+        peer_say(peer, "RENAME", "b", "c", NULL);
+        peer_expect(peer, "+OK\r\n");
+        const struct slice msetnx[] = {slice_text("MSETNX"), slice_text("d"), large_value(3), slice_text("e"),
+                                       large_value(3)};
+        peer_ask(peer, msetnx, ARRAY_COUNT(msetnx));
+        peer_expect(peer, ":0\r\n");
+        peer_say(peer, "DEL", "d", NULL);
+        peer_expect(peer, ":1\r\n");
+        peer_ask(peer, msetnx, ARRAY_COUNT(msetnx));
+        peer_expect(peer, ":1\r\n");
+        expect_files(&fixture, peer, "3");
+        fixture_crash(&fixture, SIM_DROP_ALL);
+        peer_free(peer);
+        fixture_start(&fixture, &config);
+        peer = peer_open(&fixture);
+        expect_large(peer, "c", 2);
+        expect_large(peer, "d", 3);
+        expect_large(peer, "e", 3);
+        peer_say(peer, "PEXPIRE", "e", "50", NULL);
+        peer_expect(peer, ":1\r\n");
+        peer_say(peer, "RENAME", "e", "f", NULL);
+        peer_expect(peer, "+OK\r\n");
+        peer_say(peer, "MSET", "c", "small", "d", "small", NULL);
+        peer_expect(peer, "+OK\r\n");
+        expect_files(&fixture, peer, "0");
+        peer_say(peer, "DBSIZE", NULL);
+        peer_expect(peer, ":2\r\n");
+        peer_close(peer);
+        fixture_end(&fixture);
+    }
+}
+
+/* All four keys get this number, in values of so many bytes. */
+static void ask_for_four(struct peer *peer, unsigned number, size_t bytes)
+{
+    static char value[50000];
+    memset(value, ' ', bytes);
+    int digits = snprintf(value, bytes, "%u", number);
+    value[digits] = ' ';
+    const struct slice same = slice_make(value, bytes);
+    const struct slice args[] = {
+        slice_text("MSET"), slice_text("a"), same, slice_text("b"), same, slice_text("c"), same, slice_text("d"), same};
+    peer_ask(peer, args, ARRAY_COUNT(args));
+}
+
 /* Acknowledged ones are there afterwards, and of the others all or nothing. */
 static void test_transaction__power_loss(void **state)
 {
     (void)state;
-    unsigned some_acknowledged = 0;
-    for (unsigned seed = 0; seed < 60; seed++) {
+    unsigned some_acknowledged = 0, some_large = 0;
+    for (unsigned seed = 0; seed < 80; seed++) {
         struct node_fixture fixture;
         const struct config config = fixture_create(&fixture, 300 + seed, 3);
         struct peer *peer = peer_open(&fixture);
         unsigned acknowledged = 0, asked = 0;
-        for (; asked < 12; asked++) {
-            char value[16];
-            snprintf(value, sizeof value, "%u", asked + 1);
-            peer_say(peer, "MSET", "a", value, "b", value, "c", value, "d", value, NULL);
-        }
+        bool large = seed % 2 == 1;
+        for (; asked < (large ? 5 : 12); asked++)
+            ask_for_four(peer, asked + 1, large ? 30000 + 5000 * (asked % 2) : 8);
         for (uint64_t steps = 100 + sim_random(1500); steps > 0 && sim_step(); steps--)
             ;
         while (peer_has_reply(peer)) {
@@ -279,23 +377,27 @@ static void test_transaction__power_loss(void **state)
         fixture_start(&fixture, &config);
         peer = peer_open(&fixture);
         static const char *const keys[] = {"a", "b", "c", "d"};
-        char first[32] = "";
+        static char first[64000];
+        size_t first_bytes = 0;
         for (unsigned i = 0; i < 4; i++) {
             peer_say(peer, "GET", keys[i], NULL);
             struct slice reply = peer_reply(peer);
-            if (i == 0)
-                snprintf(first, sizeof first, "%.*s", (int)reply.size, (const char *)reply.data);
-            if (!slice_equal(reply, slice_text(first)))
-                fail_msg("a part of one is there: %s and %.*s", first, (int)reply.size, (const char *)reply.data);
+            if (i == 0) {
+                memcpy(first, reply.data, reply.size);
+                first_bytes = reply.size;
+            }
+            if (!slice_equal(reply, slice_make(first, first_bytes)))
+                fail_msg("a part of one is there: %.20s and %.20s", first, (const char *)reply.data);
         }
         unsigned there = 0;
         if (first[1] != '-')
-            assert_int_equal(sscanf(strchr(first, '\n') + 1, "%u", &there), 1);
+            there = (unsigned)strtoul((const char *)memchr(first, '\n', first_bytes) + 1, NULL, 10);
         assert_true(there >= acknowledged);
         peer_close(peer);
         fixture_end(&fixture);
+        some_large += large && there > 0 && there < asked;
     }
-    assert_true(some_acknowledged > 5);
+    assert_true(some_acknowledged > 5 && some_large > 5);
 }
 
 int main(void)
@@ -306,6 +408,7 @@ int main(void)
         cmocka_unit_test(test_transaction__a_pipeline_keeps_its_order),
         cmocka_unit_test(test_transaction__the_same_keys_in_any_order),
         cmocka_unit_test(test_transaction__connections_that_end_in_the_middle),
+        cmocka_unit_test(test_transaction__large_values),
         cmocka_unit_test(test_transaction__power_loss),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
