@@ -81,7 +81,7 @@ static uint64_t large_min_of(const struct store_shard *shard, const struct engin
     uint64_t large_min = shard->store->values.large_min;
     uint64_t bytes = bytes_in_log(changes, count, large_min);
     while (bytes > bytes_max || (bytes > LOG_BYTES_GOOD && large_min > FILE_BYTES_GOOD)) {
-        if (large_min <= FILE_BYTES_MIN)
+        if (large_min < 2 * FILE_BYTES_MIN)
             return 0;
         large_min /= 2;
         bytes = bytes_in_log(changes, count, large_min);
