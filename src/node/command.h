@@ -143,6 +143,8 @@ void command_update(struct call *call, struct slice key, const struct update_spe
 bool command_integer(struct slice text, int64_t *out);
 /* The same; false: the request has its answer. */
 bool command_need_integer(struct call *call, struct slice text, int64_t *out);
+/* The number of the one database that there is; false: it is another one, and the request has its answer. */
+bool command_database(struct call *call, struct slice text);
 
 /* ---- handlers -------------------------------------------------------------------------------------------------- */
 

@@ -116,18 +116,11 @@ void command_copy(struct call *call)
 {
     struct relabel relabel = {.copies = true, .counts = true};
     for (unsigned i = 3; i < call->count; i++) {
-        int64_t database;
         if (command_word_is(call->args[i], "replace")) {
             relabel.replaces = true;
         } else if (command_word_is(call->args[i], "db") && i + 1 < call->count) {
-            if (!command_integer(call->args[++i], &database)) {
-                call_error(call, "ERR value is not an integer or out of range");
+            if (!command_database(call, call->args[++i]))
                 return;
-            }
-            if (database != 0) {
-                call_error(call, "ERR DB index is out of range");
-                return;
-            }
         } else {
             call_error(call, "ERR syntax error");
             return;
