@@ -128,6 +128,14 @@ static void keys_of_rename(const struct slice *args, unsigned count, struct acl_
     use->access_first = ACL_READ | ACL_WRITE;
 }
 
+/* The first key is written, the others are read. */
+static void keys_of_bitop(const struct slice *args, unsigned count, struct acl_key_use *use)
+{
+    (void)args;
+    (void)count;
+    use->access_first = ACL_WRITE;
+}
+
 /* The key is behind the subcommand. */
 static void keys_of_subcommand(const struct slice *args, unsigned count, struct acl_key_use *use)
 {
@@ -161,6 +169,7 @@ static const struct {
     {"incrbyfloat", READ_WRITE, NULL},
     {"setbit", READ_WRITE, NULL},
     {"delifeq", READ_WRITE, NULL},
+    {"bitop", ACL_READ, keys_of_bitop},
     {"copy", ACL_WRITE, keys_of_copy},
     {"rename", ACL_WRITE, keys_of_rename},
     {"renamenx", ACL_WRITE, keys_of_rename},

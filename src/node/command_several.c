@@ -1,12 +1,15 @@
 /*
- * command_several.c - commands that change several keys in one step: MSET, MSETNX, RENAME, RENAMENX, COPY.
+ * command_several.c - commands that change several keys in one step: MSET, MSETNX, RENAME, RENAMENX, COPY, BITOP.
  *
  * They check their arguments and begin a transaction (transaction.h); what is decided when the keys are held is in the
  * functions called decide_….
  */
+#include "node/bit_operation.h"
 #include "node/command.h"
 #include "node/node_internal.h"
 #include "node/transaction.h"
+
+#include <limits.h>
 
 /* ---- MSET, MSETNX ---------------------------------------------------------------------------------------------- */
 
@@ -96,7 +99,7 @@ static void decide_relabel(struct transaction *transaction)
 static void begin_relabel(struct call *call, struct relabel relabel)
 {
     struct transaction_options options = {
-        .decide = decide_relabel, .values_needed = 1, .context = &relabel, .context_bytes = sizeof relabel};
+        .decide = decide_relabel, .values_end = 1, .context = &relabel, .context_bytes = sizeof relabel};
     struct transaction_args args = {.count = 2, .keys = call->args + 1, .step = 1};
     if (command_keys_fit(call, call->args + 1, 2))
         transaction_begin(call->shard, call->conn, &options, &args);
@@ -131,4 +134,55 @@ void command_copy(struct call *call)
         return;
     }
     begin_relabel(call, relabel);
+}
+
+/* ---- BITOP ----------------------------------------------------------------------------------------------------- */
+
+static void decide_bitop(struct transaction *transaction)
+{
+    const enum bit_operation *operation = transaction_context(transaction);
+    struct transaction_key *to = transaction_key(transaction, 0);
+    const unsigned count = transaction_count(transaction);
+    size_t bytes = 0;
+    for (unsigned i = 1; i < count; i++) {
+        size_t size = transaction_key(transaction, i)->value.size;
+        bytes = size > bytes ? size : bytes;
+    }
+    transaction_reply_integer(transaction, (int64_t)bytes);
+    to->change = TRANSACTION_REMOVE;
+    if (bytes == 0)
+        return;
+    uint8_t *out = update_scratch_take(transaction_arena(transaction), bytes);
+    if (out == NULL)
+        return;
+    bit_operation_begin(*operation, out, bytes, transaction_key(transaction, 1)->value);
+    for (unsigned i = 2; i < count; i++)
+        bit_operation_add(*operation, out, bytes, transaction_key(transaction, i)->value);
+    to->change = TRANSACTION_PUT;
+    to->new_value = slice_make(out, bytes);
+}
+
+void command_bitop(struct call *call)
+{
+    static const char *const names[] = {[BIT_AND] = "and", [BIT_OR] = "or", [BIT_XOR] = "xor", [BIT_NOT] = "not"};
+    unsigned operation = 0;
+    while (operation < ARRAY_COUNT(names) && !command_word_is(call->args[1], names[operation]))
+        operation++;
+    if (operation == ARRAY_COUNT(names)) {
+        call_error(call, "ERR syntax error");
+        return;
+    }
+    if (operation == BIT_NOT && call->count != 4) {
+        call_error(call, "ERR BITOP NOT must be called with a single source key.");
+        return;
+    }
+    const enum bit_operation chosen = (enum bit_operation)operation;
+    const struct transaction_options options = {.decide = decide_bitop,
+                                                .values_begin = 1,
+                                                .values_end = UINT_MAX,
+                                                .context = &chosen,
+                                                .context_bytes = sizeof chosen};
+    const struct transaction_args args = {.count = call->count - 2, .keys = call->args + 2, .step = 1};
+    if (command_keys_fit(call, args.keys, args.count))
+        transaction_begin(call->shard, call->conn, &options, &args);
 }

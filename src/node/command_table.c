@@ -30,6 +30,8 @@ const struct command command_table[] = {
      "Read and write integers of any width at any bit of a value", "3.2.0", command_bitfield, NULL},
     {"bitfield_ro", -2, COMMAND_READONLY | COMMAND_FAST, 1, 1, 1, "bitmap", "@read @bitmap @fast",
      "Read integers of any width at any bit of a value", "6.0.0", command_bitfield_ro, NULL},
+    {"bitop", -4, COMMAND_WRITE | COMMAND_DENYOOM, 2, -1, 1, "bitmap", "@write @bitmap @slow",
+     "Combine the bits of several values", "2.6.0", command_bitop, NULL},
     {"bitpos", -3, COMMAND_READONLY, 1, 1, 1, "bitmap", "@read @bitmap @slow",
      "Find the first one or zero among the bits of a value", "2.8.7", command_bitpos, NULL},
     {"client", -2, 0, 0, 0, 0, "connection", "@slow", "A container for client connection commands", "2.4.0",

@@ -550,7 +550,9 @@ static void sort_keys(struct transaction *transaction, const struct transaction_
         if (i == 0 || by_hash(&order[i - 1], &order[i], (void *)(uintptr_t)given) != 0)
             transaction->keys[transaction->count++] = given[order[i]];
         struct transaction_key *key = &transaction->keys[transaction->count - 1];
-        key->needs_value = key->needs_value || order[i] < transaction->options.values_needed;
+        const struct transaction_options *options = &transaction->options;
+        if (order[i] >= options->values_begin && order[i] < options->values_end)
+            key->needs_value = true;
         transaction->places[order[i]] = transaction->count - 1;
     }
 }

@@ -1,5 +1,5 @@
 /*
- * transaction.h - commands that look at several keys and change them in one step: MSET, RENAME, COPY, EXEC.
+ * transaction.h - commands that look at several keys and change them in one step: MSET, RENAME, COPY, BITOP.
  *
  *   hold the keys, shard by shard ─► decide ─► append to this shard's log ─► durable ─► publish ─► free the keys
  *                                                                                         └─► reply
@@ -26,7 +26,7 @@ struct transaction_key {
     struct slice key;
     uint64_t hash;
     bool found;
-    struct slice value;   /* if it was asked for (values_needed) */
+    struct slice value;   /* if it is needed (transaction_options) */
     uint64_t value_bytes; /* how long it is */
     uint64_t expires_ms;  /* 0 = never */
 
@@ -47,10 +47,11 @@ typedef void transaction_decide_fn(struct transaction *transaction);
 
 struct transaction_options {
     transaction_decide_fn *decide;
-    unsigned values_needed; /* of the first so many keys; of the others it matters only whether they are there */
-    bool blind;             /* what the keys hold does not matter, and is not looked for */
-    const void *context;    /* is copied … */
-    size_t context_bytes;   /* … so many bytes of it */
+    unsigned values_begin, values_end; /* of the keys from this one to before that one the value is needed; of the
+                                          others it matters only whether they are there */
+    bool blind;                        /* what the keys hold does not matter, and is not looked for */
+    const void *context;               /* is copied … */
+    size_t context_bytes;              /* … so many bytes of it */
 };
 
 /* Arguments: keys[0], keys[step], … and, unless it is NULL, as many values. */

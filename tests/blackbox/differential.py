@@ -344,7 +344,11 @@ class Generator:
 
     def several(self):
         """Commands on several keys at once."""
-        name = self.one(b"MSET", b"MSETNX", b"RENAME", b"RENAMENX", b"COPY", b"COPY", b"MGET", b"EXISTS")
+        name = self.one(b"MSET", b"MSETNX", b"RENAME", b"RENAMENX", b"COPY", b"COPY", b"MGET", b"EXISTS", b"BITOP", b"BITOP")
+        if name == b"BITOP":
+            operation = self.one(b"AND", b"OR", b"XOR", b"NOT") if not self.seldom() else self.one(b"FOO", b"", b"ANDOR", b"ONE")
+            sources = self.rng.choice([1, 1, 2, 3, 5]) if operation != b"NOT" or self.seldom() else 1
+            return [name, operation, self.key()] + [self.key() for _ in range(sources)]
         if name in (b"MGET", b"EXISTS"):
             return [name] + [self.key() for _ in range(self.rng.randrange(1, 5))]
         if name in (b"RENAME", b"RENAMENX"):
@@ -477,13 +481,15 @@ class Differential:
             return words[1:]
         if name in (b"COPY", b"RENAME", b"RENAMENX"):
             return words[1:3]
+        if name == b"BITOP":
+            return words[2:]
         first = 2 if name in (b"OBJECT", b"MEMORY") else 1
         return words[first : first + 1]
 
     def _note(self, words, gone):
         """Takes the line down with each of its keys."""
         keys = self._keys(words)
-        if words[0].upper() in (b"COPY", b"RENAME", b"RENAMENX") and len(keys) == 2:
+        if words[0].upper() in (b"COPY", b"RENAME", b"RENAMENX", b"BITOP"):
             # What one key holds may have been the other's.
             both = self._lines(keys)[-LINES_SHOWN:]
             for key in keys:

@@ -83,6 +83,11 @@ def large_lines(key, rng):
     yield [b"GET", b"moved"]
     yield [b"RENAME", b"moved", key]
     yield [b"GET", key]
+    for operation in (b"AND", b"OR", b"XOR", b"NOT"):
+        sources = [key] if operation == b"NOT" else [key, b"small", key, other]
+        yield [b"BITOP", operation, other] + sources
+        yield [b"GET", other]
+    yield [b"BITOP", b"OR", other, b"none"]
     yield [b"GETDEL", key]
     yield [b"EXISTS", key, other, b"small", b"none", b"moved"]
 

@@ -65,6 +65,7 @@ static void ask_every_command(struct peer *peer, bool loading)
         {"bitcount", "k"},
         {"bitfield", "k"},
         {"bitfield_ro", "k"},
+        {"bitop", "not", "k", "l"},
         {"bitpos", "k", "1"},
         {"decr", "k"},
         {"decrby", "k", "1"},
