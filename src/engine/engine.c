@@ -386,6 +386,12 @@ void engine_conclude(struct engine_op *op)
     op->shard->interface->conclude(op);
 }
 
+uint64_t engine_change_bytes_max(const struct engine *engine)
+{
+    uint64_t most = engine->interface->change_bytes_max(engine);
+    return most < engine_value_bytes_max(engine) ? most : engine_value_bytes_max(engine);
+}
+
 uint64_t engine_lsn(const struct engine_shard *shard)
 {
     return shard->interface->lsn(shard);

@@ -119,6 +119,8 @@ void engine_close(struct engine *engine, struct ring *ring);
 
 /* The largest value that this store takes with a key of KVS_KEY_BYTES_MAX bytes; at most KVS_VALUE_BYTES_MAX. */
 uint64_t engine_value_bytes_max(const struct engine *engine);
+/* Up to here a value needs no file: a small group of such changes may do without engine_group_prepare. */
+uint64_t engine_change_bytes_max(const struct engine *engine);
 uint64_t engine_hash_seed(const struct engine *engine);
 const char *engine_kind(const struct engine *engine);
 unsigned engine_shard_count(const struct engine *engine);

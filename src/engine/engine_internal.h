@@ -29,6 +29,7 @@ struct engine_interface {
     void (*submit)(struct engine_shard *owner, struct engine_op *op);
     void (*conclude)(struct engine_op *op);
     void (*op_release)(struct engine_op *op);
+    uint64_t (*change_bytes_max)(const struct engine *engine);
     uint64_t (*lsn)(const struct engine_shard *shard);
     enum kvs_err (*group_prepare)(struct engine_shard *shard, struct engine_group *group, struct engine_change *changes,
                                   unsigned count);

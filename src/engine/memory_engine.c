@@ -356,6 +356,12 @@ static void memory_conclude(struct engine_op *op)
 
 /* ---- groups ---------------------------------------------------------------------------------------------------- */
 
+static uint64_t memory_change_bytes_max(const struct engine *base)
+{
+    (void)base;
+    return UINT64_MAX;
+}
+
 static uint64_t memory_lsn(const struct engine_shard *base)
 {
     (void)base;
@@ -662,6 +668,7 @@ static const struct engine_interface memory_interface = {
     .submit = memory_submit,
     .conclude = memory_conclude,
     .op_release = memory_op_release,
+    .change_bytes_max = memory_change_bytes_max,
     .lsn = memory_lsn,
     .group_prepare = memory_group_prepare,
     .group_append = memory_group_append,

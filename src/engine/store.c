@@ -618,6 +618,7 @@ static const struct engine_interface store_interface = {
     .submit = store_submit,
     .conclude = store_conclude,
     .op_release = store_op_release,
+    .change_bytes_max = store_change_bytes_max,
     .lsn = store_lsn,
     .group_prepare = store_group_prepare,
     .group_append = store_group_append,

@@ -273,6 +273,7 @@ void store_wait_deinit(struct store_shard *shard);
 
 /* ---- store_group.c --------------------------------------------------------------------------------------------- */
 
+uint64_t store_change_bytes_max(const struct engine *engine);
 enum kvs_err store_group_prepare(struct engine_shard *shard, struct engine_group *group, struct engine_change *changes,
                                  unsigned count);
 enum kvs_err store_group_append(struct engine_shard *shard, struct engine_group *group, struct engine_change *changes,

@@ -40,6 +40,13 @@ enum {
 
 /* ---- large values ---------------------------------------------------------------------------------------------- */
 
+uint64_t store_change_bytes_max(const struct engine *base)
+{
+    const struct store *store = container_of(base, const struct store, base);
+    uint64_t most = log_record_bytes_max(&store->segments) - KVS_KEY_BYTES_MAX - 2 * KVS_BLOCK_BYTES;
+    return store->values.large_min - 1 < most ? store->values.large_min - 1 : most;
+}
+
 static struct log_entry entry_of(const struct engine_change *change)
 {
     if (change->removes)
