@@ -127,7 +127,7 @@ static void test_transaction__a_pipeline_keeps_its_order(void **state)
         peer_say(peer, "SET", "k1", last, NULL);
         peer_expect(peer, "+OK\r\n");
         for (unsigned round = 0; round < 20; round++) {
-            char value[16], before[24], later[24], several[160];
+            char value[16], before[24], later[24], several[256];
             snprintf(value, sizeof value, "%u", round);
             snprintf(before, sizeof before, "%u before", round);
             snprintf(later, sizeof later, "%u later", round);
