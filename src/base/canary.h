@@ -123,6 +123,11 @@
     X(HOLD_READS_OPENLY, P4, "lets others at a key while the record that its holder is to see is read")          \
     X(HOLD_OUT_OF_DATE, P2, "carries out what was decided of a value that has expired since")                    \
     X(EXPIRE_LOSES_VALUE, P1, "takes a large value that gets another expiry for one that is replaced")           \
+    X(GROUP_SEEN_IN_PART, P4, "lets readers on other threads see a change of a group before all are there")      \
+    X(GROUP_NOT_WAITED_FOR, P2, "takes what a group has appended for executed before it is")                     \
+    X(GROUP_WITHOUT_JUMP, P1, "appends a group with LSNs below those that its keys had")                         \
+    X(PUBLISHED_WITHOUT_JUMP, P1, "goes on with LSNs below those of a group whose changes it has shown")         \
+    X(GROUP_IN_TWO_BATCHES, P1, "lets a group be written in parts")                                              \
     X(FULL_DISK_REFUSES_READS, P7, "refuses reads, too, when the disk is full")                                  \
     /* large values */                                                                                           \
     X(VALUE_NOT_SYNCED, P1, "names a value file, and then its record, before the file is durable")               \

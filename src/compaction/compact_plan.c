@@ -126,10 +126,10 @@ void compact_make_plan(struct compactor *compactor)
 uint64_t compact_shadow_lsn(struct compactor *compactor)
 {
     struct relocation_space space;
+    uint64_t lsn = relocation_shown(compactor->background);
     size_t count = take_census(compactor, &space);
     if (count == 0 || canary_on(CANARY_DELETES_NEVER_KEPT))
         return canary_on(CANARY_DELETES_NEVER_KEPT) ? UINT64_MAX : 0;
-    uint64_t lsn = UINT64_MAX;
     for (size_t i = 0; i < count; i++) {
         const struct relocation_figure *figure = &compactor->figures[i];
         if (figure->number == compactor->victim->number)

@@ -77,7 +77,7 @@ static bool take_batch(struct backup *backup, const struct batch_header *batch)
         if (last_lsn > backup->durable[batch->stream] && !canary_on(CANARY_BACKUP_TAIL_TOO_LONG))
             return false;
         if (batch->first_lsn > backup->sealed[batch->stream])
-            backup->covered[batch->stream] += batch->record_count;
+            backup->covered[batch->stream] += last_lsn - batch_after_lsn(batch);
     }
     backup->last_lsn = last_lsn;
     backup->last_epoch = batch->epoch;

@@ -34,7 +34,7 @@ static bool read_durable(struct backup *backup)
     const struct store *store = backup_store(backup);
     bool same = true;
     for (unsigned i = 0; i < store->shard_count; i++) {
-        uint64_t durable = log_durable(&store->shards[i]->log);
+        uint64_t durable = log_written(&store->shards[i]->log);
         same = same && backup->durable[i] == durable;
         backup->durable[i] = durable;
     }
@@ -120,7 +120,7 @@ static bool is_complete(struct backup *backup)
             continue;
         backup_fail(backup, KVS_ERR_CORRUPT,
                     "the log of shard %u is durable up to LSN %" PRIu64 ", but only %" PRIu64
-                    " records of it behind LSN %" PRIu64 " could be read: a read has gone wrong, or its segment is "
+                    " of its LSNs behind %" PRIu64 " could be read: a read has gone wrong, or its segment is "
                     "damaged",
                     i, backup->durable[i], backup->covered[i], backup->sealed[i]);
         return false;

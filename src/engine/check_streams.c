@@ -95,9 +95,9 @@ static void check_stream(struct check *check, const struct check_run *runs, size
     uint64_t durable_lsn = 0;
     for (size_t i = 0; i < count; i++) {
         const struct stretch *run = &runs[i].stretch;
-        bool follows = run->first_lsn == high + 1 && (begun || run->boot);
+        bool follows = run->after_lsn == high && (begun || run->boot);
         if (!run->settled && !follows)
-            gap(check, run, high + 1, run->first_lsn - 1);
+            gap(check, run, high + 1, run->after_lsn);
         begun = true;
         high = run->last_lsn;
         durable_lsn = run->durable_lsn > durable_lsn ? run->durable_lsn : durable_lsn;

@@ -386,6 +386,39 @@ void engine_conclude(struct engine_op *op)
     op->shard->interface->conclude(op);
 }
 
+uint64_t engine_change_bytes_max(const struct engine *engine)
+{
+    uint64_t most = engine->interface->change_bytes_max(engine);
+    return most < engine_value_bytes_max(engine) ? most : engine_value_bytes_max(engine);
+}
+
+uint64_t engine_lsn(const struct engine_shard *shard)
+{
+    return shard->interface->lsn(shard);
+}
+
+enum kvs_err engine_group_prepare(struct engine_shard *shard, struct engine_group *group, struct engine_change *changes,
+                                  unsigned count)
+{
+    return shard->interface->group_prepare(shard, group, changes, count);
+}
+
+enum kvs_err engine_group_append(struct engine_shard *shard, struct engine_group *group, struct engine_change *changes,
+                                 unsigned count, uint64_t after_lsn)
+{
+    return shard->interface->group_append(shard, group, changes, count, after_lsn);
+}
+
+enum kvs_err engine_publish(struct engine_op *op, const struct engine_change *change, const struct engine_group *group)
+{
+    return op->shard->interface->publish(op, change, group);
+}
+
+void engine_group_end(struct engine_shard *shard, struct engine_group *group)
+{
+    shard->interface->group_end(shard, group);
+}
+
 void engine_op_release(struct engine_op *op)
 {
     op->shard->interface->op_release(op);

@@ -119,6 +119,8 @@ void engine_close(struct engine *engine, struct ring *ring);
 
 /* The largest value that this store takes with a key of KVS_KEY_BYTES_MAX bytes; at most KVS_VALUE_BYTES_MAX. */
 uint64_t engine_value_bytes_max(const struct engine *engine);
+/* Up to here a value needs no file: a small group of such changes may do without engine_group_prepare. */
+uint64_t engine_change_bytes_max(const struct engine *engine);
 uint64_t engine_hash_seed(const struct engine *engine);
 const char *engine_kind(const struct engine *engine);
 unsigned engine_shard_count(const struct engine *engine);
@@ -207,6 +209,8 @@ struct engine_request {
     enum engine_action action;
     bool relaxed;       /* a write need not be durable when acknowledged; a read may show what is not durable */
     bool head;          /* GET, HOLD: of a large value, how long it is will do: it is not read, and `value` is empty */
+    bool group;         /* HOLD: for a group, see engine_group_append */
+    bool blind;         /* HOLD for a group: the value does not matter, and is not looked for */
     bool eager;         /* GET: end with AGAIN rather than wait for memory for a large value */
     uint64_t asked_ns;  /* GET, engine_submit: when it was asked for (ring_now_ns of any ring of the process): what was
                            asked for earlier has the first right to memory for a large value */
@@ -284,6 +288,60 @@ void engine_submit(struct engine_shard *owner, struct engine_op *op);
  * taken, until engine_conclude.
  */
 void engine_conclude(struct engine_op *op);
+/*
+ * Groups. Changes of several keys, of any shards, that take effect together: a crash leaves all of them or none, and
+ * who has seen one of them finds none of the others undone.
+ *
+ *   1. HOLD each key, with `group`, at its owner. So that two groups cannot wait for each other, all take their keys in
+ *      the same order: shard by shard, and all of a shard in one turn.
+ *   2. On any one shard: engine_group_prepare, until it is done, then engine_group_append: all changes into its log, in
+ *      one piece. `after_lsn`: the highest of what engine_lsn has said on the owners' threads when their keys were
+ * held.
+ *   3. When group->gate is durable on that shard: engine_publish for every change, on the thread of its key's owner.
+ *   4. When all are published: engine_conclude (HOLD: nothing else changes) each key, and engine_group_end.
+ *
+ * If the shard fails before the gate is durable nobody knows what a start will find. Then nothing is published, but
+ * engine_publish is called all the same, with no change: what is written to the key later has to be newer.
+ */
+struct engine_group {
+    uint64_t gate;
+    struct list link; /* private to src/engine, from here on. All zero at first */
+    uint64_t first_lsn;
+    struct engine_change *changes;
+    unsigned count;
+    bool prepared;
+    enum kvs_err error;
+    unsigned files_pending; /* files of large values that are being written */
+};
+
+struct engine_change {
+    struct slice key, value;
+    bool removes;
+    uint64_t expires_ms;
+    /* Private to src/engine, zero at first. Where its record stands, and the file that its value is in. */
+    uint64_t address, bytes, lsn;
+    struct value_put *put;
+};
+
+/* The highest LSN of the shard so far. Its thread. */
+uint64_t engine_lsn(const struct engine_shard *shard);
+/*
+ * Writes what does not go into a log: large values. On the thread of any shard; changes, with keys and values, and
+ * group stay until engine_group_end, or until there was another error than AGAIN: that is over, and the group cannot
+ * be. AGAIN: it is under way, ask in a later turn. OK: nothing is left to be written, now engine_group_append is due.
+ */
+enum kvs_err engine_group_prepare(struct engine_shard *shard, struct engine_group *group, struct engine_change *changes,
+                                  unsigned count);
+/* On the same thread. AGAIN: nothing was done, try in a later turn. NO_SPACE, FAILED, TOO_LARGE: nothing was done, and
+ * the group cannot be. */
+enum kvs_err engine_group_append(struct engine_shard *shard, struct engine_group *group, struct engine_change *changes,
+                                 unsigned count, uint64_t after_lsn);
+/* `op`: the hold of the change's key; `change` NULL: see above. AGAIN: nothing was done, try in a later turn: there is
+ * no way back. Nothing else is returned. */
+enum kvs_err engine_publish(struct engine_op *op, const struct engine_change *change, const struct engine_group *group);
+/* On the thread of engine_group_append. Also of a group that has not become durable because the shard has failed. */
+void engine_group_end(struct engine_shard *shard, struct engine_group *group);
+
 /* Gives back the buffer behind op->result.value. In `done` or after it, exactly once, on the same thread. */
 void engine_op_release(struct engine_op *op);
 

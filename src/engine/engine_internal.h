@@ -29,6 +29,14 @@ struct engine_interface {
     void (*submit)(struct engine_shard *owner, struct engine_op *op);
     void (*conclude)(struct engine_op *op);
     void (*op_release)(struct engine_op *op);
+    uint64_t (*change_bytes_max)(const struct engine *engine);
+    uint64_t (*lsn)(const struct engine_shard *shard);
+    enum kvs_err (*group_prepare)(struct engine_shard *shard, struct engine_group *group, struct engine_change *changes,
+                                  unsigned count);
+    enum kvs_err (*group_append)(struct engine_shard *shard, struct engine_group *group, struct engine_change *changes,
+                                 unsigned count, uint64_t after_lsn);
+    enum kvs_err (*publish)(struct engine_op *op, const struct engine_change *change, const struct engine_group *group);
+    void (*group_end)(struct engine_shard *shard, struct engine_group *group);
     uint64_t (*durable)(const struct engine_shard *shard);
     bool (*failed)(const struct engine_shard *shard);
     const char *(*failure_text)(const struct engine_shard *shard);

@@ -127,7 +127,8 @@ static void advance(struct log *log)
     while (log->count > 0 && log->commits[log->oldest].done && !log->failed) {
         struct log_commit *commit = &log->commits[log->oldest];
         KVS_ASSERT(commit->last_lsn >= log_durable(log));
-        atomic_store_explicit(&log->durable, commit->last_lsn, memory_order_release);
+        atomic_store_explicit(&log->written, commit->last_lsn, memory_order_release);
+        atomic_store_explicit(&log->durable, commit->reaches_lsn, memory_order_release);
         uint64_t took_ns = ring_now_ns(log->options.ring) - commit->started_ns;
         add_relaxed(&log->total_commit_ns, took_ns);
         log->told_ms = commit->stamped_ms;
@@ -161,7 +162,7 @@ static void commit_done(struct ring_op *op)
     }
     commit->done = true;
     if (canary_on(CANARY_ACK_OUT_OF_ORDER) && log->count == 2 && !log->failed) {
-        log->commits[log->oldest].last_lsn = commit->last_lsn;
+        log->commits[log->oldest].last_lsn = log->commits[log->oldest].reaches_lsn = commit->last_lsn;
         atomic_store(&log->durable, commit->last_lsn);
     }
     advance(log);
@@ -180,7 +181,7 @@ static void commit_start(struct log *log)
                                     .record_count = log->records,
                                     .first_lsn = log->next_lsn - log->records,
                                     .prev_lsn = log->prev_lsn,
-                                    .durable_lsn = log_durable(log),
+                                    .durable_lsn = log_written(log),
                                     .epoch = log->options.epoch,
                                     .stream = log->options.stream,
                                     .flags = (uint16_t)log->flags,
@@ -198,6 +199,7 @@ static void commit_start(struct log *log)
                                   .records = log->records,
                                   .deletes = log->deletes,
                                   .last_lsn = log->next_lsn - 1,
+                                  .reaches_lsn = log->next_lsn - 1,
                                   .started_ns = ring_now_ns(log->options.ring),
                                   .stamped_ms = log->stamped_ms};
     ring_op_init(&commit->io, commit_done);
@@ -221,11 +223,16 @@ static const struct log_commit *newest_commit(const struct log *log)
     return &log->commits[(log->oldest + log->count - 1) % LOG_COMMITS_MAX];
 }
 
+/* Batches of a segment wait until those of the one before it are durable. */
+static bool can_start(const struct log *log)
+{
+    return !log->failed && log->count < LOG_COMMITS_MAX &&
+           (log->count == 0 || newest_commit(log)->segment == log->open || canary_on(CANARY_ROLL_BEFORE_DURABLE));
+}
+
 static bool commit_worthwhile(const struct log *log)
 {
-    if (!batch_due(log) || log->failed || log->count == LOG_COMMITS_MAX)
-        return false;
-    if (log->count > 0 && newest_commit(log)->segment != log->open && !canary_on(CANARY_ROLL_BEFORE_DURABLE))
+    if (!batch_due(log) || !can_start(log))
         return false;
     bool large = log->tail - log->batch >= LARGE_BATCH_BYTES;
     if (log->count == 0)
@@ -318,23 +325,29 @@ static uint64_t room_for(const struct log *log, enum record_kind kind)
     return canary_on(CANARY_RESERVE_IGNORED) ? room : room > reserve ? room - reserve : 0;
 }
 
-enum kvs_err log_append(struct log *log, const struct log_entry *entry, struct log_place *place)
+uint64_t log_entry_bytes(const struct log_entry *entry)
+{
+    return record_bytes(entry->key.size + (entry->expires_ms == 0 ? 0 : RECORD_EXPIRY_BYTES), entry->value.size);
+}
+
+/* Room in the open segment for `bytes` of records, of which one of this kind needs the most of it. */
+static enum kvs_err make_room(struct log *log, uint64_t bytes, enum record_kind kind)
 {
     if (log->failed && !canary_on(CANARY_APPEND_AFTER_FAILURE))
         return KVS_ERR_FAILED;
-    uint64_t bytes =
-        record_bytes(entry->key.size + (entry->expires_ms == 0 ? 0 : RECORD_EXPIRY_BYTES), entry->value.size);
     if (bytes > log_record_bytes_max(log->options.table))
         return KVS_ERR_TOO_LARGE;
     if (log->open == NULL)
         return KVS_ERR_AGAIN;
-    if (bytes > room_for(log, entry->kind)) {
-        enum kvs_err err = roll(log, entry->kind);
-        if (err != KVS_ERR_OK)
-            return err;
-    }
-    KVS_ASSERT(log->tail + bytes <= log_end_max(log->options.table));
+    enum kvs_err err = bytes > room_for(log, kind) ? roll(log, kind) : KVS_ERR_OK;
+    KVS_ASSERT(err != KVS_ERR_OK || log->tail + bytes <= log_end_max(log->options.table));
+    return err;
+}
 
+/* Where there is room. */
+static void append(struct log *log, const struct log_entry *entry, struct log_place *place)
+{
+    uint64_t bytes = log_entry_bytes(entry);
     uint64_t lsn = log->next_lsn++;
     struct record_header fields = {.lsn = lsn, .kind = (uint8_t)entry->kind, .flags = (uint8_t)entry->flags};
     uint8_t *at = log->image + log->tail;
@@ -351,6 +364,51 @@ enum kvs_err log_append(struct log *log, const struct log_entry *entry, struct l
         log->relaxed_ns = ring_now_ns(log->options.ring) + (uint64_t)log->options.relaxed_interval_ms * NS_PER_MS;
     add_relaxed(&log->total_records, 1);
     add_relaxed(&log->total_bytes, bytes);
+}
+
+enum kvs_err log_append(struct log *log, const struct log_entry *entry, struct log_place *place)
+{
+    enum kvs_err err = make_room(log, log_entry_bytes(entry), entry->kind);
+    if (err == KVS_ERR_OK)
+        append(log, entry, place);
+    return err;
+}
+
+enum kvs_err log_append_group(struct log *log, const struct log_entry *entries, size_t count, struct log_place *places)
+{
+    uint64_t bytes = 0;
+    enum record_kind kind = RECORD_DELETE;
+    for (size_t i = 0; i < count; i++) {
+        bytes += log_entry_bytes(&entries[i]);
+        kind = entries[i].kind == RECORD_PUT ? RECORD_PUT : kind;
+    }
+    enum kvs_err err = make_room(log, bytes, kind);
+    for (size_t i = 0; err == KVS_ERR_OK && i < count; i++) {
+        append(log, &entries[i], &places[i]);
+        if (canary_on(CANARY_GROUP_IN_TWO_BATCHES) && i == 0 && can_start(log))
+            commit_start(log);
+    }
+    return err;
+}
+
+enum kvs_err log_jump(struct log *log, uint64_t lsn)
+{
+    if (log->next_lsn > lsn)
+        return KVS_ERR_OK;
+    if (log->failed)
+        return KVS_ERR_FAILED;
+    if (log->open == NULL)
+        return KVS_ERR_AGAIN;
+    if (log->records > 0) {
+        if (!can_start(log))
+            return KVS_ERR_AGAIN;
+        commit_start(log);
+    }
+    log->next_lsn = lsn + 1;
+    if (log->count > 0)
+        log->commits[(log->oldest + log->count - 1) % LOG_COMMITS_MAX].reaches_lsn = lsn;
+    else
+        atomic_store_explicit(&log->durable, lsn, memory_order_release);
     return KVS_ERR_OK;
 }
 

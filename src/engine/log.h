@@ -29,6 +29,7 @@ struct log_commit {
     uint32_t offset, bytes; /* in the segment, padding included */
     uint32_t records, deletes;
     uint64_t last_lsn;
+    uint64_t reaches_lsn; /* when it is durable the log is, up to here: LSNs behind it that are left out included */
     uint64_t started_ns;
     uint64_t stamped_ms;
     bool syncing;
@@ -76,7 +77,9 @@ struct log {
     unsigned oldest, count;
 
     _Atomic uint64_t durable;
-    _Atomic bool failed; /* others read it for the figures */
+    _Atomic uint64_t written; /* the last LSN of the batches that are durable without a gap: less than `durable` behind
+                                 a jump */
+    _Atomic bool failed;      /* others read it for the figures */
     char failure[LOG_FAILURE_BYTES];
 
     _Atomic uint64_t total_records, total_bytes, total_batches, total_written, total_commit_ns;
@@ -112,6 +115,15 @@ struct log_entry {
  */
 enum kvs_err log_append(struct log *log, const struct log_entry *entry, struct log_place *place);
 
+/*
+ * Appends records that become durable together, or not at all: all of them are in one batch. OK: places[i] tells of
+ * entries[i]. AGAIN: as log_append, and nothing was done. TOO_LARGE: a segment cannot hold them all.
+ */
+enum kvs_err log_append_group(struct log *log, const struct log_entry *entries, size_t count, struct log_place *places);
+
+/* Every later LSN is above this one. AGAIN: what was appended before has to be on its way first, and cannot be now. */
+enum kvs_err log_jump(struct log *log, uint64_t lsn);
+
 /* Takes back the record that the latest log_append has given, before anybody has seen it. */
 void log_unappend(struct log *log, const struct log_place *place);
 
@@ -136,12 +148,20 @@ static inline uint64_t log_durable(const struct log *log)
     return atomic_load_explicit(&log->durable, memory_order_acquire);
 }
 
+static inline uint64_t log_written(const struct log *log)
+{
+    return atomic_load_explicit(&log->written, memory_order_acquire);
+}
+
 /* Where records of a segment end at the latest: its last block is kept for the empty batch that proves what stands
  * before it, when the log goes on elsewhere. */
 static inline uint64_t log_end_max(const struct segment_table *table)
 {
     return table->segment_bytes - KVS_BLOCK_BYTES;
 }
+
+/* What its record takes. */
+uint64_t log_entry_bytes(const struct log_entry *entry);
 
 /* Bytes that the largest record may take: one batch with it must fit into a segment. */
 uint64_t log_record_bytes_max(const struct segment_table *table);

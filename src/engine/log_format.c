@@ -127,10 +127,9 @@ enum record_state record_check(const void *data, uint64_t room, uint32_t seed, u
         return RECORD_INVALID;
     if (record->crc != record_crc(record, seed, offset))
         return RECORD_INVALID;
-    bool known = (record->kind == RECORD_PUT || record->kind == RECORD_DELETE) && record->type == 0 &&
-                 record->codec == 0 &&
-                 (record->flags & ~(unsigned)(RECORD_NOTHING | RECORD_EXPIRES | RECORD_LARGE)) == 0 &&
-                 expiry_makes_sense(record);
+    bool known =
+        (record->kind == RECORD_PUT || record->kind == RECORD_DELETE) && record->type == 0 && record->codec == 0 &&
+        (record->flags & ~(unsigned)(RECORD_GROUP | RECORD_EXPIRES | RECORD_LARGE)) == 0 && expiry_makes_sense(record);
     if ((record->flags & RECORD_LARGE) != 0)
         known = known && record->kind == RECORD_PUT && record->value_bytes == RECORD_DESCRIPTOR_BYTES;
     return known ? RECORD_VALID : RECORD_UNKNOWN;

@@ -66,6 +66,12 @@ struct batch_header {
 };
 static_assert(sizeof(struct batch_header) == 64, "batch header");
 
+/* The last LSN of its stream before it. Nothing is missing in between: a stream may leave LSNs out (log_jump). */
+static inline uint64_t batch_after_lsn(const struct batch_header *batch)
+{
+    return (batch->flags & BATCH_BOOT) != 0 ? batch->first_lsn - 1 : batch->prev_lsn;
+}
+
 static inline uint64_t batch_time_ms(const struct batch_header *batch)
 {
     return (uint64_t)batch->wall_s * 1000 + batch->wall_ms;
@@ -80,11 +86,12 @@ static inline void batch_set_time(struct batch_header *batch, uint64_t time_ms)
 enum record_kind {
     RECORD_PUT = 1,
     RECORD_DELETE = 2,
-    /* 3..15 are kept for prepare and commit records of multi-key writes */
+    /* 3..15 are kept for later */
 };
 
 enum record_flags {
-    RECORD_NOTHING = 1, /* may be set, and means nothing */
+    RECORD_GROUP = 1,   /* appended with others (log_append_group): the index shows it when it is durable. Means nothing
+                           to   a start */
     RECORD_EXPIRES = 2, /* a put: the extra bytes are the time from which on it counts no more, ms since 1970, not 0 */
     RECORD_LARGE = 4,   /* of a put: the value is a struct value_descriptor (value_format.h), which names the file that
                            has the real one */

@@ -7,7 +7,7 @@
  * is taken out by the owner, a few hundred a turn, as a queue tells (expiry_queue.h); what finds no room in the queue
  * is taken out when its owner reads it.
  *
- * Every operation is answered at once: engine_submit executes and calls back.
+ * Every operation is answered at once, but on a key that is held: that waits until the key is free.
  */
 #include "engine/engine_internal.h"
 #include "engine/expiry_queue.h"
@@ -47,7 +47,12 @@ struct memory_shard {
     bool sweeping;
     _Atomic uint64_t expires, expired, unqueued, lag_ms; /* figures */
     bool stopping;
+    struct list held, waiting; /* struct engine_op: holds, and operations on held keys, in order */
+    bool serving;              /* those that wait are being looked at */
+    _Atomic uint32_t held_in_group;
 };
+
+enum hold_state { HOLD_TELLING, HOLD_HELD, HOLD_CONCLUDED };
 
 struct memory_engine {
     struct engine base; /* first */
@@ -203,7 +208,8 @@ static enum engine_answer memory_try_get(struct engine_shard *reader, unsigned o
 {
     const struct memory_shard *owner = shard_of(reader)->engine->shards[owner_id];
     give_answer(look_up(shard_of(reader), owner, request), result);
-    return ENGINE_DONE;
+    atomic_thread_fence(memory_order_acquire);
+    return atomic_load_explicit(&owner->held_in_group, memory_order_relaxed) > 0 ? ENGINE_ASK_OWNER : ENGINE_DONE;
 }
 
 static void memory_prefetch(struct engine_shard *reader, unsigned owner_id, uint64_t hash,
@@ -221,10 +227,8 @@ static void memory_prefetch(struct engine_shard *reader, unsigned owner_id, uint
         __builtin_prefetch(memory_slab_at(&owner->slab, entry.address));
 }
 
-static enum engine_answer memory_try(struct engine_shard *base, const struct engine_request *request,
-                                     struct engine_result *result)
+static void execute(struct memory_shard *shard, const struct engine_request *request, struct engine_result *result)
 {
-    struct memory_shard *shard = shard_of(base);
     *result = (struct engine_result){.error = KVS_ERR_OK};
     switch (request->action) {
     case ENGINE_GET:
@@ -233,7 +237,7 @@ static enum engine_answer memory_try(struct engine_shard *base, const struct eng
         break;
     case ENGINE_PUT:
         KVS_ASSERT(request->key.size <= KVS_KEY_BYTES_MAX && request->value.size <= UINT32_MAX);
-        if (engine_expired(base, request->expires_ms))
+        if (engine_expired(&shard->base, request->expires_ms))
             result->found = remove_key(shard, request);
         else
             result->error = put(shard, request, result);
@@ -244,24 +248,169 @@ static enum engine_answer memory_try(struct engine_shard *base, const struct eng
     case ENGINE_EXPIRE: /* there are no large values */
         break;
     }
+}
+
+/* ---- held keys ------------------------------------------------------------------------------------------------- */
+
+static bool is_held(const struct memory_shard *shard, uint64_t hash)
+{
+    for (const struct list *node = shard->held.next; node != &shard->held; node = node->next) {
+        if (container_of(node, const struct engine_op, link)->request.hash == hash)
+            return true;
+    }
+    return false;
+}
+
+/* The holder has concluded. */
+static void carry_out(struct memory_shard *shard, struct engine_op *op)
+{
+    uint64_t based_on_ms = op->result.found ? op->result.expires_ms : 0;
+    bool changes = op->request.action != ENGINE_HOLD && op->request.action != ENGINE_REMOVE;
+    list_remove(&op->link);
+    if (op->request.group)
+        atomic_fetch_sub(&shard->held_in_group, 1);
+    if (op->request.action == ENGINE_HOLD)
+        op->result = (struct engine_result){.error = KVS_ERR_OK};
+    else if (changes && engine_expired(&shard->base, based_on_ms))
+        op->result = (struct engine_result){.error = KVS_ERR_CHANGED};
+    else
+        execute(shard, &op->request, &op->result);
+    op->done(op);
+}
+
+/* An operation whose key nobody holds. */
+static void run(struct memory_shard *shard, struct engine_op *op)
+{
+    execute(shard, &op->request, &op->result);
+    if (op->request.action != ENGINE_HOLD) {
+        op->done(op);
+        return;
+    }
+    list_push_back(&shard->held, &op->link);
+    if (op->request.group)
+        atomic_fetch_add(&shard->held_in_group, 1);
+    op->state = HOLD_TELLING;
+    op->done(op);
+    if (op->state == HOLD_CONCLUDED)
+        carry_out(shard, op);
+    else
+        op->state = HOLD_HELD;
+}
+
+static struct engine_op *next_free(struct memory_shard *shard)
+{
+    for (struct list *node = shard->waiting.next; node != &shard->waiting; node = node->next) {
+        struct engine_op *op = container_of(node, struct engine_op, link);
+        if (!is_held(shard, op->request.hash))
+            return op;
+    }
+    return NULL;
+}
+
+/* Those whose keys are free now. */
+static void serve(struct memory_shard *shard)
+{
+    if (shard->serving)
+        return; /* further up the stack */
+    shard->serving = true;
+    for (struct engine_op *op; (op = next_free(shard)) != NULL;) {
+        list_remove(&op->link);
+        run(shard, op);
+    }
+    shard->serving = false;
+}
+
+static enum engine_answer memory_try(struct engine_shard *base, const struct engine_request *request,
+                                     struct engine_result *result)
+{
+    struct memory_shard *shard = shard_of(base);
+    if (!list_empty(&shard->held) && is_held(shard, request->hash))
+        return ENGINE_MUST_WAIT;
+    execute(shard, request, result);
     return ENGINE_DONE;
 }
 
 static void memory_submit(struct engine_shard *owner, struct engine_op *op)
 {
+    struct memory_shard *shard = shard_of(owner);
     op->shard = owner;
+    list_push_back(&shard->waiting, &op->link);
     engine_section_begin(owner);
-    memory_try(owner, &op->request, &op->result);
-    op->done(op);
+    serve(shard);
     engine_section_end(owner);
 }
 
 static void memory_conclude(struct engine_op *op)
 {
-    if (op->request.action == ENGINE_HOLD)
-        op->done(op);
-    else
-        memory_submit(op->shard, op);
+    struct memory_shard *shard = shard_of(op->shard);
+    KVS_ASSERT(op->state == HOLD_TELLING || op->state == HOLD_HELD);
+    if (op->state == HOLD_TELLING) {
+        op->state = HOLD_CONCLUDED;
+        return;
+    }
+    engine_section_begin(op->shard);
+    carry_out(shard, op);
+    serve(shard);
+    engine_section_end(op->shard);
+}
+
+/* ---- groups ---------------------------------------------------------------------------------------------------- */
+
+static uint64_t memory_change_bytes_max(const struct engine *base)
+{
+    (void)base;
+    return UINT64_MAX;
+}
+
+static uint64_t memory_lsn(const struct engine_shard *base)
+{
+    (void)base;
+    return 0;
+}
+
+static enum kvs_err memory_group_prepare(struct engine_shard *base, struct engine_group *group,
+                                         struct engine_change *changes, unsigned count)
+{
+    (void)base;
+    (void)group;
+    (void)changes;
+    (void)count;
+    return KVS_ERR_OK;
+}
+
+/* Nothing has to be durable. Without memory for a change its key stays held until there is some. */
+static enum kvs_err memory_group_append(struct engine_shard *base, struct engine_group *group,
+                                        struct engine_change *changes, unsigned count, uint64_t after_lsn)
+{
+    (void)base;
+    (void)changes;
+    (void)count;
+    (void)after_lsn;
+    group->gate = 0;
+    return KVS_ERR_OK;
+}
+
+static enum kvs_err memory_publish(struct engine_op *op, const struct engine_change *change,
+                                   const struct engine_group *group)
+{
+    (void)group;
+    if (change == NULL)
+        return KVS_ERR_OK;
+    struct engine_request request = op->request;
+    struct engine_result result;
+    request.action = change->removes ? ENGINE_REMOVE : ENGINE_PUT;
+    request.value = change->value;
+    request.expires_ms = change->expires_ms;
+    engine_section_begin(op->shard);
+    execute(shard_of(op->shard), &request, &result);
+    engine_section_end(op->shard);
+    return result.error == KVS_ERR_OK ? KVS_ERR_OK : KVS_ERR_AGAIN;
+}
+
+static void memory_group_end(struct engine_shard *base, struct engine_group *group)
+{
+    (void)base;
+    (void)group;
 }
 
 static void memory_op_release(struct engine_op *op)
@@ -301,6 +450,8 @@ static enum kvs_err shard_open(struct memory_engine *engine, unsigned id)
     shard->base.interface = &memory_interface;
     shard->base.clock = &engine->base.clock;
     shard->engine = engine;
+    list_init(&shard->held);
+    list_init(&shard->waiting);
     epoch_register(&engine->base.epoch, &shard->base.thread);
     uint64_t budget = engine->base.options.memory_bytes / engine->base.options.shard_count;
     /* The records' range counts as it is used, the index as it grows; 1 : 3 suits records of some 50 bytes. */
@@ -517,6 +668,12 @@ static const struct engine_interface memory_interface = {
     .submit = memory_submit,
     .conclude = memory_conclude,
     .op_release = memory_op_release,
+    .change_bytes_max = memory_change_bytes_max,
+    .lsn = memory_lsn,
+    .group_prepare = memory_group_prepare,
+    .group_append = memory_group_append,
+    .publish = memory_publish,
+    .group_end = memory_group_end,
     .durable = memory_durable,
     .failed = memory_failed,
     .failure_text = memory_no_text,

@@ -25,11 +25,12 @@
 
 #include <stdio.h>
 
-/* LSNs that one stream has written in one boot, without a gap. */
+/* What one stream has written in one boot, batch after batch, without one missing. */
 struct stretch {
     uint64_t epoch;
     uint32_t stream;
     uint32_t segment;
+    uint64_t after_lsn;           /* the stream's last LSN before it */
     uint64_t first_lsn, last_lsn; /* last = first - 1: none */
     uint64_t durable_lsn;         /* the highest that its batches claim */
     bool boot;                    /* it begins with a boot batch, as every stream does */

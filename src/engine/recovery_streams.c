@@ -24,7 +24,7 @@ static uint64_t last_lsn(const struct batch_header *batch)
 bool stretch_extend(struct stretch *stretch, const struct batch_header *batch, uint32_t segment)
 {
     if (stretch->segment != segment || stretch->epoch != batch->epoch || stretch->stream != batch->stream ||
-        stretch->last_lsn + 1 != batch->first_lsn)
+        (batch->flags & BATCH_BOOT) != 0 || stretch->last_lsn != batch->prev_lsn)
         return false;
     stretch->last_lsn = last_lsn(batch);
     if (batch->durable_lsn > stretch->durable_lsn)
@@ -37,6 +37,7 @@ struct stretch stretch_begin(const struct batch_header *batch, uint32_t segment,
     return (struct stretch){.epoch = batch->epoch,
                             .stream = batch->stream,
                             .segment = segment,
+                            .after_lsn = batch_after_lsn(batch),
                             .first_lsn = batch->first_lsn,
                             .last_lsn = last_lsn(batch),
                             .durable_lsn = batch->durable_lsn,
@@ -65,6 +66,7 @@ enum kvs_err recovery_add_sealed(struct found_segment *found)
         found->stretches[found->stretch_count++] = (struct stretch){.epoch = found->entry.epoch,
                                                                     .stream = found->entry.stream,
                                                                     .segment = found->number,
+                                                                    .after_lsn = found->entry.last_lsn - 1,
                                                                     .first_lsn = found->entry.last_lsn,
                                                                     .last_lsn = found->entry.last_lsn,
                                                                     .settled = true};
@@ -118,9 +120,9 @@ static enum kvs_err check_stream(struct recovery *recovery, const struct stretch
     for (size_t i = 0; i < count; i++) {
         const struct stretch *stretch = &stretches[i];
         /* Segments between two that are settled may have been given up. */
-        bool follows = stretch->first_lsn == high + 1 && (begun || stretch->boot);
+        bool follows = stretch->after_lsn == high && (begun || stretch->boot);
         if (!stretch->settled && !follows && !canary_on(CANARY_GAP_IGNORED))
-            return refuse_gap(recovery, stretch, high + 1, stretch->first_lsn - 1);
+            return refuse_gap(recovery, stretch, high + 1, stretch->after_lsn);
         begun = true;
         high = stretch->last_lsn;
         durable_lsn = stretch->durable_lsn > durable_lsn ? stretch->durable_lsn : durable_lsn;

@@ -223,6 +223,11 @@ uint64_t relocation_settled(struct engine_background *background)
     return atomic_load_explicit(&store_behind(background)->settled, memory_order_acquire);
 }
 
+uint64_t relocation_shown(struct engine_background *background)
+{
+    return store_groups_shown(store_behind(background));
+}
+
 uint64_t relocation_now_ms(struct engine_background *background)
 {
     struct keeper *keeper = keeper_of(background);
@@ -253,6 +258,10 @@ struct segment *relocation_output(struct engine_background *background)
         if (durable < segment->begun_lsn)
             segment->begun_lsn = durable;
     }
+    /* After those: what is durable may belong to a group that is not shown yet. */
+    uint64_t shown = store_groups_shown(store);
+    if (shown < segment->begun_lsn)
+        segment->begun_lsn = shown;
     segment_set_state(segment, SEGMENT_OPEN);
     return segment;
 }

@@ -72,6 +72,9 @@ bool relocation_sync_after_write(struct engine_background *background);
 bool relocation_live(struct engine_background *background, uint64_t hash, uint64_t address, bool *hidden);
 /* Rises whenever older records that overwrites have hidden have been counted as dead. */
 uint64_t relocation_settled(struct engine_background *background);
+/* What has an LSN up to this one, and is durable, has been executed on the index: the census that is taken after this
+ * call knows of it. */
+uint64_t relocation_shown(struct engine_background *background);
 /* The store's time. */
 uint64_t relocation_now_ms(struct engine_background *background);
 

@@ -159,6 +159,8 @@ static enum kvs_err shard_open(struct store *store, unsigned id)
     list_init(&shard->stalled_removes);
     list_init(&shard->waits);
     list_init(&shard->settlings);
+    list_init(&shard->groups);
+    atomic_store(&shard->groups_lsn, UINT64_MAX);
     shard_values_init(&shard->values);
     epoch_register(&store->base.epoch, &shard->base.thread);
     uint64_t budget = store->base.options.memory_bytes / store->shard_count;
@@ -449,6 +451,11 @@ static uint64_t store_durable(const struct engine_shard *base)
     return log_durable(&container_of(base, struct store_shard, base)->log);
 }
 
+static uint64_t store_lsn(const struct engine_shard *base)
+{
+    return container_of(base, struct store_shard, base)->log.next_lsn - 1;
+}
+
 static bool store_failed(const struct engine_shard *base)
 {
     return container_of(base, struct store_shard, base)->log.failed;
@@ -611,6 +618,12 @@ static const struct engine_interface store_interface = {
     .submit = store_submit,
     .conclude = store_conclude,
     .op_release = store_op_release,
+    .change_bytes_max = store_change_bytes_max,
+    .lsn = store_lsn,
+    .group_prepare = store_group_prepare,
+    .group_append = store_group_append,
+    .publish = store_publish,
+    .group_end = store_group_end,
     .durable = store_durable,
     .failed = store_failed,
     .failure_text = store_failure_text,

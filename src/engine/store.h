@@ -96,6 +96,9 @@ struct store_shard {
     _Atomic uint64_t settles;
     struct store_counters counters;
     struct store_expiry expiry;
+    struct list groups;             /* struct engine_group: appended here, and not ended */
+    _Atomic uint64_t groups_lsn;    /* the first LSN of the oldest; UINT64_MAX: there is none */
+    _Atomic uint32_t held_in_group; /* keys of this shard that are held for groups */
     char damage[ENGINE_MESSAGE_BYTES];
 };
 
@@ -226,13 +229,18 @@ enum kvs_err store_no_room(const struct store_shard *shard, bool removes);
 
 /* Whether the request is to take the key away: a REMOVE, or a PUT of what has expired already. Inside a section. */
 bool store_removes(struct store_shard *shard, const struct engine_request *request);
-/* Carries out a PUT (of a large value: its file is there, and has this descriptor; else NULL), an EXPIRE (which has the
- * descriptor of the value that is there), or a REMOVE whose cold candidates are all known. AGAIN: no room in the log,
- * nothing was done. */
-enum kvs_err store_put(struct store_shard *shard, const struct engine_request *request, const struct store_known *known,
-                       const struct value_descriptor *descriptor, struct engine_result *result);
-enum kvs_err store_remove(struct store_shard *shard, const struct engine_request *request,
-                          const struct store_known *known, struct engine_result *result);
+/* A change of one key. */
+struct store_write {
+    const struct engine_request *request;
+    const struct store_known *known;
+    const struct value_descriptor *descriptor; /* PUT of a large value: of its file, which is there; EXPIRE: of the
+                                                  value that is there; else NULL */
+    const struct log_place *placed;            /* its record stands in some log, and is durable; NULL: it is appended */
+};
+/* Carries out a PUT, an EXPIRE, or a REMOVE whose cold candidates are all known. AGAIN: no room in the log, nothing was
+ * done. */
+enum kvs_err store_put(struct store_shard *shard, const struct store_write *write, struct engine_result *result);
+enum kvs_err store_remove(struct store_shard *shard, const struct store_write *write, struct engine_result *result);
 /* Ends the uncertainty of an unsettled entry whose key is request->key. */
 void store_settle(struct store_shard *shard, const struct engine_request *request, const struct store_known *known);
 /* Drops the entries of delete records in a batch that has become durable (log_options.deletes_durable). */
@@ -262,6 +270,19 @@ void store_wait_moved(struct store_shard *owner, uint64_t hash, uint64_t from, u
 void store_wait_gone(struct store_shard *owner, uint64_t hash, uint64_t address);
 /* Frees what is left of operations that a crash has abandoned, and the pooled buffers. */
 void store_wait_deinit(struct store_shard *shard);
+
+/* ---- store_group.c --------------------------------------------------------------------------------------------- */
+
+uint64_t store_change_bytes_max(const struct engine *engine);
+enum kvs_err store_group_prepare(struct engine_shard *shard, struct engine_group *group, struct engine_change *changes,
+                                 unsigned count);
+enum kvs_err store_group_append(struct engine_shard *shard, struct engine_group *group, struct engine_change *changes,
+                                unsigned count, uint64_t after_lsn);
+enum kvs_err store_publish(struct engine_op *op, const struct engine_change *change, const struct engine_group *group);
+void store_group_end(struct engine_shard *shard, struct engine_group *group);
+/* What has been appended up to this LSN, by any shard, has been shown or will never be. Any thread; to be asked for
+ * before whatever is looked at with it. */
+uint64_t store_groups_shown(const struct store *store);
 
 /* ---- store_settle.c -------------------------------------------------------------------------------------------- */
 

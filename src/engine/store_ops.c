@@ -44,7 +44,8 @@ void store_result(struct store_shard *reader, const struct record_header *record
         result->value_bytes = descriptor.value_bytes;
         result->large_id = descriptor.id;
     }
-    result->gate = request->relaxed || record->lsn <= log_durable(log) ? 0 : record->lsn;
+    bool durable = (record->flags & RECORD_GROUP) != 0 || record->lsn <= log_durable(log);
+    result->gate = request->relaxed || durable ? 0 : record->lsn;
 }
 
 /* The record at `address`, in its segment's image or in the cache; NULL when it is only on disk. Owner's thread, inside
@@ -99,7 +100,10 @@ enum engine_answer store_try_get(struct engine_shard *reader, unsigned owner_id,
     if (canary_on(CANARY_FOREIGN_READ_UNGATED))
         result->gate = 0;
     bool unsure = !result->found && atomic_load_explicit(&owner->settles, memory_order_relaxed) != settles;
-    return unsure || result->gate != 0 ? ENGINE_ASK_OWNER : ENGINE_DONE;
+    /* Of a group that is being shown another key may not be yet. */
+    bool held =
+        atomic_load_explicit(&owner->held_in_group, memory_order_relaxed) > 0 && !canary_on(CANARY_GROUP_SEEN_IN_PART);
+    return unsure || held || result->gate != 0 ? ENGINE_ASK_OWNER : ENGINE_DONE;
 }
 
 void store_prefetch(struct engine_shard *reader, unsigned owner_id, uint64_t hash, enum engine_prefetch_step step)
@@ -211,14 +215,47 @@ bool store_removes(struct store_shard *shard, const struct engine_request *reque
     return request->action == ENGINE_REMOVE || (puts && engine_expired(&shard->base, request->expires_ms));
 }
 
-enum kvs_err store_put(struct store_shard *shard, const struct engine_request *request, const struct store_known *known,
-                       const struct value_descriptor *descriptor, struct engine_result *result)
+/* The record of a PUT: appended, if it is not there already. */
+static enum kvs_err place_put(struct store_shard *shard, const struct store_write *write, struct log_place *place)
 {
+    const struct engine_request *request = write->request;
+    if (write->placed != NULL) {
+        *place = *write->placed;
+        return KVS_ERR_OK;
+    }
+    struct log_entry put = {.kind = RECORD_PUT,
+                            .relaxed = request->relaxed,
+                            .expires_ms = request->expires_ms,
+                            .key = request->key,
+                            .value = request->value};
+    if (write->descriptor != NULL) {
+        put.flags = RECORD_LARGE; /* and the value is the descriptor */
+        put.value = slice_make(write->descriptor, sizeof *write->descriptor);
+    }
+    return log_append(&shard->log, &put, place);
+}
+
+/* Its entry takes the place of the one that the survey has found. */
+static void replace_entry(struct store_shard *shard, const struct engine_request *request, struct survey *survey,
+                          const struct index_entry *entry, bool same_value)
+{
+    index_replace(shard->index, &survey->at, entry);
+    if (survey->was_put)
+        store_count_dead(shard, &survey->entry);
+    count_expiring(shard, survey->expiring ? -1 : 0);
+    if (survey->large && (!same_value || canary_on(CANARY_EXPIRE_LOSES_VALUE)))
+        store_value_died(shard, &survey->descriptor, request->key.size);
+}
+
+enum kvs_err store_put(struct store_shard *shard, const struct store_write *write, struct engine_result *result)
+{
+    const struct engine_request *request = write->request;
     struct survey survey;
-    survey_take(shard, request, known, &survey);
+    survey_take(shard, request, write->known, &survey);
     bool replace = survey.resident_found && !survey.behind_cold;
     bool blind = !replace && survey.cold;
-    bool same_value = replace && survey.large && descriptor != NULL && descriptor->id == survey.descriptor.id;
+    bool same_value =
+        replace && survey.large && write->descriptor != NULL && write->descriptor->id == survey.descriptor.id;
     if (request->action == ENGINE_EXPIRE && !same_value)
         return KVS_ERR_CHANGED; /* the value has gone meanwhile */
     /* What stays unsettled holds a dead record for a live one, and its space: so they are settled at the disk's pace.
@@ -229,42 +266,28 @@ enum kvs_err store_put(struct store_shard *shard, const struct engine_request *r
     /* The entry must not be seen before its record is there. If the index has no room the record is taken back, for one
      * in the log that the index does not show would come back after a restart. */
     struct log_place place;
-    struct log_entry put = {.kind = RECORD_PUT,
-                            .relaxed = request->relaxed,
-                            .expires_ms = request->expires_ms,
-                            .key = request->key,
-                            .value = request->value};
-    if (descriptor != NULL) {
-        put.flags = RECORD_LARGE; /* and the value is the descriptor */
-        put.value = slice_make(descriptor, sizeof *descriptor);
-    }
-    enum kvs_err err = log_append(&shard->log, &put, &place);
+    enum kvs_err err = place_put(shard, write, &place);
     if (err != KVS_ERR_OK)
         return err;
     struct index_entry entry = {.address = place.address,
                                 .class = record_class(place.bytes),
                                 .unsettled = blind || (replace && survey.unsettled)};
-    if (replace) {
-        index_replace(shard->index, &survey.at, &entry);
-        if (survey.was_put)
-            store_count_dead(shard, &survey.entry);
-        count_expiring(shard, survey.expiring ? -1 : 0);
-        if (survey.large && (!same_value || canary_on(CANARY_EXPIRE_LOSES_VALUE)))
-            store_value_died(shard, &survey.descriptor, request->key.size);
-    } else {
+    if (replace)
+        replace_entry(shard, request, &survey, &entry, same_value);
+    else
         err = index_insert(shard->index, request->hash, &entry);
-        if (err != KVS_ERR_OK) {
+    if (err != KVS_ERR_OK) {
+        if (write->placed == NULL)
             log_unappend(&shard->log, &place);
-            return err;
-        }
+        return err;
     }
     count_keys(shard, replace ? !survey.was_put : !blind);
     if (request->expires_ms != 0) {
         count_expiring(shard, 1);
-        store_expiry_add(shard, request->hash, place.address, request->expires_ms, descriptor != NULL);
+        store_expiry_add(shard, request->hash, place.address, request->expires_ms, write->descriptor != NULL);
     }
     *result = (struct engine_result){.found = replace ? survey.was_put && !survey.expired : blind,
-                                     .gate = request->relaxed ? 0 : place.lsn};
+                                     .gate = request->relaxed || write->placed != NULL ? 0 : place.lsn};
     if (blind) {
         store_count(&shard->counters.blind_overwrites, 1);
         store_settle_later(shard, request->key, request->hash);
@@ -331,9 +354,10 @@ static void answer_missing(struct store_shard *shard, const struct engine_reques
  * Every entry of the key but the first goes, and the first becomes the delete record's. An unsettled entry was counted
  * as an overwrite of one behind it: where there is none of this key behind it, the key had not been counted at all.
  */
-enum kvs_err store_remove(struct store_shard *shard, const struct engine_request *request,
-                          const struct store_known *known, struct engine_result *result)
+enum kvs_err store_remove(struct store_shard *shard, const struct store_write *write, struct engine_result *result)
 {
+    const struct engine_request *request = write->request;
+    const struct store_known *known = write->known;
     struct index_cursor cursor;
     struct index_entry entry;
     struct candidate candidate;
@@ -348,7 +372,7 @@ enum kvs_err store_remove(struct store_shard *shard, const struct engine_request
 
     struct log_place place;
     struct log_entry delete = {.kind = RECORD_DELETE, .relaxed = request->relaxed, .key = request->key};
-    enum kvs_err err = log_append(&shard->log, &delete, &place);
+    enum kvs_err err = write->placed != NULL ? KVS_ERR_OK : log_append(&shard->log, &delete, &place);
     if (err != KVS_ERR_OK)
         return err;
 
@@ -364,7 +388,10 @@ enum kvs_err store_remove(struct store_shard *shard, const struct engine_request
             let_value_die(shard, request, known, &entry);
         }
         count_expiring(shard, candidate.expiring ? -1 : 0);
-        if (first) {
+        if (first && write->placed != NULL) {
+            index_remove(shard->index, &cursor); /* it is durable: nobody has to wait for it */
+            first = false;
+        } else if (first) {
             struct index_entry tombstone = {.address = place.address, .class = record_class(place.bytes)};
             index_replace(shard->index, &cursor, &tombstone);
             if (canary_on(CANARY_TOMBSTONE_GONE_EARLY))
@@ -378,7 +405,7 @@ enum kvs_err store_remove(struct store_shard *shard, const struct engine_request
     }
     KVS_ASSERT(!first);
     count_keys(shard, keys);
-    *result = (struct engine_result){.found = true, .gate = request->relaxed ? 0 : place.lsn};
+    *result = (struct engine_result){.found = true, .gate = request->relaxed || write->placed != NULL ? 0 : place.lsn};
     return KVS_ERR_OK;
 }
 
@@ -440,7 +467,8 @@ static enum engine_answer try_remove(struct store_shard *shard, const struct eng
         return ENGINE_MUST_WAIT;
     if (canary_on(CANARY_REMOVE_LOOKS_TWICE))
         glance.known.count = 0;
-    enum kvs_err err = store_remove(shard, request, &glance.known, result);
+    const struct store_write write = {.request = request, .known = &glance.known};
+    enum kvs_err err = store_remove(shard, &write, result);
     if (err == KVS_ERR_AGAIN)
         return ENGINE_MUST_WAIT;
     if (err != KVS_ERR_OK)
@@ -472,7 +500,8 @@ static enum engine_answer try_expire(struct store_shard *shard, const struct eng
                                       .expiring = record_expires_ms(record) != 0,
                                       .large_count = 1,
                                       .large = &large};
-    const enum kvs_err err = store_put(shard, request, &known, &descriptor, result);
+    const struct store_write write = {.request = request, .known = &known, .descriptor = &descriptor};
+    const enum kvs_err err = store_put(shard, &write, result);
     return err == KVS_ERR_OK ? ENGINE_DONE : ENGINE_MUST_WAIT;
 }
 
@@ -512,7 +541,8 @@ enum engine_answer store_try(struct engine_shard *owner, const struct engine_req
     if (store_value_is_large(shard, request))
         return ENGINE_MUST_WAIT;
     const struct store_known nothing = {0};
-    enum kvs_err err = store_put(shard, request, &nothing, NULL, result);
+    const struct store_write write = {.request = request, .known = &nothing};
+    enum kvs_err err = store_put(shard, &write, result);
     if (err == KVS_ERR_AGAIN)
         err = store_no_room(shard, false);
     if (err == KVS_ERR_AGAIN)

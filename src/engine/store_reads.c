@@ -129,12 +129,20 @@ static void report_damage(struct wait *wait)
     wait->op->result = (struct engine_result){.error = wait->io.error != KVS_ERR_OK ? KVS_ERR_IO : KVS_ERR_CORRUPT};
 }
 
+/* A HOLD for a group has to compare all candidates, and there are some left. */
+static bool compares_all(const struct wait *wait)
+{
+    const uint64_t all = wait->count == CANDIDATES_MAX ? UINT64_MAX : (1ull << wait->count) - 1;
+    return wait->op->request.group && (~wait->compared & all) != 0;
+}
+
 /* Takes a verified record into account. True when nothing more has to be read. */
 static bool accept_record(struct wait *wait, const struct record_header *record)
 {
     struct engine_op *op = wait->op;
     unsigned position = wait->position++;
-    wait->compared |= 1ull << position;
+    const uint64_t bit = 1ull << position;
+    wait->compared |= bit;
     if (record_has_key(record, op->request.key) || canary_on(CANARY_COLD_KEY_IGNORED)) {
         if (op->request.action == ENGINE_GET) {
             store_result(wait->shard, record, &wait->shard->log, &op->request, &op->result);
@@ -148,7 +156,8 @@ static bool accept_record(struct wait *wait, const struct record_header *record)
             return true;
         }
         wait_note_equal(wait, position, record);
-        if (op->request.action == ENGINE_HOLD) {
+        bool newest = (wait->equal & (bit - 1)) == 0;
+        if (op->request.action == ENGINE_HOLD && newest && !compares_all(wait)) {
             wait_give_resident(wait, record);
             return true;
         }
@@ -326,7 +335,9 @@ static bool advance_hold(struct wait *wait)
 
 bool wait_advance(struct wait *wait)
 {
-    if (wait->op->request.action == ENGINE_HOLD)
+    bool hold = wait->op->request.action == ENGINE_HOLD;
+    wait->position = hold ? 0 : wait->position;
+    if (hold && !compares_all(wait))
         return advance_hold(wait);
     bool get = wait->op->request.action == ENGINE_GET;
     while (wait_next_unknown(wait) < wait->count) {
@@ -344,5 +355,5 @@ bool wait_advance(struct wait *wait)
         if (known)
             return true;
     }
-    return true;
+    return hold ? advance_hold(wait) : true;
 }

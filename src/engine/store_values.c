@@ -345,7 +345,10 @@ static void put_written(struct value_writer *writer)
         if (writer->error != KVS_ERR_NO_SPACE)
             diag_error("a large value could not be stored, and was refused: %s", writer->text);
     }
-    store_value_written(shard, put->op, writer->error);
+    if (put->op != NULL)
+        store_value_written(shard, put->op, writer->error);
+    else
+        put->group->files_pending--;
 }
 
 static void start_puts(struct store_shard *shard)
@@ -359,17 +362,17 @@ static void start_puts(struct store_shard *shard)
     }
 }
 
-enum kvs_err store_value_put(struct store_shard *shard, struct engine_op *op)
+static enum kvs_err put_begin(struct store_shard *shard, struct slice key, struct slice value, struct value_put **out)
 {
     struct store *store = shard->store;
     struct store_values *values = &store->values;
-    if (op->request.value.size > engine_value_bytes_max(&store->base))
+    if (value.size > engine_value_bytes_max(&store->base))
         return KVS_ERR_TOO_LARGE;
     if (shard->log.failed)
         return KVS_ERR_FAILED;
     uint64_t epoch = store->base.superblock.epoch - canary_on(CANARY_VALUE_ID_AGAIN);
     uint64_t id = epoch << 32 | atomic_fetch_add_explicit(&values->counter, 1, memory_order_relaxed);
-    uint64_t bytes = value_layout_of(op->request.key.size, op->request.value.size).file_bytes;
+    uint64_t bytes = value_layout_of(key.size, value.size).file_bytes;
     if (values->place.dir_fd < 0 || !reserve_space(store, bytes))
         return KVS_ERR_NO_SPACE;
     struct value_put *put = malloc(sizeof *put);
@@ -378,22 +381,39 @@ enum kvs_err store_value_put(struct store_shard *shard, struct engine_op *op)
         return KVS_ERR_NO_MEMORY;
     }
     put->shard = shard;
-    put->op = op;
+    put->op = NULL;
+    put->group = NULL;
     put->writer.place = &values->place;
     put->writer.ring = shard->ring;
     put->writer.id = id;
-    put->writer.key = op->request.key;
-    put->writer.value = op->request.value;
+    put->writer.key = key;
+    put->writer.value = value;
     put->writer.done = put_written;
-    op->put = put;
+    *out = put;
     list_push_back(&shard->values.puts_waiting, &put->link); /* the turn starts it */
     return KVS_ERR_OK;
 }
 
-void store_value_put_end(struct store_shard *shard, struct engine_op *op, bool good)
+enum kvs_err store_value_put(struct store_shard *shard, struct engine_op *op)
 {
-    struct value_put *put = op->put;
-    op->put = NULL;
+    enum kvs_err err = put_begin(shard, op->request.key, op->request.value, &op->put);
+    if (err == KVS_ERR_OK)
+        op->put->op = op;
+    return err;
+}
+
+enum kvs_err store_value_put_change(struct store_shard *shard, struct engine_group *group, struct engine_change *change)
+{
+    enum kvs_err err = put_begin(shard, change->key, change->value, &change->put);
+    if (err != KVS_ERR_OK)
+        return err;
+    change->put->group = group;
+    group->files_pending++;
+    return KVS_ERR_OK;
+}
+
+void store_value_put_end(struct store_shard *shard, struct value_put *put, bool good)
+{
     if (!good && put->writer.error == KVS_ERR_OK)
         die(shard, put->writer.name, 0, 0); /* no record has ever named it */
     list_remove(&put->link);

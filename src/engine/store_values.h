@@ -86,12 +86,13 @@ struct shard_values {
     _Atomic(struct value_query *) query;
 };
 
-/* The PUT of a large value. */
+/* The file of a large value that is to be put. */
 struct value_put {
     struct list link;
     struct value_writer writer;
     struct store_shard *shard;
-    struct engine_op *op;
+    struct engine_op *op;       /* the PUT; NULL: … */
+    struct engine_group *group; /* … a change of this group */
 };
 
 /* ---- opening and closing --------------------------------------------------------------------------------------- */
@@ -113,8 +114,11 @@ bool store_value_is_large(const struct store_shard *shard, const struct engine_r
 /* Begins to write the value of a PUT; store_value_written is called when it has ended. Otherwise the error is the
  * operation's. */
 enum kvs_err store_value_put(struct store_shard *shard, struct engine_op *op);
+/* The same for a change of a group: group->files_pending falls by one when it has ended. */
+enum kvs_err store_value_put_change(struct store_shard *shard, struct engine_group *group,
+                                    struct engine_change *change);
 /* The PUT has ended. Unless it went well its file goes. */
-void store_value_put_end(struct store_shard *shard, struct engine_op *op, bool good);
+void store_value_put_end(struct store_shard *shard, struct value_put *put, bool good);
 
 /* Reads the value that the descriptor names for a GET; store_value_got is called, possibly before this returns. */
 void store_value_get(struct store_shard *shard, struct engine_op *op, struct value_reader_mark *mark,

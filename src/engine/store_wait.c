@@ -166,9 +166,12 @@ static void complete(struct store_shard *shard, struct engine_op *op)
     if (wait != NULL) {
         wait_reading_end(wait);
         store_value_mark_end(&wait->mark);
+        if (wait->in_group)
+            atomic_fetch_sub(&shard->held_in_group, 1);
     }
     if (op->put != NULL)
-        store_value_put_end(shard, op, op->result.error == KVS_ERR_OK);
+        store_value_put_end(shard, op->put, op->result.error == KVS_ERR_OK);
+    op->put = NULL;
     engine_section_begin(&shard->base);
     op->done(op);
     engine_section_end(&shard->base);
@@ -219,23 +222,29 @@ void store_value_got(struct store_shard *shard, struct engine_op *op, const char
 
 /* ---- carrying out ---------------------------------------------------------------------------------------------- */
 
+struct store_known wait_known(const struct wait *wait)
+{
+    if (wait == NULL)
+        return (struct store_known){0};
+    return (struct store_known){.addresses = wait->addresses,
+                                .count = wait->count,
+                                .compared = wait->compared,
+                                .equal = wait->equal,
+                                .expiring = wait->expiring,
+                                .expired = wait->expired,
+                                .large_count = wait->known_large_count,
+                                .large = wait->known_large};
+}
+
 /* A write whose candidates are all known. False: it waits for room now. */
 static bool execute(struct store_shard *shard, struct engine_op *op)
 {
-    struct wait *wait = op->wait;
-    struct store_known known = {0};
-    if (wait != NULL)
-        known = (struct store_known){.addresses = wait->addresses,
-                                     .count = wait->count,
-                                     .compared = wait->compared,
-                                     .equal = wait->equal,
-                                     .expiring = wait->expiring,
-                                     .expired = wait->expired,
-                                     .large_count = wait->known_large_count,
-                                     .large = wait->known_large};
+    const struct wait *wait = op->wait;
+    const struct store_known known = wait_known(wait);
     const struct value_descriptor *descriptor = op->put != NULL ? &op->put->writer.descriptor : NULL;
     if (op->request.action == ENGINE_EXPIRE)
         descriptor = &wait->descriptor;
+    const struct store_write write = {.request = &op->request, .known = &known, .descriptor = descriptor};
     enum kvs_err err = KVS_ERR_OK;
     engine_section_begin(&shard->base);
     if ((int)op->request.action == STORE_SETTLE)
@@ -244,9 +253,9 @@ static bool execute(struct store_shard *shard, struct engine_op *op)
              !canary_on(CANARY_HOLD_OUT_OF_DATE))
         err = KVS_ERR_CHANGED;
     else if (!op->removes)
-        err = store_put(shard, &op->request, &known, descriptor, &op->result);
+        err = store_put(shard, &write, &op->result);
     else
-        err = store_remove(shard, &op->request, &known, &op->result);
+        err = store_remove(shard, &write, &op->result);
     engine_section_end(&shard->base);
     if (err == KVS_ERR_AGAIN)
         err = store_no_room(shard, op->removes);
@@ -354,6 +363,7 @@ static struct wait *wait_new(struct store_shard *shard, struct engine_op *op)
     wait->large = false;
     wait->gate = 0;
     wait->expires_ms = 0;
+    wait->in_group = false;
     wait->known_large_count = 0;
     list_init(&wait->mark.link);
     if (op->request.action == ENGINE_GET)
@@ -401,6 +411,9 @@ static bool tell_holder(struct store_shard *shard, struct engine_op *op)
     struct wait *wait = op->wait;
     wait->expires_ms = op->result.found ? op->result.expires_ms : 0;
     store_value_mark_end(&wait->mark); /* nobody is to wait for memory until the holder has concluded */
+    if (op->request.group)
+        atomic_fetch_add(&shard->held_in_group, 1);
+    wait->in_group = op->request.group;
     op->state = OP_TELLING;
     engine_section_begin(&shard->base);
     op->done(op);
@@ -461,7 +474,7 @@ static bool run(struct store_shard *shard, struct engine_op *op)
     if (wait == NULL)
         return true;
     bool get = op->request.action == ENGINE_GET;
-    bool known = snapshot(wait);
+    bool known = (op->request.action == ENGINE_HOLD && op->request.blind) || snapshot(wait);
     if (op->request.action == ENGINE_HOLD)
         return wait_advance(wait) && hold_found(shard, op);
     if (!known) {

@@ -29,6 +29,7 @@ struct wait {
     bool large;                    /* … and has found a large value that is to be read: */
     struct value_descriptor descriptor;
     uint64_t gate;
+    bool in_group;       /* a HOLD that counts in shard->held_in_group */
     uint64_t expires_ms; /* of the value that a HOLD has given; 0: there was none, or it does not expire */
     bool moved;          /* the record that is being read has another place by now, or has left the index */
     unsigned tries;
@@ -51,6 +52,8 @@ struct wait {
 /* ---- store_wait.c ---------------------------------------------------------------------------------------------- */
 
 void wait_drop_buffer(struct wait *wait);
+/* What it knows by now; of NULL, an operation that has not read, nothing. */
+struct store_known wait_known(const struct wait *wait);
 /*
  * While it reads, segments stay. What a GET has listed may be read at any time until it ends. Other operations are told
  * when a record moves, so that only a read in flight counts: they may wait for room in the log, which cannot come

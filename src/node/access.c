@@ -30,7 +30,7 @@ enum access_answer access_of_user(const struct acl_numbers *numbers, const struc
         return ACCESS_GRANTED;
     struct acl_key_use use = acl_keys(command, sub, args, count);
     for (unsigned i = use.first; use.first > 0 && i <= use.last; i += use.step) {
-        if (acl_user_may_touch(user, use.access, args[i]))
+        if (acl_user_may_touch(user, i == use.first ? use.access_first : use.access, args[i]))
             continue;
         *key = args[i];
         return ACCESS_NO_KEY;

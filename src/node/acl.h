@@ -222,7 +222,8 @@ uint32_t acl_categories(const struct command *command, const struct subcommand *
 
 struct acl_key_use {
     unsigned first, last, step; /* arguments that are keys; first = 0: none */
-    unsigned access;            /* enum acl_access */
+    unsigned access_first;      /* enum acl_access: to the first of them … */
+    unsigned access;            /* … and to the others */
 };
 /* Which arguments of a command are keys, and what is done with them. */
 struct acl_key_use acl_keys(const struct command *command, const struct subcommand *sub, const struct slice *args,

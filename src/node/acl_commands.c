@@ -98,18 +98,42 @@ static void keys_of_set(const struct slice *args, unsigned count, struct acl_key
 {
     for (unsigned i = 3; i < count; i++) {
         if (command_word_is(args[i], "get"))
-            use->access |= ACL_READ;
+            use->access_first |= ACL_READ;
     }
 }
 
 /* BITFIELD with nothing but GET changes nothing. */
 static void keys_of_bitfield(const struct slice *args, unsigned count, struct acl_key_use *use)
 {
-    use->access = ACL_READ;
+    use->access_first = ACL_READ;
     for (unsigned i = 2; i < count; i++) {
         if (command_word_is(args[i], "set") || command_word_is(args[i], "incrby"))
-            use->access |= ACL_WRITE;
+            use->access_first |= ACL_WRITE;
     }
+}
+
+/* The value of the first key is written under the second. */
+static void keys_of_copy(const struct slice *args, unsigned count, struct acl_key_use *use)
+{
+    (void)args;
+    (void)count;
+    use->access_first = ACL_READ;
+}
+
+/* … and the first one goes. */
+static void keys_of_rename(const struct slice *args, unsigned count, struct acl_key_use *use)
+{
+    (void)args;
+    (void)count;
+    use->access_first = ACL_READ | ACL_WRITE;
+}
+
+/* The first key is written, the others are read. */
+static void keys_of_bitop(const struct slice *args, unsigned count, struct acl_key_use *use)
+{
+    (void)args;
+    (void)count;
+    use->access_first = ACL_WRITE;
 }
 
 /* The key is behind the subcommand. */
@@ -127,17 +151,32 @@ static const struct {
     unsigned access;
     keys_fn *look; /* NULL: the keys are where the table has them */
 } exceptions[] = {
-    {"exists", METADATA, NULL},        {"ttl", METADATA, NULL},
-    {"pttl", METADATA, NULL},          {"expiretime", METADATA, NULL},
-    {"pexpiretime", METADATA, NULL},   {"type", METADATA, NULL},
-    {"touch", METADATA, NULL},         {"strlen", METADATA, NULL},
-    {"getset", READ_WRITE, NULL},      {"getdel", READ_WRITE, NULL},
-    {"getex", READ_WRITE, NULL},       {"incr", READ_WRITE, NULL},
-    {"decr", READ_WRITE, NULL},        {"incrby", READ_WRITE, NULL},
-    {"decrby", READ_WRITE, NULL},      {"incrbyfloat", READ_WRITE, NULL},
-    {"setbit", READ_WRITE, NULL},      {"delifeq", READ_WRITE, NULL},
-    {"set", ACL_WRITE, keys_of_set},   {"bitfield", READ_WRITE, keys_of_bitfield},
-    {"object", 0, keys_of_subcommand}, {"memory", 0, keys_of_subcommand},
+    {"exists", METADATA, NULL},
+    {"ttl", METADATA, NULL},
+    {"pttl", METADATA, NULL},
+    {"expiretime", METADATA, NULL},
+    {"pexpiretime", METADATA, NULL},
+    {"type", METADATA, NULL},
+    {"touch", METADATA, NULL},
+    {"strlen", METADATA, NULL},
+    {"getset", READ_WRITE, NULL},
+    {"getdel", READ_WRITE, NULL},
+    {"getex", READ_WRITE, NULL},
+    {"incr", READ_WRITE, NULL},
+    {"decr", READ_WRITE, NULL},
+    {"incrby", READ_WRITE, NULL},
+    {"decrby", READ_WRITE, NULL},
+    {"incrbyfloat", READ_WRITE, NULL},
+    {"setbit", READ_WRITE, NULL},
+    {"delifeq", READ_WRITE, NULL},
+    {"bitop", ACL_READ, keys_of_bitop},
+    {"copy", ACL_WRITE, keys_of_copy},
+    {"rename", ACL_WRITE, keys_of_rename},
+    {"renamenx", ACL_WRITE, keys_of_rename},
+    {"set", ACL_WRITE, keys_of_set},
+    {"bitfield", READ_WRITE, keys_of_bitfield},
+    {"object", 0, keys_of_subcommand},
+    {"memory", 0, keys_of_subcommand},
 };
 
 struct acl_key_use acl_keys(const struct command *command, const struct subcommand *sub, const struct slice *args,
@@ -151,10 +190,12 @@ struct acl_key_use acl_keys(const struct command *command, const struct subcomma
         use.step = (unsigned)command->key_step;
     }
     use.access = (flags & COMMAND_WRITE) != 0 ? ACL_WRITE : ACL_READ;
+    use.access_first = use.access;
     for (size_t i = 0; i < ARRAY_COUNT(exceptions); i++) {
         if (strcmp(exceptions[i].name, command->name) != 0)
             continue;
         use.access = exceptions[i].access;
+        use.access_first = use.access;
         if (exceptions[i].look != NULL)
             exceptions[i].look(args, count, &use);
     }

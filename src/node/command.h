@@ -143,6 +143,8 @@ void command_update(struct call *call, struct slice key, const struct update_spe
 bool command_integer(struct slice text, int64_t *out);
 /* The same; false: the request has its answer. */
 bool command_need_integer(struct call *call, struct slice text, int64_t *out);
+/* The number of the one database that there is; false: it is another one, and the request has its answer. */
+bool command_database(struct call *call, struct slice text);
 
 /* ---- handlers -------------------------------------------------------------------------------------------------- */
 
@@ -157,16 +159,18 @@ command_fn command_setex, command_psetex, command_ttl, command_pttl, command_exp
     command_expire, command_pexpire, command_expireat, command_pexpireat, command_persist; /* command_expiry.c */
 command_fn command_type;                                                                   /* command_object.c */
 command_fn command_dump, command_restore;                                                  /* command_dump.c */
-command_fn command_echo, command_ping, command_quit, command_select, command_durability;   /* command_connection.c */
-command_fn command_auth, command_hello, command_reset;                                     /* command_auth.c */
-command_fn command_info, command_dbsize;                                                   /* command_server.c */
-command_fn command_bgsave, command_lastsave;                                               /* command_backup.c */
-command_fn command_command;                                                                /* command_docs.c */
-extern const struct subcommand command_acl_subcommands[];                                  /* command_acl.c */
-extern const struct subcommand command_object_subcommands[];                               /* command_object.c */
-extern const struct subcommand command_memory_subcommands[];                               /* command_object.c */
-extern const struct subcommand command_client_subcommands[];                               /* command_client.c */
-extern const struct subcommand command_config_subcommands[];                               /* command_server.c */
-extern const struct subcommand command_command_subcommands[];                              /* command_docs.c */
+command_fn command_mset, command_msetnx, command_rename, command_renamenx, command_copy,
+    command_bitop;                                                                       /* command_several.c */
+command_fn command_echo, command_ping, command_quit, command_select, command_durability; /* command_connection.c */
+command_fn command_auth, command_hello, command_reset;                                   /* command_auth.c */
+command_fn command_info, command_dbsize;                                                 /* command_server.c */
+command_fn command_bgsave, command_lastsave;                                             /* command_backup.c */
+command_fn command_command;                                                              /* command_docs.c */
+extern const struct subcommand command_acl_subcommands[];                                /* command_acl.c */
+extern const struct subcommand command_object_subcommands[];                             /* command_object.c */
+extern const struct subcommand command_memory_subcommands[];                             /* command_object.c */
+extern const struct subcommand command_client_subcommands[];                             /* command_client.c */
+extern const struct subcommand command_config_subcommands[];                             /* command_server.c */
+extern const struct subcommand command_command_subcommands[];                            /* command_docs.c */
 
 #endif

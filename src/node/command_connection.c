@@ -24,14 +24,21 @@ void command_quit(struct call *call)
     net_conn_finish(call->conn);
 }
 
-void command_select(struct call *call)
+bool command_database(struct call *call, struct slice text)
 {
     int64_t index;
-    if (!command_integer(call->args[1], &index) || index > INT32_MAX || index < INT32_MIN)
-        call_error(call, "ERR value is not an integer or out of range");
+    if (!command_need_integer(call, text, &index))
+        return false;
+    if (index > INT32_MAX || index < INT32_MIN)
+        call_error(call, "ERR value is out of range, value must between %d and %d", INT32_MIN, INT32_MAX);
     else if (index != 0)
         call_error(call, "ERR DB index is out of range");
-    else
+    return index == 0;
+}
+
+void command_select(struct call *call)
+{
+    if (command_database(call, call->args[1]))
         call_simple(call, "OK");
 }
 

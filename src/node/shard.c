@@ -30,10 +30,13 @@
 #include "node/gather.h"
 #include "node/login.h"
 #include "node/node_internal.h"
+#include "node/transaction.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
+/* With transactions that wait for what no event tells of, memory above all. */
+#define TRANSACTION_WAIT_NS 1000000
 /* With mail that did not fit into a ring, look again soon. */
 #define BACKLOG_WAIT_NS 50000
 
@@ -138,6 +141,7 @@ static void free_parts(struct shard *shard)
     if (shard->net != NULL)
         net_close(shard->net);
     gather_abandon(shard);
+    transaction_abandon(shard);
     crowd_abandon(shard);
     login_abandon(shard);
     acl_store_abandon(shard);
@@ -236,7 +240,7 @@ static bool take_step(struct shard *shard)
             shard->aborted = true;
             net_abort(shard->net);
         }
-        if (net_drained(shard->net))
+        if (net_drained(shard->net) && list_empty(&shard->transactions))
             set_state(shard, SHARD_DRAINED);
         break;
     case SHARD_DRAINED:
@@ -308,6 +312,8 @@ static int64_t wait_ns(const struct shard *shard)
     int64_t wait = shard->engine != NULL ? engine_timeout_ns(shard->engine) : -1;
     if (!list_empty(&shard->pool.trash.pieces) || !list_empty(&shard->assembling))
         wait = 0;
+    if (transaction_waits(shard))
+        wait = ring_sooner(wait, TRANSACTION_WAIT_NS);
     if (crowd_waiting(shard) || derive_waiting(&shard->derivations))
         wait = 0;
     wait = ring_sooner(wait, access_wait_ns(shard));
@@ -318,10 +324,21 @@ static int64_t wait_ns(const struct shard *shard)
     return wait;
 }
 
+static void turn_transactions(struct shard *shard)
+{
+    if (!transaction_waits(shard))
+        return;
+    engine_section_begin(shard->engine);
+    transaction_turn(shard);
+    engine_section_end(shard->engine);
+}
+
 static void deliver(void *context, struct mail *mail)
 {
     if (__builtin_expect(mail->kind == MAIL_OP, 1))
         dispatch_deliver(context, mail);
+    else if (mail->kind == MAIL_TRANSACTION)
+        transaction_deliver(context, mail);
     else
         crowd_deliver(context, mail);
 }
@@ -332,8 +349,10 @@ static unsigned turn_engine(struct shard *shard)
     engine_section_begin(shard->engine);
     unsigned mails = mailbox_collect(shard->mailbox, deliver, shard);
     engine_section_end(shard->engine);
+    turn_transactions(shard); /* what they append now is committed now */
     engine_turn(shard->engine);
     release(shard);
+    turn_transactions(shard);
     return mails;
 }
 

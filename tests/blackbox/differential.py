@@ -14,6 +14,9 @@ Lines only depend on the seed and on how many there are.
 import random
 import struct
 
+# Of the lines that led to a difference.
+LINES_SHOWN = 200
+
 # In both directions, in seconds: what an expiry may differ by when both servers have read their own clocks.
 CLOCK_SLACK_SECONDS = 60
 
@@ -95,6 +98,7 @@ class Generator:
             (20, self.expiry),
             (8, self.objects),
             (8, self.payloads),
+            (14, self.several),
         ]
 
     # -- arguments --
@@ -338,6 +342,36 @@ class Generator:
             words += self.one([b"FOO"], [b"FREQ"], [b"IDLETIME", b"1", b"FREQ", b"1"], [b"REPLACE"])
         return words
 
+    def several(self):
+        """Commands on several keys at once."""
+        name = self.one(b"MSET", b"MSETNX", b"RENAME", b"RENAMENX", b"COPY", b"COPY", b"MGET", b"EXISTS", b"BITOP", b"BITOP")
+        if name == b"BITOP":
+            operation = self.one(b"AND", b"OR", b"XOR", b"NOT") if not self.seldom() else self.one(b"FOO", b"", b"ANDOR", b"ONE")
+            sources = self.rng.choice([1, 1, 2, 3, 5]) if operation != b"NOT" or self.seldom() else 1
+            return [name, operation, self.key()] + [self.key() for _ in range(sources)]
+        if name in (b"MGET", b"EXISTS"):
+            return [name] + [self.key() for _ in range(self.rng.randrange(1, 5))]
+        if name in (b"RENAME", b"RENAMENX"):
+            return [name, self.key(), self.key()]
+        if name == b"COPY":
+            words = [name, self.key(), self.key()]
+            for _ in range(self.rng.choice([0, 0, 1, 1, 2, 3])):
+                # The node has one database, Redis 16.
+                index = self.one(b"0", b"0", b"-1", b"16", b"2147483648", b"4294967296") if not self.seldom(0.2) else self.no_index()
+                words += self.one([b"REPLACE"], [b"REPLACE"], [b"DB", index])
+            if self.seldom(0.05):
+                words.append(self.one(b"FOO", b"DB", b""))
+            return words
+        words = [name]
+        for _ in range(self.rng.choice([1, 1, 2, 2, 3, 5, 8])):
+            words += [self.key(), self.value()]
+        if self.seldom(0.03):
+            words.append(self.key())
+        return words
+
+    def no_index(self):
+        return self.rng.choice(NO_INTEGERS)
+
     # -- all of them --
 
     def line(self):
@@ -435,19 +469,46 @@ class Differential:
         self.ours = ours
         self.theirs = theirs
         self.known = known
-        self.lines_of = {}  # key: the lines on it since it was last surely gone
+        self.lines_of = {}  # key: the lines on it since it was last surely gone, by their numbers
         self.seen = {reason: 0 for reason, _ in known}  # how often each known difference was met
         self.compared = 0
 
-    def _key(self, words):
-        container = words[0].upper() in (b"OBJECT", b"MEMORY")
-        return words[2 if container else 1] if len(words) > 1 + container else None
+    def _keys(self, words):
+        name = words[0].upper()
+        if name in (b"MSET", b"MSETNX"):
+            return words[1::2]
+        if name in (b"MGET", b"EXISTS"):
+            return words[1:]
+        if name in (b"COPY", b"RENAME", b"RENAMENX"):
+            return words[1:3]
+        if name == b"BITOP":
+            return words[2:]
+        first = 2 if name in (b"OBJECT", b"MEMORY") else 1
+        return words[first : first + 1]
+
+    def _note(self, words, gone):
+        """Takes the line down with each of its keys."""
+        keys = self._keys(words)
+        if words[0].upper() in (b"COPY", b"RENAME", b"RENAMENX", b"BITOP"):
+            # What one key holds may have been the other's.
+            both = self._lines(keys)[-LINES_SHOWN:]
+            for key in keys:
+                self.lines_of[key] = dict(both)
+        for key in keys:
+            lines = self.lines_of.setdefault(key, {})
+            if gone:
+                lines.clear()
+            lines[self.compared] = words
+
+    def _lines(self, keys):
+        """What may matter for these keys, in order: (number, line)."""
+        lines = {}
+        for key in keys:
+            lines.update(self.lines_of.get(key, {}))
+        return sorted(lines.items())
 
     def _compare(self, words, ours, theirs):
-        history = self.lines_of.setdefault(self._key(words), [])
-        if words[0].upper() == b"DEL" and ours == theirs:
-            history.clear()
-        history.append(words)
+        self._note(words, gone=words[0].upper() == b"DEL" and ours == theirs)
         self.compared += 1
         if ours == theirs:
             return
@@ -455,7 +516,8 @@ class Differential:
             if applies(words, ours, theirs):
                 self.seen[reason] += 1
                 return
-        lines = "\n".join("  " + shown(line) for line in history)
+        history = self._lines(self._keys(words))[-LINES_SHOWN:]
+        lines = "\n".join("  " + shown(line) for _, line in history)
         raise Difference(f"{lines}\nreplies\n  ours:   {ours[:300]!r}\n  theirs: {theirs[:300]!r}")
 
     def send(self, lines):

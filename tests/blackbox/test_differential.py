@@ -69,8 +69,27 @@ def large_lines(key, rng):
     yield [b"RESTORE", key, b"0", payload(plain_body(b"y" * 10000), 10)]
     yield [b"GETSET", key, rng.randbytes(3 * VALUE_MAX)]
     yield [b"PEXPIRETIME", key]
+    other = key + b" again"
+    yield [b"MSET", key, rng.randbytes(2 * VALUE_MAX), other, rng.randbytes(VALUE_MAX), b"small", b"x"]
+    yield [b"GET", other]
+    yield [b"MSETNX", b"none", rng.randbytes(VALUE_MAX), key, rng.randbytes(VALUE_MAX)]
+    yield [b"EXPIREAT", key, b"33177117420"]
+    yield [b"COPY", key, other]
+    yield [b"COPY", key, other, b"REPLACE"]
+    yield [b"EXPIRETIME", other]
+    yield [b"GET", other]
+    yield [b"RENAMENX", key, other]
+    yield [b"RENAME", key, b"moved"]
+    yield [b"GET", b"moved"]
+    yield [b"RENAME", b"moved", key]
+    yield [b"GET", key]
+    for operation in (b"AND", b"OR", b"XOR", b"NOT"):
+        sources = [key] if operation == b"NOT" else [key, b"small", key, other]
+        yield [b"BITOP", operation, other] + sources
+        yield [b"GET", other]
+    yield [b"BITOP", b"OR", other, b"none"]
     yield [b"GETDEL", key]
-    yield [b"EXISTS", key]
+    yield [b"EXISTS", key, other, b"small", b"none", b"moved"]
 
 
 @pytest.mark.parametrize("threads", [1, 2])

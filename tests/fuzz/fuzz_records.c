@@ -60,7 +60,7 @@ static bool write_record(struct writer *writer, struct fuzz_input *input, uint64
     if ((deviations & RECORD_LSN) != 0)
         fields.lsn ^= fuzz_take(input, 1);
     if ((deviations & RECORD_COLLIDES) != 0)
-        fields.flags = RECORD_NOTHING;
+        fields.flags = RECORD_GROUP;
     writer->regular = writer->regular && (deviations & (RECORD_IS_STRANGE | RECORD_LSN)) == 0;
     record_encode(writer->bytes + *at, SEED, (uint32_t)*at, &fields, expires_ms, slice_make(filling, key_bytes),
                   slice_make(filling, value_bytes));

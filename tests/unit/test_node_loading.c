@@ -65,6 +65,7 @@ static void ask_every_command(struct peer *peer, bool loading)
         {"bitcount", "k"},
         {"bitfield", "k"},
         {"bitfield_ro", "k"},
+        {"bitop", "not", "k", "l"},
         {"bitpos", "k", "1"},
         {"decr", "k"},
         {"decrby", "k", "1"},
@@ -93,6 +94,11 @@ static void ask_every_command(struct peer *peer, bool loading)
         {"substr", "k", "0", "1"},
         {"touch", "k"},
         {"type", "k"},
+        {"copy", "k", "l"},
+        {"mset", "k", "v"},
+        {"msetnx", "k", "v"},
+        {"rename", "k", "l"},
+        {"renamenx", "k", "l"},
     };
     assert_int_equal(ARRAY_COUNT(arguments) + 1, command_table_count);
     unsigned marked = 0;

@@ -36,13 +36,13 @@ static void test_expiry__a_record_tells_its_expiry_or_has_none(void **state)
 {
     (void)state;
     _Alignas(16) uint8_t bytes[128];
-    struct record_header fields = {.lsn = 5, .kind = RECORD_PUT, .flags = RECORD_NOTHING | RECORD_EXPIRES};
+    struct record_header fields = {.lsn = 5, .kind = RECORD_PUT, .flags = RECORD_GROUP | RECORD_EXPIRES};
     const struct record_header *record = (const void *)bytes;
     for (unsigned expires = 0; expires <= 1; expires++) {
         record_encode(bytes, 77, 4096, &fields, expires * 123456789u, slice_text("key"), slice_text("value"));
         assert_int_equal(record_check(bytes, sizeof bytes, 77, 4096), RECORD_VALID);
         assert_int_equal(record_expires_ms(record), expires * 123456789u);
-        assert_int_equal(record->flags, RECORD_NOTHING | (expires ? RECORD_EXPIRES : 0));
+        assert_int_equal(record->flags, RECORD_GROUP | (expires ? RECORD_EXPIRES : 0));
         assert_true(slice_equal(record_key(record), slice_text("key")));
         assert_true(slice_equal(record_value(record), slice_text("value")));
         assert_int_equal(record_size(record), expires ? 48 : 32);

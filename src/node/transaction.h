@@ -1,0 +1,95 @@
+/*
+ * transaction.h - commands that look at several keys and change them in one step: MSET, RENAME, COPY, BITOP.
+ *
+ *   hold the keys, shard by shard ─► decide ─► append to this shard's log ─► durable ─► publish ─► free the keys
+ *                                                                                         └─► reply
+ *
+ * Nobody sees a part of it, and a crash leaves all of it or nothing (engine.h, "Groups"). While it lasts the connection
+ * is held: its next request is looked at after the reply. Requests for the same keys wait at their owners, others do
+ * not.
+ *
+ * Threads: a transaction belongs to its home, the shard that has the connection; its parts travel to the owners of keys
+ * and back. Memory for keys, values and reply is the transaction's arena, within the budgets for requests under way;
+ * one thread at a time uses it.
+ */
+#ifndef KVS_NODE_TRANSACTION_H
+#define KVS_NODE_TRANSACTION_H
+
+#include "node/shard.h"
+#include "node/update_run.h"
+
+struct transaction;
+struct transaction_part;
+
+/* One key. What it holds, for transaction_decide_fn to read, and what shall become of it, for that to set. */
+struct transaction_key {
+    struct slice key;
+    uint64_t hash;
+    bool found;
+    struct slice value;   /* if it is needed (transaction_options) */
+    uint64_t value_bytes; /* how long it is */
+    uint64_t expires_ms;  /* 0 = never */
+
+    enum { TRANSACTION_KEEP, TRANSACTION_PUT, TRANSACTION_REMOVE } change;
+    struct slice new_value; /* in an argument, an old value or the arena */
+    uint64_t new_expires_ms;
+
+    struct engine_op hold; /* private from here on */
+    struct transaction_part *part;
+    struct engine_change *written;
+    bool held;
+    bool needs_value;
+};
+
+/* All keys are held: says what becomes of them, and replies (transaction_reply_…). On the home's thread, inside a
+ * section. Without a reply: no memory. */
+typedef void transaction_decide_fn(struct transaction *transaction);
+
+struct transaction_options {
+    transaction_decide_fn *decide;
+    unsigned values_begin, values_end; /* of the keys from this one to before that one the value is needed; of the
+                                          others it matters only whether they are there */
+    bool blind;                        /* what the keys hold does not matter, and is not looked for */
+    const void *context;               /* is copied … */
+    size_t context_bytes;              /* … so many bytes of it */
+};
+
+/* Arguments: keys[0], keys[step], … and, unless it is NULL, as many values. */
+struct transaction_args {
+    unsigned count, step;
+    const struct slice *keys, *values;
+};
+
+/* Begins one for the current request of `conn`, on these keys (also if some of them are the same). Arguments and
+ * context are copied. */
+void transaction_begin(struct shard *shard, struct net_conn *conn, const struct transaction_options *options,
+                       const struct transaction_args *args);
+
+/* ---- for decide ------------------------------------------------------------------------------------------------ */
+
+/* Of the i-th key; the same for equal keys. */
+struct transaction_key *transaction_key(struct transaction *transaction, unsigned i);
+/* The i-th value. */
+struct slice transaction_value(const struct transaction *transaction, unsigned i);
+unsigned transaction_count(const struct transaction *transaction); /* of keys as given */
+const void *transaction_context(const struct transaction *transaction);
+struct update_scratch *transaction_arena(struct transaction *transaction);
+uint64_t transaction_now_ms(const struct transaction *transaction);
+
+void transaction_reply_integer(struct transaction *transaction, int64_t value);
+void transaction_reply_ok(struct transaction *transaction);
+/* Nothing changes then. */
+void transaction_reply_error(struct transaction *transaction, const char *text);
+
+/* ---- for the shard --------------------------------------------------------------------------------------------- */
+
+/* A part has arrived: to be worked on here, or back home. Inside a section. */
+void transaction_deliver(struct shard *shard, struct mail *mail);
+/* Once per turn of the loop, inside a section: goes on with what waits for the log. */
+void transaction_turn(struct shard *shard);
+/* Something waits for what no event will tell. */
+bool transaction_waits(const struct shard *shard);
+/* Frees what is under way, with no reply: after the connections have been freed. */
+void transaction_abandon(struct shard *shard);
+
+#endif
