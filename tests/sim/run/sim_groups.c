@@ -175,7 +175,7 @@ static void begin(struct sim_groups *groups, struct group *group)
     for (unsigned i = 0; i < threads; i++) {
         static const uint64_t pauses_ms[] = {5, 300, 3000};
         uint64_t chance = draw(groups, 16);
-        uint64_t most_ms = chance < 9 ? 0 : pauses_ms[chance < 13 ? 0 : chance < 15 ? 1 : 2];
+        uint64_t most_ms = chance < 9 ? 0 : pauses_ms[chance < 12 ? 0 : chance < 14 ? 1 : 2];
         group->not_before_ns[i] = most_ms == 0 ? 0 : draw(groups, most_ms * MS);
     }
     oracle_group(groups->oracle, ops, group->count);

@@ -116,6 +116,9 @@ static void check_count(struct world *world)
     counters_range(world->counters, &counters_least, &counters_most);
     least += counters_least;
     most += counters_most;
+    /* Groups delete by what has expired, too; where there is no memory to note that, it counts until it is met. */
+    if (stats.expiry_unqueued > 0 && world->plan->groups_percent > 0)
+        most = INT64_MAX;
     if (counted >= 0 && stats.settles_skipped == 0 && (counted < least || counted > most))
         broken("the node counts %lld keys; there are %lld..%lld", (long long)counted, (long long)least,
                (long long)most);
