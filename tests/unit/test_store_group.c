@@ -378,6 +378,24 @@ static void test_group__an_idle_log_that_jumps_is_durable(void **state)
     sim_destroy();
 }
 
+static bool is_there(struct store_fixture *fixture, uint32_t number, uint64_t uid)
+{
+    const struct segment *segment = segments_at(fixture, number);
+    return segment != NULL && segment->uid == uid && segment_state(segment) != SEGMENT_FREE;
+}
+
+/* Until the group is durable, and not shown. */
+static void append_group(struct store_fixture *fixture, struct work *work)
+{
+    struct engine_shard *home = fixture->nodes[work->home].shard;
+    while (!work->appended || engine_durable(home) < work->group.gate) {
+        for (unsigned i = 0; i < fixture->shard_count; i++)
+            engine_turn(fixture->nodes[i].shard);
+        if (work->appended || !work_step(work))
+            sim_step();
+    }
+}
+
 /* What a group deletes is there for all who read, until that is published: so its delete records are needed, however
  * little the segment that they stand in is worth. */
 static void test_group__its_deletes_outlive_compaction(void **state)
@@ -396,25 +414,86 @@ static void test_group__its_deletes_outlive_compaction(void **state)
         do
             work_begin(&fixture, &work, 5); /* removes all of them */
         while (work.blind || work.count < 3);
-        struct engine_shard *home = fixture.nodes[work.home].shard;
-        while (!work.appended || engine_durable(home) < work.group.gate) {
-            for (unsigned i = 0; i < fixture.shard_count; i++)
-                engine_turn(fixture.nodes[i].shard);
-            if (work.appended || !work_step(&work))
-                sim_step();
-        }
+        append_group(&fixture, &work);
         const struct segment_table *table = &segments_store(&fixture)->segments;
         uint32_t number = address_segment(work.changes[0].address, table->shift);
         uint64_t uid = segments_at(&fixture, number)->uid;
         bool there = true;
         for (unsigned round = 0; round < 40 && there; round++) {
             segments_put_range(&fixture, 1000, 1100, round, 1500);
-            const struct segment *segment = segments_at(&fixture, number);
-            there = segment != NULL && segment->uid == uid && segment_state(segment) != SEGMENT_FREE;
+            there = is_there(&fixture, number, uid);
         }
         given_up += !there;
         run_group(&fixture, &work);
         segments_put_range(&fixture, 1000, 1400, 50, 1500);
+        store_quiet();
+        store_crash(&fixture, SIM_DROP_ALL);
+        store_boot(&fixture, &options);
+        for (unsigned i = 0; i < work.count; i++)
+            assert_int_equal(version_there(&fixture, work.parts[i].i), 0);
+        store_stop(&fixture);
+        sim_destroy();
+    }
+    assert_true(given_up > 5);
+}
+
+/* Between the moment at which a group is durable and that at which it is shown its segment may fill, and what stands
+ * around it die. What it puts must not be taken for dead. */
+static void test_group__its_puts_outlive_compaction(void **state)
+{
+    (void)state;
+    for (unsigned seed = 0; seed < 10; seed++) {
+        sim_create(600 + seed);
+        struct store_fixture fixture;
+        struct engine_options options = segments_scarce(2);
+        static struct work work;
+        store_boot(&fixture, &options);
+        store_compact(&fixture, 110);
+        do
+            work_begin(&fixture, &work, 6);
+        while (work.count < 3);
+        append_group(&fixture, &work);
+        for (unsigned round = 0; round < 15; round++)
+            segments_put_range(&fixture, 1000, 1100, round, 1500);
+        run_group(&fixture, &work);
+        for (unsigned i = 0; i < work.count; i++)
+            assert_int_equal(version_there(&fixture, work.parts[i].i), work.version);
+        store_quiet();
+        store_crash(&fixture, SIM_DROP_ALL);
+        store_boot(&fixture, &options);
+        for (unsigned i = 0; i < work.count; i++)
+            assert_int_equal(version_there(&fixture, work.parts[i].i), work.version);
+        store_stop(&fixture);
+        sim_destroy();
+    }
+}
+
+/* What a group deletes lies in an old segment, and is copied from there into a new one as if it were to stay. Nothing
+ * but that shadows the delete records when compaction comes to them, and nobody has executed them yet. */
+static void test_group__its_deletes_are_needed_before_it_is_shown(void **state)
+{
+    (void)state;
+    unsigned given_up = 0;
+    for (unsigned seed = 0; seed < 10; seed++) {
+        sim_create(700 + seed);
+        struct store_fixture fixture;
+        struct engine_options options = segments_scarce(1);
+        static struct work work;
+        store_boot(&fixture, &options);
+        store_compact(&fixture, 110);
+        for (unsigned i = 0; i < KEYS; i++)
+            segments_put(&fixture, i, 1, 100);
+        segments_put_range(&fixture, 2000, 2100, 1, 1500);
+        do
+            work_begin(&fixture, &work, 5); /* removes all of them */
+        while (work.blind || work.count < 3);
+        append_group(&fixture, &work);
+        uint32_t number = address_segment(work.changes[0].address, segments_store(&fixture)->segments.shift);
+        uint64_t uid = segments_at(&fixture, number)->uid;
+        for (unsigned round = 2; round < 40 && is_there(&fixture, number, uid); round++)
+            segments_put_range(&fixture, 2000, 2100, round, 1500);
+        given_up += !is_there(&fixture, number, uid);
+        run_group(&fixture, &work);
         store_quiet();
         store_crash(&fixture, SIM_DROP_ALL);
         store_boot(&fixture, &options);
@@ -433,7 +512,9 @@ int main(void)
         cmocka_unit_test(test_group__readers_see_all_or_nothing),
         cmocka_unit_test(test_group__later_writes_are_newer),
         cmocka_unit_test(test_group__an_idle_log_that_jumps_is_durable),
+        cmocka_unit_test(test_group__its_puts_outlive_compaction),
         cmocka_unit_test(test_group__its_deletes_outlive_compaction),
+        cmocka_unit_test(test_group__its_deletes_are_needed_before_it_is_shown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -22,7 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { KEYS_MAX = 8, UNDER_WAY_MAX = 5, BACKLOG_MAX = 60 };
+enum { KEYS_MAX = 8, UNDER_WAY_MAX = 5, BACKLOG_MAX = 60, LOOKS_MAX = 30 };
 #define TICK_NS   1000000u
 #define MS        1000000u
 #define FAR_MS    7000000000000u /* no clock of the simulator comes so far */
@@ -49,6 +49,8 @@ struct group {
     enum stage stage;
     unsigned home, at; /* shards: of the log, that is being asked for its keys */
     bool blind;
+    bool deletes; /* everything */
+    unsigned looks;
     bool refused; /* nothing was done */
     bool lost;    /* nobody knows whether it is durable */
     bool appended;
@@ -135,7 +137,7 @@ static unsigned choose_version(const struct sim_groups *groups, unsigned key, si
 static void choose_change(struct group *group, struct part *part, struct engine_change *change)
 {
     struct sim_groups *groups = group->groups;
-    bool removes = !group->blind && draw(groups, 3) == 0, expired = draw(groups, 16) == 0;
+    bool removes = group->deletes || (!group->blind && draw(groups, 3) == 0), expired = draw(groups, 16) == 0;
     bool gone = removes || expired;
     size_t bytes = 0;
     unsigned version = gone ? 0 : choose_version(groups, part->key, &bytes);
@@ -161,6 +163,7 @@ static void begin(struct sim_groups *groups, struct group *group)
     unsigned threads = groups->host->config.threads, wanted = 2 + (unsigned)draw(groups, KEYS_MAX - 1);
     uint32_t ops[KEYS_MAX];
     *group = (struct group){.groups = groups, .stage = HOLDING, .blind = draw(groups, 3) == 0};
+    group->deletes = !group->blind && draw(groups, 4) == 0;
     group->home = (unsigned)draw(groups, threads);
     for (unsigned tries = 0; tries < 3 * wanted && group->count < wanted; tries++) {
         struct part *part = &group->parts[group->count];
@@ -198,7 +201,7 @@ static void on_tick(struct ring_op *op)
     struct sim_groups *groups = container_of(op, struct sim_groups, timer);
     begin_more(groups);
     for (unsigned i = 0; i < groups->host->config.threads; i++) {
-        if (groups->again[i])
+        if (groups->again[i] || draw(groups, 4) == 0)
             host_wake(groups->host, i);
         groups->again[i] = false;
     }
@@ -423,6 +426,41 @@ static bool set_free(struct group *group, unsigned shard)
     return true;
 }
 
+/* What the thread of this shard finds of a key; not all answers come at once. */
+static void look_at(struct sim_groups *groups, const struct part *part, unsigned shard)
+{
+    struct engine_shard *engine = engine_at(groups, shard);
+    const struct engine_request request = {
+        .action = ENGINE_GET, .hash = part->hold.request.hash, .key = part->hold.request.key};
+    struct engine_result result;
+    uint32_t op = oracle_begin(groups->oracle, part->key, HISTORY_READ, 0, 0);
+    engine_section_begin(engine);
+    enum engine_answer answer = part->shard == shard ? engine_try(engine, &request, &result)
+                                                     : engine_try_get(engine, part->shard, &request, &result);
+    if (answer == ENGINE_DONE && result.error == KVS_ERR_OK && result.gate == 0)
+        oracle_end(groups->oracle, op, result.found ? oracle_recognize(groups->oracle, part->key, result.value) : 0,
+                   -1);
+    else
+        oracle_leave(groups->oracle, op);
+    engine_section_end(engine);
+}
+
+/* A group that some shards have shown and others have not is looked at, one key after another. */
+static void look(struct sim_groups *groups, unsigned shard)
+{
+    for (unsigned i = 0; i < UNDER_WAY_MAX; i++) {
+        struct group *group = &groups->under_way[i];
+        unsigned published = 0;
+        for (unsigned j = 0; j < group->count; j++)
+            published += group->parts[j].published;
+        if (group->stage != PUBLISHING || published == 0 || group->lost || group->looks == LOOKS_MAX)
+            continue;
+        group->looks++;
+        look_at(groups, &group->parts[draw(groups, group->count)], shard);
+        look_at(groups, &group->parts[draw(groups, group->count)], shard);
+    }
+}
+
 /* One stage further, as far as it is this shard's to do; false: nothing was done. */
 static bool advance(struct group *group, unsigned shard)
 {
@@ -454,6 +492,7 @@ static bool turn(void *context, unsigned shard)
         while (advance(&groups->under_way[i], shard))
             did = true;
     }
+    look(groups, shard);
     return did;
 }
 
