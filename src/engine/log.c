@@ -73,22 +73,6 @@ static bool batch_due(const struct log *log)
     return log->records > 0 || log->flags != 0;
 }
 
-void log_open(struct log *log, struct segment *segment)
-{
-    KVS_ASSERT(log->open == NULL);
-    KVS_ASSERT(segment_image(segment) != NULL);
-    KVS_ASSERT((uint64_t)segment->end + KVS_BLOCK_BYTES <= log->options.table->segment_bytes);
-    log->open = segment;
-    log->image = segment_image(segment);
-    segment_set_state(segment, SEGMENT_OPEN);
-    /* An adopted segment goes on from its own last batch, so that the chain within a segment has no gap. */
-    if (segment->end > KVS_BLOCK_BYTES)
-        log->prev_lsn = segment->last_lsn;
-    batch_begin(log, segment->end);
-    log->flags = BATCH_BOOT;
-    log->wanted = true;
-}
-
 void log_offer(struct log *log, struct segment *segment)
 {
     KVS_ASSERT(log->spare == NULL);
@@ -216,6 +200,36 @@ static void commit_start(struct log *log)
     log->open->epoch = (uint32_t)log->options.epoch;
     log->open->stream = log->options.stream;
     batch_begin(log, end);
+}
+
+/* Nothing is appended that is not on its way. */
+static void jump(struct log *log, uint64_t lsn)
+{
+    log->next_lsn = lsn + 1;
+    if (log->count > 0)
+        log->commits[(log->oldest + log->count - 1) % LOG_COMMITS_MAX].reaches_lsn = lsn;
+    else
+        atomic_store_explicit(&log->durable, lsn, memory_order_release);
+}
+
+void log_open(struct log *log, struct segment *segment)
+{
+    KVS_ASSERT(log->open == NULL);
+    KVS_ASSERT(segment_image(segment) != NULL);
+    KVS_ASSERT((uint64_t)segment->end + KVS_BLOCK_BYTES <= log->options.table->segment_bytes);
+    log->open = segment;
+    log->image = segment_image(segment);
+    segment_set_state(segment, SEGMENT_OPEN);
+    /* An adopted segment goes on from its own last batch, so that the chain within a segment has no gap. */
+    if (segment->end > KVS_BLOCK_BYTES)
+        log->prev_lsn = segment->last_lsn;
+    batch_begin(log, segment->end);
+    log->flags = BATCH_BOOT;
+    log->wanted = true;
+    if (log->jump_lsn >= log->next_lsn) { /* the boot batch has the first LSN of the boot, whatever comes then */
+        commit_start(log);
+        jump(log, log->jump_lsn);
+    }
 }
 
 static const struct log_commit *newest_commit(const struct log *log)
@@ -397,18 +411,16 @@ enum kvs_err log_jump(struct log *log, uint64_t lsn)
         return KVS_ERR_OK;
     if (log->failed)
         return KVS_ERR_FAILED;
-    if (log->open == NULL)
-        return KVS_ERR_AGAIN;
-    if (log->records > 0) {
+    if (log->open == NULL) {
+        log->jump_lsn = lsn > log->jump_lsn ? lsn : log->jump_lsn;
+        return KVS_ERR_OK;
+    }
+    if (batch_due(log)) {
         if (!can_start(log))
             return KVS_ERR_AGAIN;
         commit_start(log);
     }
-    log->next_lsn = lsn + 1;
-    if (log->count > 0)
-        log->commits[(log->oldest + log->count - 1) % LOG_COMMITS_MAX].reaches_lsn = lsn;
-    else
-        atomic_store_explicit(&log->durable, lsn, memory_order_release);
+    jump(log, lsn);
     return KVS_ERR_OK;
 }
 

@@ -75,6 +75,7 @@ struct log {
 
     struct log_commit commits[LOG_COMMITS_MAX];
     unsigned oldest, count;
+    uint64_t jump_lsn; /* LSNs up to this one are to be left out when there is a segment */
 
     _Atomic uint64_t durable;
     _Atomic uint64_t written; /* the last LSN of the batches that are durable without a gap: less than `durable` behind
@@ -121,7 +122,14 @@ enum kvs_err log_append(struct log *log, const struct log_entry *entry, struct l
  */
 enum kvs_err log_append_group(struct log *log, const struct log_entry *entries, size_t count, struct log_place *places);
 
-/* Every later LSN is above this one. AGAIN: what was appended before has to be on its way first, and cannot be now. */
+/* The highest LSN so far, given or left out. */
+static inline uint64_t log_lsn(const struct log *log)
+{
+    return log->next_lsn > log->jump_lsn ? log->next_lsn - 1 : log->jump_lsn;
+}
+
+/* Every later LSN is above this one, also if there is no segment to write in yet. AGAIN: what was appended before has
+ * to be on its way first, and cannot be now. */
 enum kvs_err log_jump(struct log *log, uint64_t lsn);
 
 /* Takes back the record that the latest log_append has given, before anybody has seen it. */

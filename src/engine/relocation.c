@@ -62,6 +62,18 @@ static uint64_t live_bytes(const struct segment *segment, uint64_t put_bytes)
     return units <= dead ? 0 : (uint64_t)((double)put_bytes * (double)(units - dead) / units);
 }
 
+/* An estimate; but what the puts cannot make up for is of deletes with long keys. */
+static uint64_t bytes_of_deletes(const struct segment *segment, uint64_t record_bytes)
+{
+    uint64_t units = atomic_load_explicit(&segment->put_units, memory_order_relaxed);
+    uint64_t puts_max = units * record_class_bytes(0);
+    uint64_t bytes = (uint64_t)segment->deletes * DELETE_BYTES;
+    if (bytes > record_bytes)
+        return record_bytes;
+    bool bounded = segment->record_bytes_max <= record_class_bytes(INDEX_CLASS_MAX - 1);
+    return bounded && puts_max < record_bytes && record_bytes - puts_max > bytes ? record_bytes - puts_max : bytes;
+}
+
 static void figure(const struct segment *segment, bool sealed, bool victim, struct relocation_figure *out)
 {
     uint32_t dead_puts = atomic_load_explicit(&segment->dead_puts, memory_order_relaxed);
@@ -77,9 +89,7 @@ static void figure(const struct segment *segment, bool sealed, bool victim, stru
                                       .begun_lsn = segment->begun_lsn};
     if (!sealed)
         return;
-    uint64_t deletes_bytes = (uint64_t)segment->deletes * DELETE_BYTES;
-    if (deletes_bytes > record_bytes)
-        deletes_bytes = record_bytes;
+    uint64_t deletes_bytes = bytes_of_deletes(segment, record_bytes);
     out->puts = segment->puts;
     out->record_bytes_max = segment->record_bytes_max;
     out->last_lsn = segment->last_lsn;

@@ -453,7 +453,7 @@ static uint64_t store_durable(const struct engine_shard *base)
 
 static uint64_t store_lsn(const struct engine_shard *base)
 {
-    return container_of(base, struct store_shard, base)->log.next_lsn - 1;
+    return log_lsn(&container_of(base, struct store_shard, base)->log);
 }
 
 static bool store_failed(const struct engine_shard *base)

@@ -229,6 +229,13 @@ enum kvs_err store_no_room(const struct store_shard *shard, bool removes);
 
 /* Whether the request is to take the key away: a REMOVE, or a PUT of what has expired already. Inside a section. */
 bool store_removes(struct store_shard *shard, const struct engine_request *request);
+/* Of a record that the index shows; `log`: of the key's owner. A group's is shown when it is durable, in whatever log.
+ */
+static inline bool store_is_durable(const struct log *log, const struct record_header *record)
+{
+    return (record->flags & RECORD_GROUP) != 0 || record->lsn <= log_durable(log);
+}
+
 /* A change of one key. */
 struct store_write {
     const struct engine_request *request;

@@ -101,7 +101,7 @@ static bool must_wait(const struct store_shard *shard, const struct index_entry 
         return true;
     /* What is in no image is in a sealed segment, or was found by the start: durable. */
     const struct record_header *record = store_resident(shard->store, entry->address);
-    return record != NULL && record->lsn > log_durable(&shard->log) && !canary_on(CANARY_EXPIRED_UNDURABLE_DROPPED);
+    return record != NULL && !store_is_durable(&shard->log, record) && !canary_on(CANARY_EXPIRED_UNDURABLE_DROPPED);
 }
 
 static void note_lag(struct store_expiry *expiry, uint64_t now_ms, uint64_t expires_ms)

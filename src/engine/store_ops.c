@@ -44,8 +44,7 @@ void store_result(struct store_shard *reader, const struct record_header *record
         result->value_bytes = descriptor.value_bytes;
         result->large_id = descriptor.id;
     }
-    bool durable = (record->flags & RECORD_GROUP) != 0 || record->lsn <= log_durable(log);
-    result->gate = request->relaxed || durable ? 0 : record->lsn;
+    result->gate = request->relaxed || store_is_durable(log, record) ? 0 : record->lsn;
 }
 
 /* The record at `address`, in its segment's image or in the cache; NULL when it is only on disk. Owner's thread, inside

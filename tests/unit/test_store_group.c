@@ -430,6 +430,24 @@ static void put_in_shard(struct store_fixture *fixture, unsigned shard, unsigned
     }
 }
 
+static bool is_there(struct store_fixture *fixture, uint32_t number, uint64_t uid)
+{
+    const struct segment *segment = segments_at(fixture, number);
+    return segment != NULL && segment->uid == uid && segment_state(segment) != SEGMENT_FREE;
+}
+
+/* Until the group is durable, and not shown. */
+static void append_group(struct store_fixture *fixture, struct work *work)
+{
+    struct engine_shard *home = fixture->nodes[work->home].shard;
+    while (!work->appended || engine_durable(home) < work->group.gate) {
+        for (unsigned i = 0; i < fixture->shard_count; i++)
+            engine_turn(fixture->nodes[i].shard);
+        if (work->appended || !work_step(work))
+            sim_step();
+    }
+}
+
 /* A group that deletes keys, up to where that is durable. Their puts lie in segments in which nothing else dies, and
  * no segment in which something dies begins before the deletes. */
 static void begin_deletes(struct store_fixture *fixture, struct work *work)
@@ -439,13 +457,7 @@ static void begin_deletes(struct store_fixture *fixture, struct work *work)
     do
         work_begin(fixture, work, 5); /* removes all of them */
     while (work->blind || work->count < 3);
-    struct engine_shard *home = fixture->nodes[work->home].shard;
-    while (!work->appended || engine_durable(home) < work->group.gate) {
-        for (unsigned i = 0; i < fixture->shard_count; i++)
-            engine_turn(fixture->nodes[i].shard);
-        if (work->appended || !work_step(work))
-            sim_step();
-    }
+    append_group(fixture, work);
 }
 
 /* What a group deletes is there for all who read, until that is published: so its delete records are needed, however
@@ -468,8 +480,7 @@ static void test_group__its_deletes_outlive_compaction(void **state)
         bool there = true;
         for (unsigned round = 0; round < 60 && there; round++) {
             put_in_shard(&fixture, work.home, 1000, 100, round);
-            const struct segment *segment = segments_at(&fixture, number);
-            there = segment != NULL && segment->uid == uid && segment_state(segment) != SEGMENT_FREE;
+            there = is_there(&fixture, number, uid);
         }
         given_up += !there;
         run_group(&fixture, &work);
@@ -620,6 +631,60 @@ static void test_group__larger_than_a_segment(void **state)
     sim_destroy();
 }
 
+/*
+ * Between the moment at which a group is durable and that at which it is shown its segment fills, what stands around it
+ * dies, and compaction comes to it. What lies in an old segment is copied from there into a new one as if it were to
+ * stay. True: the group's segment was given up before.
+ */
+static bool compact_before_it_is_shown(uint64_t seed, bool removes)
+{
+    sim_create(seed);
+    struct store_fixture fixture;
+    struct engine_options options = segments_scarce(1);
+    static struct work work;
+    store_boot(&fixture, &options);
+    store_compact(&fixture, 110);
+    for (unsigned i = 0; i < KEYS; i++)
+        segments_put(&fixture, i, 1, 100);
+    segments_put_range(&fixture, 2000, 2100, 1, 1500);
+    do
+        work_begin(&fixture, &work, removes ? 5 : 6);
+    while (work.blind || work.count < 3);
+    append_group(&fixture, &work);
+    uint32_t number = address_segment(work.changes[0].address, segments_store(&fixture)->segments.shift);
+    uint64_t uid = segments_at(&fixture, number)->uid;
+    for (unsigned round = 2; round < 30 && is_there(&fixture, number, uid); round++)
+        segments_put_range(&fixture, 2000, 2100, round, 1500);
+    bool given_up = !is_there(&fixture, number, uid);
+    run_group(&fixture, &work);
+    store_quiet();
+    store_crash(&fixture, SIM_DROP_ALL);
+    store_boot(&fixture, &options);
+    for (unsigned i = 0; i < work.count; i++)
+        assert_int_equal(version_there(&fixture, work.parts[i].i), removes ? 0 : work.version);
+    store_stop(&fixture);
+    sim_destroy();
+    return given_up;
+}
+
+/* No index points at them, and yet they are not dead. */
+static void test_group__its_puts_are_not_dead_before_it_is_shown(void **state)
+{
+    (void)state;
+    for (unsigned seed = 0; seed < 10; seed++)
+        assert_false(compact_before_it_is_shown(600 + seed, false));
+}
+
+/* Nothing shadows the delete records but what nobody has deleted yet. */
+static void test_group__its_deletes_are_needed_before_it_is_shown(void **state)
+{
+    (void)state;
+    unsigned given_up = 0;
+    for (unsigned seed = 0; seed < 10; seed++)
+        given_up += compact_before_it_is_shown(700 + seed, true);
+    assert_true(given_up > 5);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -627,9 +692,11 @@ int main(void)
         cmocka_unit_test(test_group__readers_see_all_or_nothing),
         cmocka_unit_test(test_group__later_writes_are_newer),
         cmocka_unit_test(test_group__an_idle_log_that_jumps_is_durable),
+        cmocka_unit_test(test_group__its_puts_are_not_dead_before_it_is_shown),
         cmocka_unit_test(test_group__its_deletes_outlive_compaction),
         cmocka_unit_test(test_group__files_go_if_it_cannot_be),
         cmocka_unit_test(test_group__larger_than_a_segment),
+        cmocka_unit_test(test_group__its_deletes_are_needed_before_it_is_shown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -74,6 +74,12 @@ bool __wrap_index_next(struct index_cursor *cursor, struct index_entry *entry)
     return __real_index_next(cursor, entry);
 }
 
+static bool look_aside(const struct host_shard *shard)
+{
+    const struct host *host = shard->host;
+    return host->aside != NULL && shard->id < host->config.threads && host->aside(host->aside_context, shard->id);
+}
+
 static void shard_body(void *context)
 {
     struct host_shard *shard = context;
@@ -83,8 +89,10 @@ static void shard_body(void *context)
         ring_turn(ring, -1);
         return;
     }
+    (void)look_aside(shard);
     shard->running = node_thread_turn(node, shard->id, !node_thread_busy(node, shard->id));
-    if (node_thread_busy(node, shard->id)) /* the time-out it gave is out of date: run it again at once */
+    bool again = shard->running && look_aside(shard);
+    if (again || node_thread_busy(node, shard->id)) /* the time-out it gave is out of date: run it again at once */
         sim_ring_body(ring, stage_body, shard);
 }
 
@@ -204,6 +212,12 @@ bool host_boot(struct host *host, const struct host_setting *setting, uint64_t s
     host->error = node_error(host->node);
     host_free(host);
     return false;
+}
+
+void host_wake(struct host *host, unsigned shard)
+{
+    if (host->shards[shard].running)
+        sim_ring_body(node_thread_ring(host->node, shard), stage_body, &host->shards[shard]);
 }
 
 void host_stop(struct host *host, bool at_once)

@@ -22,6 +22,10 @@ struct host {
         unsigned id;
         bool running;
     } shards[HOST_SHARDS_MAX + 1]; /* and the background */
+    /* If it is set: done in every turn of a shard, before and after what the node does. True: something was done, and
+     * the shard is to have another turn at once. */
+    bool (*aside)(void *context, unsigned shard);
+    void *aside_context;
 };
 
 /* What plans settle about the node. `preempt_every`: about so many steps of walks through an index from one that
@@ -42,6 +46,8 @@ bool host_boot(struct host *host, const struct host_setting *setting, uint64_t s
 void host_stop(struct host *host, bool at_once);
 bool host_stopped(const struct host *host);
 void host_free(struct host *host);
+/* The shard has a turn soon. */
+void host_wake(struct host *host, unsigned shard);
 /* After sim_crash: frees the dead node's memory. */
 void host_abandon(struct host *host);
 /* Under a limit: segments that it leaves beyond the least, when files of values and live records have taken theirs. */

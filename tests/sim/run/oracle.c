@@ -8,7 +8,7 @@
  * Failure modes: an impossible history breaks the run, with the checker's reason. A history that is too tangled to be
  * decided within WORK_MAX states does, too: it would hide something.
  */
-#include "oracle.h"
+#include "oracle_internal.h"
 
 #include "sim_core.h"
 #include "verdict.h"
@@ -23,43 +23,6 @@
 #define RELAXED_SURELY_NS  3000000000u /* acknowledged that long ago, in calm: it is on disk */
 #define VALUE_HEADER_BYTES 16u
 
-struct attempt {
-    struct history_op op;
-    uint64_t ended_ns; /* of the machine; 0: no answer yet */
-    bool left;
-    bool refused;
-    uint32_t next; /* of the same key, or ORACLE_OP_NONE */
-    unsigned key;
-};
-
-struct key_state {
-    uint32_t first, last; /* attempts of this boot */
-    uint32_t before;      /* first attempt of the boot before, for the prefix check */
-    unsigned versions;
-    unsigned owner, owner_before;
-    uint64_t *starts; /* what it may have held when this boot began */
-    size_t start_count;
-    uint64_t *starts_before;
-    size_t start_before_count;
-    uint64_t *finals; /* as of the latest judgement */
-    size_t final_count;
-    bool tainted;
-};
-
-struct oracle {
-    unsigned keys, relaxed_keys;
-    unsigned value_bytes, value_bytes_max;
-    struct key_state *states;
-    struct attempt *attempts; /* of this boot and the one before */
-    uint32_t attempt_count, attempt_room;
-    uint32_t boot_begin; /* attempts below it are the boot before's */
-    uint64_t moment;
-    struct history *history;
-    bool crashed; /* how the boot before ended */
-    bool calm_before;
-    uint64_t crashed_ns;
-};
-
 struct oracle *oracle_create(unsigned keys, unsigned relaxed_keys, unsigned value_bytes, unsigned value_bytes_max)
 {
     struct oracle *oracle = calloc(1, sizeof(*oracle));
@@ -71,6 +34,8 @@ struct oracle *oracle_create(unsigned keys, unsigned relaxed_keys, unsigned valu
         .value_bytes_max = value_bytes_max,
         .states = calloc(keys, sizeof(struct key_state)),
         .history = history_create(),
+        .group_begin = 1,
+        .group_begin_before = 1,
     };
     KVS_ASSERT(oracle->states != NULL);
     for (unsigned key = 0; key < keys; key++)
@@ -87,6 +52,7 @@ void oracle_free(struct oracle *oracle)
     }
     history_free(oracle->history);
     free(oracle->attempts);
+    free(oracle->groups_seen);
     free(oracle->states);
     free(oracle);
 }
@@ -225,6 +191,7 @@ uint32_t oracle_begin(struct oracle *oracle, unsigned key, enum history_kind kin
                .tag = id},
         .next = ORACLE_OP_NONE,
         .key = key,
+        .released = HISTORY_NEVER,
     };
     if (state->first == ORACLE_OP_NONE)
         state->first = id;
@@ -280,7 +247,7 @@ static bool is_read(const struct attempt *attempt)
     return attempt->op.kind == HISTORY_READ || attempt->op.kind == HISTORY_EXISTS;
 }
 
-static bool may_have_written(const struct history_op *op)
+bool oracle_may_have_written(const struct history_op *op)
 {
     bool told = !op->open && op->found >= 0;
     switch (op->kind) {
@@ -297,7 +264,7 @@ static bool may_have_written(const struct history_op *op)
     }
 }
 
-static bool may_have_removed(const struct history_op *op)
+bool oracle_may_have_removed(const struct history_op *op)
 {
     bool removes = op->kind == HISTORY_REMOVE || (op->kind == HISTORY_SWAP && op->value == 0);
     return removes && (op->open || op->found != 0);
@@ -356,6 +323,7 @@ static void judge_key(struct oracle *oracle, unsigned key, bool ends)
             continue;
         if (op.open && ends)
             op.returned = oracle->moment;
+        oracle_tighten(oracle, attempt, &op);
         history_add(oracle->history, &op);
     }
     size_t room = state->versions + 2;
@@ -378,9 +346,9 @@ static void begin_relaxed(const struct oracle *oracle, struct key_state *state)
     bool removed = false;
     for (uint32_t id = state->first; id != ORACLE_OP_NONE; id = oracle->attempts[id].next) {
         const struct history_op *op = &oracle->attempts[id].op;
-        if (may_have_written(op))
+        if (oracle_may_have_written(op))
             values[count++] = op->value;
-        removed = removed || may_have_removed(op);
+        removed = removed || oracle_may_have_removed(op);
     }
     if (removed)
         values[count++] = 0;
@@ -407,6 +375,7 @@ static void begin_boot(struct oracle *oracle, unsigned key, enum oracle_end end)
     else
         set_values(&state->starts, &state->start_count, state->finals, state->final_count);
     state->first = state->last = ORACLE_OP_NONE;
+    state->grouped = false;
 }
 
 /* Moves the attempts of this boot to the front; those of the boot before are forgotten. */
@@ -433,6 +402,7 @@ static void forget_attempts(struct oracle *oracle)
 void oracle_judge(struct oracle *oracle, enum oracle_end end, bool calm)
 {
     oracle->moment++;
+    oracle_look_at_groups(oracle);
     for (unsigned key = 0; key < oracle->keys; key++)
         judge_key(oracle, key, end != ORACLE_GOES_ON);
     if (end == ORACLE_GOES_ON)
@@ -440,6 +410,8 @@ void oracle_judge(struct oracle *oracle, enum oracle_end end, bool calm)
     forget_attempts(oracle);
     for (unsigned key = 0; key < oracle->keys; key++)
         begin_boot(oracle, key, end);
+    oracle->group_begin_before = oracle->group_begin;
+    oracle->group_begin = oracle->groups + 1;
     oracle->crashed = end == ORACLE_CRASHED;
     oracle->calm_before = calm;
     oracle->crashed_ns = sim->now_ns;
@@ -468,11 +440,13 @@ static uint64_t latest_survivor(const struct oracle *oracle, unsigned key)
     for (uint32_t id = state->before; id != ORACLE_OP_NONE; id = oracle->attempts[id].next) {
         const struct attempt *attempt = &oracle->attempts[id];
         const struct history_op *op = &attempt->op;
-        bool wrote = may_have_written(op);
+        bool wrote = oracle_may_have_written(op);
         bool acknowledged = !oracle_is_relaxed(oracle, key) && !op->open;
         /* A remove that found nothing may have left no record. */
-        acknowledged = acknowledged && (wrote || (may_have_removed(op) && op->found == 1));
+        acknowledged = acknowledged && (wrote || (oracle_may_have_removed(op) && op->found == 1));
         bool found = wrote && state->final_count == 1 && op->value == state->finals[0];
+        if (attempt->group != 0) /* it may stand in another log */
+            continue;
         if ((acknowledged || found) && attempt->op.invoked > latest)
             latest = attempt->op.invoked;
     }
@@ -487,8 +461,8 @@ static void judge_prefix_of(struct oracle *oracle, unsigned key, uint64_t until)
     for (uint32_t id = state->before; id != ORACLE_OP_NONE; id = oracle->attempts[id].next) {
         const struct attempt *attempt = &oracle->attempts[id];
         struct history_op op = attempt->op;
-        bool wrote = may_have_written(&op);
-        if (!(wrote || may_have_removed(&op)) || attempt->refused)
+        bool wrote = oracle_may_have_written(&op);
+        if (!(wrote || oracle_may_have_removed(&op)) || attempt->refused)
             continue;
         bool old =
             oracle->calm_before && attempt->ended_ns > 0 && attempt->ended_ns + RELAXED_SURELY_NS < oracle->crashed_ns;

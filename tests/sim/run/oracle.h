@@ -59,6 +59,22 @@ void oracle_refuse(struct oracle *oracle, uint32_t op);
 /* There will be no definite answer. */
 void oracle_leave(struct oracle *oracle, uint32_t op);
 
+/* ---- groups ---------------------------------------------------------------------------------------------------- */
+
+/*
+ * Operations that take effect in one step, all or none. Two things follow, beyond what is true of each of them. From
+ * the moment at which somebody has seen one of them, or was told that they are done, all have happened: their
+ * histories are judged as if each had ended by then. And what a crash leaves of one without an answer is all or
+ * nothing: oracle_judge_groups.
+ */
+void oracle_group(struct oracle *oracle, const uint32_t *ops, unsigned count);
+/* Of an operation of a group: the key was there when the group took it, and that is durable. */
+void oracle_group_found(struct oracle *oracle, uint32_t op);
+/* From now on others may change the key, though nobody knows whether the group is durable. */
+void oracle_group_released(struct oracle *oracle, uint32_t op);
+/* The group is durable: a crash leaves all of it. */
+void oracle_group_durable(struct oracle *oracle, uint32_t op);
+
 /* The shard that owns a key in this boot, for oracle_judge_prefix. */
 void oracle_set_owner(struct oracle *oracle, unsigned key, unsigned shard);
 
@@ -71,6 +87,9 @@ enum oracle_end {
 /* Judges every key's history of this boot so far; after an end, begins the next. `calm`: no fault has happened in this
  * boot, so relaxed writes older than their interval are on disk. */
 void oracle_judge(struct oracle *oracle, enum oracle_end end, bool calm);
+/* After the first full read of a boot, before oracle_judge_prefix: of groups that the boot before left without an
+ * answer all changes are there or none. Returns how many it could tell about. */
+unsigned oracle_judge_groups(struct oracle *oracle);
 /* After the first full read of a boot: relaxed keys hold a prefix of each shard's log of the boot before. */
 void oracle_judge_prefix(struct oracle *oracle);
 /* Damage that need not have been noticed has hit this key's latest records: it may now hold any earlier value. */

@@ -9,6 +9,7 @@
  */
 #include "world_internal.h"
 
+#include "draw.h"
 #include "sim_core.h"
 #include "survey.h"
 #include "verdict.h"
@@ -43,6 +44,7 @@ static void describe(const struct world *world)
         if (world->clients[i] != NULL)
             client_describe(world->clients[i]);
     }
+    sim_groups_describe(world->groups);
 }
 
 static bool step(struct world *world)
@@ -64,7 +66,7 @@ static bool clients_idle(const struct world *world)
         if (!client_idle(world->clients[i]))
             return false;
     }
-    return true;
+    return sim_groups_idle(world->groups);
 }
 
 static void settle(struct world *world)
@@ -114,6 +116,9 @@ static void check_count(struct world *world)
     counters_range(world->counters, &counters_least, &counters_most);
     least += counters_least;
     most += counters_most;
+    /* Groups delete by what has expired, too; where there is no memory to note that, it counts until it is met. */
+    if (stats.expiry_unqueued > 0 && world->plan->groups_percent > 0)
+        most = INT64_MAX;
     if (counted >= 0 && stats.settles_skipped == 0 && (counted < least || counted > most))
         broken("the node counts %lld keys; there are %lld..%lld", (long long)counted, (long long)least,
                (long long)most);
@@ -159,8 +164,10 @@ static void check(struct world *world)
     client_read_all(world->clients[0]);
     settle(world);
     oracle_judge(world->oracle, ORACLE_GOES_ON, world->calm);
-    if (fresh)
+    if (fresh) {
+        world->tally->groups_judged += oracle_judge_groups(world->oracle);
         oracle_judge_prefix(world->oracle);
+    }
     /* The count is of when it was asked for: large values before it may have waited for memory, and keys have expired.
      */
     if (sim->now_ns < until)
@@ -223,8 +230,22 @@ static void do_crash(struct world *world, const struct plan_step *what)
         check(world);
 }
 
+/* A node stops when what it has begun itself has ended. */
+static void end_groups(struct world *world)
+{
+    world_suspend_faults();
+    for (uint64_t i = 0; !sim_groups_idle(world->groups); i++) {
+        if (i == LIVENESS_STEPS || !step(world)) {
+            describe(world);
+            broken("liveness: groups do not come to their end though nothing fails any more");
+        }
+    }
+    world_resume_faults(world);
+}
+
 static void end_orderly(struct world *world, bool at_once)
 {
+    end_groups(world);
     world->tally->stops++;
     world->circumstances.leaving = true;
     note_waits(world);
@@ -401,6 +422,15 @@ static void do_relief(struct world *world, const struct plan_step *what)
     world_resume_faults(world);
 }
 
+/* Beside a client's operations, on the same keys. */
+static void begin_groups(struct world *world, const struct plan_step *what)
+{
+    uint64_t state = ~what->seed;
+    uint64_t most = 1 + (uint64_t)what->b * world->plan->groups_percent / 100;
+    if (world->plan->groups_percent > 0)
+        sim_groups_work(world->groups, (unsigned)(draw_next(&state) % (most + 1)), draw_next(&state));
+}
+
 static void do_step(struct world *world, const struct plan_step *what)
 {
     story("%s %u %u %u", plan_kind_name(what->kind), what->a, what->b, what->c);
@@ -408,6 +438,7 @@ static void do_step(struct world *world, const struct plan_step *what)
     case PLAN_WORK:
         world->fresh = false;
         client_work(world->clients[what->a % PLAN_CLIENTS], (enum work_style)what->c, what->b, what->seed);
+        begin_groups(world, what);
         break;
     case PLAN_RUN:
         run_steps(world, what->a);
@@ -491,6 +522,7 @@ static void begin(struct world *world)
     world->oracle = oracle_create(plan->keys, relaxed, plan->value_bytes, value_bytes_max);
     world->fleeting = fleeting_create(4 + plan->keys / 8, plan->value_bytes, plan->swaps_percent > 0);
     world->counters = counters_create(COUNTERS, value_bytes_max);
+    world->groups = sim_groups_create(world->oracle, world->tally, &world->circumstances);
     world->calm = true;
     world_boot(world, plan->threads, ORACLE_STOPPED);
 }
@@ -527,6 +559,7 @@ uint64_t world_run(const struct plan *plan, const struct world_options *options,
     oracle_free(world.oracle);
     fleeting_free(world.fleeting);
     counters_free(world.counters);
+    sim_groups_free(world.groups);
     sim_destroy();
     return trace;
 }

@@ -90,6 +90,7 @@ static void clients_begin(struct world *world)
     KVS_ASSERT(ring_open(&world->client_ring, &options, message) == KVS_ERR_OK);
     sim_ring_spare(world->client_ring);
     sim_ring_body(world->client_ring, client_body, world);
+    sim_groups_boot(world->groups, &world->host, world->client_ring);
     for (unsigned i = 0; i < PLAN_CLIENTS; i++) {
         struct client_setting setting = {
             .ring = world->client_ring,
@@ -112,6 +113,7 @@ void world_clients_end(struct world *world)
         client_free(world->clients[i]);
         world->clients[i] = NULL;
     }
+    sim_groups_abandon(world->groups);
     world->client_ring = NULL;
 }
 

@@ -11,6 +11,7 @@
 #include "oracle.h"
 #include "sim_backups.h"
 #include "sim_client.h"
+#include "sim_groups.h"
 #include "world.h"
 
 #define LIVENESS_STEPS 3000000u
@@ -23,6 +24,7 @@ struct world {
     struct oracle *oracle;
     struct fleeting *fleeting;
     struct counters *counters;
+    struct sim_groups *groups;
     struct ring *client_ring;
     struct client *clients[PLAN_CLIENTS];
     struct circumstances circumstances;
