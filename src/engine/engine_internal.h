@@ -29,6 +29,7 @@ struct engine_interface {
     void (*submit)(struct engine_shard *owner, struct engine_op *op);
     void (*conclude)(struct engine_op *op);
     void (*op_release)(struct engine_op *op);
+    void (*scan)(struct engine_shard *owner, struct engine_scan *scan);
     uint64_t (*durable)(const struct engine_shard *shard);
     bool (*failed)(const struct engine_shard *shard);
     const char *(*failure_text)(const struct engine_shard *shard);

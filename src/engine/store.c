@@ -159,6 +159,7 @@ static enum kvs_err shard_open(struct store *store, unsigned id)
     list_init(&shard->stalled_removes);
     list_init(&shard->waits);
     list_init(&shard->settlings);
+    list_init(&shard->scans);
     shard_values_init(&shard->values);
     epoch_register(&store->base.epoch, &shard->base.thread);
     uint64_t budget = store->base.options.memory_bytes / store->shard_count;
@@ -186,6 +187,7 @@ static void store_free(struct store *store, struct ring *ring)
         if (shard == NULL)
             continue;
         epoch_drain(&shard->base.thread);
+        store_scan_deinit(shard);
         store_wait_deinit(shard);
         shard_values_deinit(&shard->values, ring);
         if (shard->cache != NULL)
@@ -439,7 +441,7 @@ static bool store_shard_stopped(const struct engine_shard *base)
 {
     const struct store_shard *shard = container_of(base, struct store_shard, base);
     return shard->stopping && shard->clean_marked && log_idle(&shard->log) && shard->reads_in_flight == 0 &&
-           store_values_idle(shard);
+           store_scan_idle(shard) && store_values_idle(shard);
 }
 
 /* ---- state ----------------------------------------------------------------------------------------------------- */
@@ -611,6 +613,7 @@ static const struct engine_interface store_interface = {
     .submit = store_submit,
     .conclude = store_conclude,
     .op_release = store_op_release,
+    .scan = store_scan,
     .durable = store_durable,
     .failed = store_failed,
     .failure_text = store_failure_text,
