@@ -316,7 +316,7 @@ struct engine_scan {
     enum kvs_err error; /* OK, NO_MEMORY, CORRUPT (see engine_damage_text), IO: no key was shown */
     uint64_t next;      /* all hashes before it have been looked at, unless there was an error */
     bool end;           /* it is no hash of this shard, but the first of the next one's; 0: there is none */
-    unsigned looked;    /* entries that were looked at */
+    unsigned looked;    /* records of these hashes that were looked at, of keys that are there or not */
     uint64_t gate;      /* 0, or the LSN of the owner that must be durable before anybody is told of the step */
 };
 

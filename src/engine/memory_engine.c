@@ -277,16 +277,20 @@ static void memory_scan(struct engine_shard *owner, struct engine_scan *scan)
     const struct engine *engine = &shard->engine->base;
     struct index_scan_entry found[INDEX_SCAN_ENTRIES_MAX];
     engine_section_begin(owner);
-    for (unsigned pages = 0; pages < SCAN_PAGES && scan->looked == 0 && !scan->end; pages++) {
+    unsigned count = 0;
+    for (unsigned pages = 0; pages < SCAN_PAGES && count == 0 && !scan->end; pages++) {
         const uint64_t from = scan->next;
-        scan->looked = index_scan(shard->index, from, scan->wanted, found, &scan->next);
+        count = index_scan(shard->index, from, scan->wanted, found, &scan->next);
         const uint64_t last = scan->next++;
         scan->end = scan->next == 0 || hash_shard(scan->next, engine->options.shard_count) !=
                                            hash_shard(scan->from, engine->options.shard_count);
-        for (unsigned i = 0; i < scan->looked; i++) {
+        for (unsigned i = 0; i < count; i++) {
             const struct memory_record *record = memory_slab_at(&shard->slab, found[i].entry.address);
             const uint64_t hash = hash_key(memory_key(record), engine_hash_seed(engine));
-            if (hash >= from && hash <= last && !engine_expired(owner, memory_expires_ms(record)))
+            if (hash < from || hash > last)
+                continue;
+            scan->looked++;
+            if (!engine_expired(owner, memory_expires_ms(record)))
                 scan->key(scan, memory_key(record));
         }
     }

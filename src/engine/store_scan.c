@@ -134,6 +134,7 @@ static void note_record(struct scan_step *step, struct scan_item *item, const st
     item->known = item->hash >= scan->from && item->hash <= step->last;
     if (!item->known)
         return;
+    scan->looked++;
     item->there = record->kind == RECORD_PUT && !store_expired(shard, record);
     const bool gated = !scan->relaxed && record->lsn > log_durable(&shard->log) && !canary_on(CANARY_SCAN_UNGATED);
     if (gated && record->lsn > scan->gate)
@@ -425,7 +426,7 @@ void store_scan(struct engine_shard *owner, struct engine_scan *scan)
     step->scan = scan;
     step->shard = shard;
     step->last = last;
-    step->count = scan->looked = count;
+    step->count = count;
     list_init(&step->link);
     list_init(&step->reads);
     for (unsigned i = 0; i < count; i++) {

@@ -162,6 +162,7 @@ command_fn command_auth, command_hello, command_reset;                          
 command_fn command_info, command_dbsize;                                                   /* command_server.c */
 command_fn command_bgsave, command_lastsave;                                               /* command_backup.c */
 command_fn command_command;                                                                /* command_docs.c */
+command_fn command_scan, command_keys, command_randomkey;                                  /* command_scan.c */
 extern const struct subcommand command_acl_subcommands[];                                  /* command_acl.c */
 extern const struct subcommand command_object_subcommands[];                               /* command_object.c */
 extern const struct subcommand command_memory_subcommands[];                               /* command_object.c */

@@ -17,6 +17,7 @@ static const struct counter {
     {"operations", "operations", offsetof(struct tally, operations)},
     {"acknowledged", "  acknowledged", offsetof(struct tally, acknowledged)},
     {"swaps", "  looked and changed", offsetof(struct tally, swaps)},
+    {"scans", "  told which keys there are", offsetof(struct tally, scans)},
     {"refused", "  refused", offsetof(struct tally, refused)},
     {"full", "    for lack of space", offsetof(struct tally, full)},
     {"full_deletes", "      deletes", offsetof(struct tally, full_deletes)},

@@ -21,6 +21,7 @@ struct tally {
     uint64_t operations;                             /* begun by clients */
     uint64_t acknowledged;                           /* of them, with a definite answer */
     uint64_t swaps;                                  /* of these, that looked at a key and may have changed it */
+    uint64_t scans;                                  /* … that told which keys there are */
     uint64_t refused;                                /* answered with an error */
     uint64_t full, full_deletes;                     /* of these, for lack of space; and of those, deletes */
     uint64_t puts_waited, removes_waited;            /* operations that waited for room in the log */
