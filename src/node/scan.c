@@ -79,8 +79,8 @@ struct scan {
     size_t copied;  /* of the first piece */
     struct large_memory *large;
     size_t reply_bytes;
-    size_t error_bytes; /* 0: none */
-    uint8_t error[REPLY_ERROR_BYTES_MAX];
+    size_t error_bytes;       /* 0: none */
+    uint8_t *error;           /* NULL, with an error: there was no memory for its text */
     uint8_t head[HEAD_BYTES]; /* of a reply without pieces */
     uint8_t pattern_bytes[];
 };
@@ -102,6 +102,7 @@ static void scan_free(struct scan *scan)
     atomic_fetch_sub_explicit(&home->node->budget.used_bytes, scan->charged, memory_order_relaxed);
     large_trash_add(&home->pool.trash, scan->large);
     list_remove(&scan->link);
+    free(scan->error);
     free(scan);
 }
 
@@ -120,11 +121,15 @@ void scan_abandon(struct shard *shard)
     list_init(&shard->scan_replies);
 }
 
+static const uint8_t no_memory[] = "-OOM kvs-node: no memory for the request\r\n";
+
 static void fail(struct scan *scan, const char *text)
 {
-    if (scan->error_bytes == 0)
-        scan->error_bytes = resp_write_error(scan->error, text);
     scan->ends = true;
+    if (scan->error_bytes > 0)
+        return;
+    scan->error = malloc(REPLY_ERROR_BYTES_MAX);
+    scan->error_bytes = scan->error != NULL ? resp_write_error(scan->error, text) : sizeof no_memory - 1;
 }
 
 static void fail_engine(struct scan *scan, enum kvs_err error)
@@ -252,7 +257,7 @@ static void come_home(struct scan *scan)
             fail(scan, "OOM kvs-node: no memory for the reply; use SCAN, or try again");
     }
     if (scan->error_bytes > 0) {
-        answer(scan, scan->error, scan->error_bytes);
+        answer(scan, scan->error != NULL ? scan->error : no_memory, scan->error_bytes);
     } else if (scan->first == NULL) {
         memcpy(scan->head, head, head_bytes);
         answer(scan, scan->head, head_bytes);
@@ -328,6 +333,7 @@ static bool has_enough(const struct scan *scan)
 static void on_step(struct engine_scan *engine)
 {
     struct scan *scan = container_of(engine, struct scan, engine);
+    scan->at->scan_steps--;
     if (engine->error != KVS_ERR_OK)
         fail_engine(scan, engine->error);
     scan->gate = engine->gate > scan->gate ? engine->gate : scan->gate;
@@ -364,6 +370,7 @@ static unsigned step(struct shard *shard, struct scan *scan)
     }
     scan->engine.from = scan->position;
     scan->engine.wanted = wanted;
+    shard->scan_steps++;
     engine_scan(shard->engine, &scan->engine);
     return scan->dear ? LOOKS_PER_TURN : wanted;
 }
@@ -408,8 +415,7 @@ void scan_turn(struct shard *shard)
     if (shard->engine != NULL)
         release(shard);
     unsigned looked = 0;
-    for (unsigned steps = 0; steps < STEPS_PER_TURN && looked < LOOKS_PER_TURN && !list_empty(&shard->scan_runs);
-         steps++)
+    for (unsigned steps = 0; steps < STEPS_PER_TURN && looked < LOOKS_PER_TURN && scan_may_step(shard); steps++)
         looked += step(shard, container_of(shard->scan_runs.next, struct scan, place));
     if (list_empty(&shard->scan_replies))
         return;
@@ -425,11 +431,16 @@ void scan_turn(struct shard *shard)
 void scan_ask(struct call *call, const struct scan_question *question)
 {
     struct shard *shard = call->shard;
-    struct scan *scan = calloc(1, sizeof *scan + question->pattern.size);
+    struct op_budget *budget = &shard->node->budget;
+    const size_t bytes = sizeof(struct scan) + question->pattern.size;
+    const uint64_t used = atomic_fetch_add_explicit(&budget->used_bytes, bytes, memory_order_relaxed);
+    struct scan *scan = used + bytes > budget->bytes_max ? NULL : calloc(1, bytes);
     if (scan == NULL) {
-        call_error(call, "OOM kvs-node: no memory for the request");
+        atomic_fetch_sub_explicit(&budget->used_bytes, bytes, memory_order_relaxed);
+        call_error(call, "OOM kvs-node: the requests under way hold too much memory; try again");
         return;
     }
+    scan->charged = bytes;
     scan->mail.kind = MAIL_SCAN;
     scan->home = scan->at = shard;
     scan->conn = call->conn;

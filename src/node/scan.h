@@ -43,10 +43,16 @@ void scan_ask(struct call *call, const struct scan_question *question);
 void scan_deliver(struct shard *shard, struct mail *mail);
 /* Once per turn, after everything that gives answers. */
 void scan_turn(struct shard *shard);
+/* Scans of a shard that read from disk at a time: each holds what it has found. */
+#define SCAN_STEPS_MAX 16u
+static inline bool scan_may_step(const struct shard *shard)
+{
+    return shard->scan_steps < SCAN_STEPS_MAX && !list_empty(&shard->scan_runs);
+}
 /* The next turn has something to do by itself. */
 static inline bool scan_waiting(const struct shard *shard)
 {
-    return !list_empty(&shard->scan_runs) || !list_empty(&shard->scan_replies);
+    return scan_may_step(shard) || !list_empty(&shard->scan_replies);
 }
 /* Frees what was asked here, after the connections have been freed. */
 void scan_abandon(struct shard *shard);

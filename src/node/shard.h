@@ -97,6 +97,7 @@ struct shard {
     struct list scans;        /* SCAN, KEYS and RANDOMKEY asked here */
     struct list scan_queue;   /* … that have not begun */
     struct list scan_runs;    /* of any home: to go on here … */
+    unsigned scan_steps;      /* … and steps that the engine is at work on */
     struct list scan_gated;   /* … that wait for what they have seen here to be durable */
     struct list scan_replies; /* asked here, and to be put together */
     struct list logins;       /* waiting for their passwords to be derived */
