@@ -158,6 +158,10 @@
     X(SNAPSHOT_UNVERIFIED, P5, "pages of a snapshot are taken over unverified")                                  \
     X(SNAPSHOT_UNSETTLED, P2, "a snapshot is made of an index with overwrites that are not settled")             \
     X(SNAPSHOT_NEVER_EXPIRES, P2, "what a start takes over with a snapshot never expires")                       \
+    X(SCAN_LEAVES_OLD_PRINTS, P1, "a scan leaves out keys of whose hashes the index knows few bits")             \
+    X(SCAN_LEAVES_COLD, P1, "a scan leaves out keys whose records are only on disk")                             \
+    X(SCAN_SHOWS_HIDDEN, P2, "a scan shows an older record of a key that has been deleted")                      \
+    X(SCAN_UNGATED, P4, "a scan shows what is not durable")                                                      \
     /* the node */                                                                                               \
     X(EMPTY_WHILE_LOADING, P3, "answers as an empty store would until the store is open")                        \
     X(OWNER_ANSWERS_EARLY, P1, "an owner sends an answer to another shard before it is durable")                 \

@@ -424,6 +424,16 @@ void engine_op_release(struct engine_op *op)
     op->shard->interface->op_release(op);
 }
 
+void engine_scan(struct engine_shard *owner, struct engine_scan *scan)
+{
+    scan->error = KVS_ERR_OK;
+    scan->next = scan->from;
+    scan->end = false;
+    scan->looked = 0;
+    scan->gate = 0;
+    owner->interface->scan(owner, scan);
+}
+
 void engine_section_begin(struct engine_shard *shard)
 {
     epoch_begin(&shard->thread);

@@ -345,6 +345,42 @@ void engine_group_end(struct engine_shard *shard, struct engine_group *group);
 /* Gives back the buffer behind op->result.value. In `done` or after it, exactly once, on the same thread. */
 void engine_op_release(struct engine_op *op);
 
+/* ---- scanning ---------------------------------------------------------------------------------------------------- */
+
+/*
+ * A look at some of a shard's keys, in the order of their hashes. Steps that follow each other, each from the `next` of
+ * the one before, over all shards, meet every key that is there from the beginning of the first to the end of the last,
+ * exactly once; keys that come or go meanwhile, at most once. Nothing is remembered between steps: a hash is a position
+ * for ever, whatever happens to the index, over restarts, and with another number of shards.
+ *
+ * A step shows the keys that are there at the moment of the call; records that are on disk only are read afterwards, a
+ * bounded number of them at a time. What has expired is not there. It looks at a few hundred entries at most, or at a
+ * few pages of an index that has none.
+ */
+struct engine_scan;
+typedef void engine_scan_key_fn(struct engine_scan *scan, struct slice key); /* the key is good until it returns */
+typedef void engine_scan_done_fn(struct engine_scan *scan);
+
+struct engine_scan {
+    uint64_t from;   /* a hash that is the owner's */
+    unsigned wanted; /* look at about so many entries, at least 1 */
+    bool relaxed;    /* may show what is not durable */
+    /* Both on the owner's thread, inside a section, perhaps before engine_scan returns, and without another step begun
+     * in them: one call for each key, in no order, and then the end. */
+    engine_scan_key_fn *key;
+    engine_scan_done_fn *done;
+
+    /* Good in `done`. */
+    enum kvs_err error; /* OK, NO_MEMORY, CORRUPT (see engine_damage_text), IO: no key was shown */
+    uint64_t next;      /* all hashes before it have been looked at, unless there was an error */
+    bool end;           /* it is no hash of this shard, but the first of the next one's; 0: there is none */
+    unsigned looked;    /* records of these hashes that were looked at, of keys that are there or not */
+    uint64_t gate;      /* 0, or the LSN of the owner that must be durable before anybody is told of the step */
+};
+
+/* On the owner's thread, inside a section or not. `scan` stays until `done`. */
+void engine_scan(struct engine_shard *owner, struct engine_scan *scan);
+
 void engine_section_begin(struct engine_shard *shard);
 void engine_section_end(struct engine_shard *shard);
 

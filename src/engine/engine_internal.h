@@ -37,6 +37,7 @@ struct engine_interface {
                                  unsigned count, uint64_t after_lsn);
     enum kvs_err (*publish)(struct engine_op *op, const struct engine_change *change, const struct engine_group *group);
     void (*group_end)(struct engine_shard *shard, struct engine_group *group);
+    void (*scan)(struct engine_shard *owner, struct engine_scan *scan);
     uint64_t (*durable)(const struct engine_shard *shard);
     bool (*failed)(const struct engine_shard *shard);
     const char *(*failure_text)(const struct engine_shard *shard);

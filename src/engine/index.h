@@ -92,6 +92,26 @@ struct index_filler {
 void index_filler_init(struct index_filler *filler, struct index *index);
 enum kvs_err index_fill(struct index_filler *filler, uint64_t hash, const struct index_entry *entry);
 
+/* ---- scanning ---------------------------------------------------------------------------------------------------- */
+
+struct index_scan_entry {
+    struct index_entry entry;
+    uint16_t order; /* of two entries of one key the newer one has the lower order */
+};
+
+enum { INDEX_SCAN_ENTRIES_MAX = 512 };
+
+/*
+ * A portion of the index, in the order of hashes. `from` is the least hash to be looked at, one of this shard; *last
+ * becomes the greatest, chosen so that about `wanted` (at least 1) entries lie between them, and never beyond a page.
+ * Gives every entry whose key may have a hash from `from` to *last, both included, and perhaps some more: the index
+ * does not know all bits of the hashes, so the key decides. Returns how many. What hashes there are between two numbers
+ * does not depend on the index, so a scan can go on behind *last whatever happens to it, and in another index of the
+ * same keys. Writer only.
+ */
+unsigned index_scan(const struct index *index, uint64_t from, unsigned wanted,
+                    struct index_scan_entry out[INDEX_SCAN_ENTRIES_MAX], uint64_t *last);
+
 /* ---- pages, for a snapshot (snapshot.h) -------------------------------------------------------------------------- */
 
 enum { INDEX_PAGE_BYTES = 4096, INDEX_PAGE_ENTRIES = 512 };

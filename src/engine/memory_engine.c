@@ -15,6 +15,7 @@
 #include "engine/memory_slab.h"
 
 #include "base/assert.h"
+#include "base/hash.h"
 #include "base/limits.h"
 
 #include <stdio.h>
@@ -33,6 +34,7 @@ enum {
     EXPIRY_SHARE = 16, /* of the memory budget: that many of it are one for the queues of what expires */
     TAKE_ITEMS = 256,
     SWEEP_ITEMS = 256,
+    SCAN_PAGES = 16,   /* that a step looks at if there is nothing on them */
     SWEEP_FROM = 4096, /* stale items: fewer are not worth it */
     TIMEOUT_MS = 3600000,
     NS_PER_MS = 1000000,
@@ -418,6 +420,33 @@ static void memory_op_release(struct engine_op *op)
     (void)op;
 }
 
+static void memory_scan(struct engine_shard *owner, struct engine_scan *scan)
+{
+    const struct memory_shard *shard = shard_of(owner);
+    const struct engine *engine = &shard->engine->base;
+    struct index_scan_entry found[INDEX_SCAN_ENTRIES_MAX];
+    engine_section_begin(owner);
+    unsigned count = 0;
+    for (unsigned pages = 0; pages < SCAN_PAGES && count == 0 && !scan->end; pages++) {
+        const uint64_t from = scan->next;
+        count = index_scan(shard->index, from, scan->wanted, found, &scan->next);
+        const uint64_t last = scan->next++;
+        scan->end = scan->next == 0 || hash_shard(scan->next, engine->options.shard_count) !=
+                                           hash_shard(scan->from, engine->options.shard_count);
+        for (unsigned i = 0; i < count; i++) {
+            const struct memory_record *record = memory_slab_at(&shard->slab, found[i].entry.address);
+            const uint64_t hash = hash_key(memory_key(record), engine_hash_seed(engine));
+            if (hash < from || hash > last)
+                continue;
+            scan->looked++;
+            if (!engine_expired(owner, memory_expires_ms(record)))
+                scan->key(scan, memory_key(record));
+        }
+    }
+    scan->done(scan);
+    engine_section_end(owner);
+}
+
 /* ---- life ------------------------------------------------------------------------------------------------------ */
 
 static void memory_close(struct engine *base, struct ring *ring)
@@ -674,6 +703,7 @@ static const struct engine_interface memory_interface = {
     .group_append = memory_group_append,
     .publish = memory_publish,
     .group_end = memory_group_end,
+    .scan = memory_scan,
     .durable = memory_durable,
     .failed = memory_failed,
     .failure_text = memory_no_text,

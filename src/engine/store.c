@@ -161,6 +161,7 @@ static enum kvs_err shard_open(struct store *store, unsigned id)
     list_init(&shard->settlings);
     list_init(&shard->groups);
     atomic_store(&shard->groups_lsn, UINT64_MAX);
+    list_init(&shard->scans);
     shard_values_init(&shard->values);
     epoch_register(&store->base.epoch, &shard->base.thread);
     uint64_t budget = store->base.options.memory_bytes / store->shard_count;
@@ -188,6 +189,7 @@ static void store_free(struct store *store, struct ring *ring)
         if (shard == NULL)
             continue;
         epoch_drain(&shard->base.thread);
+        store_scan_deinit(shard);
         store_wait_deinit(shard);
         shard_values_deinit(&shard->values, ring);
         if (shard->cache != NULL)
@@ -441,7 +443,7 @@ static bool store_shard_stopped(const struct engine_shard *base)
 {
     const struct store_shard *shard = container_of(base, struct store_shard, base);
     return shard->stopping && shard->clean_marked && log_idle(&shard->log) && shard->reads_in_flight == 0 &&
-           store_values_idle(shard);
+           store_scan_idle(shard) && store_values_idle(shard);
 }
 
 /* ---- state ----------------------------------------------------------------------------------------------------- */
@@ -624,6 +626,7 @@ static const struct engine_interface store_interface = {
     .group_append = store_group_append,
     .publish = store_publish,
     .group_end = store_group_end,
+    .scan = store_scan,
     .durable = store_durable,
     .failed = store_failed,
     .failure_text = store_failure_text,

@@ -3,7 +3,8 @@
  *
  * store.c opens and closes, and runs a shard's turn; store_ops.c answers from RAM; store_wait.c carries out operations
  * that have to wait for a disk read (store_reads.c), for room in the log or for an earlier operation on the key;
- * store_expiry.c takes out what has expired; recovery.c fills a store from its directory.
+ * store_scan.c shows which keys there are; store_expiry.c takes out what has expired; recovery.c fills a store from its
+ * directory.
  *
  * What an index entry means. An entry points at a put, or at a delete record that is not durable yet (its reader has to
  * wait for it); once durable, the delete's entry goes. A put that has expired reads as if it were not there; its entry
@@ -85,6 +86,11 @@ struct store_shard {
     _Atomic(struct read_cache *) cache; /* NULL while it has no memory. The owner's; others read its figures */
     uint64_t cache_bytes;
     _Atomic uint64_t cache_target; /* what the keeper lets it use */
+
+    /* Steps of scans that read from disk, and how many of these reads fly, of how many bytes. */
+    struct list scans;
+    unsigned scan_reads;
+    uint64_t scan_read_bytes;
 
     void *read_buffers; /* free ones, listed through their first word */
     unsigned read_buffer_count;
@@ -300,6 +306,14 @@ enum { STORE_SETTLE = 100 };
 void store_settle_later(struct store_shard *shard, struct slice key, uint64_t hash);
 /* Frees those that a crash has abandoned. */
 void store_settlings_free(struct store_shard *shard);
+
+/* ---- store_scan.c ------------------------------------------------------------------------------------------------ */
+
+void store_scan(struct engine_shard *owner, struct engine_scan *scan);
+/* No step is under way. */
+bool store_scan_idle(const struct store_shard *shard);
+/* Frees those that a crash has abandoned. */
+void store_scan_deinit(struct store_shard *shard);
 
 /* ---- recovery.c ------------------------------------------------------------------------------------------------ */
 

@@ -165,6 +165,7 @@ struct net_conn_info {
     size_t input_free_bytes; /* room behind them */
     size_t request_bytes;    /* of the current request */
     uint64_t output_bytes;   /* memory of replies that have not left */
+    unsigned pending;        /* requests, with the current one, whose net_slot_fill has not come */
     unsigned output_replies; /* answers under way, and replies that wait for their gates */
     size_t memory_bytes;     /* all of it */
     bool framed;             /* speaks the binary protocol */

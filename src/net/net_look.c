@@ -18,6 +18,7 @@ void net_conn_info(const struct net_conn *conn, struct net_conn_info *out)
         .input_free_bytes = input->capacity - input->begin - input->size,
         .request_bytes = conn->handling ? conn->request_bytes : 0,
         .output_bytes = conn->output_bytes,
+        .pending = conn->pending,
         .output_replies = conn->under_way,
         .memory_bytes = sizeof *conn + net->options.conn_user_bytes + input->capacity + (size_t)conn->output_bytes,
         .framed = conn->protocol == NET_PROTOCOL_FRAME,

@@ -165,6 +165,7 @@ command_fn command_echo, command_ping, command_quit, command_select, command_dur
 command_fn command_auth, command_hello, command_reset;                                   /* command_auth.c */
 command_fn command_info, command_dbsize;                                                 /* command_server.c */
 command_fn command_bgsave, command_lastsave;                                             /* command_backup.c */
+command_fn command_scan, command_keys, command_randomkey;                                /* command_scan.c */
 command_fn command_command;                                                              /* command_docs.c */
 extern const struct subcommand command_acl_subcommands[];                                /* command_acl.c */
 extern const struct subcommand command_object_subcommands[];                             /* command_object.c */

@@ -30,6 +30,7 @@
 #include "node/gather.h"
 #include "node/login.h"
 #include "node/node_internal.h"
+#include "node/scan.h"
 #include "node/transaction.h"
 
 #include <stdio.h>
@@ -143,6 +144,7 @@ static void free_parts(struct shard *shard)
     gather_abandon(shard);
     transaction_abandon(shard);
     crowd_abandon(shard);
+    scan_abandon(shard);
     login_abandon(shard);
     acl_store_abandon(shard);
     client_abandon_all(shard);
@@ -314,7 +316,7 @@ static int64_t wait_ns(const struct shard *shard)
         wait = 0;
     if (transaction_waits(shard))
         wait = ring_sooner(wait, TRANSACTION_WAIT_NS);
-    if (crowd_waiting(shard) || derive_waiting(&shard->derivations))
+    if (crowd_waiting(shard) || scan_waiting(shard) || derive_waiting(&shard->derivations))
         wait = 0;
     wait = ring_sooner(wait, access_wait_ns(shard));
     if (mailbox_backlog(shard->mailbox))
@@ -339,8 +341,10 @@ static void deliver(void *context, struct mail *mail)
         dispatch_deliver(context, mail);
     else if (mail->kind == MAIL_TRANSACTION)
         transaction_deliver(context, mail);
-    else
+    else if (mail->kind == MAIL_CROWD)
         crowd_deliver(context, mail);
+    else
+        scan_deliver(context, mail);
 }
 
 /* Returns how much mail there was. */
@@ -376,6 +380,7 @@ bool shard_turn(struct shard *shard, bool may_sleep)
     bool goes_on = follow_phase(shard);
     (void)large_trash_turn(&shard->pool.trash);
     gather_turn(shard);
+    scan_turn(shard);
     mailbox_send(shard->mailbox);
     net_flush(shard->net);
     shard->busy = events > 0 || get_state(shard) != state || wait_ns(shard) != wait;

@@ -94,6 +94,12 @@ struct shard {
     struct list crowds;       /* questions to all connections of the node, asked here */
     struct list crowd_parts;  /* parts of such questions to be answered here … */
     struct list crowd_merges; /* … and answers to be put together */
+    struct list scans;        /* SCAN, KEYS and RANDOMKEY asked here */
+    struct list scan_queue;   /* … that have not begun */
+    struct list scan_runs;    /* of any home: to go on here … */
+    unsigned scan_steps;      /* … and steps that the engine is at work on */
+    struct list scan_gated;   /* … that wait for what they have seen here to be durable */
+    struct list scan_replies; /* asked here, and to be put together */
     struct list logins;       /* waiting for their passwords to be derived */
     struct list acl_tasks;    /* changes of users under way */
     struct list paused;       /* clients whose request waits for the end of a pause */

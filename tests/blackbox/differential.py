@@ -99,6 +99,7 @@ class Generator:
             (8, self.objects),
             (8, self.payloads),
             (14, self.several),
+            (6, self.scans),
         ]
 
     # -- arguments --
@@ -372,6 +373,26 @@ class Generator:
     def no_index(self):
         return self.rng.choice(NO_INTEGERS)
 
+    def pattern(self):
+        return self.one(b"*", b"key:?", b"key:[0-4]", b"key:[^3]", b"*:1*", self.key(), b"", b"k*y:*", b"[", b"\\*", b"??")
+
+    def scans(self):
+        """All keys in one reply: what a cursor is differs, and how many keys come with it."""
+        if self.seldom(0.3):
+            return [b"KEYS", self.pattern()]
+        if self.seldom(0.2):
+            return [b"RANDOMKEY"]
+        # Twice the same option: the latter counts.
+        cursor = b"0" if not self.seldom(0.1) else self.one(b"", b"+0", b"-0", b" 0", b"0x", b"x", b"18446744073709551616", b"1.0")
+        words = [b"SCAN", cursor, b"COUNT", b"1000"]
+        for _ in range(self.rng.choice([0, 1, 1, 2])):
+            words += self.one(
+                [b"MATCH", self.pattern()], [b"TYPE", self.one(b"string", b"STRING", b"hash", b"foo", b"")], [b"COUNT", b"2000"]
+            )
+        if self.seldom(0.1):
+            words += self.one([b"COUNT"], [b"FOO", b"1"], [b"COUNT", b"0"], [b"COUNT", self.rng.choice(NO_INTEGERS)], [b"MATCH"])
+        return words
+
     # -- all of them --
 
     def line(self):
@@ -435,6 +456,36 @@ def dump_versions(words, ours, theirs):
     return is_line(words, b"DUMP") and ours.startswith(b"$") and len(ours) > footer and ours[:-footer] == theirs[:-footer]
 
 
+def bulks(reply):
+    """The strings of an array of them; None: it is none."""
+    if not reply.startswith(b"*"):
+        return None
+    rest = reply[reply.index(b"\n") + 1 :]
+    out = []
+    while rest.startswith(b"$"):
+        header, rest = rest.split(b"\r\n", 1)
+        size = int(header[1:])
+        out.append(rest[:size])
+        rest = rest[size + 2 :]
+    return out if not rest else None
+
+
+def orders(words, ours, theirs):
+    if is_line(words, b"SCAN"):
+        head = b"*2\r\n$1\r\n0\r\n"
+        if not ours.startswith(head) or not theirs.startswith(head):
+            return False
+        ours, theirs = ours[len(head) :], theirs[len(head) :]
+    elif not is_line(words, b"KEYS"):
+        return False
+    mine, yours = bulks(ours), bulks(theirs)
+    return mine is not None and yours is not None and sorted(mine) == sorted(yours)
+
+
+def chances(words, ours, theirs):
+    return is_line(words, b"RANDOMKEY") and ours.startswith(b"$") and theirs.startswith(b"$") and b"$-1\r\n" not in (ours, theirs)
+
+
 # (what it is, whether a difference is one of these). Replies that are equal are never asked about.
 KNOWN = [
     ("each server reads its own clock, some milliseconds apart", clocks),
@@ -443,6 +494,8 @@ KNOWN = [
     ("the node does not track when a key was used", idle_times),
     ("what a key takes is not the same in a log as in a heap", sizes),
     ("to MEMORY USAGE Redis shows a key that has expired, until it has removed it", sizes_of_nothing),
+    ("keys come in another order", orders),
+    ("which key RANDOMKEY gives is chance", chances),
     ("Redis 7.0 writes version 10 of RDB, the node that of Redis 7.2", dump_versions),
 ]
 

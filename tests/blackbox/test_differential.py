@@ -142,6 +142,18 @@ def test_a_difference_is_told_with_the_lines_of_its_key():
         ([b"MEMORY", b"USAGE", b"a"], b"_\r\n", b":56\r\n", True),
         ([b"MEMORY", b"USAGE", b"a"], b":61\r\n", b"_\r\n", False),
         ([b"DUMP", b"a"], b"$14\r\n\0\x02ab" + b"1" * 10 + b"\r\n", b"$14\r\n\0\x02ab" + b"2" * 10 + b"\r\n", True),
+        ([b"KEYS", b"*"], b"*2\r\n$1\r\na\r\n$1\r\nb\r\n", b"*2\r\n$1\r\nb\r\n$1\r\na\r\n", True),
+        ([b"KEYS", b"*"], b"*2\r\n$1\r\na\r\n$1\r\nb\r\n", b"*2\r\n$1\r\nb\r\n$1\r\nb\r\n", False),
+        ([b"KEYS", b"*"], b"*1\r\n$1\r\na\r\n", b"*0\r\n", False),
+        (
+            [b"SCAN", b"0"],
+            b"*2\r\n$1\r\n0\r\n*2\r\n$1\r\na\r\n$1\r\nb\r\n",
+            b"*2\r\n$1\r\n0\r\n*2\r\n$1\r\nb\r\n$1\r\na\r\n",
+            True,
+        ),
+        ([b"SCAN", b"0"], b"*2\r\n$1\r\n0\r\n*1\r\n$1\r\na\r\n", b"*2\r\n$1\r\n7\r\n*1\r\n$1\r\na\r\n", False),
+        ([b"RANDOMKEY"], b"$1\r\na\r\n", b"$1\r\nb\r\n", True),
+        ([b"RANDOMKEY"], b"$-1\r\n", b"$1\r\nb\r\n", False),
         ([b"DUMP", b"a"], b"$14\r\n\0\x02ab" + b"1" * 10 + b"\r\n", b"$14\r\n\0\x02ac" + b"2" * 10 + b"\r\n", False),
     ],
 )

@@ -369,7 +369,8 @@ static inline bool peer_has_reply(void *context)
 {
     const struct peer *peer = context;
     struct resp_reply reply;
-    return resp_reply_parse(peer->in + peer->in_read, peer->in_size - peer->in_read, &reply) == RESP_REQUEST;
+    return peer->in != NULL &&
+           resp_reply_parse(peer->in + peer->in_read, peer->in_size - peer->in_read, &reply) == RESP_REQUEST;
 }
 
 /* The next reply's bytes, whole; good until more is received. */
@@ -457,7 +458,8 @@ static inline bool peer_has_frame(void *context)
     const struct peer *peer = context;
     struct frame_limits limits = {.key_bytes_max = KVS_KEY_BYTES_MAX, .value_bytes_max = KVS_VALUE_BYTES_MAX};
     struct frame frame;
-    return frame_parse(peer->in + peer->in_read, peer->in_size - peer->in_read, &limits, &frame) == FRAME_WHOLE;
+    return peer->in != NULL &&
+           frame_parse(peer->in + peer->in_read, peer->in_size - peer->in_read, &limits, &frame) == FRAME_WHOLE;
 }
 
 static inline struct frame peer_next_frame(struct peer *peer)

@@ -60,7 +60,17 @@ static void ask_by_chance(struct peer *peer, unsigned number, struct book *book,
     char name[16], other_name[16], value[16];
     key_name(name, number, key);
     key_name(other_name, number, other);
-    switch (sim_random(5)) {
+    switch (sim_random(7)) {
+    case 5: /* what was asked before counts, what comes next does not */
+        peer_say(peer, "KEYS", name, NULL);
+        snprintf(expected, size, book->values[key] != 0 ? "*1\r\n$%zu\r\n%s\r\n" : "*0\r\n", strlen(name), name);
+        break;
+    case 6:
+        peer_say(peer, "SCAN", "0", "COUNT", "10000", "MATCH", name, NULL);
+        snprintf(expected, size,
+                 book->values[key] != 0 ? "*2\r\n$1\r\n0\r\n*1\r\n$%zu\r\n%s\r\n" : "*2\r\n$1\r\n0\r\n*0\r\n",
+                 strlen(name), name);
+        break;
     case 0:
     case 1:
         book->values[key] = ++book->last;

@@ -54,6 +54,7 @@ static void make_random(struct plan *out, uint64_t state)
     out->disk_segments = number(&state, 0, 1000000);
     out->preempt_every = number(&state, 0, 1000000);
     out->swaps_percent = number(&state, 0, 100);
+    out->scans_percent = number(&state, 0, 100);
     out->step_count = number(&state, 0, PLAN_STEPS_MAX);
     for (uint32_t i = 0; i < out->step_count; i++) {
         static const uint32_t most_a[PLAN_KIND_COUNT] = {
@@ -153,6 +154,9 @@ static void test_plan__swaps_may_be_left_out(void **state)
     assert_int_equal(first.swaps_percent, 0);
     assert_true(plan_parse(&first, "plan 1\n" SETTINGS "swaps_percent 30\nwork 1 20 0 77\n", &line));
     assert_int_equal(first.swaps_percent, 30);
+    assert_int_equal(first.scans_percent, 0);
+    assert_true(plan_parse(&first, "plan 1\n" SETTINGS "scans_percent 3\nwork 1 20 0 77\n", &line));
+    assert_int_equal(first.scans_percent, 3);
     expect_refused("plan 1\n" SETTINGS "swaps_percent 30\nswaps_percent 30\n", 14);
     expect_refused("plan 1\n" SETTINGS "work 1 20 0 77\nswaps_percent 30\n", 14);
 }
@@ -186,6 +190,7 @@ static const char *const bad_settings[] = {
     "keys ten",
     "disk_segments 1000001",
     "swaps_percent 101",
+    "scans_percent 101",
 };
 
 /* Each behind all settings, in line 13. */

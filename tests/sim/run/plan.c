@@ -37,6 +37,7 @@ static const struct setting {
     {"preempt_every", offsetof(struct plan, preempt_every), 0, 1000000, false},
     {"swaps_percent", offsetof(struct plan, swaps_percent), 0, 100, true},
     {"groups_percent", offsetof(struct plan, groups_percent), 0, 100, true},
+    {"scans_percent", offsetof(struct plan, scans_percent), 0, 100, true},
 };
 
 /* "seed" is a setting, too, but a wider number: it has the bit above those of the table. */

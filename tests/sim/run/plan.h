@@ -69,6 +69,7 @@ struct plan {
     uint32_t preempt_every;   /* threads interrupt each other once in about so many steps through an index; 0: never */
     uint32_t swaps_percent;   /* of what a client does, at most so much looks at a key and changes it in one step */
     uint32_t groups_percent; /* to so much of what clients do, at most, comes as many changes of several keys at once */
+    uint32_t scans_percent;  /* … and at most so much asks which keys there are */
     uint32_t step_count;
     struct plan_step steps[PLAN_STEPS_MAX];
 };

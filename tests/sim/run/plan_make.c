@@ -27,6 +27,7 @@ struct maker {
     uint64_t map_state;
     uint64_t swap_state;
     uint64_t group_state;
+    uint64_t scan_state;
 };
 
 static uint64_t draw(struct maker *maker, uint64_t below)
@@ -214,6 +215,13 @@ static void make_groups(struct maker *maker)
     maker->plan->groups_percent = one_of(&own, percents, ARRAY_COUNT(percents));
 }
 
+static void make_scans(struct maker *maker)
+{
+    static const uint32_t percents[] = {0, 1, 2, 4};
+    struct maker own = {.plan = maker->plan, .state = maker->scan_state};
+    maker->plan->scans_percent = one_of(&own, percents, ARRAY_COUNT(percents));
+}
+
 static void add_work(struct maker *maker, enum work_style style, uint32_t least, uint32_t most)
 {
     add(maker, PLAN_WORK, (uint32_t)draw(maker, PLAN_CLIENTS), between(maker, least, most), style);
@@ -288,12 +296,14 @@ void plan_make(struct plan *plan, uint64_t seed)
                           .limit_state = seed ^ 0x6c696d6974u,
                           .map_state = seed ^ 0x6d6170u,
                           .swap_state = seed ^ 0x73776170u,
-                          .group_state = seed ^ 0x67726f757073u};
+                          .group_state = seed ^ 0x67726f757073u,
+                          .scan_state = seed ^ 0x7363616eu};
     *plan = (struct plan){.seed = seed};
     make_settings(&maker);
     make_limit(&maker);
     make_swaps(&maker);
     make_groups(&maker);
+    make_scans(&maker);
     uint32_t boots = between(&maker, 1, 5);
     for (uint32_t boot = 0; boot < boots; boot++)
         make_boot(&maker);

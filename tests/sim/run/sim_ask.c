@@ -40,6 +40,8 @@ static void ask_free(struct client *client, struct ask *ask)
 {
     list_remove(&ask->link);
     client->ask_count--;
+    client->scans -= ask->scan != NULL;
+    scan_ask_free(ask->scan);
     free(ask);
 }
 
@@ -49,6 +51,8 @@ static void ask_leave(struct client *client, struct ask *ask)
         fleeting_leave(client->setting.fleeting, ask->fleeting);
     if (ask->kind == ASK_COUNTER)
         counters_leave(client->setting.counters, &ask->counter);
+    if (ask->kind == ASK_SCAN)
+        scan_ask_leave(client->setting.oracle, ask->scan);
     for (unsigned i = 0; i < ask->key_count; i++)
         oracle_leave(client->setting.oracle, ask->ops[i]);
 }
@@ -204,6 +208,18 @@ void ask_counter(struct client *client, unsigned key, uint64_t chance)
     ask->counter = (struct counter_ask){.key = key, .client = client->setting.number, .session = client->session};
     client->forming.size += counters_begin(client->setting.counters, &ask->counter, chance,
                                            client_reserve(&client->forming, COUNTERS_REQUEST_BYTES_MAX));
+}
+
+void ask_scan(struct client *client, bool all)
+{
+    KVS_ASSERT(client->protocol != FRAMES);
+    struct ask *ask = ask_add(client, ASK_SCAN);
+    struct slice args[SCAN_ARGS_MAX];
+    unsigned base, keys = client_key_class(client, &base);
+    ask->scan = scan_ask_begin(client->setting.oracle, base, keys, client->session, *client->setting.cursor,
+                               all ? 0 : client_draw(client, UINT64_MAX));
+    client->scans++;
+    write_resp(client, args, scan_ask_arguments(ask->scan, args));
 }
 
 void ask_ping(struct client *client)
@@ -387,6 +403,13 @@ static void answer_counter(struct client *client, const struct ask *ask, const s
         wrong_answer(client, ask, answer);
 }
 
+static void answer_scan(struct client *client, struct ask *ask, const struct answer *answer)
+{
+    if (!scan_ask_end(client->setting.oracle, ask->scan, answer, client->setting.hash_seed, client->setting.cursor))
+        wrong_answer(client, ask, answer);
+    client->setting.tally->scans++;
+}
+
 static void answer_ask(struct client *client, struct ask *ask, const struct answer *answer)
 {
     client->setting.tally->acknowledged += answer->kind != ANSWER_ERROR;
@@ -427,6 +450,9 @@ static void answer_ask(struct client *client, struct ask *ask, const struct answ
     case ASK_COUNTER:
         client->setting.tally->swaps += ask->counter.number != 0;
         answer_counter(client, ask, answer);
+        break;
+    case ASK_SCAN:
+        answer_scan(client, ask, answer);
         break;
     case ASK_FLEETING:
         answer_fleeting(client, ask, answer);

@@ -255,6 +255,9 @@ static void work_mixed(struct client *client, unsigned count)
         unsigned fleeting = (unsigned)client_draw(client, 6 * fleeting_keys(client->setting.fleeting));
         if (fleeting < fleeting_keys(client->setting.fleeting) && ask_fleeting_may(client, fleeting))
             ask_fleeting(client, fleeting, client_draw(client, UINT64_MAX));
+        else if (client->setting.scans_percent > 0 && client->protocol != FRAMES && client->scans == 0 &&
+                 client_draw(client, 100) < client->setting.scans_percent)
+            ask_scan(client, false);
         else if (client->swaps_percent > 0 && client_draw(client, 100) < client->swaps_percent)
             ask_to_swap(client);
         else if (chance < writes)
@@ -334,6 +337,8 @@ void client_read_all(struct client *client)
     }
     for (unsigned key = 0; client->setting.swaps_percent > 0 && key < counters_keys(client->setting.counters); key++)
         ask_counter(client, key, 0);
+    if (client->setting.scans_percent > 0)
+        ask_scan(client, true);
     ask_for_count(client);
     pump(client);
 }

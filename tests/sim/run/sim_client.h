@@ -36,7 +36,10 @@ struct client_setting {
     const struct circumstances *circumstances;
     struct ring_addr addr;
     unsigned number;
-    unsigned swaps_percent; /* at most so many operations of its work look at a key and change it */
+    unsigned swaps_percent; /* at most so many operations of its work look at a key and change it … */
+    unsigned scans_percent; /* … and ask which keys there are */
+    uint64_t hash_seed;     /* of the store */
+    uint64_t *cursor;       /* where its scan goes on; outlives the client */
 };
 
 struct client *client_create(const struct client_setting *setting);

@@ -6,6 +6,7 @@
 #define KVS_TESTS_SIM_RUN_SIM_CLIENT_INTERNAL_H
 
 #include "sim_client.h"
+#include "sim_scan.h"
 #include "sim_swap.h"
 #include "sim_task.h"
 
@@ -26,7 +27,8 @@ enum ask_kind {
     ASK_SETUP,
     ASK_FLEETING,
     ASK_SWAP,
-    ASK_COUNTER
+    ASK_COUNTER,
+    ASK_SCAN
 };
 
 struct ask {
@@ -39,6 +41,7 @@ struct ask {
     unsigned fleeting; /* the key, with ASK_FLEETING */
     const struct swap *swap;
     struct counter_ask counter;
+    struct scan_ask *scan; /* NULL: it is none */
 };
 
 struct buffer {
@@ -66,6 +69,7 @@ struct client {
     unsigned ask_count;
     uint64_t random;
     unsigned swaps_percent; /* of this work's operations */
+    unsigned scans;         /* under way */
     struct task task;
     struct ring_op pause;
     int64_t counted;
@@ -98,6 +102,8 @@ bool ask_fleeting_may(const struct client *client, unsigned key);
 void ask_fleeting(struct client *client, unsigned key, uint64_t chance);
 /* Over durable RESP only. */
 void ask_counter(struct client *client, unsigned key, uint64_t chance);
+/* Over RESP only. `all`: KEYS. */
+void ask_scan(struct client *client, bool all);
 void ask_ping(struct client *client);
 void ask_for_count(struct client *client);
 /* The first of a connection: its protocol, its durability. */

@@ -22,6 +22,7 @@ static const struct counter {
     {"groups_refused", "  refused", offsetof(struct tally, groups_refused)},
     {"groups_unanswered", "  under way at the end", offsetof(struct tally, groups_unanswered)},
     {"groups_judged", "    told apart", offsetof(struct tally, groups_judged)},
+    {"scans", "  told which keys there are", offsetof(struct tally, scans)},
     {"refused", "  refused", offsetof(struct tally, refused)},
     {"full", "    for lack of space", offsetof(struct tally, full)},
     {"full_deletes", "      deletes", offsetof(struct tally, full_deletes)},

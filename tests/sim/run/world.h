@@ -24,6 +24,7 @@ struct tally {
     uint64_t groups, groups_shown;                   /* changes of several keys in one step: begun, done */
     uint64_t groups_refused, groups_unanswered;      /* … not to be; appended when the node went */
     uint64_t groups_judged;                          /* of these, of which a start told whether they are there */
+    uint64_t scans;                                  /* … that told which keys there are */
     uint64_t refused;                                /* answered with an error */
     uint64_t full, full_deletes;                     /* of these, for lack of space; and of those, deletes */
     uint64_t puts_waited, removes_waited;            /* operations that waited for room in the log */

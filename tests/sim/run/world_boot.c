@@ -102,6 +102,9 @@ static void clients_begin(struct world *world)
             .addr = host_addr(&world->host),
             .number = i,
             .swaps_percent = world->plan->swaps_percent,
+            .scans_percent = world->plan->scans_percent,
+            .hash_seed = engine_hash_seed(world->host.node->engine),
+            .cursor = &world->cursors[i],
         };
         world->clients[i] = client_create(&setting);
     }

@@ -28,6 +28,7 @@ struct world {
     struct ring *client_ring;
     struct client *clients[PLAN_CLIENTS];
     struct circumstances circumstances;
+    uint64_t cursors[PLAN_CLIENTS]; /* of their scans */
     struct sim_backups backups;
     bool rotted; /* bits were made to rot: what backups share with the store rots, too */
     unsigned odds[SIM_FAULT_COUNT];
