@@ -1,6 +1,7 @@
 """Each bound of what connections may take: its setting, its default, what who exceeds it is told, and that others go on."""
 
 import re
+import resource
 import socket
 import subprocess
 import time
@@ -207,6 +208,29 @@ def test_memory_of_all_connections(start_node):
         for one in crowd:
             one.close()
         assert wire.ask("STRLEN", "k") == b":10000\r\n"
+
+
+def test_open_files(start_node, tmp_path):
+    """The usual soft limit is no bound of connections; where the hard one is too low, the node says so."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        node = start_node("--max-clients", "300")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    crowd = [socket.create_connection((node.host, node.port)) for _ in range(300)]
+    for one in crowd:
+        one.sendall(b"PING\r\n")
+    assert all(one.recv(7) == b"+PONG\r\n" for one in crowd)
+    for one in crowd:
+        one.close()
+    assert "open files" not in node.log_text()
+
+    command = ["prlimit", "--nofile=400:400", binary("kvs-node"), "--addr", "127.0.0.1:0", "--data-dir", tmp_path / "data"]
+    with subprocess.Popen([*command, "--max-clients", "300"], stderr=subprocess.PIPE, text=True) as process:
+        said = process.stderr.readline()
+        process.kill()
+    assert "400 open files are allowed" in said and "which is 556" in said and "LimitNOFILE=" in said
 
 
 # ---- a connection's share of the loop ----
