@@ -6,7 +6,11 @@ set -eu
 build_packages="build-essential cmake ninja-build pkg-config python3 liburing-dev libck-dev"
 build_packages="$build_packages libcmocka-dev libjemalloc-dev libxxhash-dev libsystemd-dev libssl-dev"
 test_packages="redis-server redis-tools python3-redis python3-pytest strace libfuse3-dev e2fsprogs"
+test_packages="$test_packages libhiredis-dev nutcracker"
 test_packages="$test_packages clang clang-format clang-tidy libclang-rt-14-dev"
+# For clients from npm, where they have not come another way.
+command -v node >/dev/null || test_packages="$test_packages nodejs"
+command -v npm >/dev/null || test_packages="$test_packages npm"
 
 case "${1-}" in
 "") packages=$build_packages ;;
@@ -54,7 +58,7 @@ trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-# The tests start their own redis-server; one started here would only occupy its port. Where there is a policy already,
+# The tests start their own servers; those started here would only occupy their ports. Where there is a policy already,
 # it is the administrator's word.
 if [ ! -e "$policy" ]; then
     our_policy=yes
@@ -73,10 +77,12 @@ run apt-get -q -o DPkg::Lock::Timeout=300 update
 # shellcheck disable=SC2086 # a list of words
 run apt-get -q -y -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 install --no-install-recommends $missing
 
-case " $missing " in
-*" redis-server "*)
-    if command -v systemctl >/dev/null; then # nor at the next boot
-        systemctl disable redis-server.service >/dev/null 2>&1 || true
-    fi
-    ;;
-esac
+for service in redis-server nutcracker; do # nor at the next boot
+    case " $missing " in
+    *" $service "*)
+        if command -v systemctl >/dev/null; then
+            systemctl disable "$service.service" >/dev/null 2>&1 || true
+        fi
+        ;;
+    esac
+done

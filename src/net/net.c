@@ -256,7 +256,9 @@ enum kvs_err net_open(struct net **out, struct ring *ring, const struct net_opti
     net->free_blocks_max = options->output_kept_max != 0 ? options->output_kept_max : NET_KEPT_BYTES;
     net->handler = *handler;
     net->fail_errors = fail_errors;
-    net->request_bytes_max = request_bytes_max(options);
+    net->request_bytes_max = options->request_bytes_max != 0 ? options->request_bytes_max : request_bytes_max(options);
+    if (net->options.turn_requests_max == 0)
+        net->options.turn_requests_max = NET_TURN_REQUESTS_MAX;
     net->turn = 1;
     net->next_id = 1;
     net->stats.memory_bytes = sizeof *net + NET_BLOCK_BYTES;

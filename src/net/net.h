@@ -58,14 +58,16 @@ struct net_handler {
 };
 
 struct net_options {
-    unsigned connections_max;  /* of this shard; more are told so and closed */
-    uint64_t output_bytes_max; /* unsent replies per connection beyond which it is not read from */
-    uint64_t output_kept_max;  /* memory for replies that is kept for reuse; 0 = 8 MiB */
-    uint64_t memory_max;       /* for all connections, their input and their replies together; 0 = no bound */
-    unsigned requests_max;     /* requests under way per connection beyond which it is not read from */
-    uint32_t send_timeout_ms;  /* 0 = never */
-    uint32_t idle_timeout_s;   /* a connection that asks nothing for so long is closed; 0 = never */
-    uint32_t keepalive_s;      /* TCP looks for the peer of a connection that was silent for so long; 0 = never */
+    unsigned connections_max;   /* of this shard; more are told so and closed */
+    uint64_t output_bytes_max;  /* unsent replies per connection beyond which it is not read from */
+    uint64_t output_kept_max;   /* memory for replies that is kept for reuse; 0 = 8 MiB */
+    uint64_t memory_max;        /* for all connections, their input and their replies together; 0 = no bound */
+    unsigned requests_max;      /* requests under way per connection beyond which it is not read from */
+    unsigned turn_requests_max; /* requests of a connection in one turn, so that others get theirs; 0 = 2,048 */
+    uint64_t request_bytes_max; /* of a RESP request with all its arguments; 0 = what the limits below make sensible */
+    uint32_t send_timeout_ms;   /* 0 = never */
+    uint32_t idle_timeout_s;    /* a connection that asks nothing for so long is closed; 0 = never */
+    uint32_t keepalive_s;       /* TCP looks for the peer of a connection that was silent for so long; 0 = never */
     struct resp_limits resp;
     /* A RESP argument longer than this is not kept, and its request answered with an error; 0: all that the limits let
      * through are. */

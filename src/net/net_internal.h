@@ -40,7 +40,7 @@
 #define NET_ARGS_INLINE       8u         /* arguments of a request that need no array of their own */
 #define NET_IOV_INLINE        4u         /* parts of a send that need no array of their own */
 #define NET_SEND_BYTES_MAX    (1u << 20) /* of one send: it must get through within send_timeout_ms */
-#define NET_TURN_REQUESTS_MAX 2048u      /* of one connection in one turn, so that others get theirs */
+#define NET_TURN_REQUESTS_MAX 2048u      /* when the options do not say */
 #define NET_CHUNK_BYTES       512u       /* least that is added to a partial request before it is looked at again */
 #define NET_REFUSED_MAX       64u        /* connections over the limit that are told so at the same time */
 #define NET_REFUSED_WAIT_MS   1000u      /* for the first byte of such a connection, which tells its protocol */
@@ -471,7 +471,7 @@ static inline enum net_hold conn_must_hold(const struct net_conn *conn)
         return NET_HOLD_OVER;
     if (__builtin_expect(share_is_full(net), 0))
         return NET_HOLD_SHARED;
-    return conn->turn_requests >= NET_TURN_REQUESTS_MAX ? NET_HOLD_TURN : NET_HOLD_NONE;
+    return conn->turn_requests >= net->options.turn_requests_max ? NET_HOLD_TURN : NET_HOLD_NONE;
 }
 
 /* ---- net_output.c ----------------------------------------------------------------------------------------------- */

@@ -10,10 +10,11 @@
 
 bool command_keys_fit(struct call *call, const struct slice *keys, unsigned count)
 {
+    const uint32_t bytes_max = call->shard->node->key_bytes_max;
     for (unsigned i = 0; i < count; i++) {
-        if (keys[i].size <= KVS_KEY_BYTES_MAX)
+        if (keys[i].size <= bytes_max)
             continue;
-        call_error(call, "ERR key of %zu bytes is too long; the limit is %u", keys[i].size, KVS_KEY_BYTES_MAX);
+        call_error(call, "ERR key of %zu bytes is too long; the limit is %u", keys[i].size, bytes_max);
         return false;
     }
     return true;

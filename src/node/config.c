@@ -38,6 +38,7 @@ enum option_id {
     OPTION_NO_PROTECTED_MODE,
     OPTION_LOG_LEVEL,
     OPTION_CHECK,
+    OPTION_BOUND, /* and those behind it: enum bound */
 };
 
 static const struct option long_options[] = {
@@ -62,6 +63,15 @@ static const struct option long_options[] = {
     {"no-protected-mode", no_argument, NULL, OPTION_NO_PROTECTED_MODE},
     {"log-level", required_argument, NULL, OPTION_LOG_LEVEL},
     {"check", no_argument, NULL, OPTION_CHECK},
+    {"key-max", required_argument, NULL, OPTION_BOUND + BOUND_KEY_BYTES},
+    {"bulk-max", required_argument, NULL, OPTION_BOUND + BOUND_BULK_BYTES},
+    {"args-max", required_argument, NULL, OPTION_BOUND + BOUND_ARGS},
+    {"request-max", required_argument, NULL, OPTION_BOUND + BOUND_REQUEST_BYTES},
+    {"output-limit", required_argument, NULL, OPTION_BOUND + BOUND_OUTPUT_BYTES},
+    {"send-timeout", required_argument, NULL, OPTION_BOUND + BOUND_SEND_TIMEOUT_S},
+    {"clients-memory", required_argument, NULL, OPTION_BOUND + BOUND_CLIENTS_MEMORY_BYTES},
+    {"pipeline-max", required_argument, NULL, OPTION_BOUND + BOUND_PIPELINE},
+    {"turn-max", required_argument, NULL, OPTION_BOUND + BOUND_TURN},
     {"version", no_argument, NULL, 'V'},
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
@@ -242,9 +252,19 @@ static bool set_aclfile(struct parse *parse, const char *value)
     return true;
 }
 
+static bool set_bound(struct parse *parse, enum bound bound, const char *value)
+{
+    char right[80];
+    if (bounds_set(&parse->config->bounds, bound, value, right, sizeof(right)))
+        return true;
+    return complain(parse, bounds_name(bound), value, right);
+}
+
 static bool set_option(struct parse *parse, int option, const char *value)
 {
     struct config *config = parse->config;
+    if (option >= OPTION_BOUND)
+        return set_bound(parse, (enum bound)(option - OPTION_BOUND), value);
     switch (option) {
     case OPTION_ADDR:
         return set_addr(parse, value);
@@ -441,6 +461,19 @@ void config_print_help(FILE *out)
           "  --max-clients N        connections at a time                           (10000)\n"
           "  --timeout SECONDS      close connections idle for so long; 0: never     (0)\n"
           "  --tcp-keepalive SECONDS  probe silent peers; 0: never                   (300)\n"
+          "  --key-max SIZE         longest key, 1 to 65535                         (65535)\n"
+          "  --bulk-max SIZE        longest argument, 1M to 512M; what is longer than\n"
+          "                         --value-max is refused, beyond this the client   (512M)\n"
+          "  --args-max N           arguments of a request, 16 to 1048576            (1048576)\n"
+          "  --request-max SIZE     longest request, 1M to 1G             (--value-max and 2 to 17M)\n"
+          "  --output-limit SIZE    unsent replies of a connection, 16K to 1G; beyond it the\n"
+          "                         connection is not read from            (chosen from --memory)\n"
+          "  --send-timeout SECONDS  end connections that take no reply for so long  (30)\n"
+          "  --clients-memory SIZE  memory of all connections together, up to an eighth of\n"
+          "                         --memory                               (chosen from --memory)\n"
+          "  --pipeline-max N       requests of a connection under way, 1 to 65536  (1024)\n"
+          "  --turn-max N           requests of a connection handled before others have\n"
+          "                         their turn, 1 to 1000000                        (2048)\n"
           "  --requirepass PASSWORD ask clients for this password\n"
           "  --aclfile FILE         users and what they may do; written by ACL SAVE\n"
           "  --no-protected-mode    without a password, too, allow --addr on other than\n"

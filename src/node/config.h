@@ -7,6 +7,7 @@
 #define KVS_NODE_CONFIG_H
 
 #include "base/diag.h"
+#include "node/bounds.h"
 #include "ring/ring_addr.h"
 
 #include <stdbool.h>
@@ -43,6 +44,7 @@ struct config {
     bool relaxed;                /* what connections begin with */
     uint32_t relaxed_interval_ms;
     unsigned max_clients;
+    struct bounds bounds; /* of connections and what they ask */
     bool protected_mode;
     uint32_t idle_timeout_s; /* 0 = never */
     uint32_t keepalive_s;    /* 0 = never */

@@ -101,6 +101,18 @@ uint64_t machine_ram_bytes(struct ring *ring)
     return control_group_limit(ring, bytes);
 }
 
+uint64_t machine_raise_open_files(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return UINT64_MAX; /* not known: nothing to warn of */
+    const rlim_t soft = limit.rlim_cur;
+    limit.rlim_cur = limit.rlim_max;
+    if (soft != limit.rlim_max && setrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return soft;
+    return limit.rlim_max;
+}
+
 uint64_t machine_heap_bytes(void)
 {
     uint64_t epoch = 1;

@@ -16,6 +16,10 @@ bool machine_pin_thread(unsigned index);
  * start-up, on the thread of `ring`. */
 uint64_t machine_ram_bytes(struct ring *ring);
 
+/* Allows this process as many open files as it may have: each connection is one, and the usual limit is 1,024. How many
+ * that are. The main thread, once. */
+uint64_t machine_raise_open_files(void);
+
 /* Bytes of RAM that the allocator holds: given out, kept for the next time, its own; 0 when it does not tell (under a
  * sanitizer). Any thread; takes microseconds. */
 uint64_t machine_heap_bytes(void);

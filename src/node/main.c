@@ -270,6 +270,20 @@ static int configure(struct config *config, int argc, char **argv)
     return -1;
 }
 
+/* Besides connections: segments, value files, rings, what compaction, checkpoints and backups read. */
+#define FILES_OF_OUR_OWN 256u
+
+static void allow_connections(const struct config *config)
+{
+    const uint64_t files = machine_raise_open_files();
+    if (files >= (uint64_t)config->max_clients + FILES_OF_OUR_OWN)
+        return;
+    diag_warn(
+        "%llu open files are allowed, fewer than the %u connections of --max-clients need, which is %u: some may not "
+        "be let in. Raise the limit (ulimit -Hn, LimitNOFILE=)",
+        (unsigned long long)files, config->max_clients, config->max_clients + FILES_OF_OUR_OWN);
+}
+
 int main(int argc, char **argv)
 {
     struct program program = {0};
@@ -287,6 +301,7 @@ int main(int argc, char **argv)
     config_set_memory(&program.config, ram_bytes);
     if (program.config.memory_bytes > ram_bytes)
         diag_warn("--memory is more than the %llu bytes of RAM this process may use", (unsigned long long)ram_bytes);
+    allow_connections(&program.config);
     status = run(&program);
     ring_close(program.ring);
     return status;

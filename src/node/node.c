@@ -32,10 +32,11 @@
 #define OUTPUT_BYTES_MIN    (64ull << 10)
 #define OUTPUT_BYTES_MAX    (1ull << 20)
 #define OUTPUT_KEPT_MAX     (8ull << 20)
-#define SEND_TIMEOUT_MS     30000u
+#define SEND_TIMEOUT_S      30u
 #define BUDGET_BYTES_MIN    (4ull << 20)
 #define INLINE_BYTES_MAX    65536u
 #define LARGE_REQUEST_BYTES (256ull << 10)
+#define CLIENTS_BYTES_MIN   (1ull << 20) /* of each shard */
 #define ARGS_MIN            4096u
 #define ARGS_MAX            (1024u * 1024)
 #define RECV_BUFFERS_MIN    16u
@@ -64,38 +65,62 @@ static unsigned recv_buffers(uint64_t bytes)
     return count;
 }
 
+/* For the connections of one shard, their input and their replies. */
+static uint64_t connections_bytes(const struct node *node)
+{
+    const uint64_t received_bytes = (uint64_t)node->recv_buffers * SHARD_RECV_BUFFER_BYTES;
+    const uint64_t usual = memory_shared(&node->config) / 16 / node->shard_count + RECV_BYTES - received_bytes;
+    const uint64_t given = bounds_get(&node->config.bounds, BOUND_CLIENTS_MEMORY_BYTES, 0);
+    return given != 0 ? given / node->shard_count : usual;
+}
+
+/* What is left for the engine when all else has its share (set_limits). */
+static uint64_t engine_bytes(const struct config *config)
+{
+    const uint64_t shared = memory_shared(config);
+    return shared - shared / 4 + shared / 16 - bounds_get(&config->bounds, BOUND_CLIENTS_MEMORY_BYTES, shared / 16);
+}
+
 /* Shares the memory out: half of what is not the engine's to large requests and large values under way, a quarter to
  * other requests under way, a quarter to connections, their input and their replies. These have what is set aside for
- * receiving as well, as far as receive buffers do not take it; as much as those hold may come on top of their bound. */
+ * receiving as well, as far as receive buffers do not take it; as much as those hold may come on top of their bound.
+ * With --clients-memory that quarter is what it says, and the engine has more or less. */
 static void set_limits(struct node *node)
 {
     const struct config *config = &node->config;
     uint64_t sixteenth = memory_shared(config) / 16;
     node->recv_buffers = recv_buffers(sixteenth / node->shard_count);
-    uint64_t received_bytes = (uint64_t)node->recv_buffers * SHARD_RECV_BUFFER_BYTES;
-    uint64_t connections_bytes = sixteenth / node->shard_count + RECV_BYTES - received_bytes;
+    const struct bounds *bounds = &config->bounds;
+    const uint64_t memory_max = connections_bytes(node);
+    const unsigned requests_max = (unsigned)bounds_get(bounds, BOUND_PIPELINE, REQUESTS_MAX);
+    const uint64_t output_bytes = clamp(sixteenth / config->max_clients, OUTPUT_BYTES_MIN, OUTPUT_BYTES_MAX);
+    const uint64_t args_room = clamp(memory_max / 64, ARGS_MIN, ARGS_MAX);
+    const uint32_t args_max = (uint32_t)clamp(bounds_get(bounds, BOUND_ARGS, args_room), 1, args_room);
+    node->key_bytes_max = (uint32_t)bounds_get(bounds, BOUND_KEY_BYTES, KVS_KEY_BYTES_MAX);
     node->budget.bytes_max = sixteenth < BUDGET_BYTES_MIN ? BUDGET_BYTES_MIN : sixteenth;
     node->large.bytes_max = memory_shared(config) / 8;
     node->ops_max = (unsigned)clamp(sixteenth / node->shard_count / sizeof(struct op), OPS_MIN, OPS_MAX);
     node->net_options = (struct net_options){
         .connections_max = config->max_clients,
-        .output_bytes_max = clamp(sixteenth / config->max_clients, OUTPUT_BYTES_MIN, OUTPUT_BYTES_MAX),
+        .output_bytes_max = bounds_get(bounds, BOUND_OUTPUT_BYTES, output_bytes),
         .output_kept_max = clamp(sixteenth / node->shard_count, OUTPUT_BYTES_MIN, OUTPUT_KEPT_MAX),
-        .memory_max = connections_bytes,
-        .requests_max = REQUESTS_MAX,
-        .send_timeout_ms = SEND_TIMEOUT_MS,
+        .memory_max = memory_max,
+        .requests_max = requests_max,
+        .turn_requests_max = (unsigned)bounds_get(bounds, BOUND_TURN, 0),
+        .request_bytes_max = bounds_get(bounds, BOUND_REQUEST_BYTES, 0),
+        .send_timeout_ms = 1000 * (uint32_t)bounds_get(bounds, BOUND_SEND_TIMEOUT_S, SEND_TIMEOUT_S),
         .idle_timeout_s = config->idle_timeout_s,
         .keepalive_s = config->keepalive_s,
-        .resp = {.args_max = (uint32_t)clamp(connections_bytes / 64, ARGS_MIN, ARGS_MAX),
-                 .arg_bytes_max = KVS_VALUE_BYTES_MAX,
+        .resp = {.args_max = args_max,
+                 .arg_bytes_max = (uint32_t)bounds_get(bounds, BOUND_BULK_BYTES, KVS_VALUE_BYTES_MAX),
                  .inline_bytes_max = INLINE_BYTES_MAX},
         .large = &node->large,
         .large_bytes = clamp(config->memory_bytes / 64, 0, LARGE_REQUEST_BYTES),
-        .frame = {.key_bytes_max = KVS_KEY_BYTES_MAX}, /* the store's limit for values: take_directory */
+        .frame = {.key_bytes_max = node->key_bytes_max}, /* the store's limit for values: take_directory */
         .hello = {.version_min = FRAME_VERSION,
                   .version_max = FRAME_VERSION,
-                  .key_bytes_max = KVS_KEY_BYTES_MAX,
-                  .requests_max = REQUESTS_MAX,
+                  .key_bytes_max = node->key_bytes_max,
+                  .requests_max = requests_max,
                   .shard_count = node->shard_count},
         .conn_user_bytes = sizeof(struct client),
     };
@@ -115,6 +140,29 @@ static void explain_store(const struct node *node, enum kvs_err err, const char 
              *why != 0 ? why : kvs_err_text(err));
 }
 
+/* Whether the memory has room for what was asked of it. */
+static bool check_memory(const struct config *config, char message[NODE_MESSAGE_BYTES])
+{
+    const uint64_t clients = bounds_get(&config->bounds, BOUND_CLIENTS_MEMORY_BYTES, 0);
+    if (config->value_bytes_max > config->memory_bytes / 8) {
+        snprintf(
+            message, NODE_MESSAGE_BYTES,
+            "--value-max %llu: a value may take an eighth of the memory at most, which is %llu bytes; give --memory "
+            "%lluM or more, or a smaller --value-max",
+            (unsigned long long)config->value_bytes_max, (unsigned long long)config->memory_bytes / 8,
+            (unsigned long long)(config->value_bytes_max * 8 + (1 << 20) - 1) >> 20);
+        return false;
+    }
+    if (clients != 0 && (clients > config->memory_bytes / 8 || clients / config->threads < CLIENTS_BYTES_MIN)) {
+        snprintf(message, NODE_MESSAGE_BYTES,
+                 "--clients-memory %llu: from 1M for each of the %u threads to an eighth of the memory, which is %llu "
+                 "bytes",
+                 (unsigned long long)clients, config->threads, (unsigned long long)config->memory_bytes / 8);
+        return false;
+    }
+    return true;
+}
+
 static enum kvs_err take_directory(struct node *node, char message[NODE_MESSAGE_BYTES])
 {
     const struct config *config = &node->config;
@@ -122,7 +170,7 @@ static enum kvs_err take_directory(struct node *node, char message[NODE_MESSAGE_
         .kind = config->engine,
         .data_dir = config->data_dir,
         .shard_count = config->threads,
-        .memory_bytes = memory_shared(config) - memory_shared(config) / 4,
+        .memory_bytes = engine_bytes(config),
         .segment_bytes = config->segment_bytes,
         .relaxed_interval_ms = config->relaxed_interval_ms,
         .disk_bytes_max = config->disk_bytes_max,
@@ -131,15 +179,8 @@ static enum kvs_err take_directory(struct node *node, char message[NODE_MESSAGE_
         .backup_dir = config->backup_dir,
     };
     char text[ENGINE_MESSAGE_BYTES] = "";
-    if (config->value_bytes_max > config->memory_bytes / 8) {
-        snprintf(
-            message, NODE_MESSAGE_BYTES,
-            "--value-max %llu: a value may take an eighth of the memory at most, which is %llu bytes; give --memory "
-            "%lluM or more, or a smaller --value-max",
-            (unsigned long long)config->value_bytes_max, (unsigned long long)config->memory_bytes / 8,
-            (unsigned long long)(config->value_bytes_max * 8 + (1 << 20) - 1) >> 20);
+    if (!check_memory(config, message))
         return KVS_ERR_INVALID;
-    }
     enum kvs_err err = engine_prepare(&node->prepared, &options, node->ring, text);
     if (err != KVS_ERR_OK) {
         explain_store(node, err, text, message);

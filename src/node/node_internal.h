@@ -36,6 +36,7 @@ struct node {
     struct net_options net_options; /* of one shard */
     unsigned recv_buffers;          /* of one shard, SHARD_RECV_BUFFER_BYTES each */
     uint32_t value_bytes_max;       /* what the store takes */
+    uint32_t key_bytes_max;         /* of a key */
 
     /* What requests have to be held against before they are carried out: ACL_WATCH, ACCESS_WATCH_PAUSE. */
     alignas(KVS_CACHE_LINE_BYTES) _Atomic unsigned watch;

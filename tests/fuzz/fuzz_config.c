@@ -66,6 +66,11 @@ static void check_taken(const struct config *config)
                 config->segment_bytes <= CONFIG_SEGMENT_BYTES_MAX));
     FUZZ_CHECK(strcmp(config->engine, "kvs") == 0 || strcmp(config->engine, "memory") == 0);
     FUZZ_CHECK(config->max_clients >= 1 && config->max_clients <= 1000000);
+    for (unsigned i = 0; i < BOUND_COUNT; i++)
+        FUZZ_CHECK(config->bounds.given[i] <= UINT64_C(1) << 40);
+    FUZZ_CHECK(config->bounds.given[BOUND_KEY_BYTES] <= KVS_KEY_BYTES_MAX);
+    FUZZ_CHECK(config->bounds.given[BOUND_BULK_BYTES] <= KVS_VALUE_BYTES_MAX);
+    FUZZ_CHECK(config->bounds.given[BOUND_REQUEST_BYTES] <= UINT32_MAX);
     FUZZ_CHECK(config->relaxed_interval_ms >= 1 && config->relaxed_interval_ms <= 60000);
     FUZZ_CHECK(config->data_dir[0] != '\0');
     FUZZ_CHECK(config->address_count <= CONFIG_ADDRESSES_MAX);

@@ -381,6 +381,41 @@ static void test_node__one_client_too_many_is_told_so(void **state)
     fixture_end(&fixture);
 }
 
+static void test_node__bounds_reach_the_connections(void **state)
+{
+    (void)state;
+    struct node_fixture fixture;
+    struct config config = fixture_config(2);
+    config.memory_bytes = 32 << 20;
+    config.bounds.given[BOUND_PIPELINE] = 3;
+    config.bounds.given[BOUND_TURN] = 5;
+    config.bounds.given[BOUND_SEND_TIMEOUT_S] = 7;
+    config.bounds.given[BOUND_REQUEST_BYTES] = 3 << 20;
+    config.bounds.given[BOUND_OUTPUT_BYTES] = 20000;
+    config.bounds.given[BOUND_CLIENTS_MEMORY_BYTES] = 2 << 20;
+    config.bounds.given[BOUND_ARGS] = 16;
+    fixture_machine(1);
+    fixture_start(&fixture, &config);
+    const struct net_options *options = &fixture.node->net_options;
+    assert_int_equal(options->requests_max, 3);
+    assert_int_equal(options->hello.requests_max, 3);
+    assert_int_equal(options->turn_requests_max, 5);
+    assert_int_equal(options->send_timeout_ms, 7000);
+    assert_int_equal(options->request_bytes_max, 3 << 20);
+    assert_int_equal(options->output_bytes_max, 20000);
+    assert_int_equal(options->memory_max, 1 << 20);
+    assert_int_equal(options->resp.args_max, 16);
+    struct peer *peer = peer_open(&fixture);
+    peer_say(peer, "SET", "k", "v", NULL);
+    for (unsigned i = 0; i < 20; i++)
+        peer_say(peer, "GET", "k", NULL);
+    peer_expect(peer, "+OK\r\n");
+    for (unsigned i = 0; i < 20; i++)
+        peer_expect(peer, "$1\r\nv\r\n");
+    peer_close(peer);
+    fixture_end(&fixture);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -394,6 +429,7 @@ int main(void)
         cmocka_unit_test(test_node__stop_answers_what_was_asked),
         cmocka_unit_test(test_node__an_address_in_use_ends_the_start),
         cmocka_unit_test(test_node__one_client_too_many_is_told_so),
+        cmocka_unit_test(test_node__bounds_reach_the_connections),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

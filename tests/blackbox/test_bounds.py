@@ -1,0 +1,278 @@
+"""Each bound of what connections may take: its setting, its default, what who exceeds it is told, and that others go on."""
+
+import re
+import resource
+import socket
+import subprocess
+import time
+
+import pytest
+from conftest import PATIENCE_SECONDS, binary, wait_for
+from wire import Wire, encode
+
+MIB = 1 << 20
+
+
+def info(wire, name):
+    found = re.search(rb"\r\n%s:(\d+)" % name, wire.ask("INFO", "all"))
+    return int(found[1])
+
+
+def ends_with(wire, reply):
+    """The connection says this, and ends. What is still on its way may make the end a reset."""
+    assert wire.read() == reply
+    try:
+        return wire.file.read() == b""
+    except ConnectionResetError:
+        return True
+
+
+def slow_reader(node):
+    one = socket.socket()
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    one.connect((node.host, node.port))
+    one.setblocking(False)
+    return one
+
+
+def say_all(one, data):
+    """As much as the node takes; it may end the connection."""
+    sent = 0
+    try:
+        while sent < len(data):
+            sent += one.send(data[sent : sent + 65536])
+    except (BlockingIOError, ConnectionError):
+        pass
+    return sent
+
+
+# ---- sizes ----
+
+
+def test_keys(start_node):
+    for flags, limit in (((), 65535), (("--key-max", "100"), 100)):
+        node = start_node(*flags)
+        with Wire(node.port) as wire:
+            assert wire.ask("SET", "k" * limit, "v") == b"+OK\r\n"
+            for words in (("SET", "k" * (limit + 1), "v"), ("GET", "k" * (limit + 1)), ("MGET", "a", "k" * (limit + 1))):
+                assert wire.ask(*words) == b"-ERR key of %d bytes is too long; the limit is %d\r\n" % (limit + 1, limit)
+            assert wire.ask("GET", "k" * limit) == b"$1\r\nv\r\n"
+
+
+def test_keys_of_frames(start_node, run_client):
+    node = start_node("--key-max", "100")
+    assert run_client("set", "k" * 100, "v", node=node).returncode == 0
+    refused = run_client("set", "k" * 101, "v", node=node)
+    assert refused.returncode == 1 and refused.stdout == b"" and b"too large" in refused.stderr
+
+
+def test_values(start_node):
+    node = start_node("--value-max", "1K")
+    with Wire(node.port) as wire:
+        assert wire.ask("SET", "k", "v" * 1024) == b"+OK\r\n"
+        assert wire.ask("SET", "k", "v" * 1025) == b"-ERR value of 1025 bytes is too large; the limit is 1024\r\n"
+        assert wire.ask("STRLEN", "k") == b":1024\r\n"
+
+
+def test_bulk_lengths(start_node):
+    for flags, limit in (((), 512 * MIB), (("--bulk-max", "2M", "--value-max", "1M"), 2 * MIB)):
+        node = start_node(*flags)
+        with Wire(node.port) as wire, Wire(node.port) as other:
+            other.socket.sendall(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$%d\r\n" % limit)  # announced only
+            wire.socket.sendall(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$%d\r\n" % (limit + 1))
+            assert ends_with(wire, b"-ERR Protocol error: invalid bulk length\r\n")
+    with Wire(node.port) as wire:
+        assert wire.ask("SET", "k", "v" * 2 * MIB) == b"-ERR value of 2097152 bytes is too large; the limit is 1048576\r\n"
+        assert wire.ask("PING") == b"+PONG\r\n"
+
+
+def test_array_lengths(start_node):
+    for flags, limit in ((("--memory", "1G"), MIB), (("--args-max", "16"), 16)):
+        node = start_node("--threads", "1", *flags)
+        with Wire(node.port) as wire, Wire(node.port) as other:
+            other.socket.sendall(b"*%d\r\n$6\r\nEXISTS\r\n" % limit)
+            wire.socket.sendall(b"*%d\r\n$6\r\nEXISTS\r\n" % (limit + 1))
+            assert ends_with(wire, b"-ERR Protocol error: invalid multibulk length\r\n")
+    with Wire(node.port) as wire:
+        assert wire.ask("EXISTS", *["k"] * 15) == b":0\r\n"
+
+
+def test_requests(start_node):
+    for flags, parts in (((), 40), (("--request-max", "2M"), 5)):
+        node = start_node("--value-max", "1M", *flags)
+        with Wire(node.port) as wire, Wire(node.port) as other:
+            request = encode("EXISTS", *["k" * 60000] * (16 if flags else 32))
+            other.socket.sendall(request)
+            assert other.read() == b":0\r\n"
+            wire.socket.setblocking(False)
+            say_all(wire.socket, encode("EXISTS", *["k" * 500000] * parts))
+            wire.socket.settimeout(PATIENCE_SECONDS)
+            assert ends_with(wire, b"-ERR Protocol error: request too large\r\n")
+            assert other.ask("PING") == b"+PONG\r\n"
+
+
+def test_inline_requests(node):
+    with Wire(node.port) as wire:
+        wire.socket.sendall(b"PING " + b"x" * 65536)
+        assert ends_with(wire, b"-ERR Protocol error: too big inline request\r\n")
+
+
+# ---- connections ----
+
+
+def test_connections(start_node):
+    node = start_node("--max-clients", "2")
+    with Wire(node.port) as one, Wire(node.port) as two:
+        assert one.ask("PING") == two.ask("PING") == b"+PONG\r\n"
+        with Wire(node.port) as three:
+            three.send("PING")
+            assert ends_with(three, b"-ERR max number of clients reached\r\n")
+        assert one.ask("CONFIG", "GET", "maxclients").endswith(b"$1\r\n2\r\n")
+        assert one.ask("PING") == two.ask("PING") == b"+PONG\r\n"
+
+
+def test_idle_ones_are_closed_and_busy_ones_not(start_node):
+    node = start_node("--timeout", "1")
+    with Wire(node.port) as busy, Wire(node.port) as idle:
+        assert idle.ask("PING") == b"+PONG\r\n"
+        idle.socket.setblocking(False)
+
+        def closed():
+            assert busy.ask("PING") == b"+PONG\r\n"
+            try:
+                return idle.socket.recv(1) == b""
+            except BlockingIOError:
+                return False
+
+        wait_for(closed, "the end of the idle connection")
+        assert busy.ask("PING") == b"+PONG\r\n"
+
+
+def test_slow_readers_are_stopped_then_dropped(start_node):
+    """Who does not read is not read from beyond --output-limit, and is ended after --send-timeout."""
+    node = start_node("--output-limit", "64K", "--send-timeout", "1", "--threads", "1")
+    with Wire(node.port) as wire:
+        assert wire.ask("SET", "k", "v" * 10000) == b"+OK\r\n"
+        one = slow_reader(node)
+        number = one.getsockname()[1]
+        begin = time.monotonic()
+        say_all(one, encode("GET", "k") * 20000)
+
+        def listed():
+            found = re.search(rb":%d .* omem=(\d+)" % number, wire.ask("CLIENT", "LIST"))
+            return int(found[1]) if found else None
+
+        most = 0
+        while True:
+            omem = listed()
+            if omem is None:
+                break
+            most = max(most, omem)
+            assert time.monotonic() - begin < PATIENCE_SECONDS
+            time.sleep(0.02)
+        assert 64 * 1024 <= most < 200 * 1024 and time.monotonic() - begin > 0.9
+        assert info(wire, b"dropped_connections") == 1
+        one.close()
+        assert wire.ask("STRLEN", "k") == b":10000\r\n"
+
+
+def test_a_reader_who_pauses_gets_all_of_it(start_node):
+    """To be held back is not to lose anything."""
+    node = start_node("--output-limit", "16K", "--pipeline-max", "4", "--turn-max", "3")
+    with Wire(node.port) as wire:
+        assert wire.ask("SET", "k", "v" * 1000) == b"+OK\r\n"
+        one = slow_reader(node)
+        one.settimeout(PATIENCE_SECONDS)
+        one.sendall(encode("GET", "k") * 300)
+        time.sleep(0.2)
+        got = b""
+        while len(got) < 300 * 1009:
+            part = one.recv(65536)
+            assert part != b""
+            got += part
+        assert got == (b"$1000\r\n" + b"v" * 1000 + b"\r\n") * 300
+        one.close()
+
+
+def test_memory_of_all_connections(start_node):
+    """The setting is the bound that INFO shows, and more than that is not taken; who comes after the crowd is served."""
+    node = start_node("--clients-memory", "4M", "--threads", "1", "--send-timeout", "1")
+    with Wire(node.port) as wire:
+        assert info(wire, b"used_memory_connections_max") == 4 * MIB
+        assert wire.ask("SET", "k", "v" * 10000) == b"+OK\r\n"
+        crowd = [slow_reader(node) for _ in range(200)]
+        for one in crowd:
+            say_all(one, encode("GET", "k") * 200)
+        wait_for(lambda: wire.ask("GET", "k") and info(wire, b"waited_connections") > 0, "somebody who had to wait")
+        assert info(wire, b"used_memory_connections_peak") < 4 * MIB * 1.1 + 2 * 200 * 16384
+        for one in crowd:
+            one.close()
+        assert wire.ask("STRLEN", "k") == b":10000\r\n"
+
+
+def test_open_files(start_node, tmp_path):
+    """The usual soft limit is no bound of connections; where the hard one is too low, the node says so."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        node = start_node("--max-clients", "300")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    crowd = [socket.create_connection((node.host, node.port)) for _ in range(300)]
+    for one in crowd:
+        one.sendall(b"PING\r\n")
+    assert all(one.recv(7) == b"+PONG\r\n" for one in crowd)
+    for one in crowd:
+        one.close()
+    assert "open files" not in node.log_text()
+
+    command = ["prlimit", "--nofile=400:400", binary("kvs-node"), "--addr", "127.0.0.1:0", "--data-dir", tmp_path / "data"]
+    with subprocess.Popen([*command, "--max-clients", "300"], stderr=subprocess.PIPE, text=True) as process:
+        said = process.stderr.readline()
+        process.kill()
+    assert "400 open files are allowed" in said and "which is 556" in said and "LimitNOFILE=" in said
+
+
+# ---- a connection's share of the loop ----
+
+
+def test_pipelines_are_answered_whole_whatever_the_share(start_node):
+    for flags in (("--pipeline-max", "1"), ("--turn-max", "1"), ("--pipeline-max", "65536", "--turn-max", "1000000")):
+        node = start_node(*flags, "--threads", "2")
+        with Wire(node.port) as wire:
+            wire.send_all([("INCR", f"n:{i % 7}") for i in range(200)] + [("GET", "n:0")] * 5000)
+            replies = [wire.read() for _ in range(5200)]
+            assert replies == [b":%d\r\n" % (i // 7 + 1) for i in range(200)] + [b"$2\r\n29\r\n"] * 5000
+
+
+# ---- settings ----
+
+REFUSED = [
+    (["--key-max", "64K"], ["--key-max 64K", "from 1 to 65535"]),
+    (["--bulk-max", "1K"], ["--bulk-max 1K", "from 1M to 512M"]),
+    (["--args-max", "1"], ["--args-max 1", "from 16 to 1048576"]),
+    (["--request-max", "lots"], ["--request-max lots", "from 1M to 1G"]),
+    (["--output-limit", "0"], ["--output-limit 0", "from 16K to 1G"]),
+    (["--send-timeout", "0"], ["--send-timeout 0", "from 1 to 86400"]),
+    (["--clients-memory", "1K"], ["--clients-memory 1K", "from 1M"]),
+    (["--pipeline-max", "0"], ["--pipeline-max 0", "from 1 to 65536"]),
+    (["--turn-max", "1M"], ["--turn-max 1M", "from 1 to 1000000"]),
+    (["--value-max", "0"], ["--value-max 0", "from 1 to 512M"]),
+    (["--timeout", "x"], ["--timeout x", "from 0 to"]),
+    (["--tcp-keepalive", "99999"], ["--tcp-keepalive 99999", "from 0 to 32767"]),
+]
+
+
+@pytest.mark.parametrize("flags, words", REFUSED, ids=[flags[0] for flags, _ in REFUSED])
+def test_a_wrong_setting_is_explained(flags, words):
+    done = subprocess.run([binary("kvs-node"), *flags], capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    for word in words:
+        assert word in done.stderr
+
+
+def test_memory_that_is_not_there_is_refused(start_node):
+    for flags in (("--clients-memory", "64M"), ("--clients-memory", "1M")):
+        node = start_node("--memory", "256M", "--threads", "2", *flags, wait=False)
+        assert node.wait() == 1
+        assert f"--clients-memory {int(flags[1][:-1]) * MIB}: from 1M for each of the 2 threads to an eighth" in node.log_text()
