@@ -30,6 +30,7 @@ struct engine_interface {
     void (*conclude)(struct engine_op *op);
     void (*op_release)(struct engine_op *op);
     uint64_t (*durable)(const struct engine_shard *shard);
+    uint64_t (*want_durable)(struct engine_shard *shard);
     bool (*failed)(const struct engine_shard *shard);
     const char *(*failure_text)(const struct engine_shard *shard);
     const char *(*refusal_text)(const struct engine_shard *shard);

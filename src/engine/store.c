@@ -449,6 +449,14 @@ static uint64_t store_durable(const struct engine_shard *base)
     return log_durable(&container_of(base, struct store_shard, base)->log);
 }
 
+static uint64_t store_want_durable(struct engine_shard *base)
+{
+    struct log *log = &container_of(base, struct store_shard, base)->log;
+    const uint64_t latest = log->next_lsn - 1;
+    log_want(log, latest);
+    return latest;
+}
+
 static bool store_failed(const struct engine_shard *base)
 {
     return container_of(base, struct store_shard, base)->log.failed;
@@ -612,6 +620,7 @@ static const struct engine_interface store_interface = {
     .conclude = store_conclude,
     .op_release = store_op_release,
     .durable = store_durable,
+    .want_durable = store_want_durable,
     .failed = store_failed,
     .failure_text = store_failure_text,
     .refusal_text = store_refusal_text,

@@ -127,16 +127,13 @@ static const struct {
     unsigned access;
     keys_fn *look; /* NULL: the keys are where the table has them */
 } exceptions[] = {
-    {"exists", METADATA, NULL},        {"ttl", METADATA, NULL},
-    {"pttl", METADATA, NULL},          {"expiretime", METADATA, NULL},
-    {"pexpiretime", METADATA, NULL},   {"type", METADATA, NULL},
-    {"touch", METADATA, NULL},         {"strlen", METADATA, NULL},
-    {"getset", READ_WRITE, NULL},      {"getdel", READ_WRITE, NULL},
-    {"getex", READ_WRITE, NULL},       {"incr", READ_WRITE, NULL},
-    {"decr", READ_WRITE, NULL},        {"incrby", READ_WRITE, NULL},
-    {"decrby", READ_WRITE, NULL},      {"incrbyfloat", READ_WRITE, NULL},
-    {"setbit", READ_WRITE, NULL},      {"delifeq", READ_WRITE, NULL},
-    {"set", ACL_WRITE, keys_of_set},   {"bitfield", READ_WRITE, keys_of_bitfield},
+    {"exists", METADATA, NULL},        {"ttl", METADATA, NULL},           {"pttl", METADATA, NULL},
+    {"expiretime", METADATA, NULL},    {"pexpiretime", METADATA, NULL},   {"type", METADATA, NULL},
+    {"touch", METADATA, NULL},         {"strlen", METADATA, NULL},        {"getset", READ_WRITE, NULL},
+    {"getdel", READ_WRITE, NULL},      {"getex", READ_WRITE, NULL},       {"incr", READ_WRITE, NULL},
+    {"decr", READ_WRITE, NULL},        {"incrby", READ_WRITE, NULL},      {"decrby", READ_WRITE, NULL},
+    {"incrbyfloat", READ_WRITE, NULL}, {"setbit", READ_WRITE, NULL},      {"delifeq", READ_WRITE, NULL},
+    {"move", READ_WRITE, NULL},        {"set", ACL_WRITE, keys_of_set},   {"bitfield", READ_WRITE, keys_of_bitfield},
     {"object", 0, keys_of_subcommand}, {"memory", 0, keys_of_subcommand},
 };
 

@@ -21,6 +21,8 @@ static const struct {
     {COMMAND_NO_AUTH, "no_auth"},
     {COMMAND_ALLOW_BUSY, "allow_busy"},
     {COMMAND_NO_ASYNC_LOADING, "no_async_loading"},
+    {COMMAND_NO_MULTI, "no_multi"},
+    {COMMAND_BLOCKING, "blocking"},
 };
 
 static void add_flags(struct text *text, unsigned flags, int resp_version)

@@ -69,15 +69,19 @@ void dispatch_ahead(void *context, const struct slice *keys, unsigned count)
 static void count_result(struct shard *shard, const struct engine_request *request, const struct engine_result *result)
 {
     if (result->error != KVS_ERR_OK)
-        shard_count(&shard->counters.errors);
+        shard_count_error(shard, reply_error_code(result->error));
     else if (request->action == ENGINE_GET)
         shard_count(result->found ? &shard->counters.hits : &shard->counters.misses);
 }
 
-static void count_update(struct shard *shard, const struct update_spec *spec, enum kvs_err error, bool found)
+/* `reply`: NULL, or what has been written; what an update refuses is an error reply, too. */
+static void count_update(struct shard *shard, const struct update_spec *spec, enum kvs_err error, bool found,
+                         const uint8_t *reply)
 {
     if (error != KVS_ERR_OK)
-        shard_count(&shard->counters.errors);
+        shard_count_error(shard, reply_error_code(error));
+    else if (reply != NULL && reply[0] == '-')
+        shard_count_error(shard, (const char *)reply + 1);
     else if ((spec->flags & UPDATE_LOOKS_ONLY) != 0)
         shard_count(found ? &shard->counters.hits : &shard->counters.misses);
 }
@@ -174,10 +178,10 @@ void dispatch_update(struct shard *shard, struct net_conn *conn, const struct en
     if (route == ROUTE_DONE) {
         const struct reply_origin origin = shard_origin(shard);
         uint8_t *out = net_reply_reserve(conn, update_reply_bound(&attempt));
-        count_update(shard, spec, attempt.error, attempt.old.found);
+        size_t size = out != NULL ? update_reply_write(out, spec, &attempt, &origin) : 0;
+        count_update(shard, spec, attempt.error, attempt.old.found, out);
         if (out != NULL)
-            net_reply_commit(conn, update_reply_write(out, spec, &attempt, &origin),
-                             shard_gate(shard, client, attempt.gate));
+            net_reply_commit(conn, size, shard_gate(shard, client, attempt.gate));
     }
     update_scratch_deinit(&scratch, &shard->pool.trash);
     if (route == ROUTE_DONE)
@@ -236,7 +240,7 @@ static void complete(struct shard *shard, struct op *op)
         op->client->under_way[op->owner]--;
     op_drop_request(&shard->pool, op);
     if (op->update.run != NULL)
-        count_update(shard, &op->update, op->engine.result.error, op->found);
+        count_update(shard, &op->update, op->engine.result.error, op->found, op->reply_bytes > 0 ? op->reply : NULL);
     else
         count_result(shard, &op->engine.request, &op->engine.result);
     if (op->gather != NULL)

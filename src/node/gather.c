@@ -52,7 +52,7 @@ static void reply_error_now(struct shard *shard, struct net_conn *conn, enum kvs
     struct reply_origin origin = shard_origin(shard);
     struct engine_result result = {.error = error};
     struct reply_format format = {.kind = REPLY_FOUND};
-    shard_count(&shard->counters.errors);
+    shard_count_error(shard, reply_error_code(error));
     net_reply_commit(conn, reply_write(out, &format, &result, &origin), 0);
 }
 

@@ -131,6 +131,7 @@ void ring_cancel(struct ring *ring, struct ring_op *op);
 
 uint64_t ring_now_ns(const struct ring *ring);  /* monotonic; origin arbitrary */
 uint64_t ring_wall_ms(const struct ring *ring); /* milliseconds since 1970-01-01 UTC */
+uint64_t ring_wall_us(const struct ring *ring); /* the same in microseconds */
 void ring_random(struct ring *ring, void *out, size_t size);
 
 /* Completes after delay_ns with error OK, or CANCELLED. */
