@@ -163,6 +163,7 @@ command_fn command_echo, command_ping, command_quit, command_select, command_dur
 command_fn command_auth, command_hello, command_reset;                                     /* command_auth.c */
 command_fn command_info, command_dbsize, command_time;                                     /* command_server.c */
 command_fn command_bgsave, command_lastsave, command_save;                                 /* command_backup.c */
+command_fn command_lcs;                                                                    /* command_lcs.c */
 command_fn command_monitor;                                                                /* monitor.c */
 command_fn command_wait, command_waitaof;                                                  /* command_wait.c */
 command_fn command_shutdown;                                                               /* command_shutdown.c */

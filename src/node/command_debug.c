@@ -7,7 +7,6 @@
 #include "node/node_internal.h"
 
 #include <stdlib.h>
-#include <time.h>
 
 #define SLEEP_S_MAX 3600
 
@@ -33,12 +32,8 @@ static void run_sleep(struct call *call)
         memcpy(number, text.data, text.size);
         number[text.size] = 0;
         const double seconds = strtod(number, NULL);
-        if (seconds > 0 && seconds <= SLEEP_S_MAX) {
-            struct timespec left = {.tv_sec = (time_t)seconds};
-            left.tv_nsec = (long)((seconds - (double)left.tv_sec) * 1e9);
-            while (nanosleep(&left, &left) != 0) {
-            }
-        }
+        if (seconds > 0 && seconds <= SLEEP_S_MAX)
+            ring_stall(call->shard->ring, (uint64_t)(seconds * 1e9));
     }
     call_simple(call, "OK");
 }

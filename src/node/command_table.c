@@ -93,6 +93,8 @@ const struct command command_table[] = {
      "Get the time of the last successful backup", "1.0.0", command_lastsave, NULL},
     {"latency", -2, 0, 0, 0, 0, "server", "@slow", "A container for latency diagnostics commands", "2.8.13",
      needs_subcommand, command_latency_subcommands},
+    {"lcs", -3, COMMAND_READONLY, 1, 2, 1, "string", "@read @string @slow",
+     "Find the longest common subsequence of two values", "7.0.0", command_lcs, NULL},
     {"memory", -2, 0, 0, 0, 0, "server", "@slow", "A container for commands about the memory that keys take", "4.0.0",
      needs_subcommand, command_memory_subcommands},
     {"mget", -2, COMMAND_READONLY | COMMAND_FAST, 1, -1, 1, "string", "@read @string @fast",

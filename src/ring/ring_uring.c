@@ -409,6 +409,14 @@ uint64_t ring_now_ns(const struct ring *ring)
     return (uint64_t)now.tv_sec * NS_PER_SECOND + (uint64_t)now.tv_nsec;
 }
 
+void ring_stall(const struct ring *ring, uint64_t ns)
+{
+    (void)ring;
+    struct timespec left = {.tv_sec = (time_t)(ns / NS_PER_SECOND), .tv_nsec = (long)(ns % NS_PER_SECOND)};
+    while (nanosleep(&left, &left) != 0 && errno == EINTR) {
+    }
+}
+
 uint64_t ring_wall_us(const struct ring *ring)
 {
     (void)ring;

@@ -96,6 +96,7 @@ static void ask_every_command(struct node_fixture *fixture, struct peer *peer, b
         {"debug", "help"},
         {"kvs.stats"},
         {"latency", "latest"},
+        {"lcs", "k", "k"},
         {"monitor"},
         {"move", "k", "0"},
         {"save"},
