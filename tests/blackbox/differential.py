@@ -95,6 +95,8 @@ class Generator:
             (20, self.expiry),
             (8, self.objects),
             (8, self.payloads),
+            (6, self.common),
+            (6, self.server),
         ]
 
     # -- arguments --
@@ -337,6 +339,49 @@ class Generator:
         if self.seldom(0.05):
             words += self.one([b"FOO"], [b"FREQ"], [b"IDLETIME", b"1", b"FREQ", b"1"], [b"REPLACE"])
         return words
+
+    def common(self):
+        """LCS of what there is; its time is the product of two lengths."""
+        words = [b"LCS", self.key(), self.key()]
+        for option in ([b"LEN"], [b"IDX"], [b"WITHMATCHLEN"], [b"MINMATCHLEN", b"%d" % self.rng.randrange(-1, 5)]):
+            if self.seldom(0.4):
+                words += option
+        if self.seldom(0.05):
+            words += self.one([b"MINMATCHLEN"], [b"FOO"], [b"MINMATCHLEN", b"x"])
+        return words
+
+    def server(self):
+        """Commands about the server and about commands, with what both say in the same words."""
+        key, value = self.key(), self.value()[:100]
+        asked = self.one(
+            [b"GET", key],
+            [b"SET", key, value, self.one(b"GET", b"NX")],
+            [b"MGET", key, value, key],
+            [b"DEL", key, value],
+            [b"BITFIELD", key, self.one(b"GET", b"SET"), b"u8", b"0", b"1"],
+            [b"OBJECT", self.one(b"ENCODING", b"HELP", b"FOO"), key],
+            [b"LCS", key, key],
+            [b"PING"],
+            [b"EXPIRE", key],
+            [b"FOO", key],
+        )
+        number = self.one(self.integer(), b"0", b"1")
+        return self.rng.choice(
+            [
+                [b"COMMAND", self.one(b"GETKEYS", b"GETKEYSANDFLAGS")] + asked,
+                [b"COMMAND", b"LIST", b"FILTERBY", b"PATTERN", self.one(b"mget", b"lcs*", b"nonesuch", b"?et")][: self.one(3, 5)],
+                [b"CONFIG", b"SET", b"timeout", self.one(b"0", b"x", b""), self.one(b"tcp-keepalive", b"timeout", b"foo", b"databases"), b"300"],
+                [b"CONFIG", b"SET", b"latency-tracking", self.one(b"yes", b"no", b"maybe")],
+                [b"CONFIG", b"GET", self.one(b"latency-tracking", b"time?ut", b"TIMEOUT", b"foo")],
+                [b"SLOWLOG", self.one(b"RESET", b"FOO", b"GET"), self.one(b"x", b"-2")],
+                [b"LATENCY", self.one(b"HISTORY", b"GRAPH"), b"foo"],
+                [b"WAIT", self.one(b"0", b"-1", b"x"), number],
+                [b"SWAPDB", number, self.one(number, b"0")],
+                [b"MOVE", key, number],
+                [b"SELECT", self.one(b"0", b"1", b"-1", b"x", b"99999999999")],
+                [b"SHUTDOWN", self.one(b"ABORT", b"FOO")],
+            ]
+        )
 
     # -- all of them --
 
