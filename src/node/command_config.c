@@ -15,22 +15,9 @@
 #include "node/node_internal.h"
 #include "node/parameters.h"
 
-#define PAIRS_MAX     64u
-#define PATTERN_BYTES 256u
+#define PAIRS_MAX 64u
 
 /* ---- GET ------------------------------------------------------------------------------------------------------- */
-
-static bool matches(const struct slice *pattern, const char *name)
-{
-    uint8_t small[PATTERN_BYTES];
-    if (pattern->size > sizeof(small))
-        return false;
-    for (size_t i = 0; i < pattern->size; i++) {
-        const uint8_t byte = pattern->data[i];
-        small[i] = byte >= 'A' && byte <= 'Z' ? (uint8_t)(byte + 32) : byte;
-    }
-    return glob_matches(slice_make(small, pattern->size), slice_text(name));
-}
 
 /* How the reply names it: as it was asked for, if that is no pattern. Data NULL: it was not. */
 static struct slice named(const char *name, const struct slice *patterns, unsigned count)
@@ -38,7 +25,7 @@ static struct slice named(const char *name, const struct slice *patterns, unsign
     for (unsigned i = 0; i < count; i++) {
         if (command_word_is(patterns[i], name))
             return patterns[i];
-        if (matches(&patterns[i], name))
+        if (glob_matches_name(patterns[i], name))
             return slice_text(name);
     }
     return slice_make(NULL, 0);
@@ -124,7 +111,7 @@ static bool judge_pairs(struct call *call, struct pair *pairs, unsigned count)
         struct text wrong = {0};
         if (!pairs[i].parameter->judge(pairs[i].parameter, pairs[i].text, &pairs[i].value, &wrong)) {
             text_add(&wrong, slice_make("", 1));
-            refuse(call, pairs[i].name, wrong.failed ? "no memory" : (const char *)wrong.data);
+            refuse(call, slice_text(pairs[i].parameter->name), wrong.failed ? "no memory" : (const char *)wrong.data);
             text_deinit(&wrong);
             return false;
         }

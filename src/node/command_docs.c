@@ -243,7 +243,7 @@ static bool passes(enum filter filter, struct slice word, const struct named *na
     case FILTER_PATTERN:
         break;
     }
-    return glob_matches(word, slice_text(full_name(named, room)));
+    return glob_matches_name(word, full_name(named, room));
 }
 
 static enum filter parse_filter(struct slice word)
