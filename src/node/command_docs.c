@@ -201,10 +201,8 @@ static void reply_entries(struct call *call, const struct slice *names, unsigned
     for (unsigned i = 0; i < count; i++) {
         if (find_named(names[i], &named))
             add_entry(&text, &named, version);
-        else if (version >= 3)
-            text_null(&text, version);
         else
-            text_printf(&text, "*-1\r\n");
+            text_null(&text, version);
     }
     call_text(call, &text);
 }
