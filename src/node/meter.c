@@ -145,12 +145,12 @@ static struct meter_error *find_error(struct meter *meter, const char *code, siz
     return &meter->errors[count];
 }
 
-void meter_error(struct meter *meter, const char *text)
+void meter_error(struct meter *meter, struct slice text)
 {
-    size_t size = strcspn(text, " \r\n");
-    if (size >= METER_ERROR_BYTES)
-        size = METER_ERROR_BYTES - 1;
-    struct meter_error *error = find_error(meter, text, size);
+    size_t size = 0;
+    while (size < text.size && size < METER_ERROR_BYTES - 1 && text.data[size] > ' ')
+        size++;
+    struct meter_error *error = find_error(meter, (const char *)text.data, size);
     if (error != NULL)
         add(&error->count, 1);
     if (meter->run_size != 0)

@@ -85,7 +85,7 @@ static inline bool meter_run(struct meter *meter, unsigned command)
 uint64_t meter_command(struct meter *meter, unsigned command, uint64_t now_ns, bool failed);
 void meter_rejected(struct meter *meter, unsigned command);
 /* An error reply whose text begins with a code. */
-void meter_error(struct meter *meter, const char *text);
+void meter_error(struct meter *meter, struct slice text);
 
 /* ---- any thread ------------------------------------------------------------------------------------------------ */
 

@@ -151,7 +151,7 @@ static inline struct reply_origin shard_origin(const struct shard *shard)
 static inline void shard_count_error(struct shard *shard, const char *text)
 {
     shard_count(&shard->counters.errors);
-    meter_error(&shard->meter, text);
+    meter_error(&shard->meter, slice_text(text));
 }
 
 /*
