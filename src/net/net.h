@@ -169,7 +169,8 @@ void net_conn_drop(struct net_conn *conn);
 void net_conn_finish(struct net_conn *conn);
 
 /* Sends what is no reply, behind the replies to all requests so far. Not from inside one of its own requests, RESP
- * only. It counts as unsent output; who sends much looks at net_conn_info. False: the connection is ending. */
+ * only. It counts as unsent output; who sends much looks at net_conn_info. False: it is not sent, as memory_max leaves
+ * no room for it, or the connection is ending. */
 bool net_conn_push(struct net_conn *conn, struct slice bytes);
 
 /* A look at one connection. */

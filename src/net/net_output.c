@@ -140,7 +140,8 @@ void net_reply_commit(struct net_conn *conn, size_t bytes, uint64_t gate)
 bool net_conn_push(struct net_conn *conn, struct slice bytes)
 {
     KVS_ASSERT(!conn->handling && conn->protocol == NET_PROTOCOL_RESP);
-    uint8_t *out = conn->state == NET_OPEN ? net_reply_reserve(conn, bytes.size) : NULL;
+    const bool fits = conn->output_bytes == 0 || bytes.size <= share_left(conn->net);
+    uint8_t *out = conn->state == NET_OPEN && fits ? net_reply_reserve(conn, bytes.size) : NULL;
     const bool taken = out != NULL;
     if (taken) {
         memcpy(out, bytes.data, bytes.size);

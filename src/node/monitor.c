@@ -133,11 +133,9 @@ static void push(struct shard *shard, struct slice lines, bool gap)
         net_conn_info(client->conn, &info);
         if (info.ending)
             continue;
-        if (!gap && info.output_bytes + lines.size <= MONITOR_OUTPUT_MAX) {
-            if (lines.size > 0)
-                (void)net_conn_push(client->conn, lines);
+        const bool fits = info.output_bytes + lines.size <= MONITOR_OUTPUT_MAX;
+        if (!gap && fits && (lines.size == 0 || net_conn_push(client->conn, lines)))
             continue;
-        }
         diag_warn("client %llu: MONITOR does not keep up with %s, and ends", (unsigned long long)client->id,
                   gap ? "the node" : "what there is to see");
         monitor_leave(shard, client);
