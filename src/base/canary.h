@@ -30,6 +30,7 @@
     X(DURABLE_LSN_ZERO, P5, "batches do not say how far the log was durable")                                    \
     X(FAILED_WRITE_IGNORED, P6, "takes a failed write or sync of the log for a success")                         \
     X(FAILED_WRITE_SYNCED, P6, "after a failed write of the log tries a sync, and acknowledges if that works")   \
+    X(WAITAOF_AT_ONCE, P1, "answers WAITAOF without waiting for the logs")                                       \
     X(APPEND_AFTER_FAILURE, P6, "accepts writes after the log has failed")                                       \
     X(RESERVE_IGNORED, P7, "lets puts use up the space reserved for deletes")                                    \
     /* the format */                                                                                             \

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,11 +36,11 @@ static const struct {
 };
 #define LEVEL_COUNT (sizeof levels / sizeof levels[0])
 
-static enum diag_level level_max = DIAG_INFO;
+static _Atomic enum diag_level level_max = DIAG_INFO;
 
 void diag_set_level(enum diag_level level)
 {
-    level_max = level;
+    atomic_store_explicit(&level_max, level, memory_order_relaxed);
 }
 
 bool diag_parse_level(const char *text, enum diag_level *level)

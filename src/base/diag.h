@@ -12,7 +12,7 @@
 
 enum diag_level { DIAG_ERROR, DIAG_WARN, DIAG_INFO, DIAG_DEBUG };
 
-/* Sets the least urgent level that is printed (DIAG_INFO at first). Before other threads start. */
+/* Sets the least urgent level that is printed (DIAG_INFO at first). Any thread. */
 void diag_set_level(enum diag_level level);
 
 /* Parses "error", "warn", "info" or "debug"; false on any other text, *level untouched. */

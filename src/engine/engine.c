@@ -506,6 +506,11 @@ uint64_t engine_durable(const struct engine_shard *shard)
     return shard->interface->durable(shard);
 }
 
+uint64_t engine_want_durable(struct engine_shard *shard)
+{
+    return shard->interface->want_durable(shard);
+}
+
 bool engine_failed(const struct engine_shard *shard)
 {
     return shard->interface->failed(shard);

@@ -391,6 +391,9 @@ uint64_t engine_now_ms(struct engine_shard *shard);
 
 /* The LSN up to which the shard's log is durable. Owner's thread; others see a value that is at most late. */
 uint64_t engine_durable(const struct engine_shard *shard);
+/* Asks that everything written so far become durable soon, relaxed writes too, and returns the LSN of the latest of it.
+ * Owner's thread. */
+uint64_t engine_want_durable(struct engine_shard *shard);
 bool engine_failed(const struct engine_shard *shard);
 /* What failed, where: for replies and logs. "" while nothing has. */
 const char *engine_failure_text(const struct engine_shard *shard);

@@ -39,6 +39,7 @@ struct engine_interface {
     void (*group_end)(struct engine_shard *shard, struct engine_group *group);
     void (*scan)(struct engine_shard *owner, struct engine_scan *scan);
     uint64_t (*durable)(const struct engine_shard *shard);
+    uint64_t (*want_durable)(struct engine_shard *shard);
     bool (*failed)(const struct engine_shard *shard);
     const char *(*failure_text)(const struct engine_shard *shard);
     const char *(*refusal_text)(const struct engine_shard *shard);

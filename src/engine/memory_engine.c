@@ -643,6 +643,12 @@ static uint64_t memory_durable(const struct engine_shard *base)
     return 0;
 }
 
+static uint64_t memory_want_durable(struct engine_shard *base)
+{
+    (void)base;
+    return 0; /* nothing ever is, and nobody waits for it */
+}
+
 static bool memory_failed(const struct engine_shard *base)
 {
     (void)base;
@@ -705,6 +711,7 @@ static const struct engine_interface memory_interface = {
     .group_end = memory_group_end,
     .scan = memory_scan,
     .durable = memory_durable,
+    .want_durable = memory_want_durable,
     .failed = memory_failed,
     .failure_text = memory_no_text,
     .refusal_text = memory_no_text,

@@ -458,6 +458,14 @@ static uint64_t store_lsn(const struct engine_shard *base)
     return log_lsn(&container_of(base, struct store_shard, base)->log);
 }
 
+static uint64_t store_want_durable(struct engine_shard *base)
+{
+    struct log *log = &container_of(base, struct store_shard, base)->log;
+    const uint64_t latest = log->next_lsn - 1;
+    log_want(log, latest);
+    return latest;
+}
+
 static bool store_failed(const struct engine_shard *base)
 {
     return container_of(base, struct store_shard, base)->log.failed;
@@ -628,6 +636,7 @@ static const struct engine_interface store_interface = {
     .group_end = store_group_end,
     .scan = store_scan,
     .durable = store_durable,
+    .want_durable = store_want_durable,
     .failed = store_failed,
     .failure_text = store_failure_text,
     .refusal_text = store_refusal_text,

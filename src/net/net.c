@@ -39,7 +39,7 @@ void conn_heard(struct net_conn *conn)
 static void drop_idle(struct net *net)
 {
     for (;;) {
-        if (list_empty(&net->idle))
+        if (net->idle_ticks_max == 0 || list_empty(&net->idle))
             return;
         struct net_conn *conn = container_of(net->idle.next, struct net_conn, idle);
         if (net->tick - conn->heard_tick <= net->idle_ticks_max)
@@ -223,6 +223,11 @@ static uint64_t request_bytes_max(const struct net_options *options)
            16 * (uint64_t)limits->args_max + (1u << 20);
 }
 
+static unsigned idle_ticks(const struct net *net)
+{
+    return (unsigned)((net->options.idle_timeout_s * UINT64_C(1000) + net->tick_ms - 1) / net->tick_ms);
+}
+
 static void init_time(struct net *net)
 {
     const uint32_t timeout_ms = net->options.send_timeout_ms;
@@ -231,7 +236,7 @@ static void init_time(struct net *net)
         net->tick_ms = timeout_ms / 4 + 1;
     /* A send begins anywhere between two ticks: the tick that ends its first, partial one does not count. */
     net->send_ticks_max = timeout_ms == 0 ? 0 : (timeout_ms + net->tick_ms - 1) / net->tick_ms;
-    net->idle_ticks_max = (unsigned)((net->options.idle_timeout_s * UINT64_C(1000) + net->tick_ms - 1) / net->tick_ms);
+    net->idle_ticks_max = idle_ticks(net);
     net->refused_ticks_max = (NET_REFUSED_WAIT_MS + net->tick_ms - 1) / net->tick_ms;
     ring_op_init(&net->tick_op, tick_due);
     ring_op_init(&net->again_op, again_due);
@@ -281,6 +286,32 @@ enum kvs_err net_open(struct net **out, struct ring *ring, const struct net_opti
     }
     *out = net;
     return KVS_ERR_OK;
+}
+
+/* Without an idle time-out nobody is in net->idle; with one from now on, all are. */
+static void set_idle_timeout(struct net *net, uint32_t seconds)
+{
+    const bool had = net->idle_ticks_max != 0;
+    net->options.idle_timeout_s = seconds;
+    net->idle_ticks_max = idle_ticks(net);
+    while (net->idle_ticks_max == 0 && !list_empty(&net->idle))
+        list_remove(net->idle.next);
+    if (had || net->idle_ticks_max == 0 || net->draining)
+        return;
+    for (struct list *node = net->conns.next; node != &net->conns; node = node->next)
+        conn_heard(container_of(node, struct net_conn, all));
+    if (!list_empty(&net->idle))
+        net_start_tick(net);
+}
+
+void net_set_limits(struct net *net, const struct net_limits *limits)
+{
+    net->options.output_bytes_max = limits->output_bytes_max;
+    net->options.keepalive_s = limits->keepalive_s;
+    net->options.connections_max = limits->connections_max;
+    share_bound_connections(net);
+    if (limits->idle_timeout_s != net->options.idle_timeout_s)
+        set_idle_timeout(net, limits->idle_timeout_s);
 }
 
 static void stop_accepting(struct net *net)

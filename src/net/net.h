@@ -103,6 +103,16 @@ void net_release(struct net *net, uint64_t gate);
  * now on. */
 void net_fail_gates(struct net *net, const char *text);
 
+/* Those of the options that may change while it runs. They count from now on, for connections that are there too (but
+ * keepalive_s: for those to come). */
+struct net_limits {
+    unsigned connections_max;
+    uint64_t output_bytes_max;
+    uint32_t idle_timeout_s;
+    uint32_t keepalive_s;
+};
+void net_set_limits(struct net *net, const struct net_limits *limits);
+
 /* ---- from inside resp_request and frame_request ---------------------------------------------------------------- */
 
 /* Room for a reply of at most `bytes`, valid until the next call of net. NULL: no memory, and the connection is ended.
@@ -160,6 +170,11 @@ void net_conn_drop(struct net_conn *conn);
 /* Ends the connection once the replies to all requests so far have left; what follows on it is ignored. */
 void net_conn_finish(struct net_conn *conn);
 
+/* Sends what is no reply, behind the replies to all requests so far. Not from inside one of its own requests, RESP
+ * only. It counts as unsent output; who sends much looks at net_conn_info. False: it is not sent, as memory_max leaves
+ * no room for it, or the connection is ending. */
+bool net_conn_push(struct net_conn *conn, struct slice bytes);
+
 /* A look at one connection. */
 struct net_conn_info {
     int fd;
@@ -172,6 +187,7 @@ struct net_conn_info {
     size_t memory_bytes;     /* all of it */
     bool framed;             /* speaks the binary protocol */
     bool receiving, sending;
+    bool half_closed; /* its peer has finished sending, and what came before that is not handled yet */
     bool ending;
 };
 void net_conn_info(const struct net_conn *conn, struct net_conn_info *out);

@@ -24,6 +24,7 @@ void net_conn_info(const struct net_conn *conn, struct net_conn_info *out)
         .framed = conn->protocol == NET_PROTOCOL_FRAME,
         .receiving = conn->receiving,
         .sending = conn->sending,
+        .half_closed = conn->eof,
         .ending = conn->state != NET_OPEN,
     };
 }

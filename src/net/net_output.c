@@ -137,6 +137,21 @@ void net_reply_commit(struct net_conn *conn, size_t bytes, uint64_t gate)
     run->under_way += gate != 0;
 }
 
+bool net_conn_push(struct net_conn *conn, struct slice bytes)
+{
+    KVS_ASSERT(!conn->handling && conn->protocol == NET_PROTOCOL_RESP);
+    const bool fits = conn->output_bytes == 0 || bytes.size <= share_left(conn->net);
+    uint8_t *out = conn->state == NET_OPEN && fits ? net_reply_reserve(conn, bytes.size) : NULL;
+    const bool taken = out != NULL;
+    if (taken) {
+        memcpy(out, bytes.data, bytes.size);
+        conn->answered = conn->muted = false;
+        net_reply_commit(conn, bytes.size, 0);
+    }
+    conn_settle(conn);
+    return taken;
+}
+
 /* ---- slots ------------------------------------------------------------------------------------------------------ */
 
 void net_reply_defer(struct net_conn *conn, struct net_slot *slot)

@@ -32,6 +32,14 @@
 
 #include <stdlib.h>
 
+void share_bound_connections(struct net *net)
+{
+    const uint64_t most = net->options.memory_max / 2 / net_conn_bytes(net);
+    net->conns_max = net->options.connections_max;
+    if (most < net->conns_max)
+        net->conns_max = most == 0 ? 1 : (unsigned)most;
+}
+
 bool share_init(struct net *net)
 {
     if (net->options.memory_max == 0 || canary_on(CANARY_SHARED_MEMORY_UNBOUNDED))
@@ -39,10 +47,7 @@ bool share_init(struct net *net)
     const uint64_t buffers = ring_buffers_free(net->ring);
     net->input_max = net->options.memory_max / 4;
     net->input_over = net->input_max + 2 * buffers * NET_BLOCK_BYTES;
-    const uint64_t most = net->options.memory_max / 2 / net_conn_bytes(net);
-    net->conns_max = net->options.connections_max;
-    if (most < net->conns_max)
-        net->conns_max = most == 0 ? 1 : (unsigned)most;
+    share_bound_connections(net);
     net->short_ticks_max = (NET_SHORT_WAIT_MS + net->tick_ms - 1) / net->tick_ms;
     if (net->short_ticks_max > net->send_ticks_max)
         net->short_ticks_max = net->send_ticks_max;

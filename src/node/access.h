@@ -12,7 +12,9 @@
 #include "node/command.h"
 
 /* Bits of node->watch. ACL_WATCH is 1. */
-#define ACCESS_WATCH_PAUSE 2u
+#define ACCESS_WATCH_PAUSE   2u
+#define ACCESS_WATCH_EACH    4u /* each command is to be timed by itself */
+#define ACCESS_WATCH_MONITOR 8u /* somebody watches (monitor.h) */
 
 enum access_answer {
     ACCESS_GRANTED,

@@ -177,6 +177,7 @@ static const struct {
     {"bitfield", READ_WRITE, keys_of_bitfield},
     {"object", 0, keys_of_subcommand},
     {"memory", 0, keys_of_subcommand},
+    {"move", READ_WRITE, NULL},
 };
 
 struct acl_key_use acl_keys(const struct command *command, const struct subcommand *sub, const struct slice *args,

@@ -99,7 +99,7 @@ static void task_end(struct task *task)
 
 static void fail(struct task *task, const char *text)
 {
-    shard_count(&task->shard->counters.errors);
+    shard_count_error(task->shard, text);
     text_printf(&task->reply, "-%s\r\n", text);
     task_end(task);
 }
@@ -144,7 +144,7 @@ static bool set_pass(struct shard *shard, struct slice name, const struct slice 
     bool secret = rule.size > 0 && (rule.data[0] == '>' || rule.data[0] == '<');
     text_printf(reply, "-ERR Error in ACL SETUSER modifier '%.*s': %s\r\n",
                 secret ? 1 : (int)(rule.size < 128 ? rule.size : 128), (const char *)rule.data, wrong);
-    shard_count(&shard->counters.errors);
+    shard_count_error(shard, "ERR");
     return false;
 }
 
@@ -235,7 +235,7 @@ static bool load_pass(struct node *node, unsigned thread, struct slice file, str
 
 static void load_failed(struct task *task, const char *message)
 {
-    shard_count(&task->shard->counters.errors);
+    shard_count_error(task->shard, "ERR");
     text_printf(&task->reply, "-ERR %s: %s. %s\r\n", task->shard->node->config.acl_file, message, LOAD_FAILED_TAIL);
     task_end(task);
 }
@@ -324,7 +324,7 @@ static void save_end(struct task *task)
         text_simple(&task->reply, "OK");
     } else {
         diag_warn("the users could not be saved in %s: %s", node->config.acl_file, task->error_text);
-        shard_count(&task->shard->counters.errors);
+        shard_count_error(task->shard, "ERR");
         text_printf(&task->reply, "-ERR There was an error trying to save the ACLs. %s: %s\r\n", node->config.acl_file,
                     task->error_text);
     }

@@ -10,6 +10,7 @@
 
 #include "base/assert.h"
 #include "node/command.h"
+#include "node/monitor.h"
 #include "node/node_internal.h"
 
 #include <stdio.h>
@@ -23,14 +24,15 @@ void client_opened(struct shard *shard, struct net_conn *conn)
     struct client *client = net_conn_user(conn);
     client->id = atomic_fetch_add_explicit(&node->client_id, 1, memory_order_relaxed) + 1;
     client->resp_version = 2;
-    client->relaxed = node->config.relaxed;
+    client->relaxed = settings_get(&node->settings, SETTING_RELAXED) != 0;
     client->conn = conn;
     client->since_ns = client->seen_ns = ring_now_ns(shard->ring);
     list_init(&client->paused);
+    list_init(&client->monitor);
     acl_holder_reset(&client->user, acl_read_begin(node->acl, shard->id));
     acl_read_end(node->acl, shard->id);
     unsigned clients = atomic_fetch_add_explicit(&node->clients, 1, memory_order_relaxed) + 1;
-    if (clients > node->config.max_clients) {
+    if (clients > settings_get(&node->settings, SETTING_CLIENTS_MAX)) {
         client->special = CLIENT_OVER_LIMIT;
         atomic_fetch_add_explicit(&node->clients_refused, 1, memory_order_relaxed);
     }
@@ -46,6 +48,7 @@ void client_closed(struct shard *shard, struct net_conn *conn)
 {
     struct client *client = net_conn_user(conn);
     list_remove(&client->paused);
+    monitor_leave(shard, client);
     if (client->texts != NULL)
         drop_texts(client->texts);
     client->texts = NULL;
@@ -57,6 +60,7 @@ void client_abandon_all(struct shard *shard)
     while (!list_empty(&shard->client_texts))
         drop_texts(container_of(shard->client_texts.next, struct client_texts, link));
     list_init(&shard->paused);
+    list_init(&shard->monitors);
 }
 
 /* ---- names ----------------------------------------------------------------------------------------------------- */
@@ -172,6 +176,8 @@ void client_list_line(struct shard *shard, struct net_conn *conn, struct text *o
         flags[flag_count++] = 'e';
     if (client->no_touch)
         flags[flag_count++] = 'T';
+    if (!list_empty(&client->monitor))
+        flags[flag_count++] = 'O';
     if (flag_count == 0)
         flags[flag_count++] = 'N';
     flags[flag_count] = 0;

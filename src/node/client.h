@@ -52,7 +52,8 @@ struct client {
     struct acl_holder user;
     struct client_texts *texts; /* NULL: it has not said anything of itself */
     struct net_conn *conn;
-    struct list paused; /* in shard->paused: its current request waits for the end of a pause */
+    struct list monitor; /* in shard->monitors: it watches all commands */
+    struct list paused;  /* in shard->paused: its current request waits for the end of a pause */
 };
 
 /* For struct net_handler. */

@@ -11,7 +11,9 @@
 #include "base/assert.h"
 #include "base/canary.h"
 #include "node/access.h"
+#include "node/monitor.h"
 #include "node/node_internal.h"
+#include "node/timing.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -83,7 +85,7 @@ void call_error(struct call *call, const char *format, ...)
      */
     for (size_t size = strlen(text); size > 0 && (text[size - 1] == '\r' || text[size - 1] == '\n');)
         text[--size] = 0;
-    shard_count(&call->shard->counters.errors);
+    shard_count_error(call->shard, text);
     uint8_t *out = net_reply_reserve(call->conn, REPLY_ERROR_BYTES_MAX);
     if (out != NULL)
         net_reply_commit(call->conn, resp_write_error(out, text), 0);
@@ -273,19 +275,21 @@ static void subcommand_help(struct call *call)
     call_text(call, &text);
 }
 
-static void run(struct call *call, unsigned flags, command_fn *handler)
+/* False: it has been refused. */
+static bool run(struct call *call, unsigned flags, command_fn *handler)
 {
     if (__builtin_expect(call->shard->serving, 1) || (flags & COMMAND_LOADING) != 0) {
         handler(call);
-        return;
+        return true;
     }
     if (canary_on(CANARY_EMPTY_WHILE_LOADING)) {
         call_null(call);
-        return;
+        return true;
     }
     char text[COMMAND_LOADING_BYTES_MAX];
     command_loading_text(text, call->shard);
     call_error(call, "%s", text);
+    return false;
 }
 
 /* Which subcommand it is; NULL: HELP, or none and the request has its answer. */
@@ -330,6 +334,31 @@ static inline void note_command(struct call *call, const struct command *command
     call->client->seen_ns = call->shard->now_ns;
 }
 
+static unsigned number_of(const struct call *call, const struct subcommand *sub)
+{
+    return acl_number(acl_numbers(call->shard->node->acl), call->command, sub);
+}
+
+/* Carries it out and notes what that has cost. */
+static void run_timed(struct call *call, const struct subcommand *sub, bool help)
+{
+    struct shard *shard = call->shard;
+    struct timing timing;
+    bool ran = true;
+    monitor_note(call, sub);
+    timing_begin(&timing, call, sub);
+    if (help)
+        subcommand_help(call);
+    else if (sub != NULL)
+        ran = run(call, sub->flags, sub->run);
+    else
+        ran = run(call, call->command->flags, call->command->run);
+    if (ran)
+        timing_end(&timing, call, number_of(call, sub));
+    else
+        meter_rejected(&shard->meter, number_of(call, sub));
+}
+
 /* Finds the command and carries it out, once what stands in between (access.h) lets it pass. */
 static void command_any(struct call *call, bool watched)
 {
@@ -342,6 +371,7 @@ static void command_any(struct call *call, bool watched)
     }
     if (!command_arity_fits(call->command->arity, call->count)) {
         call_error(call, "ERR wrong number of arguments for '%s' command", call->command->name);
+        meter_rejected(&call->shard->meter, number_of(call, NULL));
         return;
     }
     if (call->command->subcommands != NULL && call->count >= 2) {
@@ -350,14 +380,12 @@ static void command_any(struct call *call, bool watched)
             return;
     }
     note_command(call, call->command, sub);
-    if (watched && !access_request(call, sub))
+    if (watched && !access_request(call, sub)) {
+        if (list_empty(&call->client->paused)) /* else it comes again */
+            meter_rejected(&call->shard->meter, number_of(call, sub));
         return;
-    if (help)
-        subcommand_help(call);
-    else if (sub != NULL)
-        run(call, sub->flags, sub->run);
-    else
-        run(call, call->command->flags, call->command->run);
+    }
+    run_timed(call, sub, help);
 }
 
 /* The connection is something special, or the node is watched. */
@@ -392,11 +420,13 @@ void command_resp(void *context, struct net_conn *conn, const struct slice *args
     if (args[0].size == 3 && shard->serving && (args[0].data[1] | 0x20) == 'e' && (args[0].data[2] | 0x20) == 't') {
         uint8_t first = args[0].data[0] | 0x20;
         if (first == 'g' && count == 2) {
+            timing_run(shard, FRAME_GET);
             note_command(&call, shard->frame_commands[FRAME_GET], NULL);
             command_get(&call);
             return;
         }
-        if (first == 's' && count == 3) {
+        if (first == 's' && count == 3 && args[2].size <= METER_RUN_VALUE_BYTES) {
+            timing_run(shard, FRAME_SET);
             note_command(&call, shard->frame_commands[FRAME_SET], NULL);
             command_set(&call);
             return;

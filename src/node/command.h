@@ -42,6 +42,8 @@ enum command_flags {
     COMMAND_NO_AUTH = 256,
     COMMAND_ALLOW_BUSY = 512,
     COMMAND_NO_ASYNC_LOADING = 1024,
+    COMMAND_NO_MULTI = 2048,
+    COMMAND_BLOCKING = 4096,
 };
 
 struct subcommand {
@@ -161,17 +163,26 @@ command_fn command_type;                                                        
 command_fn command_dump, command_restore;                                                  /* command_dump.c */
 command_fn command_mset, command_msetnx, command_rename, command_renamenx, command_copy,
     command_bitop;                                                                       /* command_several.c */
+command_fn command_scan, command_keys, command_randomkey;                                /* command_scan.c */
 command_fn command_echo, command_ping, command_quit, command_select, command_durability; /* command_connection.c */
 command_fn command_auth, command_hello, command_reset;                                   /* command_auth.c */
-command_fn command_info, command_dbsize;                                                 /* command_server.c */
-command_fn command_bgsave, command_lastsave;                                             /* command_backup.c */
-command_fn command_scan, command_keys, command_randomkey;                                /* command_scan.c */
+command_fn command_info, command_dbsize, command_time;                                   /* command_server.c */
+command_fn command_bgsave, command_lastsave, command_save;                               /* command_backup.c */
+command_fn command_lcs;                                                                  /* command_lcs.c */
+command_fn command_monitor;                                                              /* monitor.c */
+command_fn command_wait, command_waitaof;                                                /* command_wait.c */
+command_fn command_shutdown;                                                             /* command_shutdown.c */
+command_fn command_debug;                                                                /* command_debug.c */
+command_fn command_swapdb, command_move;                                                 /* command_connection.c */
+command_fn command_stats;                                                                /* command_stats.c */
 command_fn command_command;                                                              /* command_docs.c */
 extern const struct subcommand command_acl_subcommands[];                                /* command_acl.c */
 extern const struct subcommand command_object_subcommands[];                             /* command_object.c */
 extern const struct subcommand command_memory_subcommands[];                             /* command_object.c */
 extern const struct subcommand command_client_subcommands[];                             /* command_client.c */
-extern const struct subcommand command_config_subcommands[];                             /* command_server.c */
+extern const struct subcommand command_config_subcommands[];                             /* command_config.c */
+extern const struct subcommand command_slowlog_subcommands[];                            /* command_slowlog.c */
+extern const struct subcommand command_latency_subcommands[];                            /* command_latency.c */
 extern const struct subcommand command_command_subcommands[];                            /* command_docs.c */
 
 #endif

@@ -4,6 +4,7 @@
 #include "node/access.h"
 #include "node/command_client.h"
 #include "node/login.h"
+#include "node/monitor.h"
 #include "node/node_internal.h"
 
 #define NO_PASSWORD                                                                                       \
@@ -113,7 +114,8 @@ void command_reset(struct call *call)
     client->special &= (uint8_t) ~(CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP);
     net_reply_mute(call->conn, false);
     client->no_evict = client->no_touch = false;
-    client->relaxed = call->shard->node->config.relaxed;
+    monitor_leave(call->shard, client);
+    client->relaxed = settings_get(&call->shard->node->settings, SETTING_RELAXED) != 0;
     (void)client_set_text(call->shard, client, CLIENT_NAME, slice_make("", 0));
     acl_holder_reset(&client->user, acl_read_begin(acl, call->shard->id));
     acl_read_end(acl, call->shard->id);

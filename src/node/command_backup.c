@@ -1,5 +1,5 @@
 /*
- * command_backup.c - BGSAVE and LASTSAVE, and what the BACKUP frame shares with them.
+ * command_backup.c - BGSAVE, SAVE and LASTSAVE, and what the BACKUP frame shares with them.
  *
  * Happy path: the name is checked, or made of the time, and given to the engine; the reply says that the backup has
  * begun. How it ends is told by INFO persistence. Failure: a name that could lead elsewhere, a backup under way, an
@@ -7,6 +7,7 @@
  */
 #include "node/command.h"
 #include "node/node_internal.h"
+#include "node/waiting.h"
 
 #include <time.h>
 
@@ -55,6 +56,19 @@ void command_bgsave(struct call *call)
     enum kvs_err err = command_backup_begin(call->shard, named ? call->args[1] : slice_make("", 0), called);
     if (err == KVS_ERR_OK)
         call_simple(call, "Background saving started");
+    else
+        call_error(call, "ERR %s", command_backup_error(err));
+}
+
+/* As BGSAVE, and waits for the end. */
+void command_save(struct call *call)
+{
+    char called[ENGINE_BACKUP_NAME_BYTES];
+    struct engine_backup_state state;
+    engine_backup_state(call->shard->store, &state);
+    enum kvs_err err = command_backup_begin(call->shard, slice_make("", 0), called);
+    if (err == KVS_ERR_OK)
+        waiting_backup(call, state.ended);
     else
         call_error(call, "ERR %s", command_backup_error(err));
 }

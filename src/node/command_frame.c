@@ -11,7 +11,9 @@
 #include "node/dispatch.h"
 #include "node/info.h"
 #include "node/login.h"
+#include "node/monitor.h"
 #include "node/node_internal.h"
+#include "node/timing.h"
 #include "proto/frame.h"
 
 static void reply_frame(struct net_conn *conn, const struct frame *request, uint8_t status, struct slice value)
@@ -92,7 +94,7 @@ static bool refuse_while_loading(struct shard *shard, struct net_conn *conn, con
         return false;
     char text[COMMAND_LOADING_BYTES_MAX];
     command_loading_text(text, shard);
-    shard_count(&shard->counters.errors);
+    shard_count_error(shard, text);
     reply_frame(conn, frame, FRAME_LOADING, slice_text(text + strlen("LOADING ")));
     return true;
 }
@@ -110,7 +112,7 @@ static bool refuse_frame(struct shard *shard, struct net_conn *conn, const struc
     if (access_frame(&call, &status, &text, room))
         return false;
     if (text != NULL) {
-        shard_count(&shard->counters.errors);
+        shard_count_error(shard, status == FRAME_NO_AUTH ? "NOAUTH" : "NOPERM");
         reply_frame(conn, frame, status, slice_text(text));
     }
     return true;
@@ -129,25 +131,8 @@ static void log_in(struct shard *shard, struct net_conn *conn, const struct fram
     login_ask(&call, &request);
 }
 
-void command_frame(void *context, struct net_conn *conn, const struct frame *frame)
+static void carry_out(struct shard *shard, struct net_conn *conn, const struct frame *frame)
 {
-    struct shard *shard = context;
-    struct client *client = net_conn_user(conn);
-    if (__builtin_expect((client->special & CLIENT_OVER_LIMIT) != 0, 0)) {
-        reply_frame(conn, frame, FRAME_BUSY, slice_text("max number of clients reached"));
-        net_conn_finish(conn);
-        return;
-    }
-    if (frame->header.opcode < FRAME_COMMANDS) {
-        client->command = shard->frame_commands[frame->header.opcode];
-        client->sub = NULL;
-        client->seen_ns = shard->now_ns;
-        unsigned watch = atomic_load_explicit(&shard->node->watch, memory_order_relaxed);
-        if (__builtin_expect(watch != 0, 0) && client->command != NULL && refuse_frame(shard, conn, frame))
-            return;
-    }
-    if (__builtin_expect(!shard->serving, 0) && refuse_while_loading(shard, conn, frame))
-        return;
     switch ((enum frame_opcode)frame->header.opcode) {
     case FRAME_PING:
         reply_frame(conn, frame, FRAME_OK, frame->value);
@@ -175,6 +160,60 @@ void command_frame(void *context, struct net_conn *conn, const struct frame *fra
     }
     reply_frame(conn, frame, FRAME_BAD_REQUEST, slice_text("unknown opcode"));
     net_conn_finish(conn);
+}
+
+/* Commands that take long by themselves; the others are timed in runs. */
+static bool may_be_slow(const struct frame *frame)
+{
+    return frame->header.opcode != FRAME_GET && frame->header.opcode != FRAME_REMOVE &&
+           (frame->header.opcode != FRAME_SET || frame->value.size > METER_RUN_VALUE_BYTES);
+}
+
+static void carry_out_timed(struct shard *shard, struct net_conn *conn, const struct frame *frame, unsigned watch)
+{
+    const uint8_t opcode = frame->header.opcode;
+    struct client *client = net_conn_user(conn);
+    if (opcode >= FRAME_COMMANDS || client->command == NULL) {
+        carry_out(shard, conn, frame);
+        return;
+    }
+    if (watch == 0 && !may_be_slow(frame)) {
+        timing_run(shard, opcode);
+        carry_out(shard, conn, frame);
+        return;
+    }
+    const struct slice args[] = {slice_text(client->command->name), frame->key, frame->value};
+    const unsigned count = opcode == FRAME_SET ? 3 : frame->key.size > 0 ? 2 : 1;
+    struct call call = {
+        .shard = shard, .conn = conn, .client = client, .command = client->command, .args = args, .count = count};
+    struct timing timing;
+    monitor_note(&call, NULL);
+    timing_begin(&timing, &call, NULL);
+    carry_out(shard, conn, frame);
+    timing_end(&timing, &call, shard->frame_numbers[opcode]);
+}
+
+void command_frame(void *context, struct net_conn *conn, const struct frame *frame)
+{
+    struct shard *shard = context;
+    struct client *client = net_conn_user(conn);
+    unsigned watch = 0;
+    if (__builtin_expect((client->special & CLIENT_OVER_LIMIT) != 0, 0)) {
+        reply_frame(conn, frame, FRAME_BUSY, slice_text("max number of clients reached"));
+        net_conn_finish(conn);
+        return;
+    }
+    if (frame->header.opcode < FRAME_COMMANDS) {
+        client->command = shard->frame_commands[frame->header.opcode];
+        client->sub = NULL;
+        client->seen_ns = shard->now_ns;
+        watch = atomic_load_explicit(&shard->node->watch, memory_order_relaxed);
+        if (__builtin_expect(watch != 0, 0) && client->command != NULL && refuse_frame(shard, conn, frame))
+            return;
+    }
+    if (__builtin_expect(!shard->serving, 0) && refuse_while_loading(shard, conn, frame))
+        return;
+    carry_out_timed(shard, conn, frame, watch);
 }
 
 void command_of_frames(const struct command *commands[FRAME_COMMANDS])

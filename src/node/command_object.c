@@ -42,10 +42,11 @@ static void run_freq(struct call *call)
 }
 
 const struct subcommand command_object_subcommands[] = {
-    {"encoding", 3, 0, "<key>", "Return how Redis would keep the value of the key: int, embstr or raw.", run_encoding},
-    {"freq", 3, 0, "<key>", "Not tracked here: return an error.", run_freq},
-    {"idletime", 3, 0, "<key>", "Not tracked here: return 0.", run_idletime},
-    {"refcount", 3, 0, "<key>", "Return 1: a value belongs to one key.", run_refcount},
+    {"encoding", 3, COMMAND_READONLY, "<key>", "Return how Redis would keep the value of the key: int, embstr or raw.",
+     run_encoding},
+    {"freq", 3, COMMAND_READONLY, "<key>", "Not tracked here: return an error.", run_freq},
+    {"idletime", 3, COMMAND_READONLY, "<key>", "Not tracked here: return 0.", run_idletime},
+    {"refcount", 3, COMMAND_READONLY, "<key>", "Return 1: a value belongs to one key.", run_refcount},
     {NULL, 0, 0, NULL, NULL, NULL},
 };
 
@@ -69,7 +70,7 @@ static void run_usage(struct call *call)
 }
 
 const struct subcommand command_memory_subcommands[] = {
-    {"usage", -3, 0, "<key> [SAMPLES <count>]", "Return the bytes that the key takes in its record and in the index.",
-     run_usage},
+    {"usage", -3, COMMAND_READONLY, "<key> [SAMPLES <count>]",
+     "Return the bytes that the key takes in its record and in the index.", run_usage},
     {NULL, 0, 0, NULL, NULL, NULL},
 };

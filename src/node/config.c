@@ -36,6 +36,7 @@ enum option_id {
     OPTION_REQUIREPASS,
     OPTION_ACLFILE,
     OPTION_NO_PROTECTED_MODE,
+    OPTION_ENABLE_DEBUG,
     OPTION_LOG_LEVEL,
     OPTION_CHECK,
     OPTION_BOUND, /* and those behind it: enum bound */
@@ -61,6 +62,7 @@ static const struct option long_options[] = {
     {"requirepass", required_argument, NULL, OPTION_REQUIREPASS},
     {"aclfile", required_argument, NULL, OPTION_ACLFILE},
     {"no-protected-mode", no_argument, NULL, OPTION_NO_PROTECTED_MODE},
+    {"enable-debug-command", required_argument, NULL, OPTION_ENABLE_DEBUG},
     {"log-level", required_argument, NULL, OPTION_LOG_LEVEL},
     {"check", no_argument, NULL, OPTION_CHECK},
     {"key-max", required_argument, NULL, OPTION_BOUND + BOUND_KEY_BYTES},
@@ -260,6 +262,19 @@ static bool set_bound(struct parse *parse, enum bound bound, const char *value)
     return complain(parse, bounds_name(bound), value, right);
 }
 
+static bool set_enable_debug(struct parse *parse, const char *value)
+{
+    static const char *const words[] = {
+        [CONFIG_DEBUG_NO] = "no", [CONFIG_DEBUG_LOCAL] = "local", [CONFIG_DEBUG_YES] = "yes"};
+    for (size_t i = 0; i < ARRAY_COUNT(words); i++) {
+        parse->config->enable_debug = (enum config_debug)i;
+        if (strcmp(value, words[i]) == 0)
+            return true;
+    }
+    return complain(parse, "enable-debug-command", value,
+                    "expected no, local (for connections from this machine) or yes");
+}
+
 static bool set_option(struct parse *parse, int option, const char *value)
 {
     struct config *config = parse->config;
@@ -308,6 +323,8 @@ static bool set_option(struct parse *parse, int option, const char *value)
     case OPTION_NO_PROTECTED_MODE:
         config->protected_mode = false;
         return true;
+    case OPTION_ENABLE_DEBUG:
+        return set_enable_debug(parse, value);
     case OPTION_LOG_LEVEL:
         if (!diag_parse_level(value, &config->log_level))
             return complain(parse, "log-level", value, "expected error, warn, info or debug");
@@ -478,6 +495,7 @@ void config_print_help(FILE *out)
           "  --aclfile FILE         users and what they may do; written by ACL SAVE\n"
           "  --no-protected-mode    without a password, too, allow --addr on other than\n"
           "                         loopback addresses\n"
+          "  --enable-debug-command WHO  who may use DEBUG: no, local or yes         (no)\n"
           "  --log-level LEVEL      error, warn, info or debug                      (info)\n"
           "  --check                say what this machine offers, and exit\n"
           "  -V, --version          print the version, and exit\n"

@@ -25,6 +25,9 @@
 
 enum config_mode { CONFIG_RUN, CONFIG_CHECK, CONFIG_VERSION, CONFIG_HELP };
 
+/* Who may use DEBUG. */
+enum config_debug { CONFIG_DEBUG_NO, CONFIG_DEBUG_LOCAL, CONFIG_DEBUG_YES };
+
 struct config {
     enum config_mode mode;
     struct ring_addr addresses[CONFIG_ADDRESSES_MAX];
@@ -50,6 +53,7 @@ struct config {
     uint32_t keepalive_s;    /* 0 = never */
     char *requirepass;       /* NULL: none */
     const char *acl_file;    /* NULL: none */
+    enum config_debug enable_debug;
     enum diag_level log_level;
 };
 

@@ -69,15 +69,25 @@ void dispatch_ahead(void *context, const struct slice *keys, unsigned count)
 static void count_result(struct shard *shard, const struct engine_request *request, const struct engine_result *result)
 {
     if (result->error != KVS_ERR_OK)
-        shard_count(&shard->counters.errors);
+        shard_count_error(shard, reply_error_code(result->error));
     else if (request->action == ENGINE_GET)
         shard_count(result->found ? &shard->counters.hits : &shard->counters.misses);
 }
 
-static void count_update(struct shard *shard, const struct update_spec *spec, enum kvs_err error, bool found)
+static void count_refusal(struct shard *shard, struct slice text)
+{
+    shard_count(&shard->counters.errors);
+    meter_error(&shard->meter, text);
+}
+
+/* `reply`: what has been written, if anything; what an update refuses is an error reply, too. */
+static void count_update(struct shard *shard, const struct update_spec *spec, enum kvs_err error, bool found,
+                         struct slice reply)
 {
     if (error != KVS_ERR_OK)
-        shard_count(&shard->counters.errors);
+        shard_count_error(shard, reply_error_code(error));
+    else if (reply.size > 0 && reply.data[0] == '-')
+        count_refusal(shard, slice_make(reply.data + 1, reply.size - 1));
     else if ((spec->flags & UPDATE_LOOKS_ONLY) != 0)
         shard_count(found ? &shard->counters.hits : &shard->counters.misses);
 }
@@ -174,10 +184,10 @@ void dispatch_update(struct shard *shard, struct net_conn *conn, const struct en
     if (route == ROUTE_DONE) {
         const struct reply_origin origin = shard_origin(shard);
         uint8_t *out = net_reply_reserve(conn, update_reply_bound(&attempt));
-        count_update(shard, spec, attempt.error, attempt.old.found);
+        size_t size = out != NULL ? update_reply_write(out, spec, &attempt, &origin) : 0;
+        count_update(shard, spec, attempt.error, attempt.old.found, slice_make(out, size));
         if (out != NULL)
-            net_reply_commit(conn, update_reply_write(out, spec, &attempt, &origin),
-                             shard_gate(shard, client, attempt.gate));
+            net_reply_commit(conn, size, shard_gate(shard, client, attempt.gate));
     }
     update_scratch_deinit(&scratch, &shard->pool.trash);
     if (route == ROUTE_DONE)
@@ -236,7 +246,7 @@ static void complete(struct shard *shard, struct op *op)
         op->client->under_way[op->owner]--;
     op_drop_request(&shard->pool, op);
     if (op->update.run != NULL)
-        count_update(shard, &op->update, op->engine.result.error, op->found);
+        count_update(shard, &op->update, op->engine.result.error, op->found, slice_make(op->reply, op->reply_bytes));
     else
         count_result(shard, &op->engine.request, &op->engine.result);
     if (op->gather != NULL)

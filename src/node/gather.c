@@ -40,8 +40,9 @@ struct gather {
     unsigned next_part; /* to be copied … */
     size_t next_byte;   /* … from here on */
     uint8_t small[64];
-    unsigned part_count; /* 0 when counting */
-    struct op *parts[];  /* values, in order */
+    unsigned part_count;    /* 0 when counting */
+    struct gather_use *use; /* of the values; NULL: they are the reply */
+    struct op *parts[];     /* values, in order */
 };
 
 static void reply_error_now(struct shard *shard, struct net_conn *conn, enum kvs_err error)
@@ -52,7 +53,7 @@ static void reply_error_now(struct shard *shard, struct net_conn *conn, enum kvs
     struct reply_origin origin = shard_origin(shard);
     struct engine_result result = {.error = error};
     struct reply_format format = {.kind = REPLY_FOUND};
-    shard_count(&shard->counters.errors);
+    shard_count_error(shard, reply_error_code(error));
     net_reply_commit(conn, reply_write(out, &format, &result, &origin), 0);
 }
 
@@ -64,6 +65,8 @@ static void gather_free(struct gather *gather)
         free(gather->reply);
     }
     large_trash_add(&gather->shard->pool.trash, gather->large);
+    if (gather->use != NULL)
+        gather->use->release(gather->use, gather->shard);
     free(gather);
 }
 
@@ -190,6 +193,9 @@ static void give_reply(struct gather *gather)
     size_t size = gather->reply_size;
     if (gather->error != KVS_ERR_OK) {
         size = write_error(gather);
+    } else if (gather->use != NULL) {
+        gather->reply = gather->use->reply.data;
+        size = gather->use->reply.size;
     } else if (gather->part_count == 0) {
         gather->reply = gather->small;
         size = resp_write_integer(gather->small, (int64_t)gather->found);
@@ -205,19 +211,60 @@ static void give_reply(struct gather *gather)
     net_slot_fill(&gather->slot, gather->reply, size, shard_gate(shard, gather->client, gather->gate));
 }
 
+static bool work_on_values(struct gather *gather)
+{
+    struct gather_use *use = gather->use;
+    if (!use->work(use))
+        return false;
+    if (use->reply.failed)
+        gather->error = KVS_ERR_AGAIN;
+    return true;
+}
+
 void gather_turn(struct shard *shard)
 {
     if (list_empty(&shard->assembling))
         return;
     struct gather *gather = container_of(shard->assembling.next, struct gather, link);
-    if (copy_values(gather))
+    if (gather->use != NULL ? work_on_values(gather) : copy_values(gather))
         give_reply(gather);
+    else if (gather->use != NULL) { /* that may take long: the others' turn */
+        list_remove(&gather->link);
+        list_push_back(&shard->assembling, &gather->link);
+    }
+}
+
+/* What a part's reply has between its header and its end. */
+static struct slice value_of(const struct op *part)
+{
+    const uint8_t *end = memchr(part->reply, '\n', part->reply_bytes);
+    if (part->reply[0] != '$' || part->reply[1] == '-' || end == NULL)
+        return slice_make("", 0);
+    const size_t header = (size_t)(end - part->reply) + 1;
+    return slice_make(part->reply + header, part->reply_bytes - header - 2);
+}
+
+static void begin_use(struct gather *gather)
+{
+    struct slice values[GATHER_USE_KEYS_MAX];
+    for (unsigned i = 0; i < gather->part_count; i++)
+        values[i] = value_of(gather->parts[i]);
+    gather->use->begin(gather->use, gather->shard, values);
 }
 
 static void finish(struct gather *gather)
 {
     bool values = gather->error == KVS_ERR_OK && gather->part_count > 0;
-    if (values && begin_values(gather) && !copy_values(gather)) {
+    bool later;
+    if (values && gather->use != NULL) {
+        begin_use(gather);
+        later = gather->use->reply.size == 0 && !gather->use->reply.failed;
+        if (gather->use->reply.failed)
+            gather->error = KVS_ERR_AGAIN;
+    } else {
+        later = values && begin_values(gather) && !copy_values(gather);
+    }
+    if (later) {
         list_remove(&gather->link);
         list_push_back(&gather->shard->assembling, &gather->link);
     } else {
@@ -376,16 +423,18 @@ static bool take_part(struct gather *gather, const struct engine_result *result,
     return true;
 }
 
-void gather_values(struct shard *shard, struct net_conn *conn, const struct slice *keys, unsigned count)
+static void gather_later(struct shard *shard, struct net_conn *conn, const struct slice *keys, unsigned count,
+                         struct gather_use *use)
 {
-    if (values_at_once(shard, conn, keys, count))
-        return;
     struct client *client = net_conn_user(conn);
     struct gather *gather = count > op_pool_left(&shard->pool) ? NULL : gather_begin(shard, conn, count);
     if (gather == NULL) {
         reply_error_now(shard, conn, KVS_ERR_AGAIN);
+        if (use != NULL)
+            use->release(use, shard);
         return;
     }
+    gather->use = use;
     struct reply_format format = {.kind = REPLY_VALUE, .resp_version = client->resp_version};
     for (unsigned i = 0; i < count && gather->error == KVS_ERR_OK; i++) {
         struct engine_request request = dispatch_request(shard, client, ENGINE_GET, keys[i], slice_make(NULL, 0));
@@ -398,4 +447,17 @@ void gather_values(struct shard *shard, struct net_conn *conn, const struct slic
             gather->error = KVS_ERR_AGAIN;
     }
     part_ended(gather);
+}
+
+void gather_values(struct shard *shard, struct net_conn *conn, const struct slice *keys, unsigned count)
+{
+    if (!values_at_once(shard, conn, keys, count))
+        gather_later(shard, conn, keys, count, NULL);
+}
+
+void gather_use(struct shard *shard, struct net_conn *conn, const struct slice *keys, unsigned count,
+                struct gather_use *use)
+{
+    KVS_ASSERT(count >= 1 && count <= GATHER_USE_KEYS_MAX);
+    gather_later(shard, conn, keys, count, use);
 }

@@ -9,6 +9,7 @@
 #define KVS_NODE_GATHER_H
 
 #include "node/shard.h"
+#include "node/text.h"
 
 /* The largest reply to one command. */
 #define GATHER_REPLY_BYTES_MAX (128ull << 20)
@@ -18,6 +19,22 @@ void gather_count(struct shard *shard, struct net_conn *conn, enum engine_action
                   unsigned count);
 /* The reply is an array of the keys' values. */
 void gather_values(struct shard *shard, struct net_conn *conn, const struct slice *keys, unsigned count);
+
+/*
+ * Values for whoever makes something else of them than an array, in pieces, so that nobody else waits. What is embedded
+ * in something larger is the gather's from gather_use until `release`, which is called once, whatever comes of it.
+ */
+struct gather_use {
+    /* All are there, until the end; a key that was not is an empty value. */
+    void (*begin)(struct gather_use *use, struct shard *shard, const struct slice *values);
+    /* Does some of the work; true when `reply` is written. Not called if begin has written one. */
+    bool (*work)(struct gather_use *use);
+    void (*release)(struct gather_use *use, struct shard *shard);
+    struct text reply;
+};
+#define GATHER_USE_KEYS_MAX 2u
+void gather_use(struct shard *shard, struct net_conn *conn, const struct slice *keys, unsigned count,
+                struct gather_use *use);
 
 /* Once per turn of the shard's loop: goes on putting a large reply together. */
 void gather_turn(struct shard *shard);

@@ -62,3 +62,15 @@ bool glob_matches(struct slice pattern, struct slice text)
         at++;
     return at == pattern.size;
 }
+
+bool glob_matches_name(struct slice pattern, const char *name)
+{
+    uint8_t small[GLOB_NAME_BYTES];
+    if (pattern.size > sizeof(small))
+        return false;
+    for (size_t i = 0; i < pattern.size; i++) {
+        const uint8_t byte = pattern.data[i];
+        small[i] = byte >= 'A' && byte <= 'Z' ? (uint8_t)(byte + 32) : byte;
+    }
+    return glob_matches(slice_make(small, pattern.size), slice_text(name));
+}

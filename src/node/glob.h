@@ -14,4 +14,8 @@
 /* In time of at most the product of the two sizes. */
 bool glob_matches(struct slice pattern, struct slice text);
 
+/* The same for names of the node, which are in lower case, in any case: patterns of at most GLOB_NAME_BYTES. */
+#define GLOB_NAME_BYTES 256u
+bool glob_matches_name(struct slice pattern, const char *name);
+
 #endif

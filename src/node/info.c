@@ -10,51 +10,13 @@
 #include "node/info.h"
 
 #include "node/command.h"
+#include "node/figures.h"
+#include "node/info_commands.h"
 #include "node/machine.h"
 #include "node/node_internal.h"
 
 #include <stdio.h>
 #include <unistd.h>
-
-/* The sum over all shards. */
-struct totals {
-    struct net_stats net;
-    struct shard_counters shards;
-};
-
-/* The first clients may ask before all shards have been opened. */
-static bool is_there(const struct shard *shard)
-{
-    enum shard_state state = atomic_load(&shard->state);
-    return state != SHARD_OPENING && state != SHARD_BROKEN;
-}
-
-static void sum_shards(const struct node *node, struct totals *out)
-{
-    *out = (struct totals){0};
-    for (unsigned i = 0; i < node->shard_count; i++) {
-        const struct shard *shard = &node->shards[i];
-        if (!is_there(shard))
-            continue;
-        struct net_stats net;
-        net_stats(shard->net, &net);
-        out->net.connections += net.connections;
-        out->net.connections_accepted += net.connections_accepted;
-        out->net.connections_refused += net.connections_refused;
-        out->net.connections_dropped += net.connections_dropped;
-        out->net.requests += net.requests;
-        out->net.bytes_received += net.bytes_received;
-        out->net.bytes_sent += net.bytes_sent;
-        out->net.memory_bytes += net.memory_bytes;
-        out->net.memory_peak_bytes += net.memory_peak_bytes;
-        out->net.connections_waited += net.connections_waited;
-        out->shards.hits += shard_counter(&shard->counters.hits);
-        out->shards.misses += shard_counter(&shard->counters.misses);
-        out->shards.sent += shard_counter(&shard->counters.sent);
-        out->shards.received += shard_counter(&shard->counters.received);
-        out->shards.errors += shard_counter(&shard->counters.errors);
-    }
-}
 
 static unsigned long long ull(uint64_t value)
 {
@@ -86,13 +48,13 @@ static void write_server(const struct node *node, const struct ring *ring, struc
     text_printf(out, "threads:%u\r\nring:%s\r\nconfig_file:\r\n", node->shard_count, ring_describe(ring));
 }
 
-static void write_clients(const struct node *node, const struct totals *totals, struct text *out)
+static void write_clients(const struct node *node, const struct figures *figures, struct text *out)
 {
     text_printf(out, "# Clients\r\nconnected_clients:%llu\r\nmaxclients:%u\r\nblocked_clients:0\r\n",
-                ull(totals->net.connections), node->config.max_clients);
+                ull(figures->net.connections), (unsigned)settings_get(&node->settings, SETTING_CLIENTS_MAX));
 }
 
-static void write_memory(const struct node *node, const struct totals *totals, const struct engine_stats *engine,
+static void write_memory(const struct node *node, const struct figures *figures, const struct engine_stats *engine,
                          struct text *out)
 {
     char used_text[16], max_text[16];
@@ -113,7 +75,7 @@ static void write_memory(const struct node *node, const struct totals *totals, c
     text_printf(out,
                 "used_memory_connections:%llu\r\nused_memory_connections_peak:%llu\r\n"
                 "used_memory_connections_max:%llu\r\n",
-                ull(totals->net.memory_bytes), ull(totals->net.memory_peak_bytes),
+                ull(figures->net.memory_bytes), ull(figures->net.memory_peak_bytes),
                 ull(node->shard_count * node->net_options.memory_max));
     text_printf(out, "used_memory_requests:%llu\r\nused_memory_large_values:%llu\r\n",
                 ull(atomic_load_explicit(&node->budget.used_bytes, memory_order_relaxed)), ull(large));
@@ -162,7 +124,8 @@ static void write_persistence(const struct node *node, const struct ring *ring, 
     text_printf(out, "# Persistence\r\nloading:%d\r\n", !open);
     if (!open)
         write_loading(node, ring, out);
-    text_printf(out, "durability:%s\r\ndurability_method:%s\r\n", node->config.relaxed ? "relaxed" : "durable",
+    text_printf(out, "durability:%s\r\ndurability_method:%s\r\n",
+                settings_get(&node->settings, SETTING_RELAXED) != 0 ? "relaxed" : "durable",
                 open ? engine_durability_method(node->engine) : "");
     text_printf(out, "relaxed_interval_ms:%u\r\nfailed_shards:%llu\r\ndamaged_reads:%llu\r\n",
                 node->config.relaxed_interval_ms, ull(engine->failed_shards), ull(engine->damaged_reads));
@@ -222,28 +185,26 @@ static void write_checkpoint(const struct engine_stats *engine, struct text *out
                 ull(engine->checkpoint_made), ull(engine->checkpoint_bytes_written), ull(engine->checkpoint_failed));
 }
 
-static void write_stats(const struct node *node, const struct totals *totals, const struct engine_stats *engine,
-                        struct text *out)
+static void write_stats(const struct figures *figures, const struct engine_stats *engine, struct text *out)
 {
     uint64_t batches = engine->batches > 0 ? engine->batches : 1;
-    uint64_t refused =
-        totals->net.connections_refused + atomic_load_explicit(&node->clients_refused, memory_order_relaxed);
+    uint64_t refused = figures->net.connections_refused + figures->clients_refused;
     text_printf(
         out,
         "# Stats\r\ntotal_connections_received:%llu\r\nrejected_connections:%llu\r\ndropped_connections:%llu\r\n"
         "waited_connections:%llu\r\n",
-        ull(totals->net.connections_accepted), ull(refused), ull(totals->net.connections_dropped),
-        ull(totals->net.connections_waited));
-    text_printf(out, "total_commands_processed:%llu\r\ntotal_error_replies:%llu\r\n", ull(totals->net.requests),
-                ull(totals->shards.errors));
-    text_printf(out, "total_net_input_bytes:%llu\r\ntotal_net_output_bytes:%llu\r\n", ull(totals->net.bytes_received),
-                ull(totals->net.bytes_sent));
+        ull(figures->net.connections_accepted), ull(refused), ull(figures->net.connections_dropped),
+        ull(figures->net.connections_waited));
+    text_printf(out, "total_commands_processed:%llu\r\ntotal_error_replies:%llu\r\n", ull(figures->net.requests),
+                ull(figures->shards.errors));
+    text_printf(out, "total_net_input_bytes:%llu\r\ntotal_net_output_bytes:%llu\r\n", ull(figures->net.bytes_received),
+                ull(figures->net.bytes_sent));
     text_printf(out, "keyspace_hits:%llu\r\nkeyspace_misses:%llu\r\nexpired_keys:%llu\r\nevicted_keys:0\r\n",
-                ull(totals->shards.hits), ull(totals->shards.misses), ull(engine->expired_keys));
+                ull(figures->shards.hits), ull(figures->shards.misses), ull(figures->expired_keys));
     text_printf(out, "expiry_lag_ms:%llu\r\nexpiry_unqueued:%llu\r\n", ull(engine->expiry_lag_ms),
                 ull(engine->expiry_unqueued));
     text_printf(out, "shard_messages:%llu\r\nrecords_appended:%llu\r\nbytes_appended:%llu\r\nbytes_written:%llu\r\n",
-                ull(totals->shards.sent), ull(engine->records_appended), ull(engine->bytes_appended),
+                ull(figures->shards.sent), ull(engine->records_appended), ull(engine->bytes_appended),
                 ull(engine->bytes_written));
     text_printf(out, "commits:%llu\r\nbytes_per_commit:%llu\r\nmean_commit_us:%.1f\r\n", ull(engine->batches),
                 ull(engine->bytes_written / batches), (double)engine->commit_ns / (double)batches / 1000.0);
@@ -269,7 +230,7 @@ static void write_shards(const struct node *node, struct text *out)
     text_printf(out, "# Shards\r\n");
     for (unsigned i = 0; i < node->shard_count; i++) {
         const struct shard *shard = &node->shards[i];
-        if (!is_there(shard))
+        if (!figures_has_shard(shard))
             continue;
         struct net_stats net;
         net_stats(shard->net, &net);
@@ -305,6 +266,9 @@ unsigned info_section(struct slice name)
         {"cpu", INFO_CPU},
         {"shards", INFO_SHARDS},
         {"keyspace", INFO_KEYSPACE},
+        {"errorstats", INFO_ERRORSTATS},
+        {"commandstats", INFO_COMMANDSTATS},
+        {"latencystats", INFO_LATENCYSTATS},
         {"default", INFO_DEFAULT},
         {"all", INFO_ALL},
         {"everything", INFO_ALL},
@@ -318,7 +282,7 @@ unsigned info_section(struct slice name)
 
 /* One section, and an empty line before it when it is not the first. */
 static void write_section(const struct node *node, const struct ring *ring, unsigned section,
-                          const struct totals *totals, const struct engine_stats *engine, struct text *out)
+                          const struct figures *figures, const struct engine_stats *engine, struct text *out)
 {
     if (out->size > 0)
         text_printf(out, "\r\n");
@@ -327,10 +291,10 @@ static void write_section(const struct node *node, const struct ring *ring, unsi
         write_server(node, ring, out);
         break;
     case INFO_CLIENTS:
-        write_clients(node, totals, out);
+        write_clients(node, figures, out);
         break;
     case INFO_MEMORY:
-        write_memory(node, totals, engine, out);
+        write_memory(node, figures, engine, out);
         break;
     case INFO_PERSISTENCE:
         write_persistence(node, ring, engine, out);
@@ -342,7 +306,7 @@ static void write_section(const struct node *node, const struct ring *ring, unsi
         write_checkpoint(engine, out);
         break;
     case INFO_STATS:
-        write_stats(node, totals, engine, out);
+        write_stats(figures, engine, out);
         break;
     case INFO_REPLICATION:
         text_printf(out, "# Replication\r\nrole:master\r\nconnected_slaves:0\r\n");
@@ -356,6 +320,15 @@ static void write_section(const struct node *node, const struct ring *ring, unsi
     case INFO_KEYSPACE:
         write_keyspace(engine, out);
         break;
+    case INFO_ERRORSTATS:
+        info_write_errorstats(node, out);
+        break;
+    case INFO_COMMANDSTATS:
+        info_write_commandstats(node, out);
+        break;
+    case INFO_LATENCYSTATS:
+        info_write_latencystats(node, out);
+        break;
     case INFO_DEFAULT:
     case INFO_ALL:
         break;
@@ -364,13 +337,14 @@ static void write_section(const struct node *node, const struct ring *ring, unsi
 
 void info_write(struct node *node, const struct ring *ring, unsigned sections, struct text *out)
 {
-    struct totals totals;
+    struct figures figures;
     struct engine_stats engine = {0};
-    sum_shards(node, &totals);
+
     if (node_is_open(node))
         engine_stats(node->engine, &engine);
+    figures_sum(node, &engine, &figures);
     for (unsigned section = 1; section < INFO_ALL; section <<= 1) {
         if ((sections & section) != 0)
-            write_section(node, ring, section, &totals, &engine, out);
+            write_section(node, ring, section, &figures, &engine, out);
     }
 }

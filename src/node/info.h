@@ -25,8 +25,11 @@ enum info_sections {
     INFO_CPU = 256,
     INFO_SHARDS = 512,
     INFO_KEYSPACE = 1024,
-    INFO_DEFAULT = 2047 - INFO_SHARDS,
-    INFO_ALL = 2047,
+    INFO_ERRORSTATS = 2048,
+    INFO_COMMANDSTATS = 4096,
+    INFO_LATENCYSTATS = 8192,
+    INFO_ALL = 16383,
+    INFO_DEFAULT = INFO_ALL - INFO_SHARDS - INFO_COMMANDSTATS - INFO_LATENCYSTATS,
 };
 
 /* The section of this name, in any case ("default", "all" and "everything" too); 0 when there is none. */

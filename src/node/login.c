@@ -77,7 +77,7 @@ static void conclude(struct shard *shard, struct net_conn *conn, const struct lo
     else
         access_note_login(shard, conn, request->kind == LOGIN_HELLO ? "hello" : "auth", request->user);
     if (!right)
-        shard_count(&shard->counters.errors);
+        shard_count_error(shard, WRONG);
     if (request->kind == LOGIN_FRAME)
         add_frame(request, right ? FRAME_OK : FRAME_NO_AUTH,
                   right ? ""
@@ -148,7 +148,7 @@ static void reply_now(struct call *call, struct text *reply)
 static void refuse(struct call *call, const struct login_request *request)
 {
     struct text reply = {0};
-    shard_count(&call->shard->counters.errors);
+    shard_count_error(call->shard, TOO_MANY);
     if (request->kind == LOGIN_FRAME)
         add_frame(request, FRAME_BUSY, &TOO_MANY[strlen("ERR ")], &reply);
     else

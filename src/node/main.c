@@ -119,10 +119,6 @@ static void on_signal(struct ring_op *op)
         diag_info("%s: %s", op->bytes == SIGINT ? "SIGINT" : "SIGTERM",
                   program->stop_signals == 1 ? "stopping; a second signal drops connections at once"
                                              : "dropping connections");
-        if (program->stop_signals == 1) {
-            program->stop_since_ns = ring_now_ns(program->ring);
-            (void)sd_notify(0, "STOPPING=1\nSTATUS=Stopping");
-        }
         node_stop(program->node, program->stop_signals > 1);
     }
     ring_signal_next(program->ring, &program->signal_op, program->signal_fd);
@@ -171,6 +167,15 @@ static void check_stuck(const struct program *program)
     _Exit(1);
 }
 
+/* However it began: by a signal, or by SHUTDOWN. */
+static void say_stopping(struct program *program)
+{
+    if (program->stop_since_ns != 0)
+        return;
+    program->stop_since_ns = ring_now_ns(program->ring);
+    (void)sd_notify(0, "STOPPING=1\nSTATUS=Stopping");
+}
+
 /* How long to wait for news at most; -1: for ever. */
 static int64_t patience_ns(enum node_status status)
 {
@@ -207,8 +212,10 @@ static int supervise(struct program *program)
             (void)machine_heap_give_back();
             say_started(program);
         }
-        if (status == NODE_STOPPING)
+        if (status == NODE_STOPPING) {
+            say_stopping(program);
             check_stuck(program);
+        }
         (void)ring_turn(program->ring, patience_ns(status));
     }
 }

@@ -20,6 +20,7 @@
 #include "base/diag.h"
 #include "node/acl_store.h"
 #include "node/command.h"
+#include "node/figures.h"
 #include "node/node_internal.h"
 
 #include <stdio.h>
@@ -193,6 +194,16 @@ static enum kvs_err take_directory(struct node *node, char message[NODE_MESSAGE_
     return KVS_ERR_OK;
 }
 
+static enum kvs_err make_meter(struct node *node, struct shard *shard)
+{
+    const struct acl_numbers *numbers = acl_numbers(node->acl);
+    for (unsigned i = 0; i < FRAME_COMMANDS; i++) {
+        if (shard->frame_commands[i] != NULL)
+            shard->frame_numbers[i] = acl_number(numbers, shard->frame_commands[i], NULL);
+    }
+    return meter_init(&shard->meter, numbers->count);
+}
+
 static enum kvs_err make_shards(struct node *node)
 {
     enum kvs_err err = mailroom_create(&node->mailroom, node->shard_count);
@@ -209,14 +220,18 @@ static enum kvs_err make_shards(struct node *node)
         shard->count = node->shard_count;
         shard->node = node;
         struct list *lists[] = {
-            &shard->gathers,      &shard->assembling,   &shard->crowds,       &shard->crowd_parts,
-            &shard->crowd_merges, &shard->scans,        &shard->scan_queue,   &shard->scan_runs,
-            &shard->scan_gated,   &shard->scan_replies, &shard->logins,       &shard->acl_tasks,
-            &shard->paused,       &shard->client_texts, &shard->transactions, &shard->parts_waiting};
+            &shard->gathers,      &shard->assembling,    &shard->crowds,       &shard->crowd_parts,
+            &shard->crowd_merges, &shard->scans,         &shard->scan_queue,   &shard->scan_runs,
+            &shard->scan_gated,   &shard->scan_replies,  &shard->logins,       &shard->acl_tasks,
+            &shard->paused,       &shard->client_texts,  &shard->transactions, &shard->parts_waiting,
+            &shard->waitings,     &shard->waiting_parts, &shard->monitors,     &shard->monitor_mails};
         for (size_t j = 0; j < ARRAY_COUNT(lists); j++)
             list_init(lists[j]);
         derive_init(&shard->derivations);
         command_of_frames(shard->frame_commands);
+        enum kvs_err meter_err = make_meter(node, shard);
+        if (meter_err != KVS_ERR_OK)
+            return meter_err;
         shard->mailbox = mailroom_box(node->mailroom, i);
     }
     return KVS_ERR_OK;
@@ -227,11 +242,15 @@ static enum kvs_err make_users(struct node *node, char message[NODE_MESSAGE_BYTE
 {
     static_assert(ACL_STORE_MESSAGE_BYTES <= NODE_MESSAGE_BYTES, "a message fits");
     node->acl_log = acl_log_create();
-    if (node->acl_log == NULL)
+    node->slowlog = slowlog_create();
+    if (node->acl_log == NULL || node->slowlog == NULL)
         return KVS_ERR_NO_MEMORY;
     enum kvs_err err = acl_create(&node->acl, node->shard_count, node->ring, &node->watch);
     if (err != KVS_ERR_OK)
         return err;
+    node->figures = figures_create(acl_numbers(node->acl)->count);
+    if (node->figures == NULL)
+        return KVS_ERR_NO_MEMORY;
     if (!acl_store_start(node, message))
         return KVS_ERR_INVALID;
     char remote[RING_ADDR_TEXT_BYTES];
@@ -268,6 +287,8 @@ enum kvs_err node_create(struct node **out, const struct config *config, struct 
     node->background.node = node;
     make_run_id(node);
     set_limits(node);
+    atomic_init(&node->password_set, config->requirepass != NULL && *config->requirepass != 0);
+    settings_init(&node->settings, config, node->net_options.output_bytes_max);
     err = make_users(node, message);
     if (err == KVS_ERR_OK)
         err = take_directory(node, message);
@@ -298,6 +319,10 @@ void node_destroy(struct node *node)
     mailroom_destroy(node->mailroom);
     acl_destroy(node->acl);
     acl_log_destroy(node->acl_log);
+    slowlog_destroy(node->slowlog);
+    figures_destroy(node->figures);
+    for (unsigned i = 0; node->shards != NULL && i < node->shard_count; i++)
+        meter_deinit(&node->shards[i].meter);
     free(node->shards);
     free(node);
 }
@@ -408,17 +433,21 @@ static bool all_at(const struct node *node, enum shard_state state)
 
 /* ---- phases ---------------------------------------------------------------------------------------------------- */
 
-static void set_phase(struct node *node, enum shard_phase phase)
+static void wake_threads(struct node *node)
 {
-    KVS_ASSERT(phase >= node_phase(node));
-    atomic_store(&node->phase, phase);
-    if (phase == SHARD_EXIT)
-        return; /* they look for it by themselves; a ring that is about to be closed must not be woken */
     for (unsigned i = 0; i < node_thread_count(node); i++) {
         enum shard_state state = state_of(node, i);
         if (state >= SHARD_LOADING && state != SHARD_BROKEN)
             ring_wake(node->ring, node_thread_ring(node, i));
     }
+}
+
+static void set_phase(struct node *node, enum shard_phase phase)
+{
+    KVS_ASSERT(phase >= node_phase(node));
+    atomic_store(&node->phase, phase);
+    if (phase != SHARD_EXIT) /* that they look for by themselves; a ring about to be closed must not be woken */
+        wake_threads(node);
 }
 
 static void begin_stop(struct node *node, enum shard_phase phase)
@@ -503,8 +532,30 @@ static void supervise_stop(struct node *node)
     }
 }
 
+/* What shards have asked for. */
+static void supervise_requests(struct node *node)
+{
+    if (atomic_exchange(&node->wake_asked, false) && node_phase(node) < SHARD_STOP)
+        wake_threads(node);
+    if (atomic_exchange(&node->stop_asked, false) && node->status != NODE_STOPPING)
+        node_stop(node, false);
+}
+
+void node_wake_shards(struct shard *shard)
+{
+    atomic_store(&shard->node->wake_asked, true);
+    ring_wake(shard->ring, shard->node->ring);
+}
+
+void node_ask_stop(struct shard *shard)
+{
+    atomic_store(&shard->node->stop_asked, true);
+    ring_wake(shard->ring, shard->node->ring);
+}
+
 enum node_status node_supervise(struct node *node)
 {
+    supervise_requests(node);
     if (node->status < NODE_SERVING)
         supervise_start(node);
     if (node->status == NODE_STOPPING)

@@ -6,7 +6,9 @@
 #include "node/background.h"
 #include "node/config.h"
 #include "node/node.h"
+#include "node/settings.h"
 #include "node/shard.h"
+#include "node/slowlog.h"
 
 enum load_state { LOAD_NOT_BEGUN, LOAD_RUNNING, LOAD_DONE, LOAD_FAILED };
 
@@ -45,11 +47,19 @@ struct node {
     struct acl *acl;
     struct acl_log *acl_log;
     _Atomic bool acl_saving;
+    _Atomic bool password_set; /* --requirepass, or CONFIG SET requirepass: what the user default has */
+    struct settings settings;  /* begin as `config` says */
+    struct slowlog *slowlog;
+    struct figures_base *figures;
 
+    _Atomic bool wake_asked; /* a shard wants all to take a turn soon … */
+    _Atomic bool stop_asked; /* … or the node to stop */
     _Atomic enum shard_phase phase;
     _Atomic unsigned clients;   /* connections now, of all shards */
     _Atomic uint64_t client_id; /* the latest */
     _Atomic uint64_t clients_refused;
+    _Atomic unsigned monitors;                       /* connections that watch all commands … */
+    _Atomic unsigned shard_monitors[KVS_SHARDS_MAX]; /* … and on which shards they are */
 
     /* Listening sockets, for each shard: one of its own for each TCP address, then the shared Unix socket. */
     int listeners[KVS_SHARDS_MAX][NET_LISTENERS_MAX];
@@ -75,6 +85,11 @@ void node_unlisten(struct node *node);
 
 /* The ring of one of its threads; NULL when that is not open. */
 struct ring *node_thread_ring(const struct node *node, unsigned id);
+
+/* Has the supervisor let all shards take a turn soon. */
+void node_wake_shards(struct shard *shard);
+/* … or begin the orderly end of the node. */
+void node_ask_stop(struct shard *shard);
 
 /*
  * Phases and states are written and read in one order that all agree on: either the supervisor sees that a thread has

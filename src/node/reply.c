@@ -23,6 +23,20 @@ size_t reply_bound(const struct reply_format *format, const struct engine_result
     return RESP_HEADER_BYTES_MAX + value_bytes + 2;
 }
 
+const char *reply_error_code(enum kvs_err error)
+{
+    switch (error) {
+    case KVS_ERR_FAILED:
+    case KVS_ERR_NO_SPACE:
+        return "MISCONF";
+    case KVS_ERR_NO_MEMORY:
+    case KVS_ERR_AGAIN:
+        return "OOM";
+    default:
+        return "ERR";
+    }
+}
+
 /* Writes are refused as no new segment can be made: mostly, but not only, for lack of space. */
 static void write_refusal(char text[TEXT_BYTES], const struct reply_origin *origin)
 {

@@ -47,6 +47,8 @@ size_t reply_write(uint8_t *out, const struct reply_format *format, const struct
  * it. Sets *reply to the reply's first byte and returns its size. */
 size_t reply_write_around(uint8_t *value, size_t value_bytes, const struct reply_format *format, const uint8_t **reply);
 
+/* The code that the text of an error begins with. */
+const char *reply_error_code(enum kvs_err error);
 /* The text of an error, code first, as RESP shows it. */
 void reply_error_text(char text[REPLY_ERROR_BYTES_MAX - 64], enum kvs_err error, const struct reply_origin *origin);
 /* An error with this text, in either protocol; at most REPLY_ERROR_BYTES_MAX. */

@@ -29,9 +29,12 @@
 #include "node/dispatch.h"
 #include "node/gather.h"
 #include "node/login.h"
+#include "node/monitor.h"
 #include "node/node_internal.h"
 #include "node/scan.h"
+#include "node/settings.h"
 #include "node/transaction.h"
+#include "node/waiting.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -58,6 +61,7 @@ static void on_batch_begin(void *context)
 {
     struct shard *shard = context;
     shard->now_ns = ring_now_ns(shard->ring);
+    meter_begin(&shard->meter, shard->now_ns);
     if (shard->engine != NULL)
         engine_section_begin(shard->engine);
 }
@@ -65,6 +69,8 @@ static void on_batch_begin(void *context)
 static void on_batch_end(void *context)
 {
     struct shard *shard = context;
+    if (shard->meter.run_size != 0)
+        meter_end_run(&shard->meter, ring_now_ns(shard->ring));
     if (shard->engine != NULL)
         engine_section_end(shard->engine);
 }
@@ -116,6 +122,7 @@ static bool open_parts(struct shard *shard)
         broken(shard, "connections", kvs_err_text(err));
         return false;
     }
+    settings_turn(shard);
     for (unsigned i = 0; i < node->listener_count; i++) {
         err = net_accept(shard->net, node->listeners[shard->id][i]);
         if (err != KVS_ERR_OK) {
@@ -147,6 +154,8 @@ static void free_parts(struct shard *shard)
     scan_abandon(shard);
     login_abandon(shard);
     acl_store_abandon(shard);
+    waiting_abandon(shard);
+    monitor_abandon(shard);
     client_abandon_all(shard);
     op_pool_deinit(&shard->pool);
     free(shard->scratch);
@@ -319,6 +328,7 @@ static int64_t wait_ns(const struct shard *shard)
     if (crowd_waiting(shard) || scan_waiting(shard) || derive_waiting(&shard->derivations))
         wait = 0;
     wait = ring_sooner(wait, access_wait_ns(shard));
+    wait = ring_sooner(wait, waiting_wait_ns(shard));
     if (mailbox_backlog(shard->mailbox))
         wait = ring_sooner(wait, BACKLOG_WAIT_NS);
     if (in_transition(get_state(shard)))
@@ -343,8 +353,12 @@ static void deliver(void *context, struct mail *mail)
         transaction_deliver(context, mail);
     else if (mail->kind == MAIL_CROWD)
         crowd_deliver(context, mail);
-    else
+    else if (mail->kind == MAIL_SCAN)
         scan_deliver(context, mail);
+    else if (mail->kind == MAIL_WAITING)
+        waiting_deliver(context, mail);
+    else
+        monitor_deliver(context, mail);
 }
 
 /* Returns how much mail there was. */
@@ -368,6 +382,7 @@ bool shard_turn(struct shard *shard, bool may_sleep)
     int64_t wait = wait_ns(shard);
     unsigned events = ring_turn(shard->ring, may_sleep && shard->asleep ? wait : 0);
     mailbox_awake(shard->mailbox);
+    settings_turn(shard);
 
     if (shard->engine != NULL)
         events += turn_engine(shard);
@@ -376,11 +391,13 @@ bool shard_turn(struct shard *shard, bool may_sleep)
     derive_turn(&shard->derivations, ring_now_ns(shard->ring), events == 0);
     crowd_turn(shard);
     access_turn(shard);
+    waiting_turn(shard);
     acl_turn(shard->node->acl, shard->id);
     bool goes_on = follow_phase(shard);
     (void)large_trash_turn(&shard->pool.trash);
     gather_turn(shard);
     scan_turn(shard);
+    monitor_turn(shard);
     mailbox_send(shard->mailbox);
     net_flush(shard->net);
     shard->busy = events > 0 || get_state(shard) != state || wait_ns(shard) != wait;

@@ -14,7 +14,9 @@
 #include "node/client.h"
 #include "node/derive.h"
 #include "node/mailbox.h"
+#include "node/meter.h"
 #include "node/op.h"
+#include "node/text.h"
 
 #include <stdatomic.h>
 
@@ -106,9 +108,20 @@ struct shard {
     struct list client_texts;
     struct list transactions;  /* begun here and not over */
     struct list parts_waiting; /* struct transaction_part: of transactions of any shard, that wait for this one's log */
+    struct list waitings;      /* requests that wait, asked here … */
+    struct list waiting_parts; /* … and what of them waits for this shard's log */
+    uint64_t waiting_look_ns;  /* when to look after them again */
+    struct list monitors;      /* connections that watch all commands */
+    struct text monitor_lines; /* of this turn */
+    struct list monitor_mails; /* lines on their way to other shards */
+    size_t monitor_mail_bytes;
     struct derive_queue derivations;
     uint64_t now_ns;                                      /* when the latest requests came */
-    const struct command *frame_commands[FRAME_COMMANDS]; /* by opcode: the commands that frames stand for */
+    const struct command *frame_commands[FRAME_COMMANDS]; /* by opcode: the commands that frames stand for … */
+    unsigned frame_numbers[FRAME_COMMANDS];               /* … and their numbers (acl_number) */
+    struct meter meter;
+    uint64_t slower_ns;        /* what takes so long is noted in the slow log */
+    unsigned settings_version; /* that was taken over */
     struct shard_counters counters;
     struct engine_result *scratch; /* SHARD_SCRATCH_RESULTS */
 
@@ -140,6 +153,13 @@ static inline uint64_t shard_counter(const uint64_t *counter)
 static inline struct reply_origin shard_origin(const struct shard *shard)
 {
     return (struct reply_origin){.shard = shard->id, .engine = shard->engine};
+}
+
+/* An error reply, which begins with a code. */
+static inline void shard_count_error(struct shard *shard, const char *text)
+{
+    shard_count(&shard->counters.errors);
+    meter_error(&shard->meter, slice_text(text));
 }
 
 /*

@@ -17,7 +17,7 @@ uint8_t *text_room(struct text *text, size_t bytes)
 {
     if (text->failed)
         return NULL;
-    if (text->capacity - text->size >= bytes)
+    if (text->data != NULL && text->capacity - text->size >= bytes)
         return text->data + text->size;
     size_t capacity = text->capacity < 1024 ? 1024 : text->capacity;
     while (capacity - text->size < bytes)

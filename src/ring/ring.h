@@ -131,6 +131,9 @@ void ring_cancel(struct ring *ring, struct ring_op *op);
 
 uint64_t ring_now_ns(const struct ring *ring);  /* monotonic; origin arbitrary */
 uint64_t ring_wall_ms(const struct ring *ring); /* milliseconds since 1970-01-01 UTC */
+uint64_t ring_wall_us(const struct ring *ring); /* the same in microseconds */
+/* Stops the calling thread for so long: what no program wants, but those who test how others bear it. */
+void ring_stall(const struct ring *ring, uint64_t ns);
 void ring_random(struct ring *ring, void *out, size_t size);
 
 /* Completes after delay_ns with error OK, or CANCELLED. */

@@ -409,12 +409,25 @@ uint64_t ring_now_ns(const struct ring *ring)
     return (uint64_t)now.tv_sec * NS_PER_SECOND + (uint64_t)now.tv_nsec;
 }
 
-uint64_t ring_wall_ms(const struct ring *ring)
+void ring_stall(const struct ring *ring, uint64_t ns)
+{
+    (void)ring;
+    struct timespec left = {.tv_sec = (time_t)(ns / NS_PER_SECOND), .tv_nsec = (long)(ns % NS_PER_SECOND)};
+    while (nanosleep(&left, &left) != 0 && errno == EINTR) {
+    }
+}
+
+uint64_t ring_wall_us(const struct ring *ring)
 {
     (void)ring;
     struct timespec now;
     (void)clock_gettime(CLOCK_REALTIME, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+uint64_t ring_wall_ms(const struct ring *ring)
+{
+    return ring_wall_us(ring) / 1000;
 }
 
 void ring_random(struct ring *ring, void *out, size_t size)

@@ -214,7 +214,7 @@ class RedisServer:
         self.address = f"127.0.0.1:{self.port}"
         self.unix_path = str(folder / "redis.sock")
         self.process = subprocess.Popen(
-            ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", self.unix_path]
+            ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", self.unix_path, "--databases", "1"]
             + ["--save", "", "--appendonly", "no", "--dir", str(folder)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -100,6 +100,8 @@ class Generator:
             (8, self.payloads),
             (14, self.several),
             (6, self.scans),
+            (6, self.common),
+            (6, self.server),
         ]
 
     # -- arguments --
@@ -392,6 +394,48 @@ class Generator:
         if self.seldom(0.1):
             words += self.one([b"COUNT"], [b"FOO", b"1"], [b"COUNT", b"0"], [b"COUNT", self.rng.choice(NO_INTEGERS)], [b"MATCH"])
         return words
+    def common(self):
+        """LCS of what there is; its time is the product of two lengths."""
+        words = [b"LCS", self.key(), self.key()]
+        for option in ([b"LEN"], [b"IDX"], [b"WITHMATCHLEN"], [b"MINMATCHLEN", b"%d" % self.rng.randrange(-1, 5)]):
+            if self.seldom(0.4):
+                words += option
+        if self.seldom(0.05):
+            words += self.one([b"MINMATCHLEN"], [b"FOO"], [b"MINMATCHLEN", b"x"])
+        return words
+
+    def server(self):
+        """Commands about the server and about commands, with what both say in the same words."""
+        key, value = self.key(), self.value()[:100]
+        asked = self.one(
+            [b"GET", key],
+            [b"SET", key, value, self.one(b"GET", b"NX")],
+            [b"MGET", key, value, key],
+            [b"DEL", key, value],
+            [b"BITFIELD", key, self.one(b"GET", b"SET"), b"u8", b"0", b"1"],
+            [b"OBJECT", self.one(b"ENCODING", b"HELP", b"FOO"), key],
+            [b"LCS", key, key],
+            [b"PING"],
+            [b"EXPIRE", key],
+            [b"FOO", key],
+        )
+        number = self.one(self.integer(), b"0", b"1")
+        return self.rng.choice(
+            [
+                [b"COMMAND", self.one(b"GETKEYS", b"GETKEYSANDFLAGS")] + asked,
+                [b"COMMAND", b"LIST", b"FILTERBY", b"PATTERN", self.one(b"mget", b"lcs*", b"nonesuch")],
+                [b"CONFIG", b"SET", b"timeout", self.one(b"0", b"x", b""), self.one(b"tcp-keepalive", b"timeout", b"foo", b"databases"), b"300"],
+                [b"CONFIG", b"SET", b"latency-tracking", self.one(b"yes", b"no", b"maybe")],
+                [b"CONFIG", b"GET", self.one(b"latency-tracking", b"time?ut", b"TIMEOUT", b"foo")],
+                [b"SLOWLOG", self.one(b"RESET", b"FOO"), b"x"],
+                [b"LATENCY", self.one(b"HISTORY", b"GRAPH"), b"foo"],
+                [b"WAIT", self.one(b"0", b"-1", b"x"), number],
+                [b"SWAPDB", number, self.one(number, b"0")],
+                [b"MOVE", key, number],
+                [b"SELECT", self.one(b"0", b"1", b"-1", b"x", b"99999999999")],
+                [b"SHUTDOWN", b"ABORT", self.one(b"NOW", b"FOO")],  # nothing is left out of this that would make it happen
+            ]
+        )
 
     # -- all of them --
 

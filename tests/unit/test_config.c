@@ -81,7 +81,11 @@ static void test_config__takes_what_is_given(void **state)
     assert_int_equal(config.log_level, DIAG_DEBUG);
     assert_int_equal(config.disk_bytes_max, 3ull << 40);
     assert_int_equal(config.space_percent, 1000);
+    assert_true(PARSE(S("--enable-debug-command"), S("local")));
+    assert_int_equal(config.enable_debug, CONFIG_DEBUG_LOCAL);
+    assert_false(PARSE(S("--enable-debug-command"), S("maybe")));
     assert_true(PARSE(S("--disk-limit=0"), S("--space-percent=120")));
+    assert_int_equal(config.enable_debug, CONFIG_DEBUG_NO);
     assert_int_equal(config.disk_bytes_max, 0);
     assert_int_equal(config.space_percent, 120);
 }

@@ -38,8 +38,9 @@ static void ask_set(struct peer *peer, unsigned key, unsigned version)
 static void test_info__every_section_has_its_name_and_its_place(void **state)
 {
     (void)state;
-    static const char *const sections[] = {"Server", "Clients",     "Memory", "Persistence", "Compaction", "Checkpoint",
-                                           "Stats",  "Replication", "CPU",    "Shards",      "Keyspace"};
+    static const char *const sections[] = {"Server",     "Clients",    "Memory",       "Persistence", "Compaction",
+                                           "Checkpoint", "Stats",      "CPU",          "Replication", "Shards",
+                                           "Keyspace",   "Errorstats", "Commandstats", "Latencystats"};
     struct node_fixture fixture;
     (void)fixture_create(&fixture, 1, 2);
     unsigned all = 0;
@@ -57,7 +58,8 @@ static void test_info__every_section_has_its_name_and_its_place(void **state)
     }
     assert_int_equal(all, INFO_ALL);
     assert_int_equal(info_section(slice_text("all")), INFO_ALL);
-    assert_int_equal(info_section(slice_text("DEFAULT")), INFO_ALL - INFO_SHARDS);
+    assert_int_equal(info_section(slice_text("DEFAULT")),
+                     INFO_ALL - INFO_SHARDS - INFO_COMMANDSTATS - INFO_LATENCYSTATS);
     assert_int_equal(info_section(slice_text("nonesuch")), 0);
     fixture_end(&fixture);
 }
