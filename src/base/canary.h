@@ -63,6 +63,8 @@
     X(TAIL_NOT_SYNCED, P4, "shows what it has read from a tail without a sync")                                  \
     X(SEALED_END_IGNORED, P5, "does not compare a sealed segment's end with the manifest's")                     \
     X(MANIFEST_AGE_IGNORED, P5, "does not notice that the manifest has lost its latest changes")                 \
+    X(ADOPTED_NOT_SETTLED, P5, "takes what compaction gave up before an adopted segment for missing")            \
+    X(BEHIND_SEALED_UNREAD, P5, "does not look for what was written behind the end of a sealed segment")         \
     /* births, deaths and moves */                                                                               \
     X(BIRTH_NOT_ENTERED, P5, "uses a segment before the manifest lists it durably")                              \
     X(RETIRED_EARLY, P1, "uses a segment again before the manifest has taken it out durably")                    \

@@ -139,7 +139,7 @@ enum kvs_err check_snapshot(struct check *check);
 
 /* ---- check_streams.c ------------------------------------------------------------------------------------------- */
 
-void check_add_batch(struct check *check, const struct batch_header *batch);
+void check_add_batch(struct check *check, const struct batch_header *batch, uint32_t offset);
 /* After all files: gaps, claims, the age of the manifest. */
 void check_streams(struct check *check);
 void check_manifest_age(struct check *check);

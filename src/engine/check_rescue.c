@@ -47,7 +47,7 @@ static void had(struct rescue *rescue, uint64_t last)
     rescue->expected = last + 1;
 }
 
-static void take_header(struct rescue *rescue, const struct batch_header *batch)
+static void take_header(struct rescue *rescue, const struct batch_header *batch, uint32_t offset)
 {
     rescue->file->out.batches++;
     had(rescue, rescue->told);
@@ -56,7 +56,7 @@ static void take_header(struct rescue *rescue, const struct batch_header *batch)
     rescue->told = batch->first_lsn + batch->record_count - 1;
     rescue->epoch = batch->epoch;
     rescue->stream = batch->stream;
-    check_add_batch(rescue->check, batch);
+    check_add_batch(rescue->check, batch, offset);
 }
 
 static void take_record(struct rescue *rescue, const struct record_header *record, uint32_t offset)
@@ -77,7 +77,7 @@ static void walk(struct rescue *rescue, uint32_t from, uint32_t to)
     for (uint64_t at = from; at + sizeof(struct record_header) <= to;) {
         const uint8_t *bytes = check->bytes + at;
         if (at % KVS_BLOCK_BYTES == 0 && batch_header_valid((const void *)bytes, seed, (uint32_t)at, to - at)) {
-            take_header(rescue, (const void *)bytes);
+            take_header(rescue, (const void *)bytes, (uint32_t)at);
             at += sizeof(struct batch_header);
             continue;
         }

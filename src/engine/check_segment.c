@@ -118,7 +118,7 @@ static void take_batch(void *context, const struct batch_header *batch, uint32_t
     struct check *check = context;
     const struct scan_segment scan = {.bytes = check->bytes};
     check->current->out.batches++;
-    check_add_batch(check, batch);
+    check_add_batch(check, batch, offset);
     scan_records(&scan, offset, take_record, check);
     uint64_t end = (uint64_t)offset + batch->bytes;
     expect_zeros(check, end, align_up(end, KVS_BLOCK_BYTES));

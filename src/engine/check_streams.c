@@ -15,21 +15,22 @@
 
 /* ---- runs ------------------------------------------------------------------------------------------------------ */
 
-static void add_run(struct check *check, const struct batch_header *batch)
+static void add_run(struct check *check, const struct batch_header *batch, uint32_t offset)
 {
     const struct check_file *file = check->current;
+    const bool settled =
+        file->out.role == CHECK_SEALED || (file->out.role == CHECK_LOG && offset < file->found.entry.end);
     if (check->run_count > 0 && stretch_extend(&check->runs[check->run_count - 1].stretch, batch, file->found.number))
         return;
     enum kvs_err err = array_grow((void **)&check->runs, check->run_count, &check->run_capacity, sizeof *check->runs);
     if (err == KVS_ERR_OK)
-        check->runs[check->run_count++] =
-            (struct check_run){.stretch = stretch_begin(batch, file->found.number, file->out.role == CHECK_SEALED),
-                               .rescued = check->rescuing};
+        check->runs[check->run_count++] = (struct check_run){
+            .stretch = stretch_begin(batch, file->found.number, settled), .rescued = check->rescuing};
     else
         check->err = err;
 }
 
-void check_add_batch(struct check *check, const struct batch_header *batch)
+void check_add_batch(struct check *check, const struct batch_header *batch, uint32_t offset)
 {
     /* What an unlisted or rescued batch says is no part of a start's judgement, but it refuses the store in any case
      * then. */
@@ -43,7 +44,7 @@ void check_add_batch(struct check *check, const struct batch_header *batch)
     if (batch->epoch > check->epoch_max && check->current->out.role != CHECK_UNLISTED)
         check->epoch_max = batch->epoch;
     if ((batch->flags & BATCH_RELOCATED) == 0)
-        add_run(check, batch);
+        add_run(check, batch, offset);
 }
 
 static int by_stream(const void *a, const void *b)
@@ -95,7 +96,7 @@ static void check_stream(struct check *check, const struct check_run *runs, size
     for (size_t i = 0; i < count; i++) {
         const struct stretch *run = &runs[i].stretch;
         bool follows = run->first_lsn == high + 1 && (begun || run->boot);
-        if (!run->sealed && !follows)
+        if (!run->settled && !follows)
             gap(check, run, high + 1, run->first_lsn - 1);
         begun = true;
         high = run->last_lsn;

@@ -139,9 +139,7 @@ struct segment *checkpoint_segment(const struct checkpoint *checkpoint, uint32_t
     if (segment == NULL || (segment->uid != uid && !canary_on(CANARY_RUN_OF_ANOTHER_LIFE)))
         return NULL;
     const enum segment_state state = segment_state(segment);
-    /* A spare one may be covered by a stop, to say that it is empty. */
-    const bool counts = state == SEGMENT_SEALED || state == SEGMENT_OPEN || state == SEGMENT_SPARE;
-    return counts ? segment : NULL;
+    return state == SEGMENT_SEALED || state == SEGMENT_OPEN ? segment : NULL;
 }
 
 struct segment *checkpoint_covered(const struct checkpoint *checkpoint, const struct run *run,
@@ -257,16 +255,6 @@ static bool logs_stopped(const struct store *store)
     return true;
 }
 
-/* What an earlier run covers of the segments that logs were writing in is less than what they hold. */
-static void cover_tails_anew(const struct store *store)
-{
-    for (unsigned i = 0; i < store->shard_count; i++) {
-        struct segment *open = store->shards[i]->log.open;
-        if (open != NULL)
-            open->run = 0;
-    }
-}
-
 static enum stop_state stop_next(struct checkpoint *checkpoint)
 {
     const struct manifest *manifest = checkpoint->store->keeper.manifest;
@@ -276,13 +264,15 @@ static enum stop_state stop_next(struct checkpoint *checkpoint)
             return STOP_GIVING_UP;
         return STOP_LOGS;
     case STOP_LOGS:
-        return logs_stopped(checkpoint->store) ? STOP_ENTER : STOP_LOGS;
+        if (!logs_stopped(checkpoint->store))
+            return STOP_LOGS;
+        keeper_end_logs(&checkpoint->store->keeper);
+        return STOP_ENTER;
     case STOP_ENTER:
         if (manifest_failed(manifest))
             return STOP_DONE;
         if (!manifest_idle(manifest) && !manifest_stuck(manifest))
             return STOP_ENTER;
-        cover_tails_anew(checkpoint->store);
         return STOP_COVER;
     case STOP_COVER:
         if (checkpoint->cover.state != COVER_IDLE || (!checkpoint->stop_failed && plan_rest(checkpoint)))

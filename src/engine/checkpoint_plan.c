@@ -58,7 +58,7 @@ static bool entered(const struct checkpoint *checkpoint, const struct segment *s
 static void count_covered(struct checkpoint *checkpoint, const struct segment *segment)
 {
     const enum segment_state state = segment_state(segment);
-    if (segment->run == 0 || (state != SEGMENT_SEALED && state != SEGMENT_OPEN && state != SEGMENT_SPARE))
+    if (segment->run == 0 || (state != SEGMENT_SEALED && state != SEGMENT_OPEN))
         return;
     struct held_run *held = checkpoint_find(checkpoint, segment->run);
     KVS_ASSERT(held != NULL && held->run != NULL);
@@ -223,9 +223,7 @@ struct rest {
 static void rest_add(struct rest *rest, const struct segment *segment)
 {
     const uint64_t bytes = cover_bytes(segment);
-    const uint64_t segment_bytes = rest->checkpoint->store->segments.segment_bytes;
-    const bool open = segment_state(segment) != SEGMENT_SEALED;
-    if ((bytes > rest->memory && rest->count > 0) || (!open && rest->checkpoint->stop_budget < segment_bytes))
+    if (bytes > rest->memory && rest->count > 0)
         return;
     if (rest->count == rest->capacity) {
         const uint32_t larger = rest->capacity == 0 ? 64 : 2 * rest->capacity;
@@ -239,27 +237,45 @@ static void rest_add(struct rest *rest, const struct segment *segment)
     }
     rest->items[rest->count++] = (struct cover_item){.number = segment->number, .uid = segment->uid};
     rest->memory -= bytes < rest->memory ? bytes : rest->memory;
-    rest->checkpoint->stop_budget -= open ? 0 : segment_bytes;
 }
 
-/* What the logs were writing in, or would have next, then what is sealed. */
+static bool is_tail(const struct store *store, const struct segment *segment)
+{
+    for (unsigned i = 0; i < store->shard_count; i++) {
+        if (store->shards[i]->log.open == segment)
+            return true;
+    }
+    return false;
+}
+
+/* Of what was sealed before the stop, as much as its budget allows. */
+static void rest_add_sealed(struct rest *rest, const struct segment *segment)
+{
+    const struct store *store = rest->checkpoint->store;
+    const uint64_t segment_bytes = store->segments.segment_bytes;
+    if (!wants_cover(segment) || !entered(rest->checkpoint, segment) || is_tail(store, segment) ||
+        rest->checkpoint->stop_budget < segment_bytes)
+        return;
+    const uint32_t before = rest->count;
+    rest_add(rest, segment);
+    rest->checkpoint->stop_budget -= rest->count > before ? segment_bytes : 0;
+}
+
+/* What the logs were writing in, then what was sealed before. */
 bool plan_rest(struct checkpoint *checkpoint)
 {
     const struct store *store = checkpoint->store;
     struct rest rest = {.checkpoint = checkpoint, .memory = checkpoint_uncovered_max(store) / STOP_MEMORY_SHARE};
     for (unsigned i = 0; i < store->shard_count; i++) {
-        const struct log *log = &store->shards[i]->log;
-        if (log->open != NULL && !log->failed && log->open->run == 0 && !log->open->uncoverable)
-            rest_add(&rest, log->open);
-        const struct segment *spare = atomic_load(&store->shards[i]->offered);
-        if (spare != NULL && segment_state(spare) == SEGMENT_SPARE && spare->run == 0)
-            rest_add(&rest, spare);
+        const struct segment *tail = store->shards[i]->log.open;
+        if (tail != NULL && wants_cover(tail) && entered(checkpoint, tail))
+            rest_add(&rest, tail);
     }
     const uint32_t end = atomic_load(&store->segments.next);
     for (uint32_t number = 0; number < end; number++) {
         const struct segment *segment = segment_get(&store->segments, number);
-        if (segment != NULL && wants_cover(segment) && entered(checkpoint, segment))
-            rest_add(&rest, segment);
+        if (segment != NULL)
+            rest_add_sealed(&rest, segment);
     }
     enum kvs_err err = rest.no_memory ? KVS_ERR_NO_MEMORY : KVS_ERR_OK;
     if (err == KVS_ERR_OK && rest.count > 0)

@@ -682,6 +682,36 @@ void keeper_stop(struct keeper *keeper)
         segment_maker_stop(&keeper->makers[i]);
 }
 
+/* Listed as a log's, but nothing was ever written there. */
+static bool is_unused(const struct keeper *keeper, const struct manifest_entry *entry)
+{
+    const struct segment *segment = segment_get(&keeper->store->segments, entry->number);
+    const bool used = segment != NULL && segment->uid == entry->uid && segment->end > KVS_BLOCK_BYTES;
+    return entry->state == MANIFEST_LIVE && entry->kind == SEGMENT_LOG && !used;
+}
+
+/* The next start need not look for the ends of logs then, nor read what a run covers; though it may go on there. What
+ * they would have gone on in is free: nor need it be read. */
+void keeper_end_logs(struct keeper *keeper)
+{
+    const struct store *store = keeper->store;
+    for (unsigned i = 0; i < store->shard_count; i++) {
+        const struct log *log = &store->shards[i]->log;
+        if (log->open != NULL && !log->failed && log->open->end > KVS_BLOCK_BYTES)
+            segment_set_state(log->open, SEGMENT_SEALED);
+    }
+    enter_sealed(keeper);
+    const uint32_t end = atomic_load(&store->segments.next);
+    for (uint32_t number = 0; number < end; number++) {
+        const struct manifest_entry *entry = manifest_find(keeper->manifest, number);
+        if (entry == NULL || !is_unused(keeper, entry))
+            continue;
+        const struct manifest_entry unused = {.number = number, .state = MANIFEST_FREE};
+        uint64_t ticket;
+        (void)manifest_change(keeper->manifest, &unused, &ticket); /* when it fails, the start has more to read */
+    }
+}
+
 bool keeper_stopped(const struct keeper *keeper)
 {
     /* What is queued for a manifest that finds no room is lost: it says nothing that a start would not find out. */

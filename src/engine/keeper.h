@@ -124,6 +124,8 @@ void keeper_turn(struct keeper *keeper);
 int64_t keeper_timeout_ns(const struct keeper *keeper);
 /* Comes to its end when all logs have stopped, for the last run is made of what they have written. */
 void keeper_stop(struct keeper *keeper);
+/* In a stop, when all logs have stopped: what they were writing in is whole. */
+void keeper_end_logs(struct keeper *keeper);
 bool keeper_stopped(const struct keeper *keeper);
 
 /* Wakes the background thread from a shard's, once it has started. */

@@ -109,6 +109,19 @@ static enum kvs_err adopt(struct recovery *recovery, struct store_shard *shard, 
     return KVS_ERR_OK;
 }
 
+bool recovery_has_room(const struct recovery *recovery, uint32_t end)
+{
+    const uint64_t segment_bytes = recovery->store->segments.segment_bytes;
+    return segment_bytes - end >= segment_bytes / ADOPT_SHARE;
+}
+
+/* Also one that was sealed with the log that wrote it, at a stop or because a large record did not fit. */
+static bool can_go_on(const struct recovery *recovery, const struct found_segment *found)
+{
+    return found->entry.kind == SEGMENT_LOG && recovery_has_room(recovery, found->scan.end) &&
+           !keeper_shared(recovery->ring, found->segment);
+}
+
 /* Segments with room go on being filled, so that space is not left behind; the others are whole now, or free. */
 static enum kvs_err choose_segments(struct recovery *recovery)
 {
@@ -120,14 +133,10 @@ static enum kvs_err choose_segments(struct recovery *recovery)
         struct segment *segment = found->segment;
         if (segment == NULL)
             continue;
-        if (found_role(found) == FOUND_SEALED) {
-            keeper->sealed_count++;
-        } else if (found->scan.batches == 0) {
+        if (found_role(found) != FOUND_SEALED && found->scan.batches == 0) {
             segment_set_state(segment, SEGMENT_FREE); /* nothing points into it */
             keeper_add_free(keeper, segment);
-        } else if (adopted < store->shard_count &&
-                   store->segments.segment_bytes - found->scan.end >= store->segments.segment_bytes / ADOPT_SHARE &&
-                   !keeper_shared(recovery->ring, segment)) {
+        } else if (adopted < store->shard_count && can_go_on(recovery, found)) {
             enum kvs_err err = adopt(recovery, store->shards[adopted++], segment);
             if (err != KVS_ERR_OK)
                 return err;

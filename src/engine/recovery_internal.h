@@ -33,13 +33,13 @@ struct stretch {
     uint64_t first_lsn, last_lsn; /* last = first - 1: none */
     uint64_t durable_lsn;         /* the highest that its batches claim */
     bool boot;                    /* it begins with a boot batch, as every stream does */
-    bool sealed;                  /* its segment is */
+    bool settled;                 /* its segment is sealed, or an earlier start has found it there */
 };
 
 /* Takes the segment's next batch into the stretch, if it goes on there. */
 bool stretch_extend(struct stretch *stretch, const struct batch_header *batch, uint32_t segment);
 /* A stretch that begins with this batch. */
-struct stretch stretch_begin(const struct batch_header *batch, uint32_t segment, bool sealed);
+struct stretch stretch_begin(const struct batch_header *batch, uint32_t segment, bool settled);
 /* For qsort: stream by stream, and in each by LSN. */
 int stretch_compare(const void *a, const void *b);
 
@@ -165,6 +165,9 @@ enum kvs_err recovery_share(struct recovery *recovery, void (*work)(struct recov
 /* Notes a worker's error, about segment or shard `at`; its message is there, or will be said by the caller. */
 void recovery_worker_fail(struct recovery_worker *worker, size_t at, enum kvs_err err);
 
+/* Whether a log may go on in a segment that ends there: so much of it is free. */
+bool recovery_has_room(const struct recovery *recovery, uint32_t end);
+
 /* ---- recovery_files.c ------------------------------------------------------------------------------------------ */
 
 /* Reads manifest and directory; recovery->found are then the files, open, the youngest last. Nothing is changed but
@@ -218,8 +221,8 @@ void recovery_remove_snapshot(const struct recovery *recovery);
 
 /* ---- recovery_streams.c ---------------------------------------------------------------------------------------- */
 
-/* Takes a log's batch in this segment into account. NO_MEMORY. */
-enum kvs_err recovery_add_batch(struct found_segment *found, const struct batch_header *batch);
+/* Takes a log's batch at this offset of the segment into account. NO_MEMORY. */
+enum kvs_err recovery_add_batch(struct found_segment *found, const struct batch_header *batch, uint32_t offset);
 /* A sealed segment of a log that was not read: the manifest tells how far its stream came there. NO_MEMORY. */
 enum kvs_err recovery_add_sealed(struct found_segment *found);
 enum kvs_err recovery_refuse_damage(const struct recovery *recovery, const struct found_segment *found,

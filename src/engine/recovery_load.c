@@ -1,7 +1,8 @@
 /*
  * recovery_load.c - reading segments, each by one of the workers.
  *
- *   covered by a run and sealed   only its header is read; what there is to know is in the manifest and in the run
+ *   covered by a run and sealed   only its header is read, and what a log might have written behind its end; what
+ *                                 there is to know is in the manifest and in the run
  *   not covered                   is read and scanned as a whole; its records become a sorted array of entries
  *   covered, but not sealed       is read and scanned, for its end has to be found; its records are listed only if that
  *                                 is not where the run's knowledge ends
@@ -62,18 +63,20 @@ enum kvs_err recovery_cut_short(const struct recovery *recovery, const struct fo
 
 enum { HEAD_BYTES = 2 * KVS_BLOCK_BYTES }; /* the header, and that of the first batch */
 
-static enum kvs_err read_head(struct recovery_worker *worker, const struct found_segment *found)
+static enum kvs_err read_blocking(struct recovery_worker *worker, const struct found_segment *found, uint32_t bytes,
+                                  uint32_t offset)
 {
     struct ring_op op;
     blocking_init(&op);
-    ring_file_read(worker->ring, &op, found->segment->fd, worker->head, HEAD_BYTES, 0);
+    ring_file_read(worker->ring, &op, found->segment->fd, worker->head, bytes, offset);
     ring_await(worker->ring, &op);
     if (op.error != KVS_ERR_OK) {
         worker_say(worker, "cannot read segment %06u of %s: %s", found->number, data_dir(worker), ring_op_text(&op));
         return op.error;
     }
     worker->bytes += op.bytes;
-    return op.bytes < HEAD_BYTES ? recovery_cut_short(worker->recovery, found, op.bytes, worker->message) : KVS_ERR_OK;
+    return op.bytes < bytes ? recovery_cut_short(worker->recovery, found, offset + op.bytes, worker->message)
+                            : KVS_ERR_OK;
 }
 
 /* Why the window could not show something. */
@@ -121,7 +124,7 @@ static void take_epoch(struct recovery_worker *worker, uint64_t epoch)
 }
 
 /* What a batch says of the store, its records apart. */
-static void take_batch(struct recovery_worker *worker, const struct batch_header *batch)
+static void take_batch(struct recovery_worker *worker, const struct batch_header *batch, uint32_t offset)
 {
     struct segment *segment = worker->current->segment;
     take_epoch(worker, batch->epoch);
@@ -137,7 +140,7 @@ static void take_batch(struct recovery_worker *worker, const struct batch_header
     uint64_t last_lsn = batch->first_lsn + batch->record_count - 1;
     if (last_lsn > worker->lsn_max)
         worker->lsn_max = last_lsn;
-    enum kvs_err err = recovery_add_batch(worker->current, batch);
+    enum kvs_err err = recovery_add_batch(worker->current, batch, offset);
     if (err != KVS_ERR_OK)
         worker->err = err;
 }
@@ -147,7 +150,7 @@ static void take_batch_records(void *context, const struct batch_header *batch, 
     struct recovery_worker *worker = context;
     if (found_role(worker->current) == FOUND_STRANGER)
         return;
-    take_batch(worker, batch);
+    take_batch(worker, batch, offset);
     if (worker->collector == NULL || (canary_on(CANARY_OLD_STREAMS_IGNORED) && (batch->flags & BATCH_RELOCATED) == 0 &&
                                       batch->stream >= worker->recovery->store->shard_count))
         return;
@@ -165,9 +168,13 @@ static enum kvs_err refuse(struct recovery_worker *worker, const struct found_se
     return KVS_ERR_CORRUPT;
 }
 
-/* It does not reach as far as the manifest says. */
-static enum kvs_err refuse_short(struct recovery_worker *worker, const struct found_segment *found)
+/* It does not end where the manifest says. */
+static enum kvs_err refuse_end(struct recovery_worker *worker, const struct found_segment *found)
 {
+    if (found->scan.end > found->entry.end)
+        return refuse(worker, found,
+                      "it reaches beyond the end that the " MANIFEST_NAME " lists: that file has lost its latest "
+                      "changes, or is older than the segment");
     worker_say(worker,
                "segment %06u of %s is damaged at offset %u: the " MANIFEST_NAME
                " lists it as whole up to offset %u, and its records from there on (after LSN %" PRIu64
@@ -198,10 +205,10 @@ static enum kvs_err judge(struct recovery_worker *worker, const struct found_seg
     case FOUND_SEALED:
         if ((scan->end == entry->end && scan->last_lsn == entry->last_lsn) || canary_on(CANARY_SEALED_END_IGNORED))
             return KVS_ERR_OK;
-        return refuse_short(worker, found);
+        return refuse_end(worker, found);
     default:
         if (found_role(found) == FOUND_LOG && scan->end < entry->end && !canary_on(CANARY_SEALED_END_IGNORED))
-            return refuse_short(worker, found);
+            return refuse_end(worker, found);
         return scan->damaged && !canary_on(CANARY_DAMAGE_CUT)
                    ? recovery_refuse_damage(worker->recovery, found, worker->message)
                    : KVS_ERR_OK;
@@ -234,18 +241,11 @@ static enum kvs_err take_header(struct recovery_worker *worker, struct found_seg
 
 /* ---- what has to be read ---------------------------------------------------------------------------------------- */
 
-/* Nothing had been written to it when the last run ended in order; and no start writes to such a segment before the
- * manifest lists it as free. */
-static bool never_written(const struct found_segment *found)
-{
-    return found_role(found) == FOUND_LOG && found->covered != NULL && found->covered->end == KVS_BLOCK_BYTES;
-}
-
 /* Whether more has to be read than its head. */
 static bool has_to_be_read(const struct found_segment *found)
 {
     bool known = found_role(found) == FOUND_SEALED && found->covered != NULL;
-    return found_role(found) != FOUND_FREE && !known && !never_written(found);
+    return found_role(found) != FOUND_FREE && !known;
 }
 
 /* ---- one segment ----------------------------------------------------------------------------------------------- */
@@ -338,6 +338,23 @@ static enum kvs_err scan_one(struct recovery_worker *worker, struct found_segmen
     return err;
 }
 
+/*
+ * A sealed segment of a log may have been gone on in, and the manifest have lost its last changes: a batch behind the
+ * end knows of a later one then. What is there otherwise means nothing, and need not be readable.
+ */
+static void look_behind(struct recovery_worker *worker, const struct found_segment *found)
+{
+    const uint32_t end = found->entry.end;
+    const uint64_t room = worker->recovery->store->segments.segment_bytes - end;
+    if (!recovery_has_room(worker->recovery, end) || canary_on(CANARY_BEHIND_SEALED_UNREAD))
+        return;
+    const struct batch_header *batch = (const void *)worker->head;
+    if (read_blocking(worker, found, KVS_BLOCK_BYTES, end) == KVS_ERR_OK &&
+        batch_header_valid(batch, found->segment->seed, end, room))
+        take_claim(worker, batch->manifest);
+    worker->message[0] = '\0';
+}
+
 /* A sealed segment that a run covers. */
 static enum kvs_err take_sealed(struct recovery_worker *worker, struct found_segment *found)
 {
@@ -355,6 +372,7 @@ static enum kvs_err take_sealed(struct recovery_worker *worker, struct found_seg
         return KVS_ERR_OK;
     if (entry->last_lsn > worker->lsn_max)
         worker->lsn_max = entry->last_lsn;
+    look_behind(worker, found);
     found->stretch_count = 0;
     return recovery_add_sealed(found);
 }
@@ -378,7 +396,7 @@ static enum kvs_err take_segment(struct recovery_worker *worker, struct found_se
     bool stray;
     enum kvs_err err = take_header(worker, found, worker->head, &stray);
     found->scan = (struct scan_result){.end = KVS_BLOCK_BYTES};
-    if (err != KVS_ERR_OK || stray || never_written(found))
+    if (err != KVS_ERR_OK || stray)
         return err;
     if (!has_to_be_read(found))
         return take_sealed(worker, found);
@@ -397,7 +415,7 @@ static enum kvs_err load_one(struct recovery_worker *worker, struct found_segmen
         return KVS_ERR_NO_MEMORY;
     enum kvs_err err = store->direct ? KVS_ERR_OK : uncache(worker, found);
     if (err == KVS_ERR_OK)
-        err = read_head(worker, found);
+        err = read_blocking(worker, found, HEAD_BYTES, 0);
     if (found_role(found) == FOUND_FREE) {
         if (err == KVS_ERR_OK)
             take_free(worker, found, worker->head);

@@ -2,9 +2,10 @@
  * recovery_streams.c - judging all segments together: is anything missing of what the last boot has written?
  *
  * Only the last boot is in question. Its start has found everything older whole, and has sealed it in the manifest or
- * adopted it. Of the last boot's streams the manifest knows how far each is sealed (its newest sealed segment is never
- * given up while it is the newest); from there on the runs of the unsealed segments must follow each other without a
- * gap, and reach as far as any batch claims that the stream was durable.
+ * adopted it. Of the last boot's streams the manifest knows how far each is settled: it lists a segment as sealed (the
+ * newest sealed segment of a stream is never given up while it is the newest), or as adopted by a start that then
+ * ended early. From there on the runs must follow each other without a gap, and reach as far as any batch claims that
+ * the stream was durable.
  */
 #include "engine/recovery_internal.h"
 
@@ -31,7 +32,7 @@ bool stretch_extend(struct stretch *stretch, const struct batch_header *batch, u
     return true;
 }
 
-struct stretch stretch_begin(const struct batch_header *batch, uint32_t segment, bool sealed)
+struct stretch stretch_begin(const struct batch_header *batch, uint32_t segment, bool settled)
 {
     return (struct stretch){.epoch = batch->epoch,
                             .stream = batch->stream,
@@ -40,18 +41,19 @@ struct stretch stretch_begin(const struct batch_header *batch, uint32_t segment,
                             .last_lsn = last_lsn(batch),
                             .durable_lsn = batch->durable_lsn,
                             .boot = (batch->flags & BATCH_BOOT) != 0,
-                            .sealed = sealed};
+                            .settled = settled};
 }
 
-enum kvs_err recovery_add_batch(struct found_segment *found, const struct batch_header *batch)
+enum kvs_err recovery_add_batch(struct found_segment *found, const struct batch_header *batch, uint32_t offset)
 {
     if (found->stretch_count > 0 && stretch_extend(&found->stretches[found->stretch_count - 1], batch, found->number))
         return KVS_ERR_OK;
     enum kvs_err err = array_grow((void **)&found->stretches, found->stretch_count, &found->stretch_capacity,
                                   sizeof *found->stretches);
+    const bool adopted = offset < found->entry.end && !canary_on(CANARY_ADOPTED_NOT_SETTLED);
+    const bool settled = found_role(found) == FOUND_SEALED || adopted;
     if (err == KVS_ERR_OK)
-        found->stretches[found->stretch_count++] =
-            stretch_begin(batch, found->number, found_role(found) == FOUND_SEALED);
+        found->stretches[found->stretch_count++] = stretch_begin(batch, found->number, settled);
     return err;
 }
 
@@ -65,7 +67,7 @@ enum kvs_err recovery_add_sealed(struct found_segment *found)
                                                                     .segment = found->number,
                                                                     .first_lsn = found->entry.last_lsn,
                                                                     .last_lsn = found->entry.last_lsn,
-                                                                    .sealed = true};
+                                                                    .settled = true};
     return err;
 }
 
@@ -115,9 +117,9 @@ static enum kvs_err check_stream(struct recovery *recovery, const struct stretch
     uint64_t durable_lsn = 0;
     for (size_t i = 0; i < count; i++) {
         const struct stretch *stretch = &stretches[i];
-        /* Segments between two sealed ones may have been given up. */
+        /* Segments between two that are settled may have been given up. */
         bool follows = stretch->first_lsn == high + 1 && (begun || stretch->boot);
-        if (!stretch->sealed && !follows && !canary_on(CANARY_GAP_IGNORED))
+        if (!stretch->settled && !follows && !canary_on(CANARY_GAP_IGNORED))
             return refuse_gap(recovery, stretch, high + 1, stretch->first_lsn - 1);
         begun = true;
         high = stretch->last_lsn;

@@ -128,10 +128,9 @@ static uint64_t try_copy(unsigned shard_count)
     backup_expect_now(&copy, &copied);
     for (unsigned i = 0; i < 50; i++)
         backup_change(&copy, &copied);
-    const uint64_t in_tails = tail_records(&copy);
     store_stop(&copy);
     backup_boot(&copy, BACKUP_PATH, shard_count);
-    assert_int_equal(recovery_of(&copy).records, in_tails);
+    assert_int_equal(recovery_of(&copy).records, 0);
     backup_expect_now(&copy, &copied);
     store_stop(&copy);
     return records;
@@ -162,8 +161,8 @@ static void test_backup_runs__start_on_a_backup_reads_the_tails_alone(void **sta
         const struct engine_recovery recovery = recovery_of(&copy);
         assert_true(recovery.segments > 8);
         assert_int_equal(recovery.records, of_tails);
-        /* Of tails what is behind the run's end, then all; of the others only the head. */
-        assert_true(recovery.bytes < 2 * (1 + i / 2) * segment_bytes + recovery.segments * 2 * KVS_BLOCK_BYTES);
+        /* Of tails what is behind the run's end, then all; of the others only the head, and what follows the end. */
+        assert_true(recovery.bytes < 2 * (1 + i / 2) * segment_bytes + recovery.segments * 3 * KVS_BLOCK_BYTES);
         backup_expect_now(&copy, &history);
         store_stop(&copy);
         (void)try_copy(2);

@@ -29,6 +29,16 @@ static void make_store(unsigned shard_count)
     sim_crash(SIM_DROP_ALL);
 }
 
+/* The same, but killed: its log's last segment was not sealed. */
+static void make_killed_store(unsigned shard_count)
+{
+    struct store_fixture fixture;
+    struct engine_options options = store_options(shard_count);
+    store_boot(&fixture, &options);
+    fill(&fixture);
+    store_crash(&fixture, SIM_DROP_ALL);
+}
+
 static void test_check__sound_store(void **state)
 {
     (void)state;
@@ -153,7 +163,7 @@ static void expect_damage(const char *file, uint64_t offset, enum check_severity
     check_end(&fixture);
 }
 
-/* Number of a sealed segment of make_store(1), and of one that is being written. */
+/* Number of a sealed segment, or of one that was being written when the store was killed. */
 static uint32_t number_of(enum check_role role)
 {
     struct check_fixture fixture;
@@ -195,11 +205,14 @@ static void test_check__damage_in_a_segment(void **state)
     };
     for (unsigned i = 0; i < 2 * ARRAY_COUNT(places); i++) {
         bool covered = i % 2 == 1;
+        const struct place *place = &places[i / 2];
         sim_create(3);
-        make_store(1);
+        if (place->role == CHECK_LOG)
+            make_killed_store(1);
+        else
+            make_store(1);
         if (!covered)
             assert_true(store_forget_runs() > 0);
-        const struct place *place = &places[i / 2];
         char name[SEGMENT_NAME_BYTES], path[64];
         segment_name(name, number_of(place->role), "");
         snprintf(path, sizeof path, "/data/%s", name);
@@ -272,7 +285,10 @@ static void test_check__files_that_are_missing_or_cut_short(void **state)
     static const enum check_role roles[] = {CHECK_SEALED, CHECK_LOG};
     for (unsigned i = 0; i < 2 * ARRAY_COUNT(roles); i++) {
         sim_create(3);
-        make_store(1);
+        if (roles[i / 2] == CHECK_LOG)
+            make_killed_store(1);
+        else
+            make_store(1);
         char name[SEGMENT_NAME_BYTES], path[64];
         segment_name(name, number_of(roles[i / 2]), "");
         snprintf(path, sizeof path, "/data/%s", name);

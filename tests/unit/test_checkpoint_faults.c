@@ -454,11 +454,9 @@ static void test_checkpoint__segment_that_is_written_on_is_covered_anew(void **s
         const bool anew = later == LATER_STOP || later == LATER_SEALED;
         static struct disk disk;
         disk_open(&disk, &superblock);
-        /* The spare one is covered, too; otherwise it alone may be, by the first stop. */
-        if (anew)
-            assert_int_equal(disk_covered(&disk), later == LATER_SEALED ? 3 : 2);
-        else
-            assert_true(disk_covered(&disk) <= 1);
+        /* After a crash the earlier run covers its beginning, but that is not known before it is read. */
+        static const unsigned covered[LATERS] = {1, 0, 2, 1};
+        assert_int_equal(disk_covered(&disk), covered[later]);
         assert_int_equal(disk.scanned > 0, !anew);
         disk_close(&disk);
         sim_destroy();
