@@ -156,6 +156,40 @@ static void test_scan__keys_and_patterns(void **state)
     fixture_end(&fixture);
 }
 
+/* A large value is written to a file before its key is there: what comes behind its SET waits for that. */
+static void test_scan__sees_what_was_asked_before_and_nothing_that_comes_behind(void **state)
+{
+    static char value[100001];
+    (void)state;
+    memset(value, 'v', sizeof value - 1);
+    for (unsigned threads = 1; threads <= 4; threads++) {
+        struct node_fixture fixture;
+        (void)fixture_create(&fixture, 20 + threads, threads);
+        struct peer *peer = peer_open(&fixture);
+        for (unsigned i = 0; i < 10; i++) {
+            char key[16], list[64], scanned[128], bulk[32];
+            snprintf(key, sizeof key, "key%u", i);
+            snprintf(bulk, sizeof bulk, "$4\r\n%s\r\n", key);
+            snprintf(list, sizeof list, "*1\r\n%s", bulk);
+            snprintf(scanned, sizeof scanned, "*2\r\n$1\r\n0\r\n%s", list);
+            peer_say(peer, "SET", key, value, NULL);
+            peer_say(peer, "KEYS", "*", NULL);
+            peer_say(peer, "SCAN", "0", NULL);
+            peer_say(peer, "RANDOMKEY", NULL);
+            peer_say(peer, "DEL", key, NULL);
+            peer_say(peer, "KEYS", "*", NULL);
+            peer_expect(peer, "+OK\r\n");
+            peer_expect(peer, list);
+            peer_expect(peer, scanned);
+            peer_expect(peer, bulk);
+            peer_expect(peer, ":1\r\n");
+            peer_expect(peer, "*0\r\n");
+        }
+        peer_close(peer);
+        fixture_end(&fixture);
+    }
+}
+
 /* A reply of many pieces; and its size is known to the budget until it has left. */
 static void test_scan__all_keys_in_one_reply(void **state)
 {
@@ -261,6 +295,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_scan__every_key_of_any_number_of_shards),
         cmocka_unit_test(test_scan__keys_and_patterns),
+        cmocka_unit_test(test_scan__sees_what_was_asked_before_and_nothing_that_comes_behind),
         cmocka_unit_test(test_scan__all_keys_in_one_reply),
         cmocka_unit_test(test_scan__random_keys_are_many),
         cmocka_unit_test(test_scan__ends_with_its_connection_and_the_node),
