@@ -128,6 +128,7 @@
     X(GROUP_NOT_WAITED_FOR, P2, "takes what a group has appended for executed before it is")                     \
     X(GROUP_WITHOUT_JUMP, P1, "appends a group with LSNs below those that its keys had")                         \
     X(PUBLISHED_WITHOUT_JUMP, P1, "goes on with LSNs below those of a group whose changes it has shown")         \
+    X(JUMP_FORGOTTEN, P1, "a log forgets to jump when it was told to before it had a segment")                   \
     X(GROUP_IN_TWO_BATCHES, P1, "lets a group be written in parts")                                              \
     X(FULL_DISK_REFUSES_READS, P7, "refuses reads, too, when the disk is full")                                  \
     /* large values */                                                                                           \

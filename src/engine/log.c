@@ -226,7 +226,8 @@ void log_open(struct log *log, struct segment *segment)
     batch_begin(log, segment->end);
     log->flags = BATCH_BOOT;
     log->wanted = true;
-    if (log->jump_lsn >= log->next_lsn) { /* the boot batch has the first LSN of the boot, whatever comes then */
+    if (log->jump_lsn >= log->next_lsn &&
+        !canary_on(CANARY_JUMP_FORGOTTEN)) { /* the boot batch has the first LSN of the boot, whatever comes then */
         commit_start(log);
         jump(log, log->jump_lsn);
     }

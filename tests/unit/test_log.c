@@ -56,6 +56,50 @@ static void test_log__a_stream_with_jumps_is_whole(void **state)
     }
 }
 
+/* More shards than segments on a full disk: a log may have none to write in, and is told to jump all the same. */
+static void test_log__jumps_before_it_has_a_segment(void **state)
+{
+    (void)state;
+    sim_create(40);
+    struct store_fixture fixture;
+    struct engine_options options = store_options(1);
+    store_boot(&fixture, &options);
+    segments_put_range(&fixture, 0, KEYS, 1, BYTES);
+    store_stop(&fixture);
+    sim_set_disk_size(sim_disk_used());
+    options = store_options(4);
+    store_boot(&fixture, &options);
+    uint64_t to[4] = {0};
+    unsigned without = 0;
+    for (unsigned i = 0; i < 4; i++) {
+        struct log *log = log_of(&fixture, i);
+        if (log->open != NULL)
+            continue;
+        without++;
+        to[i] = log->next_lsn + 500 + i;
+        assert_int_equal(log_jump(log, to[i]), KVS_ERR_OK);
+        assert_int_equal(log_jump(log, to[i] - 100), KVS_ERR_OK);
+        assert_int_equal(engine_lsn(fixture.nodes[i].shard), to[i]);
+    }
+    assert_true(without > 0);
+    sim_set_disk_size(UINT64_MAX);
+    store_quiet();
+    for (unsigned i = 0; i < 4; i++) {
+        assert_non_null(log_of(&fixture, i)->open);
+        assert_true(log_of(&fixture, i)->next_lsn > to[i]);
+        assert_true(log_durable(log_of(&fixture, i)) >= to[i]);
+    }
+    segments_put_range(&fixture, 0, KEYS, 2, BYTES);
+    for (unsigned i = 0; i < 4; i++)
+        assert_true(log_durable(log_of(&fixture, i)) > to[i]);
+    store_crash(&fixture, SIM_DROP_ALL);
+    expect_good_check();
+    store_boot(&fixture, &options);
+    segments_expect_range(&fixture, 0, KEYS, 2, BYTES);
+    store_stop(&fixture);
+    sim_destroy();
+}
+
 /* The batch before a jump is as much missed as any other. */
 static void test_log__damage_before_a_jump_is_noticed(void **state)
 {
@@ -185,6 +229,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_log__a_stream_with_jumps_is_whole),
+        cmocka_unit_test(test_log__jumps_before_it_has_a_segment),
         cmocka_unit_test(test_log__damage_before_a_jump_is_noticed),
         cmocka_unit_test(test_log__a_group_is_durable_as_a_whole),
         cmocka_unit_test(test_log__a_group_that_no_segment_holds_is_refused),

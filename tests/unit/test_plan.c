@@ -55,6 +55,7 @@ static void make_random(struct plan *out, uint64_t state)
     out->preempt_every = number(&state, 0, 1000000);
     out->swaps_percent = number(&state, 0, 100);
     out->scans_percent = number(&state, 0, 100);
+    out->groups_percent = number(&state, 0, 100);
     out->step_count = number(&state, 0, PLAN_STEPS_MAX);
     for (uint32_t i = 0; i < out->step_count; i++) {
         static const uint32_t most_a[PLAN_KIND_COUNT] = {
@@ -191,6 +192,7 @@ static const char *const bad_settings[] = {
     "disk_segments 1000001",
     "swaps_percent 101",
     "scans_percent 101",
+    "groups_percent 101",
 };
 
 /* Each behind all settings, in line 13. */

@@ -81,6 +81,7 @@ static void make_large(struct plan *plan)
     plan->preempt_every = 20;
     plan->swaps_percent = 30;
     plan->scans_percent = 3;
+    plan->groups_percent = 20;
     plan->step_count = 100;
     for (uint32_t i = 0; i < plan->step_count; i++)
         plan->steps[i] = (struct plan_step){.kind = PLAN_RUN, .a = 100, .seed = i};

@@ -233,6 +233,7 @@ static bool simplify_settings(struct shrinker *shrinker)
     changed |= set(shrinker, offsetof(struct plan, preempt_every), 0);
     changed |= set(shrinker, offsetof(struct plan, swaps_percent), 0);
     changed |= set(shrinker, offsetof(struct plan, scans_percent), 0);
+    changed |= set(shrinker, offsetof(struct plan, groups_percent), 0);
     return changed;
 }
 

@@ -42,6 +42,8 @@ struct part {
     size_t name_bytes;
     uint8_t name[ORACLE_KEY_BYTES_MAX];
     uint8_t *value;
+    struct engine_change planned;
+    const struct engine_change *change; /* NULL: there is nothing to delete */
 };
 
 struct group {
@@ -54,7 +56,7 @@ struct group {
     bool refused; /* nothing was done */
     bool lost;    /* nobody knows whether it is durable */
     bool appended;
-    unsigned count;
+    unsigned count, change_count;
     uint64_t bytes;
     uint64_t after_lsn;
     uint64_t not_before_ns[HOST_SHARDS_MAX]; /* PUBLISHING */
@@ -172,7 +174,7 @@ static void begin(struct sim_groups *groups, struct group *group)
         group->count += choose_key(group, part);
     }
     for (unsigned i = 0; i < group->count; i++) {
-        choose_change(group, &group->parts[i], &group->changes[i]);
+        choose_change(group, &group->parts[i], &group->parts[i].planned);
         ops[i] = group->parts[i].op;
     }
     for (unsigned i = 0; i < threads; i++) {
@@ -223,7 +225,7 @@ static void judge_error(const struct group *group, enum kvs_err error, const cha
     else if (error == KVS_ERR_FAILED)
         right = why->writes_may_fail;
     else if (error == KVS_ERR_CORRUPT || error == KVS_ERR_IO)
-        right = why->damage_may_show || why->reads_may_fail;
+        right = why->damage_may_show || why->reads_may_fail || why->writes_may_fail;
     if (!right)
         broken("an error without a reason: a group's %s: %s", what, kvs_err_text(error));
     story("a group's %s: %s", what, kvs_err_text(error));
@@ -272,7 +274,14 @@ static void begin_appending(struct group *group)
         if (!group->refused && part->found && part->gate <= engine_durable(engine_at(groups, part->shard)))
             oracle_group_found(groups->oracle, part->op);
     }
-    group->stage = group->refused ? FREEING : APPENDING;
+    for (unsigned i = 0; i < group->count; i++) {
+        struct part *part = &group->parts[i];
+        if (part->planned.removes && !part->found)
+            continue; /* as a node: a delete without need would use up what is kept for others */
+        group->changes[group->change_count] = part->planned;
+        part->change = &group->changes[group->change_count++];
+    }
+    group->stage = group->refused ? FREEING : group->change_count == 0 ? SHOWN : APPENDING;
     if (group->refused)
         wake_all(groups);
     else
@@ -314,8 +323,8 @@ static bool hold(struct group *group, unsigned shard)
 static bool append(struct group *group)
 {
     struct sim_groups *groups = group->groups;
-    enum kvs_err err = engine_group_append(engine_at(groups, group->home), &group->group, group->changes, group->count,
-                                           group->after_lsn);
+    enum kvs_err err = engine_group_append(engine_at(groups, group->home), &group->group, group->changes,
+                                           group->change_count, group->after_lsn);
     if (err == KVS_ERR_AGAIN) {
         groups->again[group->home] = true;
         return false;
@@ -360,8 +369,8 @@ static bool publish(struct group *group, unsigned shard)
             all = all && part->published;
             continue;
         }
-        if (early ||
-            engine_publish(&part->hold, group->lost ? NULL : &group->changes[i], &group->group) != KVS_ERR_OK) {
+        const struct engine_change *change = group->lost ? NULL : part->change;
+        if (early || (part->change != NULL && engine_publish(&part->hold, change, &group->group) != KVS_ERR_OK)) {
             groups->again[shard] = true;
             return did;
         }
@@ -378,7 +387,8 @@ static bool publish(struct group *group, unsigned shard)
 static bool answer(struct group *group)
 {
     struct sim_groups *groups = group->groups;
-    engine_group_end(engine_at(groups, group->home), &group->group);
+    if (group->appended)
+        engine_group_end(engine_at(groups, group->home), &group->group);
     for (unsigned i = 0; i < group->count; i++) {
         const struct part *part = &group->parts[i];
         if (group->lost)
