@@ -11,6 +11,8 @@
 #include "base/assert.h"
 #include "base/canary.h"
 #include "node/access.h"
+#include "node/exec.h"
+#include "node/multi.h"
 #include "node/node_internal.h"
 
 #include <stdarg.h>
@@ -65,11 +67,26 @@ bool command_arity_fits(int arity, unsigned count)
 
 /* ---- replies --------------------------------------------------------------------------------------------------- */
 
+static uint8_t *reserve(struct call *call, size_t bytes)
+{
+    if (call->shard->exec != NULL)
+        return exec_reserve(call->shard->exec, bytes);
+    return net_reply_reserve(call->conn, bytes);
+}
+
+static void commit(struct call *call, size_t bytes)
+{
+    if (call->shard->exec != NULL)
+        exec_commit(call->shard->exec, bytes);
+    else
+        net_reply_commit(call->conn, bytes, 0);
+}
+
 void call_simple(struct call *call, const char *text)
 {
-    uint8_t *out = net_reply_reserve(call->conn, strlen(text) + RESP_HEADER_BYTES_MAX);
+    uint8_t *out = reserve(call, strlen(text) + RESP_HEADER_BYTES_MAX);
     if (out != NULL)
-        net_reply_commit(call->conn, resp_write_simple(out, text), 0);
+        commit(call, resp_write_simple(out, text));
 }
 
 void call_error(struct call *call, const char *format, ...)
@@ -84,30 +101,30 @@ void call_error(struct call *call, const char *format, ...)
     for (size_t size = strlen(text); size > 0 && (text[size - 1] == '\r' || text[size - 1] == '\n');)
         text[--size] = 0;
     shard_count(&call->shard->counters.errors);
-    uint8_t *out = net_reply_reserve(call->conn, REPLY_ERROR_BYTES_MAX);
+    uint8_t *out = reserve(call, REPLY_ERROR_BYTES_MAX);
     if (out != NULL)
-        net_reply_commit(call->conn, resp_write_error(out, text), 0);
+        commit(call, resp_write_error(out, text));
 }
 
 void call_integer(struct call *call, int64_t value)
 {
-    uint8_t *out = net_reply_reserve(call->conn, RESP_HEADER_BYTES_MAX);
+    uint8_t *out = reserve(call, RESP_HEADER_BYTES_MAX);
     if (out != NULL)
-        net_reply_commit(call->conn, resp_write_integer(out, value), 0);
+        commit(call, resp_write_integer(out, value));
 }
 
 void call_bulk(struct call *call, struct slice bytes)
 {
-    uint8_t *out = net_reply_reserve(call->conn, resp_bulk_bytes(bytes.size));
+    uint8_t *out = reserve(call, resp_bulk_bytes(bytes.size));
     if (out != NULL)
-        net_reply_commit(call->conn, resp_write_bulk(out, bytes), 0);
+        commit(call, resp_write_bulk(out, bytes));
 }
 
 void call_null(struct call *call)
 {
-    uint8_t *out = net_reply_reserve(call->conn, RESP_HEADER_BYTES_MAX);
+    uint8_t *out = reserve(call, RESP_HEADER_BYTES_MAX);
     if (out != NULL)
-        net_reply_commit(call->conn, resp_write_null(out, call->client->resp_version), 0);
+        commit(call, resp_write_null(out, call->client->resp_version));
 }
 
 void call_text(struct call *call, struct text *text)
@@ -115,10 +132,10 @@ void call_text(struct call *call, struct text *text)
     if (text->failed || text->size == 0) {
         call_error(call, "OOM kvs-node: no memory for the reply");
     } else {
-        uint8_t *out = net_reply_reserve(call->conn, text->size);
+        uint8_t *out = reserve(call, text->size);
         if (out != NULL) {
             memcpy(out, text->data, text->size);
-            net_reply_commit(call->conn, text->size, 0);
+            commit(call, text->size);
         }
     }
     text_deinit(text);
@@ -330,34 +347,52 @@ static inline void note_command(struct call *call, const struct command *command
     call->client->seen_ns = call->shard->now_ns;
 }
 
-/* Finds the command and carries it out, once what stands in between (access.h) lets it pass. */
-static void command_any(struct call *call, bool watched)
+void command_carry_out(struct call *call, const struct subcommand *sub)
 {
-    const struct subcommand *sub = NULL;
+    if (sub != NULL)
+        run(call, sub->flags, sub->run);
+    else if (call->command->subcommands != NULL && call->count >= 2)
+        subcommand_help(call);
+    else
+        run(call, call->command->flags, call->command->run);
+}
+
+/* Finds the command. False: there is none, or not with these arguments, and the request has its answer. */
+static bool find_command(struct call *call, const struct subcommand **sub)
+{
     bool help = false;
+    *sub = NULL;
     call->command = command_find(call->args[0]);
     if (call->command == NULL) {
         refuse_unknown(call);
-        return;
+        return false;
     }
     if (!command_arity_fits(call->command->arity, call->count)) {
         call_error(call, "ERR wrong number of arguments for '%s' command", call->command->name);
-        return;
+        return false;
     }
-    if (call->command->subcommands != NULL && call->count >= 2) {
-        sub = find_subcommand(call, &help);
-        if (sub == NULL && !help)
-            return;
+    if (call->command->subcommands == NULL || call->count < 2)
+        return true;
+    *sub = find_subcommand(call, &help);
+    return *sub != NULL || help;
+}
+
+/* Finds the command and carries it out, once what stands in between (access.h) lets it pass. */
+static void command_any(struct call *call, bool watched)
+{
+    const struct subcommand *sub;
+    if (!find_command(call, &sub)) {
+        multi_spoil(call->client);
+        return;
     }
     note_command(call, call->command, sub);
-    if (watched && !access_request(call, sub))
+    if (watched && !access_request(call, sub)) {
+        if (list_empty(&call->client->paused)) /* else it comes again */
+            multi_spoil(call->client);
         return;
-    if (help)
-        subcommand_help(call);
-    else if (sub != NULL)
-        run(call, sub->flags, sub->run);
-    else
-        run(call, call->command->flags, call->command->run);
+    }
+    if (!watched || !multi_takes(call, sub))
+        command_carry_out(call, sub);
 }
 
 /* The connection is something special, or the node is watched. */
@@ -369,7 +404,7 @@ static __attribute__((noinline)) void command_watched(struct call *call)
         refuse_client(call);
         return;
     }
-    if (special != 0)
+    if ((special & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP)) != 0)
         net_reply_mute(call->conn, true);
     client->special &= (uint8_t)~CLIENT_REPLY_SKIP;
     command_any(call, true);

@@ -42,6 +42,7 @@ enum command_flags {
     COMMAND_NO_AUTH = 256,
     COMMAND_ALLOW_BUSY = 512,
     COMMAND_NO_ASYNC_LOADING = 1024,
+    COMMAND_NO_MULTI = 2048, /* cannot be queued: it does not answer at once, or changes who asks */
 };
 
 struct subcommand {
@@ -78,6 +79,9 @@ bool command_word_is(struct slice text, const char *word);
 
 /* Length of an argument as C text of at most `max` bytes: Redis prints some with %s. */
 int command_printable(struct slice arg, size_t max);
+
+/* Carries out a command, or with it one of its subcommands, that was checked. */
+void command_carry_out(struct call *call, const struct subcommand *sub);
 
 /* For struct net_handler; `context` is the shard. */
 void command_resp(void *context, struct net_conn *conn, const struct slice *args, unsigned count);
@@ -163,6 +167,7 @@ command_fn command_mset, command_msetnx, command_rename, command_renamenx, comma
     command_bitop;                                                                       /* command_several.c */
 command_fn command_echo, command_ping, command_quit, command_select, command_durability; /* command_connection.c */
 command_fn command_auth, command_hello, command_reset;                                   /* command_auth.c */
+command_fn command_multi, command_exec, command_discard, command_watch, command_unwatch; /* multi.c */
 command_fn command_info, command_dbsize;                                                 /* command_server.c */
 command_fn command_bgsave, command_lastsave;                                             /* command_backup.c */
 command_fn command_command;                                                              /* command_docs.c */

@@ -4,6 +4,7 @@
 #include "node/access.h"
 #include "node/command_client.h"
 #include "node/login.h"
+#include "node/multi.h"
 #include "node/node_internal.h"
 
 #define NO_PASSWORD                                                                                       \
@@ -113,6 +114,7 @@ void command_reset(struct call *call)
     client->special &= (uint8_t) ~(CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP);
     net_reply_mute(call->conn, false);
     client->no_evict = client->no_touch = false;
+    multi_forget(call->shard, client);
     client->relaxed = call->shard->node->config.relaxed;
     (void)client_set_text(call->shard, client, CLIENT_NAME, slice_make("", 0));
     acl_holder_reset(&client->user, acl_read_begin(acl, call->shard->id));

@@ -98,12 +98,14 @@ struct shard {
     struct list acl_tasks;    /* changes of users under way */
     struct list paused;       /* clients whose request waits for the end of a pause */
     struct list client_texts;
+    struct list multis;        /* struct multi: of connections that have said MULTI or WATCH */
     struct list transactions;  /* begun here and not over */
     struct list parts_waiting; /* struct transaction_part: of transactions of any shard, that wait for this one's log */
     struct derive_queue derivations;
     uint64_t now_ns;                                      /* when the latest requests came */
     const struct command *frame_commands[FRAME_COMMANDS]; /* by opcode: the commands that frames stand for */
     struct shard_counters counters;
+    struct exec *exec;             /* the EXEC whose commands are being carried out; NULL: none */
     struct engine_result *scratch; /* SHARD_SCRATCH_RESULTS */
 
     _Atomic enum shard_state state;

@@ -100,6 +100,15 @@ class Generator:
             (8, self.payloads),
             (14, self.several),
         ]
+        self.steady = [
+            (20, self.strings),
+            (20, self.set_options),
+            (14, self.ranges),
+            (16, self.numbers),
+            (18, self.bits),
+            (16, self.bitfield),
+            (30, self.several),
+        ]
 
     # -- arguments --
 
@@ -372,6 +381,25 @@ class Generator:
     def no_index(self):
         return self.rng.choice(NO_INTEGERS)
 
+    def block(self):
+        """MULTI, commands whose replies do not hang on the clock, and an end. Before it, keys may be watched."""
+        before, self.families = self.families, self.steady
+        lines = [self.line() for _ in range(self.rng.choice([0, 1, 2, 3, 5, 9]))]
+        touched = self.line()
+        self.families = before
+        if self.seldom(0.5):
+            lines = [line for line in lines if not self.is_wrong(line)]
+        lines = [[self.one(b"MULTI", b"multi")]] + lines + [[self.one(b"EXEC", b"EXEC", b"EXEC", b"exec", b"DISCARD")]]
+        if self.seldom(0.4):
+            watch = [[b"WATCH"] + [self.key() for _ in range(self.rng.choice([1, 1, 2, 3]))]]
+            lines = watch + ([touched] if self.seldom(0.5) else []) + ([[b"UNWATCH"]] if self.seldom() else []) + lines
+        if self.seldom(0.03):
+            lines.insert(self.rng.randrange(len(lines)), [self.one(b"EXEC", b"DISCARD", b"MULTI", b"FOO", b"GET", b"UNWATCH")])
+        return lines + [[b"DISCARD"]]
+
+    def is_wrong(self, line):
+        return len(line) < 2
+
     # -- all of them --
 
     def line(self):
@@ -471,6 +499,7 @@ class Differential:
         self.known = known
         self.lines_of = {}  # key: the lines on it since it was last surely gone, by their numbers
         self.seen = {reason: 0 for reason, _ in known}  # how often each known difference was met
+        self.block = []  # the lines since the latest MULTI or WATCH
         self.compared = 0
 
     def _keys(self, words):
@@ -508,7 +537,8 @@ class Differential:
         return sorted(lines.items())
 
     def _compare(self, words, ours, theirs):
-        self._note(words, gone=words[0].upper() == b"DEL" and ours == theirs)
+        self._note(words, gone=words[0].upper() == b"DEL" and ours == theirs == b":1\r\n")
+        self.block = [words] if words[0].upper() in (b"MULTI", b"WATCH") else self.block + [words]
         self.compared += 1
         if ours == theirs:
             return
@@ -516,8 +546,8 @@ class Differential:
             if applies(words, ours, theirs):
                 self.seen[reason] += 1
                 return
-        history = self._lines(self._keys(words))[-LINES_SHOWN:]
-        lines = "\n".join("  " + shown(line) for _, line in history)
+        history = [line for _, line in self._lines(self._keys(words))[-LINES_SHOWN:]]
+        lines = "\n".join("  " + shown(line) for line in (self.block if words[0].upper() == b"EXEC" else history))
         raise Difference(f"{lines}\nreplies\n  ours:   {ours[:300]!r}\n  theirs: {theirs[:300]!r}")
 
     def send(self, lines):
@@ -535,5 +565,8 @@ class Differential:
         looks = [[word, key] for key in generator.keys for word in (b"GET", b"PEXPIRETIME")]
         while count > 0:
             some = min(count, look_every)
-            self.send([generator.line() for _ in range(some)] + looks)
-            count -= some
+            lines = []
+            while len(lines) < some:
+                lines += generator.block() if generator.seldom(0.05) else [generator.line()]
+            self.send(lines + looks)
+            count -= len(lines)
