@@ -387,8 +387,6 @@ class Generator:
         lines = [self.line() for _ in range(self.rng.choice([0, 1, 2, 3, 5, 9]))]
         touched = self.line()
         self.families = before
-        if self.seldom(0.5):
-            lines = [line for line in lines if not self.is_wrong(line)]
         lines = [[self.one(b"MULTI", b"multi")]] + lines + [[self.one(b"EXEC", b"EXEC", b"EXEC", b"exec", b"DISCARD")]]
         if self.seldom(0.4):
             watch = [[b"WATCH"] + [self.key() for _ in range(self.rng.choice([1, 1, 2, 3]))]]
@@ -396,9 +394,6 @@ class Generator:
         if self.seldom(0.03):
             lines.insert(self.rng.randrange(len(lines)), [self.one(b"EXEC", b"DISCARD", b"MULTI", b"FOO", b"GET", b"UNWATCH")])
         return lines + [[b"DISCARD"]]
-
-    def is_wrong(self, line):
-        return len(line) < 2
 
     # -- all of them --
 
@@ -411,7 +406,7 @@ class Generator:
                 words[i] = words[i].swapcase()
         if self.seldom(0.02) and len(words) > 1 and words[-1].upper() != b"ABSTTL":  # without which a time is near
             words.pop()
-        elif self.seldom(0.02):
+        elif self.seldom(0.02) and words[-1].upper() != b"DB":  # there might be such a one in Redis
             words.append(self.value()[:100])  # for it may be repeated in an error
         return words
 
