@@ -385,8 +385,10 @@ class Generator:
         """MULTI, commands whose replies do not hang on the clock, and an end. Before it, keys may be watched."""
         before, self.families = self.families, self.steady
         lines = [self.line() for _ in range(self.rng.choice([0, 1, 2, 3, 5, 9]))]
-        touched = self.line()
         self.families = before
+        key = self.key()
+        # Of what is written and gone again, or left as it was, WATCH takes no notice in the node.
+        touched = self.one([b"SET", key, self.value()], [b"DEL", key], [b"INCR", key], [b"GET", key], [b"MSET", key, b"1"])
         lines = [[self.one(b"MULTI", b"multi")]] + lines + [[self.one(b"EXEC", b"EXEC", b"EXEC", b"exec", b"DISCARD")]]
         if self.seldom(0.4):
             watch = [[b"WATCH"] + [self.key() for _ in range(self.rng.choice([1, 1, 2, 3]))]]
