@@ -42,6 +42,7 @@ enum command_flags {
     COMMAND_NO_AUTH = 256,
     COMMAND_ALLOW_BUSY = 512,
     COMMAND_NO_ASYNC_LOADING = 1024,
+    COMMAND_SKIP_SLOWLOG = 4096,
     COMMAND_NO_MULTI = 2048, /* cannot be queued: it does not answer at once, or changes who asks */
 };
 

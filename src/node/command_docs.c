@@ -17,6 +17,7 @@ static const struct {
     {COMMAND_NOSCRIPT, "noscript"},
     {COMMAND_LOADING, "loading"},
     {COMMAND_STALE, "stale"},
+    {COMMAND_SKIP_SLOWLOG, "skip_slowlog"},
     {COMMAND_FAST, "fast"},
     {COMMAND_NO_AUTH, "no_auth"},
     {COMMAND_ALLOW_BUSY, "allow_busy"},

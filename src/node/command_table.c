@@ -58,7 +58,7 @@ const struct command command_table[] = {
      "Get a value in a form that RESTORE takes", "2.6.0", command_dump, NULL},
     {"echo", 2, ALWAYS | COMMAND_FAST, 0, 0, 0, "connection", "@fast @connection", "Echo the given string", "1.0.0",
      command_echo, NULL},
-    {"exec", 1, COMMAND_NOSCRIPT | ALWAYS, 0, 0, 0, "transactions", "@slow @transaction",
+    {"exec", 1, COMMAND_NOSCRIPT | ALWAYS | COMMAND_SKIP_SLOWLOG, 0, 0, 0, "transactions", "@slow @transaction",
      "Carry out what was queued since MULTI, in one step", "1.2.0", command_exec, NULL},
     {"exists", -2, COMMAND_READONLY | COMMAND_FAST, 1, -1, 1, "generic", "@keyspace @read @fast",
      "Determine if a key exists", "1.0.0", command_exists, NULL},
@@ -157,8 +157,8 @@ const struct command command_table[] = {
      "Delete keys, as DEL does", "4.0.0", command_del, NULL},
     {"unwatch", 1, COMMAND_NOSCRIPT | ALWAYS | COMMAND_FAST | COMMAND_ALLOW_BUSY, 0, 0, 0, "transactions",
      "@fast @transaction", "Watch no keys any more", "2.2.0", command_unwatch, NULL},
-    {"watch", -2, COMMAND_NOSCRIPT | COMMAND_FAST | COMMAND_ALLOW_BUSY, 1, -1, 1, "transactions", "@fast @transaction",
-     "Let EXEC do nothing if one of these keys changes before", "2.2.0", command_watch, NULL},
+    {"watch", -2, COMMAND_NOSCRIPT | ALWAYS | COMMAND_FAST | COMMAND_ALLOW_BUSY, 1, -1, 1, "transactions",
+     "@fast @transaction", "Let EXEC do nothing if one of these keys changes before", "2.2.0", command_watch, NULL},
 };
 
 const unsigned command_table_count = ARRAY_COUNT(command_table);

@@ -270,6 +270,10 @@ void command_watch(struct call *call)
     }
     if (multi == NULL)
         return;
+    if (!call->shard->serving) {
+        call_simple(call, "OK"); /* nobody has seen them: EXEC will do nothing */
+        return;
+    }
     const struct transaction_options options = {
         .decide = decide_watch, .context = &multi, .context_bytes = sizeof(struct multi *)};
     const struct transaction_args args = {.count = call->count - 1, .keys = call->args + 1, .step = 1};
@@ -327,17 +331,21 @@ static bool watched_are_the_same(struct transaction *transaction, const struct m
     return watched == NULL;
 }
 
+/* A watched key has changed: null, an array's in RESP2. */
+static size_t write_nothing(uint8_t *out, const struct client *client)
+{
+    const struct slice null = slice_text("*-1\r\n");
+    if (client->resp_version >= 3)
+        return resp_write_null(out, client->resp_version);
+    memcpy(out, null.data, null.size);
+    return null.size;
+}
+
 static void reply_nothing(struct transaction *transaction, const struct multi *multi)
 {
     uint8_t *out = update_scratch_take(transaction_arena(transaction), RESP_HEADER_BYTES_MAX);
-    if (out == NULL)
-        return;
-    size_t size = strlen("*-1\r\n");
-    if (multi->client->resp_version >= 3)
-        size = resp_write_null(out, multi->client->resp_version);
-    else
-        memcpy(out, "*-1\r\n", size);
-    transaction_reply_bytes(transaction, slice_make(out, size));
+    if (out != NULL)
+        transaction_reply_bytes(transaction, slice_make(out, write_nothing(out, multi->client)));
 }
 
 static void decide_exec(struct transaction *transaction)
@@ -410,6 +418,13 @@ void command_exec(struct call *call)
     }
     if (multi->key_count + multi->watched_count == 0) {
         run_at_once(call, multi);
+        return;
+    }
+    if (!call->shard->serving) {
+        uint8_t *out = net_reply_reserve(call->conn, RESP_HEADER_BYTES_MAX);
+        if (out != NULL)
+            net_reply_commit(call->conn, write_nothing(out, call->client), 0);
+        multi_free(call->shard, multi);
         return;
     }
     const struct transaction_args args = {

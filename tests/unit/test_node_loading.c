@@ -119,7 +119,7 @@ static void ask_every_command(struct peer *peer, bool loading)
         if (told != (loading && !carried_out))
             fail_msg("%s: %.*s", words[0], (int)reply.size, (const char *)reply.data);
     }
-    assert_int_equal(marked, 16);
+    assert_int_equal(marked, 17);
 }
 
 static void test_loading__commands_are_carried_out_or_told_to_wait(void **state)
