@@ -26,7 +26,7 @@ static const struct {
 
 static void add_flags(struct text *text, unsigned flags, int resp_version)
 {
-    text_set(text, (size_t)__builtin_popcount(flags), resp_version);
+    text_set(text, (size_t)__builtin_popcount(flags & ~(unsigned)COMMAND_NO_MULTI), resp_version);
     for (size_t i = 0; i < ARRAY_COUNT(flag_names); i++) {
         if ((flags & flag_names[i].flag) != 0)
             text_simple(text, flag_names[i].name);
