@@ -230,6 +230,8 @@ struct engine_result {
     uint64_t value_bytes;        /* GET: how long the value is */
     struct large_memory *memory; /* GET of a large value, from engine_submit only: `value` lies at its beginning. Take
                                     it, and set this to NULL, or engine_op_release gives it back */
+    uint64_t version;            /* GET: of the value found: another one after each write of the key; 0: none was found.
+                                    (The engine `memory` does not notice that the same value was written again) */
     uint64_t large_id;           /* GET: the value is a large one: the id of its file; 0: it is not */
     uint64_t expires_ms;         /* GET: of the value found; 0 = never */
     uint64_t gate;               /* 0, or the LSN of the owner that must be durable first */

@@ -288,6 +288,8 @@ static void run(struct memory_shard *shard, struct engine_op *op)
         op->done(op);
         return;
     }
+    if (op->result.found)
+        op->result.version = hash_key(op->result.value, op->result.expires_ms) | 1;
     list_push_back(&shard->held, &op->link);
     if (op->request.group)
         atomic_fetch_add(&shard->held_in_group, 1);

@@ -36,6 +36,7 @@ void store_result(struct store_shard *reader, const struct record_header *record
     result->value = result->found ? record_value(record) : slice_make(NULL, 0);
     result->expires_ms = result->found ? record_expires_ms(record) : 0;
     result->value_bytes = result->value.size;
+    result->version = result->found ? record->lsn : 0;
     result->memory = NULL;
     result->large_id = 0;
     if (result->found && record_is_large(record)) {

@@ -12,6 +12,7 @@
 #include "node/access.h"
 
 #include "base/assert.h"
+#include "node/multi.h"
 #include "node/node_internal.h"
 #include "proto/frame.h"
 
@@ -115,6 +116,8 @@ static bool paused(struct call *call, unsigned flags)
 bool access_request(struct call *call, const struct subcommand *sub)
 {
     unsigned flags = sub != NULL ? sub->flags : call->command->flags;
+    if (call->command->run == command_exec && multi_writes(call->client))
+        flags |= COMMAND_WRITE;
     unsigned watch = atomic_load_explicit(&call->shard->node->watch, memory_order_relaxed);
     struct slice key;
     char room[96], name[ACL_NAME_BYTES_MAX + 1];

@@ -158,6 +158,7 @@ static const struct {
     {"pexpiretime", METADATA, NULL},
     {"type", METADATA, NULL},
     {"touch", METADATA, NULL},
+    {"watch", METADATA, NULL},
     {"strlen", METADATA, NULL},
     {"getset", READ_WRITE, NULL},
     {"getdel", READ_WRITE, NULL},

@@ -11,6 +11,7 @@
 #include "base/assert.h"
 #include "node/command.h"
 #include "node/monitor.h"
+#include "node/multi.h"
 #include "node/node_internal.h"
 
 #include <stdio.h>
@@ -52,6 +53,7 @@ void client_closed(struct shard *shard, struct net_conn *conn)
     if (client->texts != NULL)
         drop_texts(client->texts);
     client->texts = NULL;
+    multi_forget(shard, client);
     atomic_fetch_sub_explicit(&shard->node->clients, 1, memory_order_relaxed);
 }
 
@@ -59,6 +61,7 @@ void client_abandon_all(struct shard *shard)
 {
     while (!list_empty(&shard->client_texts))
         drop_texts(container_of(shard->client_texts.next, struct client_texts, link));
+    multi_abandon(shard);
     list_init(&shard->paused);
     list_init(&shard->monitors);
 }
@@ -181,9 +184,9 @@ void client_list_line(struct shard *shard, struct net_conn *conn, struct text *o
     if (flag_count == 0)
         flags[flag_count++] = 'N';
     flags[flag_count] = 0;
-    text_printf(out, " age=%llu idle=%llu flags=%s db=0 sub=0 psub=0 ssub=0 multi=-1",
+    text_printf(out, " age=%llu idle=%llu flags=%s db=0 sub=0 psub=0 ssub=0 multi=%d",
                 (unsigned long long)seconds_since(client->since_ns, now_ns),
-                (unsigned long long)seconds_since(client->seen_ns, now_ns), flags);
+                (unsigned long long)seconds_since(client->seen_ns, now_ns), flags, multi_count(client));
     text_printf(out,
                 " qbuf=%zu qbuf-free=%zu argv-mem=%zu multi-mem=0 rbs=0 rbp=0 obl=0 oll=%u omem=%llu tot-mem=%zu "
                 "events=%s%s",

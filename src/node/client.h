@@ -26,6 +26,7 @@ enum client_special {
     CLIENT_OVER_LIMIT = 1, /* one of more than max_clients: to be told so and closed */
     CLIENT_REPLY_OFF = 2,  /* CLIENT REPLY OFF */
     CLIENT_REPLY_SKIP = 4, /* … SKIP, and the next request is the one */
+    CLIENT_MULTI = 8,      /* it has said MULTI: what it asks for is queued */
 };
 
 /* What a client calls itself. Few say all of it, so it is not kept in every connection. */
@@ -50,6 +51,7 @@ struct client {
     uint64_t seen_ns; /* when that came */
     uint64_t since_ns;
     struct acl_holder user;
+    struct multi *multi;        /* what is queued and watched; NULL: nothing */
     struct client_texts *texts; /* NULL: it has not said anything of itself */
     struct net_conn *conn;
     struct list monitor; /* in shard->monitors: it watches all commands */

@@ -11,7 +11,9 @@
 #include "base/assert.h"
 #include "base/canary.h"
 #include "node/access.h"
+#include "node/exec.h"
 #include "node/monitor.h"
+#include "node/multi.h"
 #include "node/node_internal.h"
 #include "node/timing.h"
 
@@ -67,11 +69,26 @@ bool command_arity_fits(int arity, unsigned count)
 
 /* ---- replies --------------------------------------------------------------------------------------------------- */
 
+static uint8_t *reserve(struct call *call, size_t bytes)
+{
+    if (call->shard->exec != NULL)
+        return exec_reserve(call->shard->exec, bytes);
+    return net_reply_reserve(call->conn, bytes);
+}
+
+static void commit(struct call *call, size_t bytes)
+{
+    if (call->shard->exec != NULL)
+        exec_commit(call->shard->exec, bytes);
+    else
+        net_reply_commit(call->conn, bytes, 0);
+}
+
 void call_simple(struct call *call, const char *text)
 {
-    uint8_t *out = net_reply_reserve(call->conn, strlen(text) + RESP_HEADER_BYTES_MAX);
+    uint8_t *out = reserve(call, strlen(text) + RESP_HEADER_BYTES_MAX);
     if (out != NULL)
-        net_reply_commit(call->conn, resp_write_simple(out, text), 0);
+        commit(call, resp_write_simple(out, text));
 }
 
 void call_error(struct call *call, const char *format, ...)
@@ -86,30 +103,30 @@ void call_error(struct call *call, const char *format, ...)
     for (size_t size = strlen(text); size > 0 && (text[size - 1] == '\r' || text[size - 1] == '\n');)
         text[--size] = 0;
     shard_count_error(call->shard, text);
-    uint8_t *out = net_reply_reserve(call->conn, REPLY_ERROR_BYTES_MAX);
+    uint8_t *out = reserve(call, REPLY_ERROR_BYTES_MAX);
     if (out != NULL)
-        net_reply_commit(call->conn, resp_write_error(out, text), 0);
+        commit(call, resp_write_error(out, text));
 }
 
 void call_integer(struct call *call, int64_t value)
 {
-    uint8_t *out = net_reply_reserve(call->conn, RESP_HEADER_BYTES_MAX);
+    uint8_t *out = reserve(call, RESP_HEADER_BYTES_MAX);
     if (out != NULL)
-        net_reply_commit(call->conn, resp_write_integer(out, value), 0);
+        commit(call, resp_write_integer(out, value));
 }
 
 void call_bulk(struct call *call, struct slice bytes)
 {
-    uint8_t *out = net_reply_reserve(call->conn, resp_bulk_bytes(bytes.size));
+    uint8_t *out = reserve(call, resp_bulk_bytes(bytes.size));
     if (out != NULL)
-        net_reply_commit(call->conn, resp_write_bulk(out, bytes), 0);
+        commit(call, resp_write_bulk(out, bytes));
 }
 
 void call_null(struct call *call)
 {
-    uint8_t *out = net_reply_reserve(call->conn, RESP_HEADER_BYTES_MAX);
+    uint8_t *out = reserve(call, RESP_HEADER_BYTES_MAX);
     if (out != NULL)
-        net_reply_commit(call->conn, resp_write_null(out, call->client->resp_version), 0);
+        commit(call, resp_write_null(out, call->client->resp_version));
 }
 
 void call_text(struct call *call, struct text *text)
@@ -117,10 +134,10 @@ void call_text(struct call *call, struct text *text)
     if (text->failed || text->size == 0) {
         call_error(call, "OOM kvs-node: no memory for the reply");
     } else {
-        uint8_t *out = net_reply_reserve(call->conn, text->size);
+        uint8_t *out = reserve(call, text->size);
         if (out != NULL) {
             memcpy(out, text->data, text->size);
-            net_reply_commit(call->conn, text->size, 0);
+            commit(call, text->size);
         }
     }
     text_deinit(text);
@@ -340,17 +357,17 @@ static unsigned number_of(const struct call *call, const struct subcommand *sub)
 }
 
 /* Carries it out and notes what that has cost. */
-static void run_timed(struct call *call, const struct subcommand *sub, bool help)
+void command_carry_out(struct call *call, const struct subcommand *sub)
 {
     struct shard *shard = call->shard;
     struct timing timing;
     bool ran = true;
     monitor_note(call, sub);
     timing_begin(&timing, call, sub);
-    if (help)
-        subcommand_help(call);
-    else if (sub != NULL)
+    if (sub != NULL)
         ran = run(call, sub->flags, sub->run);
+    else if (call->command->subcommands != NULL && call->count >= 2)
+        subcommand_help(call);
     else
         ran = run(call, call->command->flags, call->command->run);
     if (ran)
@@ -359,33 +376,45 @@ static void run_timed(struct call *call, const struct subcommand *sub, bool help
         meter_rejected(&shard->meter, number_of(call, sub));
 }
 
-/* Finds the command and carries it out, once what stands in between (access.h) lets it pass. */
-static void command_any(struct call *call, bool watched)
+/* Finds the command. False: there is none, or not with these arguments, and the request has its answer. */
+static bool find_command(struct call *call, const struct subcommand **sub)
 {
-    const struct subcommand *sub = NULL;
     bool help = false;
+    *sub = NULL;
     call->command = command_find(call->args[0]);
     if (call->command == NULL) {
         refuse_unknown(call);
-        return;
+        return false;
     }
     if (!command_arity_fits(call->command->arity, call->count)) {
         call_error(call, "ERR wrong number of arguments for '%s' command", call->command->name);
         meter_rejected(&call->shard->meter, number_of(call, NULL));
-        return;
+        return false;
     }
-    if (call->command->subcommands != NULL && call->count >= 2) {
-        sub = find_subcommand(call, &help);
-        if (sub == NULL && !help)
-            return;
+    if (call->command->subcommands == NULL || call->count < 2)
+        return true;
+    *sub = find_subcommand(call, &help);
+    return *sub != NULL || help;
+}
+
+/* Finds the command and carries it out, once what stands in between (access.h) lets it pass. */
+static void command_any(struct call *call, bool watched)
+{
+    const struct subcommand *sub;
+    if (!find_command(call, &sub)) {
+        multi_spoil(call->client);
+        return;
     }
     note_command(call, call->command, sub);
     if (watched && !access_request(call, sub)) {
-        if (list_empty(&call->client->paused)) /* else it comes again */
+        if (list_empty(&call->client->paused)) { /* else it comes again */
             meter_rejected(&call->shard->meter, number_of(call, sub));
+            multi_spoil(call->client);
+        }
         return;
     }
-    run_timed(call, sub, help);
+    if (!watched || !multi_takes(call, sub))
+        command_carry_out(call, sub);
 }
 
 /* The connection is something special, or the node is watched. */
@@ -397,7 +426,7 @@ static __attribute__((noinline)) void command_watched(struct call *call)
         refuse_client(call);
         return;
     }
-    if (special != 0)
+    if ((special & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP)) != 0)
         net_reply_mute(call->conn, true);
     client->special &= (uint8_t)~CLIENT_REPLY_SKIP;
     command_any(call, true);
@@ -415,7 +444,8 @@ void command_resp(void *context, struct net_conn *conn, const struct slice *args
         command_watched(&call);
         return;
     }
-    /* The two that matter most, without a search. ORing 0x20 makes capitals small, and turns nothing else into these.
+    /* The two that matter most, without a search. ORing 0x20 makes capitals small, and turns nothing else into
+     * these.
      */
     if (args[0].size == 3 && shard->serving && (args[0].data[1] | 0x20) == 'e' && (args[0].data[2] | 0x20) == 't') {
         uint8_t first = args[0].data[0] | 0x20;

@@ -44,6 +44,8 @@ enum command_flags {
     COMMAND_NO_ASYNC_LOADING = 1024,
     COMMAND_NO_MULTI = 2048,
     COMMAND_BLOCKING = 4096,
+    COMMAND_SKIP_SLOWLOG = 8192,
+    COMMAND_NOT_QUEUED = 16384, /* the node's own: does not answer at once, or changes who asks, so not in a MULTI */
 };
 
 struct subcommand {
@@ -80,6 +82,9 @@ bool command_word_is(struct slice text, const char *word);
 
 /* Length of an argument as C text of at most `max` bytes: Redis prints some with %s. */
 int command_printable(struct slice arg, size_t max);
+
+/* Carries out a command, or with it one of its subcommands, that was checked. */
+void command_carry_out(struct call *call, const struct subcommand *sub);
 
 /* For struct net_handler; `context` is the shard. */
 void command_resp(void *context, struct net_conn *conn, const struct slice *args, unsigned count);
@@ -175,6 +180,7 @@ command_fn command_shutdown;                                                    
 command_fn command_debug;                                                                /* command_debug.c */
 command_fn command_swapdb, command_move;                                                 /* command_connection.c */
 command_fn command_stats;                                                                /* command_stats.c */
+command_fn command_multi, command_exec, command_discard, command_watch, command_unwatch; /* multi.c */
 command_fn command_command;                                                              /* command_docs.c */
 extern const struct subcommand command_acl_subcommands[];                                /* command_acl.c */
 extern const struct subcommand command_object_subcommands[];                             /* command_object.c */

@@ -5,6 +5,7 @@
 #include "node/command_client.h"
 #include "node/login.h"
 #include "node/monitor.h"
+#include "node/multi.h"
 #include "node/node_internal.h"
 
 #define NO_PASSWORD                                                                                       \
@@ -115,6 +116,7 @@ void command_reset(struct call *call)
     net_reply_mute(call->conn, false);
     client->no_evict = client->no_touch = false;
     monitor_leave(call->shard, client);
+    multi_forget(call->shard, client);
     client->relaxed = settings_get(&call->shard->node->settings, SETTING_RELAXED) != 0;
     (void)client_set_text(call->shard, client, CLIENT_NAME, slice_make("", 0));
     acl_holder_reset(&client->user, acl_read_begin(acl, call->shard->id));

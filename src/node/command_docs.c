@@ -26,6 +26,7 @@ static const struct {
     {COMMAND_NOSCRIPT, "noscript"},
     {COMMAND_LOADING, "loading"},
     {COMMAND_STALE, "stale"},
+    {COMMAND_SKIP_SLOWLOG, "skip_slowlog"},
     {COMMAND_FAST, "fast"},
     {COMMAND_NO_AUTH, "no_auth"},
     {COMMAND_ALLOW_BUSY, "allow_busy"},
@@ -36,7 +37,7 @@ static const struct {
 
 static void add_flags(struct text *text, unsigned flags, int resp_version)
 {
-    text_set(text, (size_t)__builtin_popcount(flags), resp_version);
+    text_set(text, (size_t)__builtin_popcount(flags & ~(unsigned)COMMAND_NOT_QUEUED), resp_version);
     for (size_t i = 0; i < ARRAY_COUNT(flag_names); i++) {
         if ((flags & flag_names[i].flag) != 0)
             text_simple(text, flag_names[i].name);

@@ -38,6 +38,8 @@ const struct command_syntax command_syntax_table[] = {
      "encoding_offset_increment:block=INCRBY( encoding:string offset:integer increment:integer ) ) ) )"},
     {"bitfield_ro", NULL, "O(1)", "RO access", NULL,
      "key:key encoding_offset:block=GET?*+( encoding:string offset:integer )"},
+    {"bitop", NULL, "O(N)", "OW update", NULL,
+     "operation:oneof( and:token=AND or:token=OR xor:token=XOR not:token=NOT ) destkey:key key:key*"},
     {"bitpos", NULL, "O(N)", "RO access", NULL,
      "key:key bit:integer index:block?( start:integer end_index:block?( end:integer index_unit:oneof?@7.0.0( "
      "byte:token=BYTE bit:token=BIT ) ) )"},

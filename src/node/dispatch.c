@@ -22,6 +22,7 @@
 #include "base/assert.h"
 #include "base/canary.h"
 #include "base/hash.h"
+#include "node/exec.h"
 #include "node/gather.h"
 
 static void on_local_done(struct engine_op *engine_op);
@@ -143,6 +144,10 @@ void dispatch_request_one(struct shard *shard, struct net_conn *conn, const stru
                           const struct reply_format *format)
 {
     struct engine_result result = {0};
+    if (__builtin_expect(shard->exec != NULL, 0)) {
+        exec_request(shard->exec, request, format);
+        return;
+    }
     enum route route = dispatch_try(shard, net_conn_user(conn), request, &result);
     if (__builtin_expect(route == ROUTE_DONE, 1)) {
         count_result(shard, request, &result);
@@ -179,6 +184,10 @@ void dispatch_update(struct shard *shard, struct net_conn *conn, const struct en
     struct update_scratch scratch;
     struct update_attempt attempt = {0};
     struct client *client = net_conn_user(conn);
+    if (__builtin_expect(shard->exec != NULL, 0)) {
+        exec_update(shard->exec, request, spec);
+        return;
+    }
     update_scratch_init(&scratch, shard, room, sizeof room);
     enum route route = try_update(shard, client, request, spec, &scratch, &attempt);
     if (route == ROUTE_DONE) {

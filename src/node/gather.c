@@ -14,6 +14,7 @@
 #include "base/assert.h"
 #include "base/canary.h"
 #include "node/dispatch.h"
+#include "node/exec.h"
 #include "node/node_internal.h"
 #include "proto/resp.h"
 
@@ -324,6 +325,10 @@ static bool send_part(struct gather *gather, const struct engine_request *reques
 void gather_count(struct shard *shard, struct net_conn *conn, enum engine_action action, const struct slice *keys,
                   unsigned count)
 {
+    if (shard->exec != NULL) {
+        exec_count(shard->exec, action, keys, count);
+        return;
+    }
     if (shard->count > 1 && count > op_pool_left(&shard->pool)) {
         reply_error_now(shard, conn, KVS_ERR_AGAIN);
         return;
@@ -451,7 +456,10 @@ static void gather_later(struct shard *shard, struct net_conn *conn, const struc
 
 void gather_values(struct shard *shard, struct net_conn *conn, const struct slice *keys, unsigned count)
 {
-    if (!values_at_once(shard, conn, keys, count))
+    const struct client *client = net_conn_user(conn);
+    if (shard->exec != NULL)
+        exec_values(shard->exec, keys, count, client->resp_version);
+    else if (!values_at_once(shard, conn, keys, count))
         gather_later(shard, conn, keys, count, NULL);
 }
 

@@ -219,12 +219,13 @@ static enum kvs_err make_shards(struct node *node)
         shard->id = i;
         shard->count = node->shard_count;
         shard->node = node;
-        struct list *lists[] = {
-            &shard->gathers,      &shard->assembling,    &shard->crowds,       &shard->crowd_parts,
-            &shard->crowd_merges, &shard->scans,         &shard->scan_queue,   &shard->scan_runs,
-            &shard->scan_gated,   &shard->scan_replies,  &shard->logins,       &shard->acl_tasks,
-            &shard->paused,       &shard->client_texts,  &shard->transactions, &shard->parts_waiting,
-            &shard->waitings,     &shard->waiting_parts, &shard->monitors,     &shard->monitor_mails};
+        struct list *lists[] = {&shard->gathers,       &shard->assembling,    &shard->crowds,
+                                &shard->crowd_parts,   &shard->crowd_merges,  &shard->scans,
+                                &shard->scan_queue,    &shard->scan_runs,     &shard->scan_gated,
+                                &shard->scan_replies,  &shard->logins,        &shard->acl_tasks,
+                                &shard->paused,        &shard->client_texts,  &shard->transactions,
+                                &shard->parts_waiting, &shard->waitings,      &shard->waiting_parts,
+                                &shard->monitors,      &shard->monitor_mails, &shard->multis};
         for (size_t j = 0; j < ARRAY_COUNT(lists); j++)
             list_init(lists[j]);
         derive_init(&shard->derivations);

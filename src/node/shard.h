@@ -106,6 +106,7 @@ struct shard {
     struct list acl_tasks;    /* changes of users under way */
     struct list paused;       /* clients whose request waits for the end of a pause */
     struct list client_texts;
+    struct list multis;        /* struct multi: of connections that have said MULTI or WATCH */
     struct list transactions;  /* begun here and not over */
     struct list parts_waiting; /* struct transaction_part: of transactions of any shard, that wait for this one's log */
     struct list waitings;      /* requests that wait, asked here … */
@@ -123,6 +124,7 @@ struct shard {
     uint64_t slower_ns;        /* what takes so long is noted in the slow log */
     unsigned settings_version; /* that was taken over */
     struct shard_counters counters;
+    struct exec *exec;             /* the EXEC whose commands are being carried out; NULL: none */
     struct engine_result *scratch; /* SHARD_SCRATCH_RESULTS */
 
     _Atomic enum shard_state state;

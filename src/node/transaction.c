@@ -24,14 +24,18 @@
 
 #include "base/assert.h"
 #include "base/hash.h"
+#include "node/exec.h"
 #include "node/node_internal.h"
 #include "node/reply.h"
 #include "proto/resp.h"
 
 #include <stdalign.h>
+#include <stddef.h>
 #include <stdlib.h>
 
 enum transaction_state { HOLDING, PREPARING, APPENDING, WRITING, PUBLISHING, FREEING };
+
+enum { ARRAY_ALIGN = alignof(max_align_t) };
 
 /* The keys of one owner: keys[first] … keys[first + count - 1]. */
 struct transaction_part {
@@ -54,7 +58,8 @@ struct transaction {
     struct shard *home;
     struct transaction_options options;
     enum transaction_state state;
-    struct update_scratch arena;
+    struct update_scratch *arena; /* `own`; of one within another the other's */
+    struct update_scratch own;
     unsigned given; /* keys as they were given */
     unsigned count; /* different ones */
     struct transaction_key *keys;
@@ -96,6 +101,11 @@ unsigned transaction_count(const struct transaction *transaction)
     return transaction->given;
 }
 
+struct shard *transaction_home(const struct transaction *transaction)
+{
+    return transaction->home;
+}
+
 const void *transaction_context(const struct transaction *transaction)
 {
     return transaction->options.context;
@@ -103,7 +113,7 @@ const void *transaction_context(const struct transaction *transaction)
 
 struct update_scratch *transaction_arena(struct transaction *transaction)
 {
-    return &transaction->arena;
+    return transaction->arena;
 }
 
 uint64_t transaction_now_ms(const struct transaction *transaction)
@@ -113,7 +123,7 @@ uint64_t transaction_now_ms(const struct transaction *transaction)
 
 static uint8_t *reply_room(struct transaction *transaction, size_t bytes)
 {
-    uint8_t *room = update_scratch_take(&transaction->arena, bytes);
+    uint8_t *room = update_scratch_take(transaction->arena, bytes);
     transaction->reply = slice_make(room, 0);
     return room;
 }
@@ -132,6 +142,11 @@ void transaction_reply_ok(struct transaction *transaction)
         transaction->reply.size = resp_write_simple(out, "OK");
 }
 
+void transaction_reply_bytes(struct transaction *transaction, struct slice bytes)
+{
+    transaction->reply = bytes;
+}
+
 void transaction_reply_error(struct transaction *transaction, const char *text)
 {
     uint8_t *out = reply_room(transaction, REPLY_ERROR_BYTES_MAX);
@@ -146,7 +161,9 @@ void transaction_reply_error(struct transaction *transaction, const char *text)
 static void transaction_free(struct transaction *transaction)
 {
     list_remove(&transaction->link);
-    update_scratch_deinit(&transaction->arena, &transaction->home->pool.trash);
+    if (transaction->options.freed != NULL)
+        transaction->options.freed(transaction->home, transaction->options.context);
+    update_scratch_deinit(transaction->arena, &transaction->home->pool.trash);
     free(transaction);
 }
 
@@ -167,13 +184,13 @@ static void on_released(struct net_slot *slot)
 static void answer(struct transaction *transaction)
 {
     struct shard *shard = transaction->home;
-    if (transaction->error == KVS_ERR_OK && (transaction->arena.refused || transaction->reply.size == 0))
+    if (transaction->error == KVS_ERR_OK && (transaction->arena->refused || transaction->reply.size == 0))
         transaction->error = KVS_ERR_AGAIN;
     if (transaction->error != KVS_ERR_OK) {
         static const struct reply_format format = {.kind = REPLY_OK};
         const struct reply_origin origin = shard_origin(shard);
         const struct engine_result result = {.error = transaction->error};
-        uint8_t *out = update_scratch_take(&transaction->arena, REPLY_ERROR_BYTES_MAX);
+        uint8_t *out = update_scratch_take(transaction->arena, REPLY_ERROR_BYTES_MAX);
         shard_count(&shard->counters.errors);
         transaction->reply = slice_text("-OOM kvs-node: no memory for the request\r\n");
         if (out != NULL)
@@ -219,16 +236,17 @@ static void on_held(struct engine_op *op)
         part->error = result->error;
         engine_op_release(op);
     } else {
-        key->found = result->found;
+        key->found = key->stood = result->found;
+        key->version = result->version;
         key->expires_ms = result->expires_ms;
         key->value_bytes = result->value_bytes;
         part->gate = result->gate > part->gate ? result->gate : part->gate;
         if (result->memory != NULL) {
-            list_push_back(&part->transaction->arena.large, &result->memory->link);
+            list_push_back(&part->transaction->arena->large, &result->memory->link);
             key->value = slice_make(result->memory->data, result->value.size);
             result->memory = NULL;
         } else if (key->needs_value && result->value.size > 0) {
-            uint8_t *copy = update_scratch_take(&part->transaction->arena, result->value.size);
+            uint8_t *copy = update_scratch_take(part->transaction->arena, result->value.size);
             if (copy != NULL)
                 memcpy(copy, result->value.data, result->value.size);
             else
@@ -353,7 +371,8 @@ static void forget_if_expired(const struct transaction *transaction, struct tran
 {
     if (key->expires_ms == 0 || key->expires_ms > transaction_now_ms(transaction))
         return;
-    key->found = false;
+    key->found = key->stood = false;
+    key->version = 0;
     key->value = slice_make(NULL, 0);
     key->value_bytes = 0;
     key->expires_ms = 0;
@@ -364,12 +383,12 @@ static void decide(struct transaction *transaction)
     for (unsigned i = 0; i < transaction->count; i++)
         forget_if_expired(transaction, &transaction->keys[i]);
     transaction->options.decide(transaction);
-    if (transaction->arena.refused || transaction->reply.size == 0)
+    if (transaction->arena->refused || transaction->reply.size == 0)
         transaction->error = KVS_ERR_AGAIN;
     for (unsigned i = 0; transaction->error == KVS_ERR_OK && i < transaction->count; i++) {
         struct transaction_key *key = &transaction->keys[i];
         bool removes = key->change == TRANSACTION_REMOVE;
-        if (key->change == TRANSACTION_KEEP || (removes && !key->found))
+        if (key->change == TRANSACTION_KEEP || (removes && !key->stood))
             continue;
         key->written = &transaction->changes[transaction->change_count++];
         *key->written = (struct engine_change){
@@ -582,7 +601,7 @@ static struct slice copy_of(struct transaction *transaction, struct slice bytes)
 {
     if (bytes.size == 0 || transaction->kept)
         return bytes;
-    uint8_t *copy = update_scratch_take(&transaction->arena, bytes.size);
+    uint8_t *copy = update_scratch_take(transaction->arena, bytes.size);
     if (copy != NULL)
         memcpy(copy, bytes.data, bytes.size);
     return slice_make(copy, copy == NULL ? 0 : bytes.size);
@@ -591,8 +610,54 @@ static struct slice copy_of(struct transaction *transaction, struct slice bytes)
 /* Zeroed; NULL: no memory. */
 static void *array_of(struct transaction *transaction, size_t count, size_t size)
 {
-    void *array = update_scratch_take(&transaction->arena, align_up(count * size, KVS_CACHE_LINE_BYTES));
-    return array == NULL ? NULL : memset(array, 0, count * size);
+    uint8_t *array = update_scratch_take(transaction->arena, count * size + ARRAY_ALIGN - 1);
+    if (array == NULL)
+        return NULL;
+    array += align_up((uintptr_t)array, ARRAY_ALIGN) - (uintptr_t)array;
+    return memset(array, 0, count * size);
+}
+
+struct transaction_key *transaction_find(struct transaction *transaction, struct slice key)
+{
+    const uint64_t hash = hash_key(key, transaction->home->hash_seed);
+    unsigned low = 0, high = transaction->count;
+    while (low < high) {
+        unsigned middle = low + (high - low) / 2;
+        if (transaction->keys[middle].hash < hash)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    while (low < transaction->count && !slice_equal(transaction->keys[low].key, key))
+        low++;
+    KVS_ASSERT(low < transaction->count);
+    return &transaction->keys[low];
+}
+
+bool transaction_within(struct transaction *outer, const struct transaction_options *options,
+                        const struct transaction_args *args, struct slice *reply)
+{
+    struct transaction inner = {.home = outer->home,
+                                .options = *options,
+                                .arena = outer->arena,
+                                .keys = outer->keys,
+                                .count = outer->count,
+                                .given = args->count};
+    inner.places = array_of(&inner, args->count, sizeof *inner.places);
+    inner.values = args->values == NULL ? NULL : array_of(&inner, args->count, sizeof *inner.values);
+    if (inner.places == NULL || (args->values != NULL && inner.values == NULL))
+        return false;
+    for (unsigned i = 0; i < args->count; i++) {
+        struct transaction_key *key = transaction_find(outer, args->keys[i * args->step]);
+        key->change = TRANSACTION_KEEP;
+        key->new_expires_ms = 0; /* another one within may have set it */
+        inner.places[i] = (unsigned)(key - outer->keys);
+        if (args->values != NULL)
+            inner.values[i] = args->values[i * args->step];
+    }
+    options->decide(&inner);
+    *reply = inner.reply;
+    return !inner.arena->refused && inner.reply.size > 0;
 }
 
 /* All that is known of it before it begins; false: no memory. */
@@ -600,10 +665,12 @@ static bool prepare(struct transaction *transaction, const struct transaction_ar
 {
     const struct shard *shard = transaction->home;
     const unsigned count = args->count;
-    struct large_memory *large = net_request_keep(transaction->slot.conn);
-    transaction->kept = large != NULL;
+    struct large_memory *large = NULL;
+    if (!transaction->options.borrows)
+        large = net_request_keep(transaction->slot.conn);
+    transaction->kept = large != NULL || transaction->options.borrows;
     if (large != NULL)
-        list_push_back(&transaction->arena.large, &large->link);
+        list_push_back(&transaction->arena->large, &large->link);
     unsigned parts_max = count < shard->count ? count : shard->count;
     transaction->given = count;
     transaction->keys = array_of(transaction, count, sizeof *transaction->keys);
@@ -613,19 +680,19 @@ static bool prepare(struct transaction *transaction, const struct transaction_ar
     transaction->values = args->values == NULL ? NULL : array_of(transaction, count, sizeof *transaction->values);
     struct transaction_key *given = array_of(transaction, count, sizeof *given);
     unsigned *order = array_of(transaction, count, sizeof *order);
-    if (transaction->options.context != NULL) {
+    if (transaction->options.context_bytes > 0) {
         void *context = array_of(transaction, 1, transaction->options.context_bytes);
         if (context != NULL)
             memcpy(context, transaction->options.context, transaction->options.context_bytes);
         transaction->options.context = context;
     }
-    for (unsigned i = 0; i < count && !transaction->arena.refused; i++) {
+    for (unsigned i = 0; i < count && !transaction->arena->refused; i++) {
         given[i].key = copy_of(transaction, args->keys[i * args->step]);
         given[i].hash = hash_key(given[i].key, shard->hash_seed);
         if (args->values != NULL)
             transaction->values[i] = copy_of(transaction, args->values[i * args->step]);
     }
-    if (transaction->arena.refused)
+    if (transaction->arena->refused)
         return false;
     sort_keys(transaction, given, order);
     divide(transaction);
@@ -635,16 +702,23 @@ static bool prepare(struct transaction *transaction, const struct transaction_ar
 void transaction_begin(struct shard *shard, struct net_conn *conn, const struct transaction_options *options,
                        const struct transaction_args *args)
 {
+    if (shard->exec != NULL) {
+        exec_transaction(shard->exec, options, args);
+        return;
+    }
     struct transaction *transaction = calloc(1, sizeof *transaction);
     KVS_ASSERT(args->count > 0);
     if (transaction == NULL) {
+        if (options->freed != NULL)
+            options->freed(shard, options->context);
         refuse(shard, conn);
         return;
     }
     transaction->home = shard;
     transaction->slot.conn = conn;
     transaction->options = *options;
-    update_scratch_init(&transaction->arena, shard, transaction->room, sizeof transaction->room);
+    transaction->arena = &transaction->own;
+    update_scratch_init(transaction->arena, shard, transaction->room, sizeof transaction->room);
     list_push_back(&shard->transactions, &transaction->link);
     if (!prepare(transaction, args)) {
         transaction_free(transaction);

@@ -29,6 +29,8 @@ struct transaction_key {
     struct slice value;   /* if it is needed (transaction_options) */
     uint64_t value_bytes; /* how long it is */
     uint64_t expires_ms;  /* 0 = never */
+    uint64_t version;     /* see struct engine_result */
+    bool changed;         /* the decider's own */
 
     enum { TRANSACTION_KEEP, TRANSACTION_PUT, TRANSACTION_REMOVE } change;
     struct slice new_value; /* in an argument, an old value or the arena */
@@ -39,6 +41,7 @@ struct transaction_key {
     struct engine_change *written;
     bool held;
     bool needs_value;
+    bool stood; /* it was found */
 };
 
 /* All keys are held: says what becomes of them, and replies (transaction_reply_…). On the home's thread, inside a
@@ -47,11 +50,14 @@ typedef void transaction_decide_fn(struct transaction *transaction);
 
 struct transaction_options {
     transaction_decide_fn *decide;
+    /* NULL, or called when nothing of arguments and context is needed any more. */
+    void (*freed)(struct shard *shard, const void *context);
+    bool borrows;                      /* arguments stay until then: they are not copied */
     unsigned values_begin, values_end; /* of the keys from this one to before that one the value is needed; of the
                                           others it matters only whether they are there */
     bool blind;                        /* what the keys hold does not matter, and is not looked for */
     const void *context;               /* is copied … */
-    size_t context_bytes;              /* … so many bytes of it */
+    size_t context_bytes;              /* … so many bytes of it; 0: it is passed on as it is */
 };
 
 /* Arguments: keys[0], keys[step], … and, unless it is NULL, as many values. */
@@ -69,17 +75,29 @@ void transaction_begin(struct shard *shard, struct net_conn *conn, const struct 
 
 /* Of the i-th key; the same for equal keys. */
 struct transaction_key *transaction_key(struct transaction *transaction, unsigned i);
+/* One of its keys. */
+struct transaction_key *transaction_find(struct transaction *transaction, struct slice key);
 /* The i-th value. */
 struct slice transaction_value(const struct transaction *transaction, unsigned i);
 unsigned transaction_count(const struct transaction *transaction); /* of keys as given */
+struct shard *transaction_home(const struct transaction *transaction);
 const void *transaction_context(const struct transaction *transaction);
 struct update_scratch *transaction_arena(struct transaction *transaction);
 uint64_t transaction_now_ms(const struct transaction *transaction);
 
 void transaction_reply_integer(struct transaction *transaction, int64_t value);
 void transaction_reply_ok(struct transaction *transaction);
+/* A whole reply, in the arena. */
+void transaction_reply_bytes(struct transaction *transaction, struct slice bytes);
 /* Nothing changes then. */
 void transaction_reply_error(struct transaction *transaction, const char *text);
+
+/*
+ * Decides another one within this one, on keys of it as they are now: their changes are set as for any other, and are
+ * the caller's to take over. False: no memory. Not for keys that this one has changes for: it forgets those.
+ */
+bool transaction_within(struct transaction *outer, const struct transaction_options *options,
+                        const struct transaction_args *args, struct slice *reply);
 
 /* ---- for the shard --------------------------------------------------------------------------------------------- */
 

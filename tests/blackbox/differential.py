@@ -103,6 +103,15 @@ class Generator:
             (6, self.common),
             (6, self.server),
         ]
+        self.steady = [
+            (20, self.strings),
+            (20, self.set_options),
+            (14, self.ranges),
+            (16, self.numbers),
+            (18, self.bits),
+            (16, self.bitfield),
+            (30, self.several),
+        ]
 
     # -- arguments --
 
@@ -436,6 +445,21 @@ class Generator:
                 [b"SHUTDOWN", b"ABORT", self.one(b"NOW", b"FOO")],  # nothing is left out of this that would make it happen
             ]
         )
+    def block(self):
+        """MULTI, commands whose replies do not hang on the clock, and an end. Before it, keys may be watched."""
+        before, self.families = self.families, self.steady
+        lines = [self.line() for _ in range(self.rng.choice([0, 1, 2, 3, 5, 9]))]
+        self.families = before
+        key = self.key()
+        # Of what is written and gone again, or left as it was, WATCH takes no notice in the node.
+        touched = self.one([b"SET", key, self.value()], [b"DEL", key], [b"INCR", key], [b"GET", key], [b"MSET", key, b"1"])
+        lines = [[self.one(b"MULTI", b"multi")]] + lines + [[self.one(b"EXEC", b"EXEC", b"EXEC", b"exec", b"DISCARD")]]
+        if self.seldom(0.4):
+            watch = [[b"WATCH"] + [self.key() for _ in range(self.rng.choice([1, 1, 2, 3]))]]
+            lines = watch + ([touched] if self.seldom(0.5) else []) + ([[b"UNWATCH"]] if self.seldom() else []) + lines
+        if self.seldom(0.03):
+            lines.insert(self.rng.randrange(len(lines)), [self.one(b"EXEC", b"DISCARD", b"MULTI", b"FOO", b"GET", b"UNWATCH")])
+        return lines + [[b"DISCARD"]]
 
     # -- all of them --
 
@@ -448,7 +472,7 @@ class Generator:
                 words[i] = words[i].swapcase()
         if self.seldom(0.02) and len(words) > 1 and words[-1].upper() != b"ABSTTL":  # without which a time is near
             words.pop()
-        elif self.seldom(0.02):
+        elif self.seldom(0.02) and words[-1].upper() != b"DB":  # there might be such a one in Redis
             words.append(self.value()[:100])  # for it may be repeated in an error
         return words
 
@@ -568,6 +592,7 @@ class Differential:
         self.known = known
         self.lines_of = {}  # key: the lines on it since it was last surely gone, by their numbers
         self.seen = {reason: 0 for reason, _ in known}  # how often each known difference was met
+        self.block = []  # the lines since the latest MULTI or WATCH
         self.compared = 0
 
     def _keys(self, words):
@@ -605,7 +630,8 @@ class Differential:
         return sorted(lines.items())
 
     def _compare(self, words, ours, theirs):
-        self._note(words, gone=words[0].upper() == b"DEL" and ours == theirs)
+        self._note(words, gone=words[0].upper() == b"DEL" and ours == theirs == b":1\r\n")
+        self.block = [words] if words[0].upper() in (b"MULTI", b"WATCH") else self.block + [words]
         self.compared += 1
         if ours == theirs:
             return
@@ -613,8 +639,8 @@ class Differential:
             if applies(words, ours, theirs):
                 self.seen[reason] += 1
                 return
-        history = self._lines(self._keys(words))[-LINES_SHOWN:]
-        lines = "\n".join("  " + shown(line) for _, line in history)
+        history = [line for _, line in self._lines(self._keys(words))[-LINES_SHOWN:]]
+        lines = "\n".join("  " + shown(line) for line in (self.block if words[0].upper() == b"EXEC" else history))
         raise Difference(f"{lines}\nreplies\n  ours:   {ours[:300]!r}\n  theirs: {theirs[:300]!r}")
 
     def send(self, lines):
@@ -632,5 +658,8 @@ class Differential:
         looks = [[word, key] for key in generator.keys for word in (b"GET", b"PEXPIRETIME")]
         while count > 0:
             some = min(count, look_every)
-            self.send([generator.line() for _ in range(some)] + looks)
-            count -= some
+            lines = []
+            while len(lines) < some:
+                lines += generator.block() if generator.seldom(0.05) else [generator.line()]
+            self.send(lines + looks)
+            count -= len(lines)

@@ -1,0 +1,444 @@
+/*
+ * multi.c - from MULTI to EXEC.
+ *
+ * WATCH is a transaction that changes nothing: it holds the keys to learn the versions of what they hold. In EXEC a
+ * watched key has another version if it was written since, or has gone, be it expired.
+ *
+ * Failures. What is refused while it is queued makes EXEC refuse all (EXECABORT). No memory to queue: likewise. An
+ * error of a command in EXEC is its reply; the others are carried out, as in Redis. No memory in EXEC: nothing is.
+ */
+#include "node/multi.h"
+
+#include "base/assert.h"
+#include "node/access.h"
+#include "node/exec.h"
+#include "node/node_internal.h"
+#include "proto/resp.h"
+
+#include <limits.h>
+#include <stdlib.h>
+
+#define QUEUED_BYTES_MAX (256u * 1024 * 1024) /* of one connection */
+#define NEVER_SEEN       UINT64_MAX
+
+struct queued {
+    struct queued *next;
+    const struct command *command;
+    const struct subcommand *sub;
+    unsigned count;
+    struct slice args[];
+};
+
+struct watched {
+    struct watched *next;
+    struct slice key;
+    uint64_t version; /* NEVER_SEEN: WATCH has failed */
+};
+
+struct multi {
+    struct list link; /* in shard->multis, while it is the client's */
+    struct net_conn *conn;
+    struct client *client;
+    struct update_scratch memory; /* for all of the below */
+    uint64_t bytes;
+    bool open; /* MULTI was said */
+    bool spoilt, writes;
+    unsigned count, key_count;
+    struct queued *first, **end;
+    unsigned watched_count;
+    struct watched *watched;
+};
+
+/* ---- beginning and end ------------------------------------------------------------------------------------------- */
+
+static struct multi *multi_of(struct call *call)
+{
+    struct multi *multi = call->client->multi;
+    if (multi != NULL)
+        return multi;
+    multi = calloc(1, sizeof *multi);
+    if (multi == NULL) {
+        call_error(call, "OOM kvs-node: no memory for the request");
+        return NULL;
+    }
+    multi->conn = call->conn;
+    multi->client = call->client;
+    multi->end = &multi->first;
+    update_scratch_init(&multi->memory, call->shard, NULL, 0);
+    list_push_back(&call->shard->multis, &multi->link);
+    call->client->multi = multi;
+    return multi;
+}
+
+static void multi_free(struct shard *shard, struct multi *multi)
+{
+    update_scratch_deinit(&multi->memory, &shard->pool.trash);
+    free(multi);
+}
+
+/* It is not the client's any more. */
+static struct multi *detach(struct client *client)
+{
+    struct multi *multi = client->multi;
+    client->multi = NULL;
+    client->special &= (uint8_t)~CLIENT_MULTI;
+    if (multi != NULL)
+        list_remove(&multi->link);
+    return multi;
+}
+
+void multi_forget(struct shard *shard, struct client *client)
+{
+    struct multi *multi = detach(client);
+    if (multi != NULL)
+        multi_free(shard, multi);
+}
+
+void multi_abandon(struct shard *shard)
+{
+    for (struct list *node; (node = list_pop_front(&shard->multis)) != NULL;)
+        multi_free(shard, container_of(node, struct multi, link));
+}
+
+void multi_spoil(struct client *client)
+{
+    if (client->multi != NULL && client->multi->open)
+        client->multi->spoilt = true;
+}
+
+int multi_count(const struct client *client)
+{
+    return client->multi == NULL || !client->multi->open ? -1 : (int)client->multi->count;
+}
+
+bool multi_writes(const struct client *client)
+{
+    return client->multi != NULL && client->multi->writes;
+}
+
+/* ---- queueing ---------------------------------------------------------------------------------------------------- */
+
+/* NULL: none, and EXEC will do nothing. */
+static void *take(struct multi *multi, uint64_t bytes)
+{
+    void *memory = NULL;
+    if (bytes <= QUEUED_BYTES_MAX - multi->bytes)
+        memory = update_scratch_take(&multi->memory, bytes);
+    if (memory == NULL)
+        multi->spoilt = true;
+    else
+        multi->bytes += bytes;
+    return memory;
+}
+
+/* The arguments in one piece, in order: some handlers rely on that. A large request stays in the memory that it was
+ * received in. */
+static struct queued *copy_request(struct multi *multi, const struct call *call)
+{
+    struct large_memory *large = net_request_keep(call->conn);
+    uint64_t bytes = sizeof(struct queued) + call->count * sizeof(struct slice);
+    for (unsigned i = 0; large == NULL && i < call->count; i++)
+        bytes += call->args[i].size;
+    if (large != NULL) {
+        list_push_back(&multi->memory.large, &large->link);
+        multi->bytes += large->size < QUEUED_BYTES_MAX - multi->bytes ? large->size : QUEUED_BYTES_MAX - multi->bytes;
+    }
+    struct queued *queued = take(multi, bytes);
+    if (queued == NULL)
+        return NULL;
+    if (large != NULL) {
+        memcpy(queued->args, call->args, call->count * sizeof(struct slice));
+        return queued;
+    }
+    uint8_t *at = (uint8_t *)(queued->args + call->count);
+    for (unsigned i = 0; i < call->count; i++) {
+        queued->args[i] = slice_make(at, call->args[i].size);
+        if (call->args[i].size > 0)
+            memcpy(at, call->args[i].data, call->args[i].size);
+        at += call->args[i].size;
+    }
+    return queued;
+}
+
+static void enqueue(struct call *call, const struct subcommand *sub)
+{
+    struct multi *multi = call->client->multi;
+    const struct acl_key_use use = acl_keys(call->command, sub, call->args, call->count);
+    unsigned keys = 0;
+    for (unsigned i = use.first; use.first > 0 && i <= use.last; i += use.step, keys++) {
+        if (!command_keys_fit(call, &call->args[i], 1)) {
+            multi->spoilt = true;
+            return;
+        }
+    }
+    struct queued *queued = copy_request(multi, call);
+    if (queued == NULL) {
+        call_error(call, "OOM kvs-node: no memory to queue the command");
+        return;
+    }
+    queued->next = NULL;
+    queued->command = call->command;
+    queued->sub = sub;
+    queued->count = call->count;
+    *multi->end = queued;
+    multi->end = &queued->next;
+    multi->count++;
+    multi->key_count += keys;
+    multi->writes = multi->writes || ((sub != NULL ? sub->flags : call->command->flags) & COMMAND_WRITE) != 0;
+    call_simple(call, "QUEUED");
+}
+
+bool multi_takes(struct call *call, const struct subcommand *sub)
+{
+    static command_fn *const at_once[] = {command_exec,  command_discard, command_multi,
+                                          command_watch, command_quit,    command_reset};
+    if ((call->client->special & CLIENT_MULTI) == 0)
+        return false;
+    for (size_t i = 0; i < ARRAY_COUNT(at_once); i++) {
+        if (call->command->run == at_once[i])
+            return false;
+    }
+    if ((call->command->flags & (COMMAND_NO_MULTI | COMMAND_NOT_QUEUED)) == 0 && call->shard->serving) {
+        enqueue(call, sub);
+        return true;
+    }
+    multi_spoil(call->client);
+    if (!call->shard->serving)
+        return false; /* which is told by whoever carries it out */
+    call_error(call, "ERR Command not allowed inside a transaction");
+    return true;
+}
+
+void command_multi(struct call *call)
+{
+    struct multi *multi = multi_of(call);
+    if (multi == NULL)
+        return;
+    if (multi->open) {
+        call_error(call, "ERR MULTI calls can not be nested");
+        return;
+    }
+    multi->open = true;
+    call->client->special |= CLIENT_MULTI;
+    call_simple(call, "OK");
+}
+
+void command_discard(struct call *call)
+{
+    if (multi_count(call->client) < 0) {
+        call_error(call, "ERR DISCARD without MULTI");
+        return;
+    }
+    multi_forget(call->shard, call->client);
+    call_simple(call, "OK");
+}
+
+/* ---- WATCH ------------------------------------------------------------------------------------------------------- */
+
+/* The latest ones that are watched are the transaction's keys, the last of them first. */
+static void decide_watch(struct transaction *transaction)
+{
+    struct multi *const *multi = transaction_context(transaction);
+    struct watched *watched = (*multi)->watched;
+    for (unsigned i = transaction_count(transaction); i-- > 0; watched = watched->next)
+        watched->version = transaction_key(transaction, i)->version;
+    transaction_reply_ok(transaction);
+}
+
+void command_watch(struct call *call)
+{
+    if (multi_count(call->client) >= 0) {
+        call_error(call, "ERR WATCH inside MULTI is not allowed");
+        return;
+    }
+    if (!command_keys_fit(call, call->args + 1, call->count - 1))
+        return;
+    struct multi *multi = multi_of(call);
+    for (unsigned i = 1; multi != NULL && i < call->count; i++) {
+        const struct slice key = call->args[i];
+        struct watched *watched = take(multi, sizeof *watched + key.size);
+        if (watched == NULL) {
+            call_error(call, "OOM kvs-node: no memory to watch so many keys");
+            return;
+        }
+        if (key.size > 0)
+            memcpy(watched + 1, key.data, key.size);
+        *watched =
+            (struct watched){.next = multi->watched, .key = slice_make(watched + 1, key.size), .version = NEVER_SEEN};
+        multi->watched = watched;
+        multi->watched_count++;
+    }
+    if (multi == NULL)
+        return;
+    if (!call->shard->serving) {
+        call_simple(call, "OK"); /* nobody has seen them: EXEC will do nothing */
+        return;
+    }
+    const struct transaction_options options = {
+        .decide = decide_watch, .context = &multi, .context_bytes = sizeof(struct multi *)};
+    const struct transaction_args args = {.count = call->count - 1, .keys = call->args + 1, .step = 1};
+    transaction_begin(call->shard, call->conn, &options, &args);
+}
+
+void command_unwatch(struct call *call)
+{
+    if (multi_count(call->client) < 0) /* else this is EXEC, or the queue of it */
+        multi_forget(call->shard, call->client);
+    call_simple(call, "OK");
+}
+
+/* ---- EXEC -------------------------------------------------------------------------------------------------------- */
+
+/* Rights may have been taken away since it was queued. */
+static bool may_still(struct call *call, const struct subcommand *sub)
+{
+    struct slice key;
+    if ((atomic_load_explicit(&call->shard->node->watch, memory_order_relaxed) & ACL_WATCH) == 0)
+        return true;
+    const enum access_answer answer = access_check(call, sub, &key);
+    if (answer == ACCESS_GRANTED)
+        return true;
+    call_error(call,
+               "NOPERM ACLs rules changed between the moment the transaction was accumulated and the EXEC call. This "
+               "command is no longer allowed for the following reason: %s",
+               answer == ACCESS_NO_KEY ? "no permission to touch the specified keys"
+                                       : "no permission to execute the command or subcommand");
+    return false;
+}
+
+static void run_all(struct exec *exec, const struct multi *multi)
+{
+    uint8_t *out = exec_reserve(exec, RESP_HEADER_BYTES_MAX);
+    if (out != NULL)
+        exec_commit(exec, resp_write_array_header(out, multi->count));
+    for (const struct queued *queued = multi->first; queued != NULL && !exec->refused; queued = queued->next) {
+        struct call call = {.shard = exec->shard,
+                            .conn = multi->conn,
+                            .client = multi->client,
+                            .command = queued->command,
+                            .args = queued->args,
+                            .count = queued->count};
+        if (may_still(&call, queued->sub))
+            command_carry_out(&call, queued->sub);
+    }
+}
+
+static bool watched_are_the_same(struct transaction *transaction, const struct multi *multi)
+{
+    const struct watched *watched = multi->watched;
+    while (watched != NULL && watched->version == transaction_find(transaction, watched->key)->version)
+        watched = watched->next;
+    return watched == NULL;
+}
+
+/* A watched key has changed: null, an array's in RESP2. */
+static size_t write_nothing(uint8_t *out, const struct client *client)
+{
+    const struct slice null = slice_text("*-1\r\n");
+    if (client->resp_version >= 3)
+        return resp_write_null(out, client->resp_version);
+    memcpy(out, null.data, null.size);
+    return null.size;
+}
+
+static void reply_nothing(struct transaction *transaction, const struct multi *multi)
+{
+    uint8_t *out = update_scratch_take(transaction_arena(transaction), RESP_HEADER_BYTES_MAX);
+    if (out != NULL)
+        transaction_reply_bytes(transaction, slice_make(out, write_nothing(out, multi->client)));
+}
+
+static void decide_exec(struct transaction *transaction)
+{
+    struct multi *const *context = transaction_context(transaction);
+    const struct multi *multi = *context;
+    struct shard *shard = transaction_home(transaction);
+    struct exec exec;
+    if (!watched_are_the_same(transaction, multi)) {
+        reply_nothing(transaction, multi);
+        return;
+    }
+    exec_begin(&exec, shard, transaction, transaction_arena(transaction));
+    run_all(&exec, multi);
+    exec_end(&exec);
+}
+
+static void exec_freed(struct shard *shard, const void *context)
+{
+    struct multi *const *multi = context;
+    multi_free(shard, *multi);
+}
+
+/* All keys, one behind the other. NULL: no memory. */
+static struct slice *gather_keys(struct multi *multi)
+{
+    struct slice *keys = take(multi, (uint64_t)(multi->key_count + multi->watched_count) * sizeof *keys);
+    unsigned count = 0;
+    if (keys == NULL)
+        return NULL;
+    for (const struct watched *watched = multi->watched; watched != NULL; watched = watched->next)
+        keys[count++] = watched->key;
+    for (const struct queued *queued = multi->first; queued != NULL; queued = queued->next) {
+        const struct acl_key_use use = acl_keys(queued->command, queued->sub, queued->args, queued->count);
+        for (unsigned i = use.first; use.first > 0 && i <= use.last; i += use.step)
+            keys[count++] = queued->args[i];
+    }
+    KVS_ASSERT(count == multi->key_count + multi->watched_count);
+    return keys;
+}
+
+/* No key: no transaction either. */
+static void run_at_once(struct call *call, struct multi *multi)
+{
+    struct exec exec;
+    exec_begin(&exec, call->shard, NULL, &multi->memory);
+    run_all(&exec, multi);
+    exec_end(&exec);
+    uint8_t *out = exec.refused ? NULL : net_reply_reserve(call->conn, exec.size);
+    if (exec.refused)
+        call_error(call, "OOM kvs-node: no memory for the replies");
+    if (out != NULL) {
+        memcpy(out, exec.replies, exec.size);
+        net_reply_commit(call->conn, exec.size, 0);
+    }
+    multi_free(call->shard, multi);
+}
+
+void command_exec(struct call *call)
+{
+    if (multi_count(call->client) < 0) {
+        call_error(call, "ERR EXEC without MULTI");
+        return;
+    }
+    struct multi *multi = detach(call->client);
+    if (multi->spoilt) {
+        call_error(call, "EXECABORT Transaction discarded because of previous errors.");
+        multi_free(call->shard, multi);
+        return;
+    }
+    if (multi->key_count + multi->watched_count == 0) {
+        run_at_once(call, multi);
+        return;
+    }
+    if (!call->shard->serving) {
+        uint8_t *out = net_reply_reserve(call->conn, RESP_HEADER_BYTES_MAX);
+        if (out != NULL)
+            net_reply_commit(call->conn, write_nothing(out, call->client), 0);
+        multi_free(call->shard, multi);
+        return;
+    }
+    const struct transaction_args args = {
+        .count = multi->key_count + multi->watched_count, .keys = gather_keys(multi), .step = 1};
+    if (args.keys == NULL) {
+        call_error(call, "OOM kvs-node: no memory for the request");
+        multi_free(call->shard, multi);
+        return;
+    }
+    const struct transaction_options options = {.decide = decide_exec,
+                                                .freed = exec_freed,
+                                                .borrows = true,
+                                                .values_end = UINT_MAX,
+                                                .context = &multi,
+                                                .context_bytes = sizeof(struct multi *)};
+    transaction_begin(call->shard, call->conn, &options, &args);
+}

@@ -1,0 +1,257 @@
+/*
+ * test_multi.c - MULTI, EXEC and WATCH on a node of several shards, with other connections at work on the same keys,
+ * and over power losses. (Replies beside Redis's: tests/blackbox/test_differential.py.)
+ */
+#include "node_fixture.h"
+
+static void expect_queued(struct peer *peer, unsigned count)
+{
+    peer_expect(peer, "+OK\r\n"); /* MULTI */
+    for (unsigned i = 0; i < count; i++)
+        peer_expect(peer, "+QUEUED\r\n");
+}
+
+static void test_multi__commands_see_what_those_before_have_done(void **state)
+{
+    (void)state;
+    for (unsigned threads = 1; threads <= 4; threads++) {
+        struct node_fixture fixture;
+        fixture_create(&fixture, threads, threads);
+        struct peer *peer = peer_open(&fixture);
+        peer_say(peer, "SET", "b", "old", NULL);
+        peer_expect(peer, "+OK\r\n");
+        peer_say(peer, "MULTI", NULL);
+        peer_say(peer, "SET", "a", "1", "PXAT", "4000000000000", NULL);
+        peer_say(peer, "INCR", "a", NULL);
+        peer_say(peer, "INCR", "b", NULL); /* an error, and the others go on */
+        peer_say(peer, "RENAME", "a", "c", NULL);
+        peer_say(peer, "PEXPIRETIME", "c", NULL);
+        peer_say(peer, "MSET", "c", "5", "d", "6", NULL);
+        peer_say(peer, "PEXPIRETIME", "c", NULL);
+        peer_say(peer, "MGET", "a", "b", "c", NULL);
+        peer_say(peer, "DEL", "b", "d", "none", NULL);
+        peer_say(peer, "EXISTS", "a", "b", "c", "c", NULL);
+        peer_say(peer, "EXEC", NULL);
+        expect_queued(peer, 10);
+        peer_expect(peer, "*10\r\n+OK\r\n:2\r\n-ERR value is not an integer or out of range\r\n+OK\r\n"
+                          ":4000000000000\r\n+OK\r\n:-1\r\n*3\r\n$-1\r\n$3\r\nold\r\n$1\r\n5\r\n:2\r\n:2\r\n");
+        peer_say(peer, "MGET", "a", "b", "c", "d", NULL);
+        peer_expect(peer, "*4\r\n$-1\r\n$-1\r\n$1\r\n5\r\n$-1\r\n");
+        peer_say(peer, "DBSIZE", NULL);
+        peer_expect(peer, ":1\r\n");
+        peer_close(peer);
+        fixture_end(&fixture);
+    }
+}
+
+static void test_multi__what_is_refused_ends_it(void **state)
+{
+    (void)state;
+    struct node_fixture fixture;
+    fixture_create(&fixture, 10, 2);
+    struct peer *peer = peer_open(&fixture);
+    static const char *const refused[][3] = {{"NOTHING"},      {"GET"},       {"CONFIG", "FOO"},
+                                             {"CLIENT", "ID"}, {"AUTH", "x"}, {"BGSAVE"}};
+    for (size_t i = 0; i < ARRAY_COUNT(refused); i++) {
+        peer_say(peer, "MULTI", NULL);
+        peer_say(peer, "SET", "a", "1", NULL);
+        peer_say(peer, refused[i][0], refused[i][1], refused[i][2], NULL);
+        peer_say(peer, "EXEC", NULL);
+        expect_queued(peer, 1);
+        peer_expect_prefix(peer, "-ERR ");
+        peer_expect(peer, "-EXECABORT Transaction discarded because of previous errors.\r\n");
+    }
+    peer_say(peer, "EXISTS", "a", NULL);
+    peer_expect(peer, ":0\r\n");
+    peer_say(peer, "MULTI", NULL);
+    peer_say(peer, "SET", "a", "1", NULL);
+    peer_say(peer, "RESET", NULL);
+    peer_say(peer, "EXEC", NULL);
+    expect_queued(peer, 1);
+    peer_expect(peer, "+RESET\r\n");
+    peer_expect(peer, "-ERR EXEC without MULTI\r\n");
+    peer_close(peer);
+    fixture_end(&fixture);
+}
+
+/* Every way in which another connection may touch a key. */
+static void test_multi__watched_keys_must_not_change(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *words[6];
+        bool changes;
+    } others[] = {
+        {{"SET", "k", "1"}, true}, /* the same again */
+        {{"GET", "k"}, false},
+        {{"APPEND", "k", "x"}, true},
+        {{"DEL", "k"}, true},
+        {{"DEL", "other"}, false},
+        {{"SET", "k", "2", "NX"}, false},
+        {{"PEXPIREAT", "k", "4000000000000"}, true},
+        {{"MSET", "other", "1", "k", "1"}, true},
+        {{"MSETNX", "other", "1", "k", "2"}, false},
+        {{"RENAME", "k", "other"}, true},
+        {{"COPY", "k", "other"}, false},
+        {{"SETRANGE", "k", "0", ""}, false},
+    };
+    for (unsigned threads = 1; threads <= 3; threads += 2) {
+        struct node_fixture fixture;
+        fixture_create(&fixture, 20 + threads, threads);
+        struct peer *peer = peer_open(&fixture), *other = peer_open(&fixture);
+        for (size_t i = 0; i < ARRAY_COUNT(others); i++) {
+            const char *const *words = others[i].words;
+            peer_say(peer, "DEL", "other", NULL);
+            peer_say(peer, "SET", "k", "1", NULL);
+            peer_say(peer, "WATCH", "none", "k", NULL);
+            peer_expect_prefix(peer, ":");
+            peer_expect(peer, "+OK\r\n");
+            peer_expect(peer, "+OK\r\n");
+            peer_say(other, words[0], words[1], words[2], words[3], words[4], words[5], NULL);
+            (void)peer_reply(other);
+            peer_say(peer, "MULTI", NULL);
+            peer_say(peer, "SET", "done", "1", NULL);
+            peer_say(peer, "EXEC", NULL);
+            expect_queued(peer, 1);
+            peer_expect(peer, others[i].changes ? "*-1\r\n" : "*1\r\n+OK\r\n");
+        }
+        /* It has expired since. */
+        peer_say(peer, "SET", "k", "1", "PX", "20", NULL);
+        peer_say(peer, "WATCH", "k", NULL);
+        peer_expect(peer, "+OK\r\n");
+        peer_expect(peer, "+OK\r\n");
+        sim_advance(30000000);
+        peer_say(peer, "MULTI", NULL);
+        peer_say(peer, "PING", NULL);
+        peer_say(peer, "EXEC", NULL);
+        expect_queued(peer, 1);
+        peer_expect(peer, "*-1\r\n");
+        peer_close(peer);
+        peer_close(other);
+        fixture_end(&fixture);
+    }
+}
+
+enum { CLIENTS = 4, ROUNDS = 25 };
+
+/* The number in a reply, `$1\r\n7\r\n`; 0 for null. */
+static unsigned number_in(struct slice reply)
+{
+    char text[32] = {0};
+    unsigned bytes, number = 0;
+    memcpy(text, reply.data, reply.size < 31 ? reply.size : 31);
+    if (text[1] != '-')
+        assert_int_equal(sscanf(text, "$%u\r\n%u", &bytes, &number), 2);
+    return number;
+}
+
+/* Clients raise two numbers together, with WATCH and what they have read: not one of them is lost. */
+static void test_multi__check_and_set(void **state)
+{
+    (void)state;
+    unsigned lost = 0;
+    for (unsigned seed = 0; seed < 6; seed++) {
+        struct node_fixture fixture;
+        fixture_create(&fixture, 40 + seed, 3);
+        struct peer *peers[CLIENTS];
+        unsigned done = 0;
+        for (unsigned i = 0; i < CLIENTS; i++)
+            peers[i] = peer_open(&fixture);
+        for (unsigned round = 0; round < ROUNDS; round++) {
+            unsigned seen[CLIENTS];
+            for (unsigned i = 0; i < CLIENTS; i++) {
+                peer_say(peers[i], "WATCH", "x", NULL);
+                peer_say(peers[i], "GET", "x", NULL);
+            }
+            for (unsigned i = 0; i < CLIENTS; i++) {
+                peer_expect(peers[i], "+OK\r\n");
+                seen[i] = number_in(peer_reply(peers[i]));
+            }
+            for (unsigned i = 0; i < CLIENTS; i++) {
+                char next[16];
+                snprintf(next, sizeof next, "%u", seen[i] + 1);
+                peer_say(peers[i], "MULTI", NULL);
+                peer_say(peers[i], "SET", "x", next, NULL);
+                peer_say(peers[i], "INCR", "y", NULL);
+                peer_say(peers[i], "EXEC", NULL);
+            }
+            for (unsigned i = 0; i < CLIENTS; i++) {
+                expect_queued(peers[i], 2);
+                struct slice reply = peer_reply(peers[i]);
+                bool refused = slice_equal(reply, slice_text("*-1\r\n"));
+                done += !refused;
+                lost += refused;
+            }
+        }
+        peer_say(peers[0], "GET", "x", NULL);
+        assert_int_equal(number_in(peer_reply(peers[0])), done);
+        peer_say(peers[0], "GET", "y", NULL);
+        assert_int_equal(number_in(peer_reply(peers[0])), done);
+        for (unsigned i = 0; i < CLIENTS; i++)
+            peer_close(peers[i]);
+        fixture_end(&fixture);
+    }
+    assert_true(lost > 50);
+}
+
+/* All of an EXEC is there after a power loss, or nothing, and what was acknowledged is; MULTIs that are open and
+ * connections that end in the middle leave nothing behind. */
+static void test_multi__power_loss(void **state)
+{
+    (void)state;
+    unsigned in_between = 0;
+    for (unsigned seed = 0; seed < 60; seed++) {
+        struct node_fixture fixture;
+        const struct config config = fixture_create(&fixture, 100 + seed, 3);
+        struct peer *peer = peer_open(&fixture), *open = peer_open(&fixture), *gone = peer_open(&fixture);
+        peer_say(open, "WATCH", "a", "b", NULL);
+        peer_say(open, "MULTI", NULL);
+        peer_say(open, "SET", "a", "no", NULL);
+        peer_say(gone, "MULTI", NULL);
+        peer_say(gone, "SET", "c", "no", NULL);
+        peer_close(gone);
+        unsigned acknowledged = 0, asked = 0;
+        for (; asked < 8; asked++) {
+            peer_say(peer, "MULTI", NULL);
+            peer_say(peer, "INCR", "a", NULL);
+            peer_say(peer, "INCR", "b", NULL);
+            peer_say(peer, asked % 2 == 0 ? "SET" : "DEL", "c", asked % 2 == 0 ? "x" : NULL, NULL);
+            peer_say(peer, "EXEC", NULL);
+        }
+        for (uint64_t steps = 100 + sim_random(2500); steps > 0 && sim_step(); steps--)
+            ;
+        for (unsigned replies = 0; peer_has_reply(peer); replies++) {
+            struct slice reply = peer_reply(peer);
+            acknowledged += replies % 5 == 4;
+            assert_true(reply.data[0] == (replies % 5 == 4 ? '*' : '+'));
+        }
+        fixture_crash(&fixture, sim_random(2) == 0 ? SIM_DROP_ALL : SIM_RANDOM);
+        peer_free(peer);
+        peer_free(open);
+        fixture_start(&fixture, &config);
+        peer = peer_open(&fixture);
+        peer_say(peer, "GET", "a", NULL);
+        unsigned there = number_in(peer_reply(peer));
+        assert_true(there >= acknowledged && there <= asked);
+        in_between += there > 0 && there < asked;
+        peer_say(peer, "GET", "b", NULL);
+        assert_int_equal(number_in(peer_reply(peer)), there);
+        peer_say(peer, "EXISTS", "c", NULL);
+        peer_expect(peer, there % 2 == 1 ? ":1\r\n" : ":0\r\n");
+        peer_close(peer);
+        fixture_end(&fixture);
+    }
+    assert_true(in_between > 5);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_multi__commands_see_what_those_before_have_done),
+        cmocka_unit_test(test_multi__what_is_refused_ends_it),
+        cmocka_unit_test(test_multi__watched_keys_must_not_change),
+        cmocka_unit_test(test_multi__check_and_set),
+        cmocka_unit_test(test_multi__power_loss),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
