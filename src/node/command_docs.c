@@ -128,9 +128,20 @@ static struct key_range keys_of(const struct named *named, const struct command_
     return (struct key_range){has_key ? 2 : 0, has_key ? 2 : 0, has_key ? 1 : 0};
 }
 
+/* Of flags that differ for the first key and those behind it. */
+static const char *flags_of_key(const char *flags, bool behind, char room[NAME_BYTES])
+{
+    const char *bar = flags != NULL ? strstr(flags, " | ") : NULL;
+    if (bar == NULL)
+        return flags;
+    if (behind)
+        return bar + 3;
+    snprintf(room, NAME_BYTES, "%.*s", (int)(bar - flags), flags);
+    return room;
+}
+
 static void add_key_spec(struct text *text, const struct key_range *keys, const char *flags, int resp_version)
 {
-    text_array(text, 1);
     text_map(text, 3, resp_version);
     text_bulk(text, "flags");
     command_syntax_add_words(text, flags, "", resp_version);
@@ -156,6 +167,21 @@ static void add_key_spec(struct text *text, const struct key_range *keys, const 
     text_integer(text, 0);
 }
 
+static void add_key_specs(struct text *text, const struct key_range *keys, const char *flags, int resp_version)
+{
+    char room[NAME_BYTES];
+    if (flags == NULL || strstr(flags, " | ") == NULL) {
+        text_array(text, 1);
+        add_key_spec(text, keys, flags, resp_version);
+        return;
+    }
+    const struct key_range first = {keys->first, keys->first, keys->step};
+    const struct key_range behind = {keys->first + keys->step, keys->last, keys->step};
+    text_array(text, 2);
+    add_key_spec(text, &first, flags_of_key(flags, false, room), resp_version);
+    add_key_spec(text, &behind, flags_of_key(flags, true, room), resp_version);
+}
+
 /* All of an entry but its subcommands. */
 static void add_entry_alone(struct text *text, const struct named *named, int resp_version)
 {
@@ -172,7 +198,7 @@ static void add_entry_alone(struct text *text, const struct named *named, int re
     add_categories(text, named, resp_version);
     text_array_of_words(text, syntax != NULL ? syntax->tips : NULL);
     if (keys.first > 0)
-        add_key_spec(text, &keys, syntax != NULL ? syntax->keys : NULL, resp_version);
+        add_key_specs(text, &keys, syntax != NULL ? syntax->keys : NULL, resp_version);
     else
         text_array(text, 0);
 }
@@ -288,11 +314,11 @@ static void run_list(struct call *call)
 /* ---- COMMAND GETKEYS, GETKEYSANDFLAGS -------------------------------------------------------------------------- */
 
 /* What is done with keys depends on the other arguments of some. */
-static const char *key_flags(const struct command_syntax *syntax, unsigned access)
+static const char *key_flags(const struct command_syntax *syntax, unsigned access, bool behind, char room[NAME_BYTES])
 {
     const char *flags = syntax != NULL && syntax->keys != NULL ? syntax->keys : "";
     if (strstr(flags, "variable_flags") == NULL)
-        return flags;
+        return flags_of_key(flags, behind, room);
     if (access == ACL_READ)
         return "RO access";
     return access == ACL_WRITE ? "OW update" : "RW access update";
@@ -335,6 +361,7 @@ static void reply_keys(struct call *call, bool flags)
     struct named named;
     struct acl_key_use use;
     struct text text = {0};
+    char room[NAME_BYTES];
     if (!find_keys(call, &named, &use))
         return;
     const struct command_syntax *syntax = command_syntax_find(named.command, named.sub);
@@ -344,7 +371,7 @@ static void reply_keys(struct call *call, bool flags)
             text_array(&text, 2);
         text_bulk_bytes(&text, args[i]);
         if (flags)
-            command_syntax_add_words(&text, key_flags(syntax, use.access), "", version);
+            command_syntax_add_words(&text, key_flags(syntax, use.access, i > use.first, room), "", version);
     }
     call_text(call, &text);
 }

@@ -38,8 +38,8 @@ const struct command_syntax command_syntax_table[] = {
      "encoding_offset_increment:block=INCRBY( encoding:string offset:integer increment:integer ) ) ) )"},
     {"bitfield_ro", NULL, "O(1)", "RO access", NULL,
      "key:key encoding_offset:block=GET?*+( encoding:string offset:integer )"},
-    {"bitop", NULL, "O(N)", "OW update", NULL,
-     "operation:oneof( and:token=AND or:token=OR xor:token=XOR not:token=NOT ) destkey:key key:key*"},
+    {"bitop", NULL, "O(N)", "OW update | RO access", NULL,
+     "operation:oneof( and:token=AND or:token=OR xor:token=XOR not:token=NOT ) destkey:key key:key2*"},
     {"bitpos", NULL, "O(N)", "RO access", NULL,
      "key:key bit:integer index:block?( start:integer end_index:block?( end:integer index_unit:oneof?@7.0.0( "
      "byte:token=BYTE bit:token=BIT ) ) )"},
@@ -86,8 +86,8 @@ const struct command_syntax command_syntax_table[] = {
     {"config|rewrite", "2.8.0", "O(1)", NULL, NULL, NULL},
     {"config|set", "2.0.0", "O(N)", NULL, "request_policy:all_nodes response_policy:all_succeeded",
      "parameter_value:block*( parameter:string value:string )"},
-    {"copy", NULL, "O(N)", "RO access", NULL,
-     "source:key destination:key destination-db:integer=DB? replace:token=REPLACE?"},
+    {"copy", NULL, "O(N)", "RO access | OW update", NULL,
+     "source:key destination:key2 destination-db:integer=DB? replace:token=REPLACE?"},
     {"dbsize", NULL, "O(1)", NULL, "request_policy:all_shards response_policy:agg_sum", NULL},
     {"debug", NULL, NULL, NULL, NULL, NULL},
     {"decr", NULL, "O(1)", "RW access update", NULL, "key:key"},
@@ -170,8 +170,8 @@ const struct command_syntax command_syntax_table[] = {
     {"pttl", NULL, "O(1)", "RO access", "nondeterministic_output", "key:key"},
     {"quit", NULL, "O(1)", NULL, NULL, NULL},
     {"randomkey", NULL, "O(1)", NULL, "request_policy:all_shards nondeterministic_output", NULL},
-    {"rename", NULL, "O(1)", "RW access delete", NULL, "key:key newkey:key"},
-    {"renamenx", NULL, "O(1)", "RW access delete", NULL, "key:key newkey:key"},
+    {"rename", NULL, "O(1)", "RW access delete | OW update", NULL, "key:key newkey:key2"},
+    {"renamenx", NULL, "O(1)", "RW access delete | OW insert", NULL, "key:key newkey:key2"},
     {"reset", NULL, "O(1)", NULL, NULL, NULL},
     {"restore", NULL, "O(1)", "OW update", NULL,
      "key:key ttl:integer serialized-value:string replace:token=REPLACE?@3.0.0 absttl:token=ABSTTL?@5.0.0 "
@@ -338,7 +338,8 @@ static void add_flags(struct text *text, const struct argument *argument, int re
 static void add_argument(struct text *text, const struct argument *argument, int resp_version)
 {
     const bool flags = argument->optional || argument->multiple || argument->multiple_token;
-    const bool is_key = slice_equal(argument->type, slice_text("key"));
+    const bool is_behind = slice_equal(argument->type, slice_text("key2"));
+    const bool is_key = is_behind || slice_equal(argument->type, slice_text("key"));
     const bool is_token = slice_equal(argument->type, slice_text("token"));
     text_map(text,
              2u + !argument->nests + is_key + (argument->token.size > 0) + (argument->since.size > 0) + flags +
@@ -347,14 +348,14 @@ static void add_argument(struct text *text, const struct argument *argument, int
     text_bulk(text, "name");
     text_bulk_bytes(text, argument->name);
     text_bulk(text, "type");
-    text_bulk_bytes(text, is_token ? slice_text("pure-token") : argument->type);
+    text_bulk_bytes(text, is_token ? slice_text("pure-token") : is_key ? slice_text("key") : argument->type);
     if (!argument->nests) {
         text_bulk(text, "display_text");
         text_bulk_bytes(text, argument->name);
     }
     if (is_key) {
         text_bulk(text, "key_spec_index");
-        text_integer(text, 0);
+        text_integer(text, is_behind);
     }
     if (argument->token.size > 0) {
         text_bulk(text, "token");

@@ -14,15 +14,17 @@
  *
  *   name:type[=TOKEN][?][*][+][@since][(]
  *
- * type: string, integer, double, key, pattern, unix-time, token (TOKEN alone), oneof, block. TOKEN: what comes before
- * it. ?: may be left out. *: may be repeated; +: with its token. (: a oneof or a block, of what follows up to the word
+ * type: string, integer, double, key, key2 (one of those behind the first, when their flags differ), pattern,
+ * unix-time, token (TOKEN alone), oneof, block. TOKEN: what comes before it. ?: may be left out. *: may be repeated; +:
+ * with its token. (: a oneof or a block, of what follows up to the word
  * ")".
  */
 struct command_syntax {
     const char *name;       /* in full: "get", "config|set" */
     const char *since;      /* of a subcommand; NULL: command_table has it */
     const char *complexity; /* NULL: depends on the subcommand */
-    const char *keys;       /* flags of its keys, in Redis's words and order; NULL: there are none */
+    const char *keys;       /* flags of its keys, in Redis's words and order; " | ": of the first, then of the others.
+                               NULL: there are none */
     const char *tips;       /* for clients of clusters; NULL: none */
     const char *arguments;  /* NULL: none */
 };

@@ -232,7 +232,7 @@ def plain(arguments):
 # Of Redis 7.2, not of the one that is compared; and what is said otherwise.
 SINCE_7_2 = {"waitaof", "client|no-touch", "client|setinfo"}
 OTHER_ENTRY = {"wait"}  # blocks, in Redis 7.2
-OTHER_DOCS = {"set", "client|kill"}  # IFEQ is Valkey's; a name with a colon
+OTHER_DOCS = {"set", "client|kill", "bitop"}  # IFEQ is Valkey's; a name with a colon; BITOP's operation has words in Redis 7.2
 
 
 def test_command_tells_what_redis_tells(node, redis):

@@ -141,7 +141,7 @@ static void ask_every_command(struct node_fixture *fixture, struct peer *peer, b
         if (told != (loading && !carried_out))
             fail_msg("%s: %.*s", words[0], (int)reply.size, (const char *)reply.data);
     }
-    assert_int_equal(marked, 18);
+    assert_int_equal(marked, 23);
 }
 
 static void test_loading__commands_are_carried_out_or_told_to_wait(void **state)
