@@ -410,11 +410,10 @@ enum kvs_err log_jump(struct log *log, uint64_t lsn)
 {
     if (log->next_lsn > lsn)
         return KVS_ERR_OK;
-    if (log->failed)
-        return KVS_ERR_FAILED;
-    if (log->open == NULL) {
+    /* One that has failed writes nothing any more; but others write for its keys, and ask how far it was. */
+    if (log->open == NULL || log->failed) {
         log->jump_lsn = lsn > log->jump_lsn ? lsn : log->jump_lsn;
-        return KVS_ERR_OK;
+        return log->failed ? KVS_ERR_FAILED : KVS_ERR_OK;
     }
     if (batch_due(log)) {
         if (!can_start(log))

@@ -129,7 +129,7 @@ static inline uint64_t log_lsn(const struct log *log)
 }
 
 /* Every later LSN is above this one, also if there is no segment to write in yet. AGAIN: what was appended before has
- * to be on its way first, and cannot be now. */
+ * to be on its way first, and cannot be now. FAILED: there will be none, but log_lsn tells of this one. */
 enum kvs_err log_jump(struct log *log, uint64_t lsn);
 
 /* Takes back the record that the latest log_append has given, before anybody has seen it. */

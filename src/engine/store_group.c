@@ -223,7 +223,7 @@ enum kvs_err store_publish(struct engine_op *op, const struct engine_change *cha
     struct wait *wait = op->wait;
     KVS_ASSERT(op->request.action == ENGINE_HOLD && op->request.group);
     if (!canary_on(CANARY_PUBLISHED_WITHOUT_JUMP) && log_jump(&shard->log, group->gate) == KVS_ERR_AGAIN)
-        return KVS_ERR_AGAIN; /* one that has failed writes nothing any more */
+        return KVS_ERR_AGAIN; /* FAILED: another log may still write for this key, and goes by log_lsn */
     if (change == NULL)
         return KVS_ERR_OK;
     const struct engine_request request = {.action = change->removes ? ENGINE_REMOVE : ENGINE_PUT,

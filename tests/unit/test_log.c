@@ -3,6 +3,8 @@
  */
 #include "check_fixture.h"
 
+#include <errno.h>
+
 enum { KEYS = 60, BYTES = 300 };
 
 static struct log *log_of(const struct store_fixture *fixture, unsigned shard)
@@ -101,6 +103,26 @@ static void test_log__jumps_before_it_has_a_segment(void **state)
 }
 
 /* The batch before a jump is as much missed as any other. */
+/* It writes nothing any more, but the logs of other shards write for its keys, in groups, and must go on above. */
+static void test_log__tells_of_jumps_after_it_has_failed(void **state)
+{
+    (void)state;
+    struct store_fixture fixture;
+    (void)segments_create(&fixture, 41, 1);
+    sim_fail(RING_KIND_WRITE, 1, EIO);
+    assert_int_equal(segments_try_put(&fixture, 0, 1, BYTES), KVS_ERR_FAILED);
+    sim_fail_none();
+    struct log *log = log_of(&fixture, 0);
+    assert_true(log->failed);
+    const uint64_t to = log_lsn(log) + 500;
+    assert_int_equal(log_jump(log, to), KVS_ERR_FAILED);
+    assert_int_equal(engine_lsn(fixture.nodes[0].shard), to);
+    assert_int_equal(log_jump(log, to - 100), KVS_ERR_FAILED);
+    assert_int_equal(engine_lsn(fixture.nodes[0].shard), to);
+    store_crash(&fixture, SIM_DROP_ALL);
+    sim_destroy();
+}
+
 static void test_log__damage_before_a_jump_is_noticed(void **state)
 {
     (void)state;
@@ -230,6 +252,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_log__a_stream_with_jumps_is_whole),
         cmocka_unit_test(test_log__jumps_before_it_has_a_segment),
+        cmocka_unit_test(test_log__tells_of_jumps_after_it_has_failed),
         cmocka_unit_test(test_log__damage_before_a_jump_is_noticed),
         cmocka_unit_test(test_log__a_group_is_durable_as_a_whole),
         cmocka_unit_test(test_log__a_group_that_no_segment_holds_is_refused),
