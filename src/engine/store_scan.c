@@ -136,7 +136,7 @@ static void note_record(struct scan_step *step, struct scan_item *item, const st
         return;
     scan->looked++;
     item->there = record->kind == RECORD_PUT && !store_expired(shard, record);
-    const bool gated = !scan->relaxed && record->lsn > log_durable(&shard->log) && !canary_on(CANARY_SCAN_UNGATED);
+    const bool gated = !scan->relaxed && !store_is_durable(&shard->log, record) && !canary_on(CANARY_SCAN_UNGATED);
     if (gated && record->lsn > scan->gate)
         scan->gate = record->lsn;
     if (!keep_key(step, item, record_key(record)))
