@@ -16,6 +16,7 @@
  */
 #include "fuzz_sim.h"
 #include "net/net_internal.h"
+#include "node/command.h"
 #include "node_fixture.h"
 #include "sim_core.h"
 
@@ -122,6 +123,22 @@ uint64_t __wrap_hash_key(struct slice key, uint64_t seed)
         world.keys[world.key_count] = slice_make(fuzz_copy(key.data, key.size), key.size);
     world.key_count += !seen;
     return __real_hash_key(key, seed);
+}
+
+void __wrap_command_shutdown(struct call *call);
+void __wrap_settings_set(struct settings *settings, enum setting which, int64_t value);
+
+/* The node lives on, with the limits that it has, whatever an input asks for. */
+void __wrap_command_shutdown(struct call *call)
+{
+    call_error(call, "ERR this node lives on");
+}
+
+void __wrap_settings_set(struct settings *settings, enum setting which, int64_t value)
+{
+    (void)settings;
+    (void)which;
+    (void)value;
 }
 
 static void forget_keys(void)
