@@ -130,7 +130,8 @@ size_t relocation_census(struct engine_background *background, struct relocation
         if (state != SEGMENT_OPEN && state != SEGMENT_SEALED)
             continue;
         /* One that is on the unsealed list still is not in the manifest as sealed. */
-        bool victim = state == SEGMENT_SEALED && list_empty(&segment->keeper_link);
+        bool victim =
+            state == SEGMENT_SEALED && list_empty(&segment->keeper_link) && !store_holds_group(store, segment);
         for (unsigned i = 0; i < store->shard_count; i++)
             victim = victim && keeper->newest_sealed[i] != segment;
         struct relocation_figure one;

@@ -296,6 +296,9 @@ void store_group_end(struct engine_shard *shard, struct engine_group *group);
 /* What has been appended up to this LSN, by any shard, has been shown or will never be. Any thread; to be asked for
  * before whatever is looked at with it. */
 uint64_t store_groups_shown(const struct store *store);
+/* Of a sealed segment: it may have records of a group that is appended and not shown. No index points at them, and yet
+ * they are not dead. */
+bool store_holds_group(const struct store *store, const struct segment *segment);
 
 /* ---- store_settle.c -------------------------------------------------------------------------------------------- */
 

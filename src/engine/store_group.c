@@ -160,6 +160,15 @@ uint64_t store_groups_shown(const struct store *store)
     return lsn;
 }
 
+bool store_holds_group(const struct store *store, const struct segment *segment)
+{
+    const bool of_this_boot = segment->kind == SEGMENT_LOG &&
+                              segment->epoch == (uint32_t)store->base.superblock.epoch &&
+                              segment->stream < store->shard_count;
+    return of_this_boot && segment->last_lsn >= atomic_load(&store->shards[segment->stream]->groups_lsn) &&
+           !canary_on(CANARY_GROUP_NOT_WAITED_FOR);
+}
+
 static enum kvs_err append(struct store_shard *shard, struct engine_group *group, struct engine_change *changes,
                            unsigned count, struct log_entry *entries, struct log_place *places)
 {

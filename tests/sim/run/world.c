@@ -396,8 +396,7 @@ static void press(struct world *world, enum work_style style, unsigned count, un
 /*
  * P7: the log is filled, deletes make room, and writing resumes by itself. By design that is so if the limit has room
  * for the reserves, two files for each log and three more for deletes, for writing another one for each log and what
- * compaction has in hand; and if what is deleted is far larger than a delete. How much of it groups take is not
- * reckoned: with them it is done, and not judged.
+ * compaction has in hand; and if what is deleted is far larger than a delete.
  */
 static void do_relief(struct world *world, const struct plan_step *what)
 {
@@ -405,7 +404,7 @@ static void do_relief(struct world *world, const struct plan_step *what)
     settle(world);
     world_suspend_faults();
     bool roomy = only_limited(world) && world->plan->disk_segments >= 2 * logs + 3 && world->plan->value_bytes >= 300 &&
-                 world->reserved && world->plan->groups_percent == 0;
+                 world->reserved;
     unsigned keys = oracle_keys(world->oracle);
     uint64_t full = world->tally->full, deletes = world->tally->full_deletes;
     press(world, WORK_FILL, 2 * keys, 10, what->seed);
@@ -414,7 +413,7 @@ static void do_relief(struct world *world, const struct plan_step *what)
     if (roomy && world->tally->full_deletes > deletes)
         broken("P7 full disk: deletes are refused");
     pass_time(world, CALM_AGAIN_NS);
-    roomy = only_limited(world) && world->plan->groups_percent == 0 && host_segments_left(&world->host) >= 3 * logs + 2;
+    roomy = only_limited(world) && host_segments_left(&world->host) >= 3 * logs + 2;
     full = world->tally->full;
     press(world, WORK_FILL, 1, 1, what->seed);
     if (roomy && world->tally->full > full)
