@@ -312,6 +312,7 @@ struct engine_group {
     struct engine_change *changes;
     unsigned count;
     bool prepared;
+    bool removes_wait; /* there is nothing in it but deletes, and they wait for room */
     enum kvs_err error;
     unsigned files_pending; /* files of large values that are being written */
 };

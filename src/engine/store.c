@@ -355,7 +355,8 @@ static void supply_log(struct store_shard *shard)
 /* Deletes that find no room need a segment of their reserve. */
 static void tell_of_deletes(struct store_shard *shard)
 {
-    bool wait = !list_empty(&shard->stalled_removes) && shard->log.spare == NULL && !shard->log.failed;
+    const bool removes = !list_empty(&shard->stalled_removes) || shard->groups_removing > 0;
+    const bool wait = removes && shard->log.spare == NULL && !shard->log.failed;
     if (atomic_load_explicit(&shard->deletes_wait, memory_order_relaxed) == wait)
         return;
     atomic_store_explicit(&shard->deletes_wait, wait, memory_order_release);

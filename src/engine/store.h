@@ -103,6 +103,7 @@ struct store_shard {
     struct store_counters counters;
     struct store_expiry expiry;
     struct list groups;             /* struct engine_group: appended here, and not ended */
+    unsigned groups_removing;       /* groups of deletes that wait for room in the log */
     _Atomic uint64_t groups_lsn;    /* the first LSN of the oldest; UINT64_MAX: there is none */
     _Atomic uint32_t held_in_group; /* keys of this shard that are held for groups */
     char damage[ENGINE_MESSAGE_BYTES];

@@ -193,6 +193,15 @@ static enum kvs_err append(struct store_shard *shard, struct engine_group *group
     return KVS_ERR_OK;
 }
 
+/* What deletes wait for is told to the keeper (tell_of_deletes in store.c). */
+static void set_removes_wait(struct store_shard *shard, struct engine_group *group, bool waits)
+{
+    if (group->removes_wait == waits)
+        return;
+    group->removes_wait = waits;
+    shard->groups_removing += waits ? 1 : -1u;
+}
+
 enum kvs_err store_group_append(struct engine_shard *base, struct engine_group *group, struct engine_change *changes,
                                 unsigned count, uint64_t after_lsn)
 {
@@ -212,8 +221,12 @@ enum kvs_err store_group_append(struct engine_shard *base, struct engine_group *
         free(entries == entries_few ? NULL : entries);
         free(places == places_few ? NULL : places);
     }
+    bool removes = true;
+    for (unsigned i = 0; i < count; i++)
+        removes = removes && changes[i].removes;
     if (err == KVS_ERR_AGAIN)
-        err = store_no_room(shard, false);
+        err = store_no_room(shard, removes);
+    set_removes_wait(shard, group, removes && err == KVS_ERR_AGAIN);
     if (err != KVS_ERR_OK && err != KVS_ERR_AGAIN)
         end_files(shard, group, false);
     return err;

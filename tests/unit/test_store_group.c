@@ -496,6 +496,37 @@ static void test_group__its_deletes_outlive_compaction(void **state)
     assert_int_equal(given_up, 0);
 }
 
+/* They are what makes room. */
+static void test_group__deletes_go_on_when_the_disk_is_full(void **state)
+{
+    (void)state;
+    for (unsigned shards = 1; shards <= 2; shards++) {
+        sim_create(800 + shards);
+        struct store_fixture fixture;
+        struct engine_options options = segments_scarce(shards);
+        options.disk_bytes_max = (16 + 8 * shards) * options.segment_bytes;
+        static struct work work;
+        store_boot(&fixture, &options);
+        store_compact(&fixture, 1000);
+        segments_put_range(&fixture, 0, KEYS, 1, 100);
+        unsigned filled = 1000;
+        while (segments_try_put(&fixture, filled, 1, 1500) == KVS_ERR_OK)
+            filled++;
+        assert_true(filled > 1200);
+        for (unsigned round = 0; round < 200; round++) {
+            do
+                work_begin(&fixture, &work, 5); /* removes all of them */
+            while (work.blind);
+            run_group(&fixture, &work);
+            for (unsigned i = 0; i < work.count; i++)
+                assert_int_equal(version_there(&fixture, work.parts[i].i), 0);
+        }
+        assert_int_equal(segments_try_put(&fixture, 1000, 2, 1500), KVS_ERR_NO_SPACE);
+        store_stop(&fixture);
+        sim_destroy();
+    }
+}
+
 struct preparing {
     struct store_fixture *fixture;
     struct engine_group group;
@@ -692,6 +723,7 @@ int main(void)
         cmocka_unit_test(test_group__an_idle_log_that_jumps_is_durable),
         cmocka_unit_test(test_group__its_puts_are_not_dead_before_it_is_shown),
         cmocka_unit_test(test_group__its_deletes_outlive_compaction),
+        cmocka_unit_test(test_group__deletes_go_on_when_the_disk_is_full),
         cmocka_unit_test(test_group__files_go_if_it_cannot_be),
         cmocka_unit_test(test_group__larger_than_a_segment),
         cmocka_unit_test(test_group__its_deletes_are_needed_before_it_is_shown),
