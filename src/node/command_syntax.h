@@ -14,10 +14,9 @@
  *
  *   name:type[=TOKEN][?][*][+][@since][(]
  *
- * type: string, integer, double, key, key2 (one of those behind the first, when their flags differ), pattern,
- * unix-time, token (TOKEN alone), oneof, block. TOKEN: what comes before it. ?: may be left out. *: may be repeated; +:
- * with its token. (: a oneof or a block, of what follows up to the word
- * ")".
+ * type: string, integer, double, key, key2 (a key behind the first, where the flags of these differ), pattern,
+ * unix-time, token (TOKEN alone), oneof, block. TOKEN: what comes before it. ?: may be left out. *: may be repeated;
+ * +: with its token. (: a oneof or a block, of what follows up to the word ")".
  */
 struct command_syntax {
     const char *name;       /* in full: "get", "config|set" */
