@@ -68,12 +68,20 @@ static size_t input_target_tight(const struct net_conn *conn, size_t need)
     return align_up(target, NET_SMALL_BYTES);
 }
 
+/* What is announced; while the connection was held more than that may have come, of arguments behind it. */
+static size_t large_target(const struct net_conn *conn)
+{
+    const size_t size = conn->input.size;
+    return (conn->wanted > size ? (size_t)conn->wanted : size) + SLACK_BYTES;
+}
+
 /* Makes room for `target` bytes in large memory. `force`: whatever others have. */
 static bool grow_large(struct net_conn *conn, size_t target, bool force)
 {
     struct net *net = conn->net;
     struct net_input *input = &conn->input;
     struct large_memory *grown;
+    KVS_ASSERT(target >= input->size);
     if (input->large != NULL) {
         grown = large_memory_grow(input->large, target, force);
         if (grown == NULL)
@@ -101,8 +109,11 @@ static bool grow(struct net_conn *conn, size_t need)
 {
     struct net *net = conn->net;
     struct net_input *input = &conn->input;
+    /* A request of many arguments that are large together grows with each of them. It has memory that others wait for,
+     * so it must not wait for theirs, nor is it to blame. */
     if (input->large != NULL)
-        return grow_large(conn, input_target(conn, need), conn->hold != NET_HOLD_NONE);
+        return grow_large(conn, input_target(conn, need), conn->hold != NET_HOLD_NONE) ||
+               grow_large(conn, need + SLACK_BYTES, true);
     if (share_is_out(conn))
         return false;
     const size_t target = share_is_tight(net) ? input_target_tight(conn, need) : input_target(conn, need);
@@ -197,11 +208,11 @@ void input_prepare(struct net_conn *conn)
     if (conn->wanted <= conn->net->options.large_bytes || input->begin + conn->wanted <= input->capacity)
         return;
     if (input->large != NULL && !leave_large(conn)) {
-        if (!grow_large(conn, (size_t)conn->wanted + SLACK_BYTES, true))
+        if (!grow_large(conn, large_target(conn), true))
             conn_drop(conn);
         return;
     }
-    if (grow_large(conn, (size_t)conn->wanted + SLACK_BYTES, false))
+    if (grow_large(conn, large_target(conn), false))
         return;
     conn->hold = NET_HOLD_MEMORY;
     list_remove(&conn->wait);
@@ -215,7 +226,7 @@ void net_feed(struct net *net)
     while (!list_empty(&net->hungry)) {
         struct net_conn *conn = container_of(net->hungry.next, struct net_conn, wait);
         KVS_ASSERT(conn->hold == NET_HOLD_MEMORY);
-        if (!grow_large(conn, (size_t)conn->wanted + SLACK_BYTES, false)) {
+        if (!grow_large(conn, large_target(conn), false)) {
             net_feed_later(net);
             return;
         }

@@ -69,6 +69,14 @@ def test_masses_through_a_pipe(cli):
     assert cli("GET", "key:19999") == b"value 19999\n"
 
 
+def test_transactions_and_scans(cli):
+    assert cli(stdin="MSET a 1 b 2\nMULTI\nINCR a\nRENAME b c\nGET c\nEXEC\n") == b"OK\nOK\nQUEUED\nQUEUED\nQUEUED\n2\nOK\n2\n"
+    cli("--pipe", stdin=b"".join(encode("SET", f"key:{i}", "x" * i) for i in range(300)))
+    assert sorted(cli("--scan", "--pattern", "key:*").split()) == sorted(b"key:%d" % i for i in range(300))
+    assert b"Biggest string found '\"key:299\"' has 299 bytes" in cli("--bigkeys")
+    assert cli("--raw", "KEYS", "?").split() in ([b"a", b"c"], [b"c", b"a"])
+
+
 def test_a_command_line_that_stays_open_over_a_crash(cli, host):  # noqa: F811
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     command = ["stdbuf", "-oL", *cli.command, "--no-auth-warning", "-a", PASSWORD]  # or it keeps replies back in a pipe
@@ -96,6 +104,6 @@ def test_redis_benchmark(host, flags):  # noqa: F811
         assert not re.search("error|could not", done.stdout + done.stderr, re.IGNORECASE), done.stdout + done.stderr
         return done.stdout
 
-    assert benchmark("-r", "500", "-t", "ping,set,get,incr").count("requests per second") == 5
+    assert benchmark("-r", "500", "-t", "ping,set,get,incr,mset").count("requests per second") == 6
     assert benchmark("-r", "100", "APPEND", "log:__rand_int__", "x").count("requests per second") == 1
     assert benchmark("SETBIT", "bits", "1000", "1").count("requests per second") == 1

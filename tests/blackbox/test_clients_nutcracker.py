@@ -78,6 +78,7 @@ def test_keys_are_spread_and_commands_of_many_keys_split(proxied):
     counts = [proxied.direct(i).dbsize() for i in range(2)]
     assert sum(counts) == 1000 and min(counts) > 200
     assert client.mget([*pairs, "none"]) == [*pairs.values(), None]
+    assert client.mset({key: value for key, value in list(pairs.items())[:50]})
     assert client.exists("key:1") == 1 and client.delete(*list(pairs)[:300], "none") == 300
     assert client.unlink(*list(pairs)[300:400]) == 100
     assert client.mget(list(pairs)) == [None] * 400 + list(pairs.values())[400:]

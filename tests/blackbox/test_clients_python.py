@@ -38,6 +38,37 @@ def test_names_and_health(connect):
         connect(password=None).ping()
 
 
+def test_transactions(connect):
+    client, other = connect(decode_responses=True), connect()
+    assert client.mset({"a": "1", "b": "2"}) and not client.msetnx({"b": "3", "c": "4"})
+    with client.pipeline(transaction=True) as pipeline:
+        assert pipeline.incr("a").get("b").delete("b").get("b").execute() == [2, "2", 1, None]
+    with client.pipeline() as pipeline:
+        pipeline.watch("a")
+        other.set("a", "7")
+        pipeline.multi()
+        pipeline.incr("a")
+        with pytest.raises(redis_py.WatchError):
+            pipeline.execute()
+
+    def add(pipeline):
+        number = int(pipeline.get("a"))
+        pipeline.multi()
+        pipeline.set("a", number + 1)
+
+    assert client.transaction(add, "a") == [True]
+    assert client.rename("a", "d") and client.copy("d", "a") and client.mget("a", "d") == ["8", "8"]
+
+
+def test_scans(connect):
+    client = connect(decode_responses=True)
+    names = {f"key:{i}" for i in range(500)}
+    client.mset({name: "x" for name in names})
+    assert set(client.scan_iter(count=7)) == names
+    assert set(client.scan_iter(match="key:1?", count=100)) == set(client.keys("key:1?")) == {f"key:1{i}" for i in range(10)}
+    assert client.randomkey() in names
+
+
 def test_a_killed_connection_is_replaced(connect):
     client, other = connect(single_connection_client=True), connect()
     number = client.client_id()

@@ -73,6 +73,56 @@ static void test_net__large_requests_wait_for_memory_and_all_get_it(void **state
     fixture_stop(fixture);
 }
 
+/* "SUM" with arguments that are announced one by one, each of them large; to be freed. */
+static char *sum_of_many(unsigned count, size_t argument_bytes, size_t *size, char reply[32])
+{
+    char *request = malloc(100 + count * (argument_bytes + 32));
+    size_t at = (size_t)sprintf(request, "*%u\r\n$3\r\nSUM\r\n", count + 1);
+    uint32_t sum = 0;
+    for (unsigned i = 0; i < count; i++) {
+        at += (size_t)sprintf(request + at, "$%zu\r\n", argument_bytes);
+        for (size_t j = 0; j < argument_bytes; j++)
+            request[at + j] = (char)(i + j * 7 + (j >> 9));
+        sum = crc32c(sum, request + at, argument_bytes);
+        memcpy(request + at + argument_bytes, "\r\n", 2);
+        at += argument_bytes + 2;
+    }
+    *size = at;
+    snprintf(reply, 32, ":%u\r\n", sum);
+    return request;
+}
+
+/* While they wait for memory more than what they wait for arrives; and what they have grows with each argument. Nobody
+ * is dropped. */
+static void test_net__many_large_arguments_of_many_connections(void **state)
+{
+    (void)state;
+    enum { CLIENTS = 12, ARGUMENTS = 10 };
+    static const size_t sizes[] = {33 * 1024, 40000, 70000, 200000};
+    for (unsigned i = 0; i < ARRAY_COUNT(sizes); i++) {
+        struct large_pool pool = {.bytes_max = sizes[i] * 2};
+        struct fixture *fixture = start_with(&pool);
+        struct client *clients[CLIENTS];
+        char reply[32];
+        size_t size;
+        char *request = sum_of_many(ARGUMENTS, sizes[i], &size, reply);
+        for (unsigned c = 0; c < CLIENTS; c++)
+            clients[c] = client_open(fixture);
+        for (unsigned round = 0; round < 3; round++) {
+            for (unsigned c = 0; c < CLIENTS; c++)
+                client_send(clients[c], request, size);
+            for (unsigned c = 0; c < CLIENTS; c++) {
+                client_expect(clients[c], reply);
+                wait_until(fixture, !clients[c]->sending);
+            }
+        }
+        free(request);
+        fixture_idle(fixture);
+        assert_int_equal(atomic_load(&pool.used_bytes), 0);
+        fixture_stop(fixture);
+    }
+}
+
 static void test_net__argument_over_the_limit_is_skipped_and_the_connection_goes_on(void **state)
 {
     (void)state;
@@ -126,6 +176,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_net__large_requests_can_be_kept_and_others_follow_them),
         cmocka_unit_test(test_net__large_requests_wait_for_memory_and_all_get_it),
+        cmocka_unit_test(test_net__many_large_arguments_of_many_connections),
         cmocka_unit_test(test_net__argument_over_the_limit_is_skipped_and_the_connection_goes_on),
         cmocka_unit_test(test_net__peer_that_does_not_send_what_it_has_announced_is_dropped),
     };

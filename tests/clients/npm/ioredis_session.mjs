@@ -82,6 +82,29 @@ async function pipelines(client, assert) {
   await automatic.quit();
 }
 
+async function transactions(client, assert) {
+  assert.equal(await client.mset("a", "1", "b", "2"), "OK");
+  assert.equal(await client.msetnx("b", "3", "c", "4"), 0);
+  assert.deepEqual(await client.multi().incr("a").get("b").incr("text").get("a").exec().then((all) => all.map(([error, value]) => error?.message ?? value)), [
+    2, "2", "ERR value is not an integer or out of range", "2",
+  ]);
+  const other = connect();
+  await client.watch("a");
+  await other.set("a", "7");
+  assert.equal(await client.multi().incr("a").exec(), null);
+  assert.equal(await client.rename("a", "d"), "OK");
+  assert.equal(await client.copy("d", "a"), 1);
+  assert.deepEqual(await client.mget("a", "b", "c", "d"), ["7", "2", null, "7"]);
+  await other.quit();
+}
+
+async function scans(client, assert) {
+  const found = new Set();
+  for await (const keys of client.scanStream({ match: "p:*", count: 7 })) for (const key of keys) found.add(key);
+  assert.deepEqual([...found].sort(), Array.from({ length: 50 }, (_, i) => `p:${i}`).sort());
+  assert.equal((await client.keys("p:1?")).length, 10);
+}
+
 async function identity(client, assert) {
   assert.equal(await client.client("GETNAME"), "web-1");
   assert.match(await client.client("INFO"), / name=web-1 .* lib-name=ioredis/);
@@ -118,6 +141,6 @@ async function outlived(client, assert) {
 
 await session(async (assert) => {
   const client = connect({ connectionName: "web-1" });
-  await run([strings, numbers, expiry, errors, pipelines, identity, killed, outlived], client, assert);
+  await run([strings, numbers, expiry, errors, pipelines, transactions, scans, identity, killed, outlived], client, assert);
   await client.quit();
 });

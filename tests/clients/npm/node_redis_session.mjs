@@ -79,6 +79,28 @@ async function pipelines(client, assert) {
   await refused(block.execAsPipeline(), /^ERR value is not an integer/);
 }
 
+async function transactions(client, assert) {
+  assert.equal(await client.mSet([["a", "1"], ["b", "2"]]), "OK");
+  assert.equal(Number(await client.mSetNX([["b", "3"], ["c", "4"]])), 0);
+  assert.deepEqual(await client.multi().incr("a").get("b").get("a").exec(), [2, "2", "2"]);
+  const other = connect();
+  await other.connect();
+  await client.watch("a");
+  await other.set("a", "7");
+  await refused(client.multi().incr("a").exec(), /watched keys has been changed/);
+  assert.equal(await client.rename("a", "d"), "OK");
+  assert.equal(Number(await client.copy("d", "a")), 1);
+  assert.deepEqual(await client.mGet(["a", "b", "c", "d"]), ["7", "2", null, "7"]);
+  await other.close();
+}
+
+async function scans(client, assert) {
+  const found = new Set();
+  for await (const keys of client.scanIterator({ MATCH: "p:*", COUNT: 7 })) for (const key of keys) found.add(key);
+  assert.deepEqual([...found].sort(), Array.from({ length: 50 }, (_, i) => `p:${i}`).sort());
+  assert.equal((await client.keys("p:1?")).length, 10);
+}
+
 async function identity(client, assert) {
   assert.equal(await client.clientGetName(), "web-1");
   const info = await client.clientInfo();
@@ -120,6 +142,6 @@ async function outlived(client, assert) {
 await session(async (assert) => {
   const client = connect({ name: "web-1" });
   await client.connect();
-  await run([strings, numbers, expiry, errors, pipelines, identity, killed, outlived], client, assert);
+  await run([strings, numbers, expiry, errors, pipelines, transactions, scans, identity, killed, outlived], client, assert);
   await client.close();
 });
