@@ -294,7 +294,7 @@ static void check_strangers(struct store_fixture *fixture)
 static bool found_later(const struct tampered *tampered, enum kvs_err err, const char *message)
 {
     char number[16], name[DIR_NAME_BYTES];
-    if (err != KVS_ERR_CORRUPT || sscanf(message, "segment %15[0-9] of", number) != 1)
+    if ((err != KVS_ERR_CORRUPT && err != KVS_ERR_VERSION) || sscanf(message, "segment %15[0-9] of", number) != 1)
         return false;
     snprintf(name, sizeof name, "%s.seg", number);
     for (unsigned i = 0; i < tampered->count; i++) {
