@@ -11,7 +11,9 @@
 
 #include "base/assert.h"
 #include "base/canary.h"
+#include "base/tsan.h"
 
+#include <string.h>
 #include <sys/mman.h>
 
 enum {
@@ -49,12 +51,32 @@ static void set_up(struct large_memory *memory, struct large_pool *pool, size_t 
     memory->data = (uint8_t *)memory + PAGE_BYTES;
 }
 
+static void *map(size_t bytes)
+{
+    return mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+}
+
+/* ThreadSanitizer knows of mmap and munmap and not of mremap: what one thread has left and another gets looks shared. */
+static void *remap(void *memory, size_t before, size_t after)
+{
+#ifdef KVS_UNDER_TSAN
+    void *moved = map(after);
+    if (moved != MAP_FAILED) {
+        memcpy(moved, memory, before);
+        munmap(memory, before);
+    }
+    return moved;
+#else
+    return mremap(memory, before, after, MREMAP_MAYMOVE);
+#endif
+}
+
 struct large_memory *large_memory_take(struct large_pool *pool, size_t size, bool force)
 {
     size_t mapped_bytes = mapped_for(size);
     if (!reserve(pool, mapped_bytes, force))
         return NULL;
-    void *mapped = mmap(NULL, mapped_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *mapped = map(mapped_bytes);
     if (mapped == MAP_FAILED) {
         unreserve(pool, mapped_bytes);
         return NULL;
@@ -78,7 +100,7 @@ struct large_memory *large_memory_grow(struct large_memory *memory, size_t size,
     }
     if (!reserve(pool, after - before, force))
         return NULL;
-    void *moved = mremap(memory, before, after, MREMAP_MAYMOVE);
+    void *moved = remap(memory, before, after);
     if (moved == MAP_FAILED) {
         unreserve(pool, after - before);
         return NULL;

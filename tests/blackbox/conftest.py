@@ -35,6 +35,9 @@ from patience import BIN, PATIENCE_SECONDS, wait_for
 # Sanitized programs are several times slower: as much longer goes on what goes on for a while.
 SLOW = 5 if os.environ.get("KVS_SANITIZE") else 1
 
+# On a test, or one of its parameters: more of what a sanitizer sees in another one, too, and it would take minutes.
+heavy = pytest.mark.skipif(SLOW > 1, reason="more of the same, and a sanitized program takes long")
+
 # What ctest is told when nothing was tested, because what it takes is not there (SKIP_RETURN_CODE).
 ALL_SKIPPED = 77
 

@@ -10,7 +10,7 @@ import threading
 import time
 
 import pytest
-from conftest import PATIENCE_SECONDS, wait_for
+from conftest import PATIENCE_SECONDS, heavy, wait_for
 
 redis_py = pytest.importorskip("redis")
 
@@ -125,7 +125,7 @@ def bound(live_bytes, percent, threads):
 # ---- space -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("threads, percent", [(1, 200), (3, 200), (2, 130)])
+@pytest.mark.parametrize("threads, percent", [pytest.param(1, 200, marks=heavy), (3, 200), pytest.param(2, 130, marks=heavy)])
 def test_overwrites_keep_the_disk_bounded(start_node, threads, percent):
     node = start_node(*SMALL, "--threads", threads, "--space-percent", percent)
     client, book = client_of(node), Book(4000)
@@ -184,7 +184,7 @@ def test_the_memory_engine_has_nothing_to_compact(start_node):
     assert compaction["compacted_segments"] == 0 and compaction["write_amplification"] == 0
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [pytest.param(1, marks=heavy), 2])
 def test_deletes_give_space_back(start_node, threads):
     node = start_node(*SMALL, "--threads", threads)
     client, book = client_of(node), Book(8000)
@@ -330,7 +330,7 @@ def fill_up(client, book, keys):
     return False
 
 
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("threads", [pytest.param(1, marks=heavy), 3])
 def test_a_disk_limit_is_kept_and_writing_resumes_by_itself(start_node, threads):
     flags = [*SMALL, "--threads", threads, "--disk-limit", f"{LIMIT}M"]
     node = start_node(*flags)
@@ -379,7 +379,10 @@ class Remover(threading.Thread):
                 self.errors[str(error)] = self.errors.get(str(error), 0) + 1
 
 
-@pytest.mark.parametrize("threads, limit, size", [(1, 16, 1000), (1, 14, 30), (2, 20, 300), (4, 32, 1000)])
+@pytest.mark.parametrize(
+    "threads, limit, size",
+    [pytest.param(1, 16, 1000, marks=heavy), pytest.param(1, 14, 30, marks=heavy), (2, 20, 300), pytest.param(4, 32, 1000, marks=heavy)],
+)
 def test_every_single_delete_succeeds_on_a_full_store(start_node, threads, limit, size):
     """A delete of its own takes a block of 4 KiB in the log: all of them take many times the limit."""
     flags = [*SMALL, "--threads", threads, "--disk-limit", f"{limit}M"]

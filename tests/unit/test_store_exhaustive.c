@@ -34,7 +34,7 @@
 #if defined(__SANITIZE_THREAD__)
 enum { CRASH_STRIDE = 12, FAULT_STRIDE = 23 };
 #elif defined(__SANITIZE_ADDRESS__)
-enum { CRASH_STRIDE = 2, FAULT_STRIDE = 3 };
+enum { CRASH_STRIDE = 7, FAULT_STRIDE = 11 };
 #else
 enum { CRASH_STRIDE = 1, FAULT_STRIDE = 1 };
 #endif
