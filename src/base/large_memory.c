@@ -56,7 +56,7 @@ static void *map(size_t bytes)
     return mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 }
 
-/* ThreadSanitizer knows of mmap and munmap and not of mremap: what one thread has left and another gets looks shared. */
+/* ThreadSanitizer knows of mmap and munmap, not of mremap: what one thread has left and another gets looks shared. */
 static void *remap(void *memory, size_t before, size_t after)
 {
 #ifdef KVS_UNDER_TSAN
