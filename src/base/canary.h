@@ -44,6 +44,11 @@
     X(FULL_DISK_FOR_GOOD, P7, "does not try again to make a segment after a full disk")                          \
     X(SUPERBLOCK_NOT_SYNCED, P1, "does not sync the superblock")                                                 \
     X(SUPERBLOCK_BOTH_COPIES, P5, "overwrites both copies of the superblock at once")                            \
+    X(FLUSH_NOT_SYNCED, P1, "does not sync the superblock that tells of a flush")                                \
+    X(FLUSH_FORGOTTEN, P2, "a start counts what was flushed")                                                    \
+    X(FLUSH_WITHOUT_JUMP, P1, "goes on after a flush with LSNs that it has taken away")                          \
+    X(FLUSH_UNCOUNTED, P7, "does not count what was flushed as dead")                                            \
+    X(FLUSH_IN_BACKUP, P1, "a backup tells of a flush that came after its moment")                               \
     X(LOCK_IGNORED, P3, "opens a directory that another process has locked")                                     \
     X(NAME_SYNC_SHARED_LATE, P1, "counts names as durable that were changed after the sync had begun")           \
     X(NAME_SYNC_NOT_TOLD, P1, "tells a failed sync of a directory only to those whom it was to cover")           \

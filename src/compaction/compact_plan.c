@@ -117,6 +117,7 @@ void compact_make_plan(struct compactor *compactor)
     policy_choose(&compactor->plan, compactor->segments, sealed, &store, &options);
     compactor->next_victim = 0;
     compactor->appended = space.bytes_appended;
+    compactor->counted = relocation_counted(compactor->background);
     compactor->planned_ns = ring_now_ns(compactor->ring);
     compact_add(&compactor->stats.plans, compactor->plan.count > 0);
     compact_set_urgency(compactor, compactor->plan.count == 0 ? 0 : compactor->plan.urgency);
@@ -138,7 +139,8 @@ uint64_t compact_shadow_lsn(struct compactor *compactor)
         uint64_t from = policy_floor(&segment);
         lsn = from < lsn ? from : lsn;
     }
-    return lsn;
+    const uint64_t flushed = relocation_flushed(compactor->background);
+    return lsn > flushed ? lsn : flushed;
 }
 
 /* ---- pace ------------------------------------------------------------------------------------------------------ */

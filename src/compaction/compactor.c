@@ -524,13 +524,16 @@ static void give_up(struct compactor *compactor, bool ending)
     compactor->state = COMPACT_REST;
 }
 
-/* A plan is due when the logs have written enough since the last one, and from time to time while they lack space. */
+/* A plan is due when the logs have written enough since the last one, when a flush has been counted, and from time to
+ * time while logs lack space. */
 static bool plan_due(const struct compactor *compactor)
 {
     /* With a log that has failed copies would use up space, and no victim could be given up for them. */
     if (compactor->stopping || relocation_blocked(compactor->background))
         return false;
     uint64_t appended = relocation_appended(compactor->background) - compactor->appended;
+    if (relocation_counted(compactor->background) != compactor->counted)
+        return true;
     if (appended > relocation_end_max(compactor->background) / 4)
         return true;
     return relocation_short(compactor->background) &&

@@ -54,6 +54,7 @@ struct compactor {
     struct policy_plan plan;
     unsigned next_victim;
     uint64_t appended;      /* by the logs, when the latest plan was made … */
+    uint64_t counted;       /* … what relocation_counted said … */
     uint64_t planned_ns;    /* … and when that was */
     uint64_t paced_ns;      /* no read before */
     double rate;            /* bytes a second */

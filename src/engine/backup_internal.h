@@ -115,6 +115,7 @@ struct backup {
     struct ring_op io;
     struct backup_outcome *ending; /* memory for what will be told of it */
     uint64_t begun_ns, moment_ms;
+    struct superblock superblock; /* of the moment */
     enum kvs_err error;
     char text[ENGINE_MESSAGE_BYTES]; /* with `error` */
 

@@ -179,7 +179,8 @@ void backup_finish(struct backup *backup)
 /* Both copies alike, as a new store's. The boot is this one: for the copy it ended at the moment. */
 static void write_superblock(struct backup *backup)
 {
-    const struct superblock *superblock = &backup_store(backup)->base.superblock;
+    const struct superblock *superblock =
+        canary_on(CANARY_FLUSH_IN_BACKUP) ? &backup_store(backup)->base.superblock : &backup->superblock;
     KVS_ASSERT(superblock_valid(superblock));
     uint8_t *blocks = backup->slots[0].buffer;
     memset(blocks, 0, SUPERBLOCK_FILE_BYTES);

@@ -81,6 +81,7 @@ static enum kvs_err note_set(struct backup *backup)
         err = backup_runs_note(backup);
     backup->ticket = manifest_latest(manifest);
     backup->moment_ms = ring_wall_ms(backup->ring);
+    backup->superblock = backup_store(backup)->base.superblock;
     return err;
 }
 

@@ -43,6 +43,8 @@ static unsigned take_copies(struct check *check, const uint8_t *blocks)
         memcpy(&copy, blocks + (size_t)i * KVS_BLOCK_BYTES, sizeof copy);
         if (!superblock_valid(&copy))
             continue;
+        if (copy.version == SUPERBLOCK_VERSION)
+            copy.flushed_lsn = 0;
         if (good++ == 0 || copy.sequence > check->superblock.sequence)
             check->superblock = copy;
     }
@@ -105,9 +107,9 @@ static enum kvs_err judge_superblock(struct check *check)
 {
     const struct superblock *superblock = &check->superblock;
     const char *dir = check->options.dir_name;
-    if (superblock->version != FORMAT_VERSION || superblock->block_bytes != KVS_BLOCK_BYTES) {
-        check_say(check, "data directory %s has format version %u, this program knows version %u: use the newer one",
-                  dir, superblock->version, FORMAT_VERSION);
+    if (!superblock_known(superblock)) {
+        check_say(check, "data directory %s has format version %u, this program knows versions %u and %u: use the newer one",
+                  dir, superblock->version, (unsigned)SUPERBLOCK_VERSION, (unsigned)SUPERBLOCK_VERSION_FLUSHED);
         return KVS_ERR_VERSION;
     }
     if (strncmp(superblock->engine, "kvs", sizeof superblock->engine) != 0 &&

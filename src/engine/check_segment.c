@@ -84,7 +84,8 @@ void check_take_record(struct check *check, const struct record_header *record, 
     segment->deletes += record->kind == RECORD_DELETE;
     segment->record_bytes += bytes;
     segment->rescued += check->rescuing;
-    if (check->options.numbers == NULL)
+    const bool flushed = record->lsn <= check->superblock.flushed_lsn;
+    if (check->options.numbers == NULL && !flushed)
         count_key(check, record, offset, bytes);
     check_note_large(check, record);
     if (check->options.each == NULL)

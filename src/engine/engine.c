@@ -434,6 +434,26 @@ void engine_scan(struct engine_shard *owner, struct engine_scan *scan)
     owner->interface->scan(owner, scan);
 }
 
+enum kvs_err engine_flush_prepare(struct engine_shard *shard, uint64_t *lsn)
+{
+    return shard->interface->flush_prepare(shard, lsn);
+}
+
+void engine_flush_begin(struct engine_shard *shard, uint64_t lsn)
+{
+    shard->interface->flush_begin(shard, lsn);
+}
+
+enum kvs_err engine_flush_state(const struct engine_shard *shard, const char **text)
+{
+    return shard->interface->flush_state(shard, text);
+}
+
+enum kvs_err engine_flush_end(struct engine_shard *shard)
+{
+    return shard->interface->flush_end(shard);
+}
+
 void engine_section_begin(struct engine_shard *shard)
 {
     epoch_begin(&shard->thread);

@@ -384,6 +384,30 @@ struct engine_scan {
 /* On the owner's thread, inside a section or not. `scan` stays until `done`. */
 void engine_scan(struct engine_shard *owner, struct engine_scan *scan);
 
+/* ---- flushing ---------------------------------------------------------------------------------------------------- */
+
+/*
+ * Takes all keys of all shards away, at one moment and durably, in a time that does not depend on how many there are.
+ * One at a time in the node; its steps are for whoever leads all shards through them together:
+ *
+ *   1. Nobody changes a key of any shard any more, and what was begun is over.
+ *   2. engine_flush_prepare on every shard's thread, until it is OK.
+ *   3. engine_flush_begin, on any one of them, with the highest LSN; engine_flush_state until it is not AGAIN.
+ *   4. Nobody reads either. engine_flush_end on every shard's thread, until it is OK.
+ *   5. Everything may go on. If the state was OK the keys are gone.
+ *
+ * If the state is an error, nobody knows what a start will find. Then the shards have failed: nothing that builds on
+ * keys which may be gone becomes durable.
+ */
+/* AGAIN: not yet, ask in a later turn. NO_MEMORY, FAILED: it cannot be done; nothing has happened, nothing is to be
+ * ended. */
+enum kvs_err engine_flush_prepare(struct engine_shard *shard, uint64_t *lsn);
+void engine_flush_begin(struct engine_shard *shard, uint64_t lsn);
+/* `text`: with an error, what has failed. */
+enum kvs_err engine_flush_state(const struct engine_shard *shard, const char **text);
+/* AGAIN: nothing was done, try in a later turn. OK, also with a flush that has failed. */
+enum kvs_err engine_flush_end(struct engine_shard *shard);
+
 void engine_section_begin(struct engine_shard *shard);
 void engine_section_end(struct engine_shard *shard);
 

@@ -38,6 +38,10 @@ struct engine_interface {
     enum kvs_err (*publish)(struct engine_op *op, const struct engine_change *change, const struct engine_group *group);
     void (*group_end)(struct engine_shard *shard, struct engine_group *group);
     void (*scan)(struct engine_shard *owner, struct engine_scan *scan);
+    enum kvs_err (*flush_prepare)(struct engine_shard *shard, uint64_t *lsn);
+    void (*flush_begin)(struct engine_shard *shard, uint64_t lsn);
+    enum kvs_err (*flush_state)(const struct engine_shard *shard, const char **text);
+    enum kvs_err (*flush_end)(struct engine_shard *shard);
     uint64_t (*durable)(const struct engine_shard *shard);
     uint64_t (*want_durable)(struct engine_shard *shard);
     bool (*failed)(const struct engine_shard *shard);

@@ -77,6 +77,7 @@ void keeper_close(struct keeper *keeper, struct ring *ring)
     checkpoint_close(keeper->checkpoint, ring);
     relocation_close(keeper);
     value_sweep_deinit(&keeper->sweep, ring);
+    store_flush_close(keeper, ring);
     warmup_deinit(keeper);
     snapshot_writer_close(keeper->snapshot, ring);
     image_pool_deinit(&keeper->images);
@@ -641,10 +642,13 @@ void keeper_turn(struct keeper *keeper)
         supply_relocation(keeper);
         trim(keeper);
     }
+    engine_background_section_begin(&keeper->base);
     for (unsigned i = 0; i < keeper->store->shard_count; i++) {
         if (index_stock(keeper->store->shards[i]->index))
             store_shard_wake(keeper->store->shards[i], keeper->ring);
     }
+    engine_background_section_end(&keeper->base);
+    store_flush_turn(keeper);
     warmup_turn(keeper, keeper->stopping);
     value_sweep_turn(keeper);
     checkpoint_turn(keeper->checkpoint);
@@ -666,7 +670,7 @@ int64_t keeper_timeout_ns(const struct keeper *keeper)
     int64_t timeout = manifest_timeout_ns(keeper->manifest);
     if (waits_for_image(keeper))
         timeout = ring_sooner(timeout, IMAGE_WAIT_NS);
-    if (warmup_busy(&keeper->warmup) || backup_timeout_ns(keeper->backup) == 0)
+    if (warmup_busy(&keeper->warmup) || backup_timeout_ns(keeper->backup) == 0 || store_flush_busy(keeper))
         return 0;
     timeout = ring_sooner(timeout, value_sweep_timeout_ns(keeper));
     return ring_sooner(timeout, checkpoint_timeout_ns(keeper->checkpoint));
@@ -717,7 +721,7 @@ bool keeper_stopped(const struct keeper *keeper)
     /* What is queued for a manifest that finds no room is lost: it says nothing that a start would not find out. */
     bool idle = keeper->stopping && (keeper->snapshot_ended || keeper->ring == NULL) &&
                 backup_stopped(keeper->backup) && checkpoint_stopped(keeper->checkpoint) &&
-                warmup_idle(&keeper->warmup) && value_sweep_idle(&keeper->sweep) &&
+                warmup_idle(&keeper->warmup) && value_sweep_idle(&keeper->sweep) && store_flush_idle(keeper) &&
                 segment_maker_idle(&keeper->relocation_maker) && keeper->trim == TRIM_IDLE &&
                 (manifest_idle(keeper->manifest) || manifest_stuck(keeper->manifest));
     for (unsigned i = 0; i < keeper->store->shard_count; i++)

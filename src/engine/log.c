@@ -82,16 +82,23 @@ void log_offer(struct log *log, struct segment *segment)
 
 /* ---- commit ---------------------------------------------------------------------------------------------------- */
 
-static void log_fail(struct log *log, const struct log_commit *commit)
+void log_give_up(struct log *log, const char *why)
 {
     if (log->failed)
         return;
     log->failed = true;
-    snprintf(log->failure, sizeof log->failure, "%s of %u bytes at offset %u of segment %06u failed: %s",
-             commit->syncing ? "sync" : "write", commit->bytes, commit->offset, commit->segment->number,
-             ring_op_text(&commit->io));
+    snprintf(log->failure, sizeof log->failure, "%s", why);
     diag_error("shard %u stops writing: %s; reads go on, restart the node when the disk is well again",
                log->options.stream, log->failure);
+}
+
+static void log_fail(struct log *log, const struct log_commit *commit)
+{
+    char why[LOG_FAILURE_BYTES];
+    snprintf(why, sizeof why, "%s of %u bytes at offset %u of segment %06u failed: %s",
+             commit->syncing ? "sync" : "write", commit->bytes, commit->offset, commit->segment->number,
+             ring_op_text(&commit->io));
+    log_give_up(log, why);
 }
 
 /* The segment that was left is whole when nothing of it is in flight any more. */

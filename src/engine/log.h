@@ -141,6 +141,9 @@ void log_want(struct log *log, uint64_t lsn);
 /* A batch is to be written soon, be it an empty one: what is durable says then what time it is. */
 void log_stamp(struct log *log);
 
+/* Stops writing for good, because of something else than a write of the log's own. */
+void log_give_up(struct log *log, const char *why);
+
 /* Starts the commits that are due. */
 void log_turn(struct log *log);
 /* Nanoseconds until log_turn has something to do by itself; -1 = never. */

@@ -34,6 +34,7 @@ enum {
     EXPIRY_SHARE = 16, /* of the memory budget: that many of it are one for the queues of what expires */
     TAKE_ITEMS = 256,
     SWEEP_ITEMS = 256,
+    LEFT_PAGES = 16,   /* whose records are freed in a turn, after a flush */
     SCAN_PAGES = 16,   /* that a step looks at if there is nothing on them */
     SWEEP_FROM = 4096, /* stale items: fewer are not worth it */
     TIMEOUT_MS = 3600000,
@@ -43,7 +44,12 @@ enum {
 struct memory_shard {
     struct engine_shard base; /* first */
     struct memory_engine *engine;
-    struct index *index;
+    _Atomic(struct index *) index; /* another one after a flush; others look at it inside of their sections */
+    struct index *empty;           /* for the next flush */
+    struct index *left;            /* by the latest: its records are being freed … */
+    struct epoch_entry left_entry;
+    bool left_unseen; /* … from when no section can see it any more … */
+    uint64_t left_at; /* … as far as here */
     struct memory_slab slab;
     struct expiry_queue *expiry;
     bool sweeping;
@@ -449,6 +455,73 @@ static void memory_scan(struct engine_shard *owner, struct engine_scan *scan)
     engine_section_end(owner);
 }
 
+/* ---- flushing -------------------------------------------------------------------------------------------------- */
+
+static enum kvs_err open_index(struct memory_shard *shard, struct index **out)
+{
+    const struct engine_options *engine = &shard->engine->base.options;
+    const uint64_t budget = engine->memory_bytes / engine->shard_count;
+    /* The records' range counts as it is used, the index as it grows; 1 : 3 suits records of some 50 bytes. */
+    const struct index_options options = {
+        .shard_count = engine->shard_count, .bytes_max = budget / 4, .bytes_initial = budget / 1024};
+    return index_open(out, &options, &shard->base.thread);
+}
+
+static enum kvs_err memory_flush_prepare(struct engine_shard *base, uint64_t *lsn)
+{
+    struct memory_shard *shard = shard_of(base);
+    *lsn = 0;
+    if (!list_empty(&shard->held) || !list_empty(&shard->waiting) || shard->left != NULL)
+        return KVS_ERR_AGAIN;
+    return shard->empty != NULL ? KVS_ERR_OK : open_index(shard, &shard->empty);
+}
+
+static void memory_flush_begin(struct engine_shard *base, uint64_t lsn)
+{
+    (void)base;
+    (void)lsn;
+}
+
+static enum kvs_err memory_flush_state(const struct engine_shard *base, const char **text)
+{
+    (void)base;
+    *text = "";
+    return KVS_ERR_OK;
+}
+
+static void no_section_sees_it(struct epoch_entry *entry)
+{
+    container_of(entry, struct memory_shard, left_entry)->left_unseen = true;
+}
+
+static enum kvs_err memory_flush_end(struct engine_shard *base)
+{
+    struct memory_shard *shard = shard_of(base);
+    shard->left = shard->index;
+    shard->left_at = 0;
+    shard->left_unseen = false;
+    shard->index = shard->empty;
+    shard->empty = NULL;
+    epoch_defer(&base->thread, &shard->left_entry, no_section_sees_it);
+    return KVS_ERR_OK;
+}
+
+static void drop_left(struct memory_shard *shard)
+{
+    struct index_entry entries[INDEX_PAGE_ENTRIES];
+    struct index_place place;
+    for (unsigned pages = 0; shard->left_unseen && pages < LEFT_PAGES; pages++) {
+        const void *page = index_page_next(shard->left, &shard->left_at, &place);
+        if (page == NULL) {
+            index_close(shard->left);
+            shard->left = NULL;
+            return;
+        }
+        for (unsigned i = index_page_read(page, entries); i > 0; i--)
+            drop(shard, memory_slab_at(&shard->slab, entries[i - 1].address));
+    }
+}
+
 /* ---- life ------------------------------------------------------------------------------------------------------ */
 
 static void memory_close(struct engine *base, struct ring *ring)
@@ -461,6 +534,8 @@ static void memory_close(struct engine *base, struct ring *ring)
             continue;
         epoch_drain(&shard->base.thread);
         index_close(shard->index);
+        index_close(shard->empty);
+        index_close(shard->left);
         expiry_queue_close(shard->expiry);
         memory_slab_deinit(&shard->slab);
     }
@@ -485,10 +560,9 @@ static enum kvs_err shard_open(struct memory_engine *engine, unsigned id)
     list_init(&shard->waiting);
     epoch_register(&engine->base.epoch, &shard->base.thread);
     uint64_t budget = engine->base.options.memory_bytes / engine->base.options.shard_count;
-    /* The records' range counts as it is used, the index as it grows; 1 : 3 suits records of some 50 bytes. */
-    struct index_options options = {
-        .shard_count = engine->base.options.shard_count, .bytes_max = budget / 4, .bytes_initial = budget / 1024};
-    enum kvs_err err = index_open(&shard->index, &options, &shard->base.thread);
+    struct index *index = NULL;
+    enum kvs_err err = open_index(shard, &index);
+    shard->index = index;
     if (err == KVS_ERR_OK)
         err = memory_slab_init(&shard->slab, align_down(budget - budget / 4 - budget / EXPIRY_SHARE, KVS_BLOCK_BYTES));
     if (err == KVS_ERR_OK)
@@ -577,6 +651,8 @@ static void memory_turn(struct engine_shard *base)
 {
     struct memory_shard *shard = shard_of(base);
     epoch_poll(&base->thread);
+    if (shard->left != NULL)
+        drop_left(shard);
     uint64_t items = expiry_queue_count(shard->expiry);
     if (items == 0 || shard->stopping)
         return;
@@ -593,6 +669,8 @@ static void memory_turn(struct engine_shard *base)
 static int64_t memory_timeout_ns(const struct engine_shard *base)
 {
     const struct memory_shard *shard = container_of(base, struct memory_shard, base);
+    if (shard->left != NULL && !shard->stopping)
+        return 0;
     if (shard->stopping || expiry_queue_count(shard->expiry) == 0)
         return -1;
     if (shard->sweeping)
@@ -712,6 +790,10 @@ static const struct engine_interface memory_interface = {
     .publish = memory_publish,
     .group_end = memory_group_end,
     .scan = memory_scan,
+    .flush_prepare = memory_flush_prepare,
+    .flush_begin = memory_flush_begin,
+    .flush_state = memory_flush_state,
+    .flush_end = memory_flush_end,
     .durable = memory_durable,
     .want_durable = memory_want_durable,
     .failed = memory_failed,

@@ -190,7 +190,8 @@ static enum kvs_err begin_boot(struct recovery *recovery)
     superblock->epoch = (recovery->epoch_max > superblock->epoch ? recovery->epoch_max : superblock->epoch) + 1;
     superblock->epoch -= canary_on(CANARY_EPOCH_NOT_RAISED) && superblock->epoch > 1;
     /* Also when nothing whole was found of the last boot: what reached the disk of it in part may be there. */
-    uint64_t above = recovery->lsn_max + 1 > superblock->lsn_base ? recovery->lsn_max + 1 : superblock->lsn_base;
+    uint64_t highest = recovery->lsn_max > superblock->flushed_lsn ? recovery->lsn_max : superblock->flushed_lsn;
+    uint64_t above = highest + 1 > superblock->lsn_base ? highest + 1 : superblock->lsn_base;
     if (!store->base.recovery.created && !canary_on(CANARY_LSN_BASE_NOT_RAISED))
         superblock->lsn_base = above + LSN_GAP;
     return superblock_write(recovery->ring, store->base.dir_fd, store->base.data_dir, superblock, recovery->message);

@@ -43,6 +43,7 @@ struct fill {
     struct run_entry *scatter; /* keeps them for later; NULL: into the index at once */
     size_t kept;
     uint64_t now_ms;
+    uint64_t flushed_lsn; /* what does not count, for all keys were taken away after it */
     uint64_t keys;
 };
 
@@ -178,7 +179,7 @@ static enum kvs_err insert_some(struct fill *fill, const struct run_entry *entri
             continue;
         if (entries[i].lsn > worker->lsn_max)
             worker->lsn_max = entries[i].lsn;
-        if (run_entry_is_delete(&entries[i]))
+        if (run_entry_is_delete(&entries[i]) || entries[i].lsn <= fill->flushed_lsn)
             continue;
         /* It is dead, and hides what is older. */
         if (entries[i].expires_ms != 0 && entries[i].expires_ms <= fill->now_ms) {
@@ -313,6 +314,7 @@ static enum kvs_err fill_shard(struct recovery_worker *worker, struct store_shar
     const struct run_range range = run_range_of_shard(shard->id, recovery->store->shard_count);
     struct fill fill = {
         .worker = worker, .shard = shard, .now_ms = wall_clock_now(&shard->store->base.clock, worker->ring)};
+    fill.flushed_lsn = canary_on(CANARY_FLUSH_FORGOTTEN) ? 0 : recovery->store->base.superblock.flushed_lsn;
     enum kvs_err err = KVS_ERR_OK;
     const uint64_t entries = entries_of(recovery);
     if (entries < SAMPLED_ENTRIES) {

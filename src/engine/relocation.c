@@ -239,6 +239,16 @@ uint64_t relocation_shown(struct engine_background *background)
     return store_groups_shown(store_behind(background));
 }
 
+uint64_t relocation_flushed(struct engine_background *background)
+{
+    return store_behind(background)->base.superblock.flushed_lsn;
+}
+
+uint64_t relocation_counted(struct engine_background *background)
+{
+    return atomic_load_explicit(&store_behind(background)->flush.counted, memory_order_acquire);
+}
+
 uint64_t relocation_now_ms(struct engine_background *background)
 {
     struct keeper *keeper = keeper_of(background);

@@ -75,6 +75,10 @@ uint64_t relocation_settled(struct engine_background *background);
 /* What has an LSN up to this one, and is durable, has been executed on the index: the census that is taken after this
  * call knows of it. */
 uint64_t relocation_shown(struct engine_background *background);
+/* Records up to this LSN count no more, and need not be hidden. */
+uint64_t relocation_flushed(struct engine_background *background);
+/* Rises when the records of an index that a flush has left were all counted as dead. */
+uint64_t relocation_counted(struct engine_background *background);
 /* The store's time. */
 uint64_t relocation_now_ms(struct engine_background *background);
 

@@ -108,6 +108,20 @@ static uint32_t images_max(const struct store *store)
     return count > UINT32_MAX ? UINT32_MAX : (uint32_t)count;
 }
 
+static struct index_options index_options_of(const struct store_shard *shard)
+{
+    const struct store *store = shard->store;
+    const uint64_t budget = store->base.options.memory_bytes / store->shard_count;
+    return (struct index_options){
+        .shard_count = store->shard_count, .bytes_max = budget / 4, .bytes_initial = budget / 1024};
+}
+
+enum kvs_err store_index_empty(struct store_shard *shard, struct index **out)
+{
+    const struct index_options options = index_options_of(shard);
+    return index_open(out, &options, &shard->base.thread);
+}
+
 /* Lets go of the shard's index, and says what another one may be. */
 static struct index_options index_anew(struct store_shard *shard)
 {
@@ -119,10 +133,7 @@ static struct index_options index_anew(struct store_shard *shard)
     atomic_store(&shard->keys, 0);
     atomic_store(&shard->expiry.keys, 0);
     atomic_store(&shard->expiry.expired, 0);
-    const struct store *store = shard->store;
-    const uint64_t budget = store->base.options.memory_bytes / store->shard_count;
-    return (struct index_options){
-        .shard_count = store->shard_count, .bytes_max = budget / 4, .bytes_initial = budget / 1024};
+    return index_options_of(shard);
 }
 
 enum kvs_err store_index_reset(struct store_shard *shard, uint64_t keys)
@@ -130,13 +141,19 @@ enum kvs_err store_index_reset(struct store_shard *shard, uint64_t keys)
     struct index_options index = index_anew(shard);
     if (index.bytes_initial < index_bytes_for(keys) && index_bytes_for(keys) <= index.bytes_max)
         index.bytes_initial = index_bytes_for(keys);
-    return index_open(&shard->index, &index, &shard->base.thread);
+    struct index *made = NULL;
+    const enum kvs_err err = index_open(&made, &index, &shard->base.thread);
+    shard->index = made;
+    return err;
 }
 
 enum kvs_err store_index_take(struct store_shard *shard, const struct index_pages *pages)
 {
     const struct index_options index = index_anew(shard);
-    return index_open_pages(&shard->index, &index, &shard->base.thread, pages);
+    struct index *made = NULL;
+    const enum kvs_err err = index_open_pages(&made, &index, &shard->base.thread, pages);
+    shard->index = made;
+    return err;
 }
 
 static enum kvs_err shard_open(struct store *store, unsigned id)
@@ -195,6 +212,7 @@ static void store_free(struct store *store, struct ring *ring)
         if (shard->cache != NULL)
             read_cache_close(shard->cache);
         index_close(shard->index);
+        store_flush_shard_close(shard);
         store_expiry_close(shard);
     }
     if (store->keeper.store != NULL) {
@@ -396,6 +414,8 @@ static void store_turn(struct engine_shard *base)
 {
     struct store_shard *shard = store_shard_of(base);
     epoch_poll(&base->thread);
+    if (shard->flush.leaving != NULL)
+        store_flush_shard_turn(shard);
     if (!shard->stopping)
         supply_log(shard);
     relocation_shard_turn(shard);
@@ -636,6 +656,10 @@ static const struct engine_interface store_interface = {
     .publish = store_publish,
     .group_end = store_group_end,
     .scan = store_scan,
+    .flush_prepare = store_flush_prepare,
+    .flush_begin = store_flush_begin,
+    .flush_state = store_flush_state,
+    .flush_end = store_flush_end,
     .durable = store_durable,
     .want_durable = store_want_durable,
     .failed = store_failed,

@@ -3,8 +3,8 @@
  *
  * store.c opens and closes, and runs a shard's turn; store_ops.c answers from RAM; store_wait.c carries out operations
  * that have to wait for a disk read (store_reads.c), for room in the log or for an earlier operation on the key;
- * store_scan.c shows which keys there are; store_expiry.c takes out what has expired; recovery.c fills a store from its
- * directory.
+ * store_scan.c shows which keys there are; store_expiry.c takes out what has expired; store_flush.c takes all keys away;
+ * recovery.c fills a store from its directory.
  *
  * What an index entry means. An entry points at a put, or at a delete record that is not durable yet (its reader has to
  * wait for it); once durable, the delete's entry goes. A put that has expired reads as if it were not there; its entry
@@ -25,6 +25,7 @@
 #include "engine/relocation.h"
 #include "engine/segment.h"
 #include "engine/store_expiry.h"
+#include "engine/store_flush.h"
 #include "engine/store_values.h"
 
 struct store;
@@ -52,7 +53,7 @@ struct store_shard {
     bool clean_marked;
     _Atomic bool log_stopped; /* for good: what it has written, and where, is the background's to look at from now on */
 
-    struct index *index;
+    _Atomic(struct index *) index; /* another one after a flush; others look at it inside of their sections */
     _Atomic uint64_t keys;
     struct log log;
     bool stock_asked;        /* see ask_for_stock */
@@ -102,6 +103,7 @@ struct store_shard {
     _Atomic uint64_t settles;
     struct store_counters counters;
     struct store_expiry expiry;
+    struct shard_flush flush;
     struct list groups;             /* struct engine_group: appended here, and not ended */
     unsigned groups_removing;       /* groups of deletes that wait for room in the log */
     _Atomic uint64_t groups_lsn;    /* the first LSN of the oldest; UINT64_MAX: there is none */
@@ -118,6 +120,7 @@ struct store {
     unsigned shard_count;
     struct keeper keeper;
     struct store_values values;
+    struct store_flush flush;
     _Atomic uint64_t retire_serial; /* retirements begun */
     _Atomic bool space_promised;    /* compaction is at work on freeing space */
     _Atomic uint64_t settled;       /* raised when a settled overwrite has had older records counted as dead */
@@ -190,6 +193,8 @@ uint32_t store_segments_min(const struct store *store);
 enum kvs_err store_index_reset(struct store_shard *shard, uint64_t keys);
 /* The same with one that has these pages. */
 enum kvs_err store_index_take(struct store_shard *shard, const struct index_pages *pages);
+/* An empty one, beside the one it has. */
+enum kvs_err store_index_empty(struct store_shard *shard, struct index **out);
 
 /* ---- store_ops.c ----------------------------------------------------------------------------------------------- */
 

@@ -60,6 +60,7 @@ struct value_dying {
 
 struct listing {
     struct store *store;
+    uint64_t below; /* ids; later ones are left out */
     enum kvs_err err;
 };
 
@@ -68,7 +69,7 @@ static void list_file(void *context, const char *text)
     struct listing *listing = context;
     struct store_values *values = &listing->store->values;
     struct value_name name;
-    if (!value_name_parse(text, &name) || listing->err != KVS_ERR_OK)
+    if (!value_name_parse(text, &name) || name.id >= listing->below || listing->err != KVS_ERR_OK)
         return;
     listing->err =
         array_grow((void **)&values->found, values->found_count, &values->found_capacity, sizeof *values->found);
@@ -132,7 +133,7 @@ enum kvs_err store_values_open(struct store *store, struct ring *ring, char mess
         return KVS_ERR_OK;
     }
     name_sync_init(&values->place.names, values->place.dir_fd);
-    struct listing listing = {.store = store, .err = err};
+    struct listing listing = {.store = store, .below = UINT64_MAX, .err = err};
     if (err == KVS_ERR_OK)
         err = ring_dir_list(ring, values->place.dir_fd, list_file, &listing);
     else
@@ -146,6 +147,21 @@ enum kvs_err store_values_open(struct store *store, struct ring *ring, char mess
     }
     sort_out(store, ring);
     return KVS_ERR_OK;
+}
+
+enum kvs_err store_values_list(struct store *store, struct ring *ring, uint64_t below)
+{
+    struct store_values *values = &store->values;
+    struct listing listing = {.store = store, .below = below};
+    values->found_count = 0;
+    const enum kvs_err err = ring_dir_list(ring, values->place.dir_fd, list_file, &listing);
+    size_t kept = 0;
+    for (size_t i = 0; i < values->found_count; i++) {
+        if (!values->found[i].name.unfinished)
+            values->found[kept++] = values->found[i];
+    }
+    values->found_count = kept;
+    return err != KVS_ERR_OK ? err : listing.err;
 }
 
 void store_values_close(struct store *store, struct ring *ring)

@@ -99,6 +99,8 @@ struct value_put {
 
 /* At start-up: makes the folder, lists it, and removes what was unfinished. */
 enum kvs_err store_values_open(struct store *store, struct ring *ring, char message[ENGINE_MESSAGE_BYTES]);
+/* Lists the files once more, into `found`: finished ones with ids below this one. The background's. */
+enum kvs_err store_values_list(struct store *store, struct ring *ring, uint64_t below);
 void store_values_close(struct store *store, struct ring *ring);
 void shard_values_init(struct shard_values *values);
 /* Frees what a crash has abandoned. */

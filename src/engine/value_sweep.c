@@ -183,6 +183,26 @@ static void ask(struct value_sweep *sweep)
     store_shard_wake(shard, keeper->ring);
 }
 
+void value_sweep_all(struct keeper *keeper)
+{
+    struct store_values *values = &keeper->store->values;
+    const uint64_t epoch = keeper->store->base.superblock.epoch;
+    keeper->sweep.again = true;
+    keeper->sweep.again_below = epoch << 32 | atomic_load_explicit(&values->counter, memory_order_relaxed);
+}
+
+/* Another list of files. When it cannot be made, those that died stay until the next start finds them. */
+static void list_again(struct keeper *keeper)
+{
+    struct value_sweep *sweep = &keeper->sweep;
+    sweep->again = false;
+    if (keeper->store->values.place.dir_fd < 0)
+        return;
+    if (store_values_list(keeper->store, keeper->ring, sweep->again_below) != KVS_ERR_OK)
+        diag_warn("cannot list " VALUE_DIR_NAME ": files of large values that were flushed stay until the next start");
+    begin_round(sweep);
+}
+
 void value_sweep_turn(struct keeper *keeper)
 {
     struct value_sweep *sweep = &keeper->sweep;
@@ -196,6 +216,9 @@ void value_sweep_turn(struct keeper *keeper)
     }
     if (keeper->stopping)
         return;
+    const bool between = sweep->state == SWEEP_NEXT || sweep->state == SWEEP_REST || sweep->state == SWEEP_DONE;
+    if (sweep->again && between)
+        list_again(keeper);
     if (sweep->state == SWEEP_REST && now_ms(keeper) >= sweep->due_ms)
         begin_round(sweep);
     if (sweep->state == SWEEP_NEXT)
@@ -207,6 +230,8 @@ void value_sweep_turn(struct keeper *keeper)
 int64_t value_sweep_timeout_ns(const struct keeper *keeper)
 {
     const struct value_sweep *sweep = &keeper->sweep;
+    if (sweep->again && sweep->state == SWEEP_DONE && !keeper->stopping)
+        return 0;
     if (keeper->stopping || (sweep->state != SWEEP_NEXT && sweep->state != SWEEP_REST))
         return -1;
     uint64_t now = now_ms(keeper);

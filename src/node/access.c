@@ -98,18 +98,27 @@ static void user_name(struct call *call, char name[ACL_NAME_BYTES_MAX + 1])
     acl_read_end(acl, call->shard->id);
 }
 
+void access_postpone(struct call *call)
+{
+    net_request_postpone(call->conn);
+    list_push_back(&call->shard->paused, &call->client->paused);
+}
+
 /* True when the request has to wait: it is postponed. */
 static bool paused(struct call *call, unsigned flags)
 {
     struct shard *shard = call->shard;
     struct node *node = shard->node;
+    if (shard->flush_pause && ((flags & (COMMAND_WRITE | COMMAND_READONLY)) != 0 || call->command->run == command_exec)) {
+        access_postpone(call);
+        return true;
+    }
     uint64_t until_ns = atomic_load(&node->pause_until_ns);
     if (until_ns == 0 || (!atomic_load(&node->pause_all) && (flags & COMMAND_WRITE) == 0))
         return false;
     if (ring_now_ns(shard->ring) >= until_ns)
         return false;
-    net_request_postpone(call->conn);
-    list_push_back(&shard->paused, &call->client->paused);
+    access_postpone(call);
     return true;
 }
 
@@ -123,7 +132,7 @@ bool access_request(struct call *call, const struct subcommand *sub)
     char room[96], name[ACL_NAME_BYTES_MAX + 1];
     switch ((watch & ACL_WATCH) != 0 ? access_check(call, sub, &key) : ACCESS_GRANTED) {
     case ACCESS_GRANTED:
-        return (watch & ACCESS_WATCH_PAUSE) == 0 || !paused(call, flags);
+        return (watch & (ACCESS_WATCH_PAUSE | ACCESS_WATCH_FLUSH)) == 0 || !paused(call, flags);
     case ACCESS_GONE:
         net_conn_finish(call->conn);
         return false;
@@ -150,7 +159,7 @@ bool access_frame(struct call *call, uint8_t *status, const char **text, char ro
     *text = NULL;
     switch ((watch & ACL_WATCH) != 0 ? access_check(call, NULL, &key) : ACCESS_GRANTED) {
     case ACCESS_GRANTED:
-        return (watch & ACCESS_WATCH_PAUSE) == 0 || !paused(call, call->command->flags);
+        return (watch & (ACCESS_WATCH_PAUSE | ACCESS_WATCH_FLUSH)) == 0 || !paused(call, call->command->flags);
     case ACCESS_GONE:
         net_conn_finish(call->conn);
         return false;
@@ -194,7 +203,7 @@ void access_unpause(struct node *node)
 
 void access_turn(struct shard *shard)
 {
-    if (list_empty(&shard->paused))
+    if (list_empty(&shard->paused) || shard->flush_pause)
         return;
     const struct node *node = shard->node;
     uint64_t until_ns = atomic_load(&node->pause_until_ns);

@@ -15,6 +15,7 @@
 #define ACCESS_WATCH_PAUSE   2u
 #define ACCESS_WATCH_EACH    4u /* each command is to be timed by itself */
 #define ACCESS_WATCH_MONITOR 8u /* somebody watches (monitor.h) */
+#define ACCESS_WATCH_FLUSH   16u /* commands on keys may have to wait (flush.h) */
 
 enum access_answer {
     ACCESS_GRANTED,
@@ -46,6 +47,8 @@ void access_note_login(struct shard *shard, struct net_conn *conn, const char *c
  * counts. */
 void access_pause(struct shard *shard, uint64_t until_ns, bool all);
 void access_unpause(struct node *node);
+/* The current request is to be looked at again later, as if it had come then. */
+void access_postpone(struct call *call);
 /* Once per turn: lets those go on whose pause is over. */
 void access_turn(struct shard *shard);
 /* How long the shard may sleep; -1: for ever. */

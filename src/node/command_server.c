@@ -1,7 +1,8 @@
 /*
- * command_server.c - commands about the node: INFO, DBSIZE, TIME.
+ * command_server.c - commands about the node and all keys together: INFO, DBSIZE, TIME, FLUSHALL.
  */
 #include "node/command.h"
+#include "node/flush.h"
 #include "node/info.h"
 #include "node/node_internal.h"
 
@@ -28,6 +29,18 @@ void command_dbsize(struct call *call)
     struct engine_stats stats;
     engine_stats(call->shard->store, &stats);
     call_integer(call, (int64_t)stats.keys);
+}
+
+/* FLUSHDB, too. Whether memory is freed at once or later is nobody's business but the engine's: SYNC and ASYNC are the
+ * same. */
+void command_flushall(struct call *call)
+{
+    const bool mode =
+        call->count == 2 && (command_word_is(call->args[1], "async") || command_word_is(call->args[1], "sync"));
+    if (call->count > 1 && !mode)
+        call_error(call, "ERR syntax error");
+    else
+        flush_begin(call);
 }
 
 void command_time(struct call *call)

@@ -229,12 +229,21 @@ static void submit(struct shard *shard, struct op *op, engine_done_fn *done)
     engine_submit(shard->engine, &op->engine);
 }
 
+/* A key. */
+static bool may_change(const struct op *op)
+{
+    return op->update.run != NULL ? (op->update.flags & UPDATE_LOOKS_ONLY) == 0
+                                  : op->engine.request.action != ENGINE_GET;
+}
+
 void dispatch_op(struct shard *shard, struct op *op, enum route route)
 {
     KVS_ASSERT(route != ROUTE_DONE);
     op->owner = hash_shard(op->engine.request.hash, shard->count);
     op->engine.request.asked_ns = ring_now_ns(shard->ring);
     op->at = shard;
+    op->changes = may_change(op);
+    shard->changes_under_way += op->changes;
     switch (route) {
     case ROUTE_LOCAL:
         submit(shard, op, on_local_done);
@@ -253,6 +262,7 @@ static void complete(struct shard *shard, struct op *op)
 {
     if (op->sent)
         op->client->under_way[op->owner]--;
+    shard->changes_under_way -= op->changes;
     op_drop_request(&shard->pool, op);
     if (op->update.run != NULL)
         count_update(shard, &op->update, op->engine.result.error, op->found, slice_make(op->reply, op->reply_bytes));

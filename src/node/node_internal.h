@@ -40,10 +40,11 @@ struct node {
     uint32_t value_bytes_max;       /* what the store takes */
     uint32_t key_bytes_max;         /* of a key */
 
-    /* What requests have to be held against before they are carried out: ACL_WATCH, ACCESS_WATCH_PAUSE. */
+    /* What requests have to be held against before they are carried out: ACL_WATCH, ACCESS_WATCH_…. */
     alignas(KVS_CACHE_LINE_BYTES) _Atomic unsigned watch;
     _Atomic bool pause_all;          /* else writes only */
     _Atomic uint64_t pause_until_ns; /* 0: no pause */
+    _Atomic bool flushing;           /* a flush is under way */
     struct acl *acl;
     struct acl_log *acl_log;
     _Atomic bool acl_saving;

@@ -44,6 +44,7 @@ struct op {
     struct op_budget *budget;
     unsigned owner; /* shard of the key */
     bool sent;      /* counted in client->under_way[owner] */
+    bool changes;   /* counted in home->changes_under_way */
     struct reply_format format;
     struct update_spec update; /* with a function: the request is an update, and engine.request its key and operand */
     struct slice operand;      /* … while the key is held */

@@ -27,6 +27,7 @@
 #include "node/command.h"
 #include "node/crowd.h"
 #include "node/dispatch.h"
+#include "node/flush.h"
 #include "node/gather.h"
 #include "node/login.h"
 #include "node/monitor.h"
@@ -155,6 +156,7 @@ static void free_parts(struct shard *shard)
     login_abandon(shard);
     acl_store_abandon(shard);
     waiting_abandon(shard);
+    flush_abandon(shard);
     monitor_abandon(shard);
     client_abandon_all(shard);
     op_pool_deinit(&shard->pool);
@@ -251,7 +253,7 @@ static bool take_step(struct shard *shard)
             shard->aborted = true;
             net_abort(shard->net);
         }
-        if (net_drained(shard->net) && list_empty(&shard->transactions))
+        if (net_drained(shard->net) && list_empty(&shard->transactions) && flush_over(shard))
             set_state(shard, SHARD_DRAINED);
         break;
     case SHARD_DRAINED:
@@ -329,6 +331,7 @@ static int64_t wait_ns(const struct shard *shard)
         wait = 0;
     wait = ring_sooner(wait, access_wait_ns(shard));
     wait = ring_sooner(wait, waiting_wait_ns(shard));
+    wait = ring_sooner(wait, flush_wait_ns(shard));
     if (mailbox_backlog(shard->mailbox))
         wait = ring_sooner(wait, BACKLOG_WAIT_NS);
     if (in_transition(get_state(shard)))
@@ -357,6 +360,8 @@ static void deliver(void *context, struct mail *mail)
         scan_deliver(context, mail);
     else if (mail->kind == MAIL_WAITING)
         waiting_deliver(context, mail);
+    else if (mail->kind == MAIL_FLUSH)
+        flush_deliver(context, mail);
     else
         monitor_deliver(context, mail);
 }
@@ -390,6 +395,7 @@ bool shard_turn(struct shard *shard, bool may_sleep)
         events += mailbox_collect(shard->mailbox, deliver, shard); /* no operations yet */
     derive_turn(&shard->derivations, ring_now_ns(shard->ring), events == 0);
     crowd_turn(shard);
+    flush_turn(shard);
     access_turn(shard);
     waiting_turn(shard);
     acl_turn(shard->node->acl, shard->id);

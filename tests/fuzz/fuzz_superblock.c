@@ -96,7 +96,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         FUZZ_CHECK(err == KVS_ERR_CORRUPT);
     } else {
         FUZZ_CHECK(read.sequence == sequence && fixup_superblock_right(&read) && superblock_valid(&read));
-        const bool known = read.version == FORMAT_VERSION && read.block_bytes == KVS_BLOCK_BYTES;
+        const bool known = superblock_known(&read);
         FUZZ_CHECK(err == (known ? KVS_ERR_OK : KVS_ERR_VERSION));
     }
     FUZZ_CHECK(err == KVS_ERR_OK || (message[0] != '\0' && memchr(message, '\0', sizeof message) != NULL));

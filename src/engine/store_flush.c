@@ -1,0 +1,241 @@
+/*
+ * store_flush.c - both sides of a flush: the owners', and the background's.
+ *
+ * Why one LSN is enough. Every shard's LSNs go on above the highest that any of them had given when nothing was under
+ * way. So what was there before has an LSN up to it, and what comes after a higher one, whatever log it is in and
+ * whoever owns its key in a later boot.
+ *
+ * An index that is left may still be looked at by sections that have begun before. When they have ended, and the
+ * owner's epoch has freed what had left the index by itself, it is the background's.
+ *
+ * Failure modes: the superblock cannot be written, or not synced: nobody knows which one a start will find, so every
+ * log stops writing. A crash at any point leaves all keys, or none.
+ */
+#include "engine/store_flush.h"
+
+#include "base/assert.h"
+#include "base/canary.h"
+#include "engine/store.h"
+
+#include <stdlib.h>
+
+enum { PAGES_PER_TURN = 128 };
+
+/* ---- the owners ------------------------------------------------------------------------------------------------ */
+
+/* An empty index, and what the present one needs to leave. */
+static enum kvs_err make_next(struct store_shard *shard)
+{
+    if (shard->flush.next != NULL)
+        return KVS_ERR_OK;
+    struct left_index *next = calloc(1, sizeof *next);
+    if (next == NULL)
+        return KVS_ERR_NO_MEMORY;
+    const enum kvs_err err = store_index_empty(shard, &next->index);
+    if (err == KVS_ERR_OK)
+        shard->flush.next = next;
+    else
+        free(next);
+    return err;
+}
+
+/* Operations that change keys, and what they have left to be settled. */
+static bool nothing_under_way(const struct store_shard *shard)
+{
+    return shard->busy_count == 0 && list_empty(&shard->stalled) && list_empty(&shard->stalled_removes) &&
+           list_empty(&shard->settlings) && list_empty(&shard->groups);
+}
+
+enum kvs_err store_flush_prepare(struct engine_shard *base, uint64_t *lsn)
+{
+    struct store_shard *shard = store_shard_of(base);
+    struct log *log = &shard->log;
+    if (log->failed || shard->stopping)
+        return KVS_ERR_FAILED;
+    if (!nothing_under_way(shard))
+        return KVS_ERR_AGAIN;
+    /* Durable: an index entry of a delete waits for that, and nobody is to be shown later what a crash takes back. */
+    const uint64_t latest = log->next_lsn - 1;
+    log_want(log, latest);
+    if (log->open != NULL && log_durable(log) < latest)
+        return KVS_ERR_AGAIN;
+    *lsn = log_lsn(log);
+    return make_next(shard);
+}
+
+void store_flush_begin(struct engine_shard *base, uint64_t lsn)
+{
+    const struct store_shard *shard = store_shard_of(base);
+    struct store_flush *flush = &shard->store->flush;
+    KVS_ASSERT(atomic_load_explicit(&flush->state, memory_order_relaxed) != FLUSH_ASKED);
+    flush->lsn = lsn;
+    atomic_store_explicit(&flush->state, FLUSH_ASKED, memory_order_release);
+    keeper_wake(&shard->store->keeper, shard->ring);
+}
+
+enum kvs_err store_flush_state(const struct engine_shard *base, const char **text)
+{
+    const struct store_flush *flush = &container_of(base, struct store_shard, base)->store->flush;
+    const enum store_flush_state state = atomic_load_explicit(&flush->state, memory_order_acquire);
+    *text = state == FLUSH_FAILED ? flush->update.text : "";
+    return state == FLUSH_ASKED ? KVS_ERR_AGAIN : state == FLUSH_DONE ? KVS_ERR_OK : KVS_ERR_FAILED;
+}
+
+static void no_section_sees_it(struct epoch_entry *entry)
+{
+    container_of(entry, struct left_index, entry)->unseen = true;
+}
+
+static void leave_index(struct store_shard *shard)
+{
+    struct left_index *left = shard->flush.next;
+    struct index *empty = left->index;
+    left->index = atomic_load_explicit(&shard->index, memory_order_relaxed);
+    left->next = shard->flush.leaving;
+    shard->flush.next = NULL;
+    shard->flush.leaving = left;
+    atomic_store(&shard->index, empty);
+    store_set(&shard->keys, 0);
+    store_set(&shard->expiry.keys, 0); /* items of its queue are stale: it sweeps them out */
+    epoch_defer(&shard->base.thread, &left->entry, no_section_sees_it);
+}
+
+enum kvs_err store_flush_end(struct engine_shard *base)
+{
+    struct store_shard *shard = store_shard_of(base);
+    const struct store_flush *flush = &shard->store->flush;
+    if (atomic_load_explicit(&flush->state, memory_order_acquire) == FLUSH_FAILED) {
+        log_give_up(&shard->log, flush->update.text);
+        return KVS_ERR_OK;
+    }
+    if (!canary_on(CANARY_FLUSH_WITHOUT_JUMP) && log_jump(&shard->log, flush->lsn) == KVS_ERR_AGAIN)
+        return KVS_ERR_AGAIN;
+    leave_index(shard);
+    return KVS_ERR_OK;
+}
+
+void store_flush_shard_turn(struct store_shard *shard)
+{
+    struct left_index **place = &shard->flush.leaving;
+    while (*place != NULL && !(*place)->unseen)
+        place = &(*place)->next;
+    struct left_index *left = *place;
+    if (left == NULL)
+        return;
+    *place = left->next;
+    struct store_flush *flush = &shard->store->flush;
+    left->next = atomic_load_explicit(&flush->left, memory_order_relaxed);
+    while (!atomic_compare_exchange_weak_explicit(&flush->left, &left->next, left, memory_order_release,
+                                                  memory_order_relaxed)) {
+    }
+    keeper_wake(&shard->store->keeper, shard->ring);
+}
+
+static void free_chain(struct left_index *left)
+{
+    while (left != NULL) {
+        struct left_index *next = left->next;
+        index_close(left->index);
+        free(left);
+        left = next;
+    }
+}
+
+void store_flush_shard_close(struct store_shard *shard)
+{
+    free_chain(shard->flush.leaving);
+    free_chain(shard->flush.next);
+    shard->flush = (struct shard_flush){0};
+}
+
+/* ---- the background: the superblock ---------------------------------------------------------------------------- */
+
+static void wake_shards(const struct keeper *keeper)
+{
+    for (unsigned i = 0; i < keeper->store->shard_count; i++)
+        store_shard_wake(keeper->store->shards[i], keeper->ring);
+}
+
+static void turn_superblock(struct keeper *keeper)
+{
+    struct store *store = keeper->store;
+    struct store_flush *flush = &store->flush;
+    if (atomic_load_explicit(&flush->state, memory_order_acquire) != FLUSH_ASKED ||
+        !superblock_update_idle(&flush->update))
+        return;
+    if (store->base.superblock.flushed_lsn == flush->lsn) {
+        value_sweep_all(keeper); /* now: no file of a put that is under way is there */
+        atomic_store_explicit(&flush->state, FLUSH_DONE, memory_order_release);
+        wake_shards(keeper);
+    } else if (flush->update.error != KVS_ERR_OK) {
+        atomic_store_explicit(&flush->state, FLUSH_FAILED, memory_order_release);
+        wake_shards(keeper);
+    } else {
+        /* Without memory: again in another turn. */
+        (void)superblock_update_begin(&flush->update, keeper->ring, store->base.dir_fd, &store->base.superblock,
+                                      flush->lsn);
+    }
+}
+
+/* ---- the background: indexes that were left -------------------------------------------------------------------- */
+
+static void count_page(const struct store *store, const void *page)
+{
+    struct index_entry entries[INDEX_PAGE_ENTRIES];
+    const unsigned count = index_page_read(page, entries);
+    for (unsigned i = 0; i < count && !canary_on(CANARY_FLUSH_UNCOUNTED); i++) {
+        struct segment *segment =
+            segment_get(&store->segments, address_segment(entries[i].address, store->segments.shift));
+        segment_count_dead(segment, entries[i].class, 1);
+    }
+}
+
+static void turn_left(struct keeper *keeper)
+{
+    struct store_flush *flush = &keeper->store->flush;
+    if (flush->walked == NULL)
+        flush->walked = atomic_exchange_explicit(&flush->left, NULL, memory_order_acquire);
+    struct left_index *left = flush->walked;
+    if (left == NULL)
+        return;
+    for (unsigned i = 0; i < PAGES_PER_TURN; i++) {
+        struct index_place place;
+        const void *page = index_page_next(left->index, &left->at, &place);
+        if (page != NULL) {
+            count_page(keeper->store, page);
+            continue;
+        }
+        flush->walked = left->next;
+        left->next = NULL;
+        free_chain(left);
+        atomic_fetch_add_explicit(&flush->counted, 1, memory_order_release);
+        return;
+    }
+}
+
+void store_flush_turn(struct keeper *keeper)
+{
+    turn_superblock(keeper);
+    turn_left(keeper);
+}
+
+bool store_flush_busy(const struct keeper *keeper)
+{
+    const struct store_flush *flush = &keeper->store->flush;
+    const bool asked = atomic_load_explicit(&flush->state, memory_order_relaxed) == FLUSH_ASKED;
+    return flush->walked != NULL || atomic_load_explicit(&flush->left, memory_order_relaxed) != NULL ||
+           (asked && superblock_update_idle(&flush->update));
+}
+
+bool store_flush_idle(const struct keeper *keeper)
+{
+    return superblock_update_idle(&keeper->store->flush.update);
+}
+
+void store_flush_close(struct keeper *keeper, struct ring *ring)
+{
+    struct store_flush *flush = &keeper->store->flush;
+    superblock_update_deinit(&flush->update, ring);
+    free_chain(flush->walked);
+    free_chain(atomic_load(&flush->left));
+}
