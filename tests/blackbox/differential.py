@@ -102,6 +102,7 @@ class Generator:
             (6, self.scans),
             (6, self.common),
             (6, self.server),
+            (1, self.flushes),
         ]
         self.steady = [
             (20, self.strings),
@@ -445,6 +446,10 @@ class Generator:
                 [b"SHUTDOWN", b"ABORT", self.one(b"NOW", b"FOO")],  # nothing is left out of this that would make it happen
             ]
         )
+
+    def flushes(self):
+        return [self.one(b"FLUSHALL", b"FLUSHDB")] + self.one([], [], [b"ASYNC"], [b"SYNC"], [b"NOW"], [b"ASYNC", b"SYNC"])
+
     def block(self):
         """MULTI, commands whose replies do not hang on the clock, and an end. Before it, keys may be watched."""
         before, self.families = self.families, self.steady
@@ -630,6 +635,8 @@ class Differential:
         return sorted(lines.items())
 
     def _compare(self, words, ours, theirs):
+        if words[0].upper() in (b"FLUSHALL", b"FLUSHDB") and ours == theirs == b"+OK\r\n":
+            self.lines_of.clear()
         self._note(words, gone=words[0].upper() == b"DEL" and ours == theirs == b":1\r\n")
         self.block = [words] if words[0].upper() in (b"MULTI", b"WATCH") else self.block + [words]
         self.compared += 1

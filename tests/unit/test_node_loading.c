@@ -81,6 +81,8 @@ static void ask_every_command(struct node_fixture *fixture, struct peer *peer, b
         {"dump", "k"},
         {"expire", "k", "1"},
         {"expireat", "k", "1"},
+        {"flushall"},
+        {"flushdb"},
         {"getbit", "k", "1"},
         {"getdel", "k"},
         {"getex", "k"},
