@@ -102,12 +102,17 @@ static void keys_of_set(const struct slice *args, unsigned count, struct acl_key
     }
 }
 
-/* BITFIELD with nothing but GET changes nothing. */
+/* BITFIELD with nothing but GET, with its type and offset, and OVERFLOW, with its word, changes nothing. */
 static void keys_of_bitfield(const struct slice *args, unsigned count, struct acl_key_use *use)
 {
     use->access_first = ACL_READ;
     for (unsigned i = 2; i < count; i++) {
-        if (command_word_is(args[i], "set") || command_word_is(args[i], "incrby"))
+        const unsigned behind = count - i - 1;
+        if (command_word_is(args[i], "get") && behind >= 2)
+            i += 2;
+        else if (command_word_is(args[i], "overflow") && behind >= 1)
+            i++;
+        else
             use->access_first |= ACL_WRITE;
     }
 }

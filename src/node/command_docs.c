@@ -370,8 +370,9 @@ static void reply_keys(struct call *call, bool flags)
         if (flags)
             text_array(&text, 2);
         text_bulk_bytes(&text, args[i]);
+        const unsigned access = i > use.first ? use.access : use.access_first;
         if (flags)
-            command_syntax_add_words(&text, key_flags(syntax, use.access, i > use.first, room), "", version);
+            command_syntax_add_words(&text, key_flags(syntax, access, i > use.first, room), "", version);
     }
     call_text(call, &text);
 }
