@@ -108,7 +108,8 @@ static enum kvs_err judge_superblock(struct check *check)
     const struct superblock *superblock = &check->superblock;
     const char *dir = check->options.dir_name;
     if (!superblock_known(superblock)) {
-        check_say(check, "data directory %s has format version %u, this program knows versions %u and %u: use the newer one",
+        check_say(check,
+                  "data directory %s has format version %u, this program knows versions %u and %u: use the newer one",
                   dir, superblock->version, (unsigned)SUPERBLOCK_VERSION, (unsigned)SUPERBLOCK_VERSION_FLUSHED);
         return KVS_ERR_VERSION;
     }

@@ -3,8 +3,8 @@
  *
  * store.c opens and closes, and runs a shard's turn; store_ops.c answers from RAM; store_wait.c carries out operations
  * that have to wait for a disk read (store_reads.c), for room in the log or for an earlier operation on the key;
- * store_scan.c shows which keys there are; store_expiry.c takes out what has expired; store_flush.c takes all keys away;
- * recovery.c fills a store from its directory.
+ * store_scan.c shows which keys there are; store_expiry.c takes out what has expired; store_flush.c takes all keys
+ * away; recovery.c fills a store from its directory.
  *
  * What an index entry means. An entry points at a put, or at a delete record that is not durable yet (its reader has to
  * wait for it); once durable, the delete's entry goes. A put that has expired reads as if it were not there; its entry

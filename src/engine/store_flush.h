@@ -33,7 +33,7 @@ enum store_flush_state { FLUSH_NONE, FLUSH_ASKED, FLUSH_DONE, FLUSH_FAILED };
 struct store_flush {
     uint64_t lsn;
     _Atomic(enum store_flush_state) state;
-    struct superblock_update update; /* the background's, with what follows */
+    struct superblock_update update;   /* the background's, with what follows */
     _Atomic(struct left_index *) left; /* from all shards */
     struct left_index *walked;         /* taken from there */
     _Atomic uint64_t counted;          /* indexes whose records were all counted as dead */

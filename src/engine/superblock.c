@@ -86,11 +86,10 @@ static enum kvs_err choose_copy(const uint8_t *blocks, uint64_t bytes, const cha
         return KVS_ERR_CORRUPT;
     }
     if (!superblock_known(out)) {
-        snprintf(
-            message, ENGINE_MESSAGE_BYTES,
-            "data directory %s has format version %u, this program knows versions %u and %u: use the program that "
-            "wrote it",
-            dir_name, out->version, (unsigned)SUPERBLOCK_VERSION, (unsigned)SUPERBLOCK_VERSION_FLUSHED);
+        snprintf(message, ENGINE_MESSAGE_BYTES,
+                 "data directory %s has format version %u, this program knows versions %u and %u: use the program that "
+                 "wrote it",
+                 dir_name, out->version, (unsigned)SUPERBLOCK_VERSION, (unsigned)SUPERBLOCK_VERSION_FLUSHED);
         return KVS_ERR_VERSION;
     }
     if (out->version == SUPERBLOCK_VERSION)

@@ -109,7 +109,8 @@ static bool paused(struct call *call, unsigned flags)
 {
     struct shard *shard = call->shard;
     struct node *node = shard->node;
-    if (shard->flush_pause && ((flags & (COMMAND_WRITE | COMMAND_READONLY)) != 0 || call->command->run == command_exec)) {
+    if (shard->flush_pause &&
+        ((flags & (COMMAND_WRITE | COMMAND_READONLY)) != 0 || call->command->run == command_exec)) {
         access_postpone(call);
         return true;
     }

@@ -13,8 +13,8 @@
 
 /* Bits of node->watch. ACL_WATCH is 1. */
 #define ACCESS_WATCH_PAUSE   2u
-#define ACCESS_WATCH_EACH    4u /* each command is to be timed by itself */
-#define ACCESS_WATCH_MONITOR 8u /* somebody watches (monitor.h) */
+#define ACCESS_WATCH_EACH    4u  /* each command is to be timed by itself */
+#define ACCESS_WATCH_MONITOR 8u  /* somebody watches (monitor.h) */
 #define ACCESS_WATCH_FLUSH   16u /* commands on keys may have to wait (flush.h) */
 
 enum access_answer {

@@ -171,7 +171,7 @@ command_fn command_mset, command_msetnx, command_rename, command_renamenx, comma
 command_fn command_scan, command_keys, command_randomkey;                                /* command_scan.c */
 command_fn command_echo, command_ping, command_quit, command_select, command_durability; /* command_connection.c */
 command_fn command_auth, command_hello, command_reset;                                   /* command_auth.c */
-command_fn command_info, command_dbsize, command_time, command_flushall;                                   /* command_server.c */
+command_fn command_info, command_dbsize, command_time, command_flushall;                 /* command_server.c */
 command_fn command_bgsave, command_lastsave, command_save;                               /* command_backup.c */
 command_fn command_lcs;                                                                  /* command_lcs.c */
 command_fn command_monitor;                                                              /* monitor.c */

@@ -112,13 +112,13 @@ struct shard {
     struct list waitings;      /* requests that wait, asked here … */
     struct list waiting_parts; /* … and what of them waits for this shard's log */
     uint64_t waiting_look_ns;  /* when to look after them again */
-    unsigned changes_under_way; /* ops begun here that may change a key */
+    unsigned changes_under_way;    /* ops begun here that may change a key */
     struct flush *flush;           /* begun here, and not over; NULL: none */
     struct flush_part *flush_part; /* of a flush begun on any shard: this one's to work at */
     bool flush_pause;              /* commands on keys wait for the end of a flush */
-    struct list monitors;      /* connections that watch all commands */
-    struct text monitor_lines; /* of this turn */
-    struct list monitor_mails; /* lines on their way to other shards */
+    struct list monitors;          /* connections that watch all commands */
+    struct text monitor_lines;     /* of this turn */
+    struct list monitor_mails;     /* lines on their way to other shards */
     size_t monitor_mail_bytes;
     struct derive_queue derivations;
     uint64_t now_ns;                                      /* when the latest requests came */
