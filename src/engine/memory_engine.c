@@ -12,6 +12,7 @@
 #include "engine/engine_internal.h"
 #include "engine/expiry_queue.h"
 #include "engine/index.h"
+#include "engine/left_index.h"
 #include "engine/memory_slab.h"
 
 #include "base/assert.h"
@@ -45,11 +46,8 @@ struct memory_shard {
     struct engine_shard base; /* first */
     struct memory_engine *engine;
     _Atomic(struct index *) index; /* another one after a flush; others look at it inside of their sections */
-    struct index *empty;           /* for the next flush */
-    struct index *left;            /* by the latest: its records are being freed … */
-    struct epoch_entry left_entry;
-    bool left_unseen; /* … from when no section can see it any more … */
-    uint64_t left_at; /* … as far as here */
+    struct left_index *next;       /* for the next flush */
+    struct left_index *left;       /* by the latest: its records are being freed */
     struct memory_slab slab;
     struct expiry_queue *expiry;
     bool sweeping;
@@ -457,14 +455,13 @@ static void memory_scan(struct engine_shard *owner, struct engine_scan *scan)
 
 /* ---- flushing -------------------------------------------------------------------------------------------------- */
 
-static enum kvs_err open_index(struct memory_shard *shard, struct index **out)
+/* The records' range counts as it is used, the index as it grows; 1 : 3 suits records of some 50 bytes. */
+static struct index_options index_options_of(const struct memory_shard *shard)
 {
     const struct engine_options *engine = &shard->engine->base.options;
     const uint64_t budget = engine->memory_bytes / engine->shard_count;
-    /* The records' range counts as it is used, the index as it grows; 1 : 3 suits records of some 50 bytes. */
-    const struct index_options options = {
+    return (struct index_options){
         .shard_count = engine->shard_count, .bytes_max = budget / 4, .bytes_initial = budget / 1024};
-    return index_open(out, &options, &shard->base.thread);
 }
 
 static enum kvs_err memory_flush_prepare(struct engine_shard *base, uint64_t *lsn)
@@ -473,7 +470,8 @@ static enum kvs_err memory_flush_prepare(struct engine_shard *base, uint64_t *ls
     *lsn = 0;
     if (!list_empty(&shard->held) || !list_empty(&shard->waiting) || shard->left != NULL)
         return KVS_ERR_AGAIN;
-    return shard->empty != NULL ? KVS_ERR_OK : open_index(shard, &shard->empty);
+    const struct index_options options = index_options_of(shard);
+    return shard->next != NULL ? KVS_ERR_OK : left_index_make(&shard->next, &options, &base->thread);
 }
 
 static void memory_flush_begin(struct engine_shard *base, uint64_t lsn)
@@ -489,37 +487,29 @@ static enum kvs_err memory_flush_state(const struct engine_shard *base, const ch
     return KVS_ERR_OK;
 }
 
-static void no_section_sees_it(struct epoch_entry *entry)
-{
-    container_of(entry, struct memory_shard, left_entry)->left_unseen = true;
-}
-
 static enum kvs_err memory_flush_end(struct engine_shard *base)
 {
     struct memory_shard *shard = shard_of(base);
-    shard->left = shard->index;
-    shard->left_at = 0;
-    shard->left_unseen = false;
-    shard->index = shard->empty;
-    shard->empty = NULL;
-    epoch_defer(&base->thread, &shard->left_entry, no_section_sees_it);
+    shard->left = shard->next;
+    shard->next = NULL;
+    left_index_change(shard->left, &shard->index, &base->thread);
     return KVS_ERR_OK;
 }
 
 static void drop_left(struct memory_shard *shard)
 {
     struct index_entry entries[INDEX_PAGE_ENTRIES];
-    struct index_place place;
-    for (unsigned pages = 0; shard->left_unseen && pages < LEFT_PAGES; pages++) {
-        const void *page = index_page_next(shard->left, &shard->left_at, &place);
-        if (page == NULL) {
-            index_close(shard->left);
-            shard->left = NULL;
-            return;
-        }
-        for (unsigned i = index_page_read(page, entries); i > 0; i--)
-            drop(shard, memory_slab_at(&shard->slab, entries[i - 1].address));
+    bool more = true;
+    for (unsigned pages = 0; pages < LEFT_PAGES && more; pages++) {
+        unsigned count;
+        more = left_index_page(shard->left, entries, &count);
+        for (unsigned i = 0; i < count; i++)
+            drop(shard, memory_slab_at(&shard->slab, entries[i].address));
     }
+    if (more)
+        return;
+    left_index_free(shard->left);
+    shard->left = NULL;
 }
 
 /* ---- life ------------------------------------------------------------------------------------------------------ */
@@ -534,8 +524,8 @@ static void memory_close(struct engine *base, struct ring *ring)
             continue;
         epoch_drain(&shard->base.thread);
         index_close(shard->index);
-        index_close(shard->empty);
-        index_close(shard->left);
+        left_index_free(shard->next);
+        left_index_free(shard->left);
         expiry_queue_close(shard->expiry);
         memory_slab_deinit(&shard->slab);
     }
@@ -561,7 +551,8 @@ static enum kvs_err shard_open(struct memory_engine *engine, unsigned id)
     epoch_register(&engine->base.epoch, &shard->base.thread);
     uint64_t budget = engine->base.options.memory_bytes / engine->base.options.shard_count;
     struct index *index = NULL;
-    enum kvs_err err = open_index(shard, &index);
+    const struct index_options options = index_options_of(shard);
+    enum kvs_err err = index_open(&index, &options, &shard->base.thread);
     shard->index = index;
     if (err == KVS_ERR_OK)
         err = memory_slab_init(&shard->slab, align_down(budget - budget / 4 - budget / EXPIRY_SHARE, KVS_BLOCK_BYTES));
@@ -651,7 +642,7 @@ static void memory_turn(struct engine_shard *base)
 {
     struct memory_shard *shard = shard_of(base);
     epoch_poll(&base->thread);
-    if (shard->left != NULL)
+    if (shard->left != NULL && shard->left->unseen)
         drop_left(shard);
     uint64_t items = expiry_queue_count(shard->expiry);
     if (items == 0 || shard->stopping)

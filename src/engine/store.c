@@ -116,10 +116,10 @@ static struct index_options index_options_of(const struct store_shard *shard)
         .shard_count = store->shard_count, .bytes_max = budget / 4, .bytes_initial = budget / 1024};
 }
 
-enum kvs_err store_index_empty(struct store_shard *shard, struct index **out)
+enum kvs_err store_index_next(struct store_shard *shard, struct left_index **out)
 {
     const struct index_options options = index_options_of(shard);
-    return index_open(out, &options, &shard->base.thread);
+    return left_index_make(out, &options, &shard->base.thread);
 }
 
 /* Lets go of the shard's index, and says what another one may be. */

@@ -194,7 +194,7 @@ enum kvs_err store_index_reset(struct store_shard *shard, uint64_t keys);
 /* The same with one that has these pages. */
 enum kvs_err store_index_take(struct store_shard *shard, const struct index_pages *pages);
 /* An empty one, beside the one it has. */
-enum kvs_err store_index_empty(struct store_shard *shard, struct index **out);
+enum kvs_err store_index_next(struct store_shard *shard, struct left_index **out);
 
 /* ---- store_ops.c ----------------------------------------------------------------------------------------------- */
 

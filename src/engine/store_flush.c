@@ -17,27 +17,9 @@
 #include "base/canary.h"
 #include "engine/store.h"
 
-#include <stdlib.h>
-
 enum { PAGES_PER_TURN = 128 };
 
 /* ---- the owners ------------------------------------------------------------------------------------------------ */
-
-/* An empty index, and what the present one needs to leave. */
-static enum kvs_err make_next(struct store_shard *shard)
-{
-    if (shard->flush.next != NULL)
-        return KVS_ERR_OK;
-    struct left_index *next = calloc(1, sizeof *next);
-    if (next == NULL)
-        return KVS_ERR_NO_MEMORY;
-    const enum kvs_err err = store_index_empty(shard, &next->index);
-    if (err == KVS_ERR_OK)
-        shard->flush.next = next;
-    else
-        free(next);
-    return err;
-}
 
 /* Operations that change keys, and what they have left to be settled. */
 static bool nothing_under_way(const struct store_shard *shard)
@@ -60,7 +42,7 @@ enum kvs_err store_flush_prepare(struct engine_shard *base, uint64_t *lsn)
     if (log->open != NULL && log_durable(log) < latest)
         return KVS_ERR_AGAIN;
     *lsn = log_lsn(log);
-    return make_next(shard);
+    return shard->flush.next != NULL ? KVS_ERR_OK : store_index_next(shard, &shard->flush.next);
 }
 
 void store_flush_begin(struct engine_shard *base, uint64_t lsn)
@@ -81,23 +63,15 @@ enum kvs_err store_flush_state(const struct engine_shard *base, const char **tex
     return state == FLUSH_ASKED ? KVS_ERR_AGAIN : state == FLUSH_DONE ? KVS_ERR_OK : KVS_ERR_FAILED;
 }
 
-static void no_section_sees_it(struct epoch_entry *entry)
-{
-    container_of(entry, struct left_index, entry)->unseen = true;
-}
-
 static void leave_index(struct store_shard *shard)
 {
     struct left_index *left = shard->flush.next;
-    struct index *empty = left->index;
-    left->index = atomic_load_explicit(&shard->index, memory_order_relaxed);
-    left->next = shard->flush.leaving;
     shard->flush.next = NULL;
+    left_index_change(left, &shard->index, &shard->base.thread);
+    left->next = shard->flush.leaving;
     shard->flush.leaving = left;
-    atomic_store(&shard->index, empty);
     store_set(&shard->keys, 0);
     store_set(&shard->expiry.keys, 0); /* items of its queue are stale: it sweeps them out */
-    epoch_defer(&shard->base.thread, &left->entry, no_section_sees_it);
 }
 
 enum kvs_err store_flush_end(struct engine_shard *base)
@@ -131,20 +105,10 @@ void store_flush_shard_turn(struct store_shard *shard)
     keeper_wake(&shard->store->keeper, shard->ring);
 }
 
-static void free_chain(struct left_index *left)
-{
-    while (left != NULL) {
-        struct left_index *next = left->next;
-        index_close(left->index);
-        free(left);
-        left = next;
-    }
-}
-
 void store_flush_shard_close(struct store_shard *shard)
 {
-    free_chain(shard->flush.leaving);
-    free_chain(shard->flush.next);
+    left_index_free(shard->flush.leaving);
+    left_index_free(shard->flush.next);
     shard->flush = (struct shard_flush){0};
 }
 
@@ -179,10 +143,8 @@ static void turn_superblock(struct keeper *keeper)
 
 /* ---- the background: indexes that were left -------------------------------------------------------------------- */
 
-static void count_page(const struct store *store, const void *page)
+static void count_dead(const struct store *store, const struct index_entry *entries, unsigned count)
 {
-    struct index_entry entries[INDEX_PAGE_ENTRIES];
-    const unsigned count = index_page_read(page, entries);
     for (unsigned i = 0; i < count && !canary_on(CANARY_FLUSH_UNCOUNTED); i++) {
         struct segment *segment =
             segment_get(&store->segments, address_segment(entries[i].address, store->segments.shift));
@@ -196,21 +158,19 @@ static void turn_left(struct keeper *keeper)
     if (flush->walked == NULL)
         flush->walked = atomic_exchange_explicit(&flush->left, NULL, memory_order_acquire);
     struct left_index *left = flush->walked;
-    if (left == NULL)
-        return;
-    for (unsigned i = 0; i < PAGES_PER_TURN; i++) {
-        struct index_place place;
-        const void *page = index_page_next(left->index, &left->at, &place);
-        if (page != NULL) {
-            count_page(keeper->store, page);
-            continue;
-        }
-        flush->walked = left->next;
-        left->next = NULL;
-        free_chain(left);
-        atomic_fetch_add_explicit(&flush->counted, 1, memory_order_release);
-        return;
+    struct index_entry entries[INDEX_PAGE_ENTRIES];
+    bool more = left != NULL;
+    for (unsigned i = 0; i < PAGES_PER_TURN && more; i++) {
+        unsigned count;
+        more = left_index_page(left, entries, &count);
+        count_dead(keeper->store, entries, count);
     }
+    if (left == NULL || more)
+        return;
+    flush->walked = left->next;
+    left->next = NULL;
+    left_index_free(left);
+    atomic_fetch_add_explicit(&flush->counted, 1, memory_order_release);
 }
 
 void store_flush_turn(struct keeper *keeper)
@@ -236,6 +196,6 @@ void store_flush_close(struct keeper *keeper, struct ring *ring)
 {
     struct store_flush *flush = &keeper->store->flush;
     superblock_update_deinit(&flush->update, ring);
-    free_chain(flush->walked);
-    free_chain(atomic_load(&flush->left));
+    left_index_free(flush->walked);
+    left_index_free(atomic_load(&flush->left));
 }

@@ -14,18 +14,10 @@
 #define KVS_ENGINE_STORE_FLUSH_H
 
 #include "engine/engine_internal.h"
+#include "engine/left_index.h"
 
 struct keeper;
 struct store_shard;
-
-/* An index that a flush has left. */
-struct left_index {
-    struct left_index *next;
-    struct epoch_entry entry;
-    struct index *index;
-    bool unseen; /* no section can see it any more */
-    uint64_t at; /* how far it has been walked */
-};
 
 enum store_flush_state { FLUSH_NONE, FLUSH_ASKED, FLUSH_DONE, FLUSH_FAILED };
 
