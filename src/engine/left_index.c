@@ -3,6 +3,7 @@
 
 #include "base/bytes.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 
 enum kvs_err left_index_make(struct left_index **out, const struct index_options *options, struct epoch_thread *thread)

@@ -474,10 +474,10 @@ static enum kvs_err memory_flush_prepare(struct engine_shard *base, uint64_t *ls
     return shard->next != NULL ? KVS_ERR_OK : left_index_make(&shard->next, &options, &base->thread);
 }
 
+/* There is nothing to be made durable. */
 static void memory_flush_begin(struct engine_shard *base, uint64_t lsn)
 {
-    (void)base;
-    (void)lsn;
+    (void)base, (void)lsn;
 }
 
 static enum kvs_err memory_flush_state(const struct engine_shard *base, const char **text)
@@ -708,12 +708,6 @@ static bool memory_background_stopped(const struct engine_background *background
     return true;
 }
 
-static uint64_t memory_durable(const struct engine_shard *base)
-{
-    (void)base;
-    return 0;
-}
-
 static uint64_t memory_want_durable(struct engine_shard *base)
 {
     (void)base;
@@ -785,7 +779,7 @@ static const struct engine_interface memory_interface = {
     .flush_begin = memory_flush_begin,
     .flush_state = memory_flush_state,
     .flush_end = memory_flush_end,
-    .durable = memory_durable,
+    .durable = memory_lsn,
     .want_durable = memory_want_durable,
     .failed = memory_failed,
     .failure_text = memory_no_text,
