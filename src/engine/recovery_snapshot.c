@@ -266,7 +266,8 @@ enum kvs_err recovery_take_snapshot(struct recovery *recovery, bool *taken)
     recovery->snapshot_there = true;
     enum kvs_err err = KVS_ERR_OK;
     const char *wrong = snapshot.fd < 0 ? "it cannot be opened" : read_header(&snapshot);
-    bool fits = wrong == NULL && snapshot.header.shard_count == recovery->store->shard_count;
+    bool fits = wrong == NULL && snapshot.header.shard_count == recovery->store->shard_count &&
+                snapshot.header.flushed_lsn == recovery->store->base.superblock.flushed_lsn;
     if (fits)
         wrong = read_tables(&snapshot);
     if (fits && wrong == NULL) {

@@ -97,6 +97,7 @@ static void measure(struct snapshot_writer *writer)
     const struct store *store = writer->store;
     struct snapshot_header *header = &writer->header;
     const uint32_t end = atomic_load(&store->segments.next);
+    header->flushed_lsn = store->base.superblock.flushed_lsn;
     for (uint32_t i = 0; i < end; i++)
         header->segment_count += counts(store, segment_get(&store->segments, i));
     for (unsigned i = 0; i < store->shard_count; i++) {

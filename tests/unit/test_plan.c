@@ -56,6 +56,7 @@ static void make_random(struct plan *out, uint64_t state)
     out->swaps_percent = number(&state, 0, 100);
     out->scans_percent = number(&state, 0, 100);
     out->groups_percent = number(&state, 0, 100);
+    out->flushes_permille = number(&state, 0, 1000);
     out->step_count = number(&state, 0, PLAN_STEPS_MAX);
     for (uint32_t i = 0; i < out->step_count; i++) {
         static const uint32_t most_a[PLAN_KIND_COUNT] = {

@@ -82,6 +82,7 @@ static void make_large(struct plan *plan)
     plan->swaps_percent = 30;
     plan->scans_percent = 3;
     plan->groups_percent = 20;
+    plan->flushes_permille = 5;
     plan->step_count = 100;
     for (uint32_t i = 0; i < plan->step_count; i++)
         plan->steps[i] = (struct plan_step){.kind = PLAN_RUN, .a = 100, .seed = i};
@@ -102,6 +103,7 @@ static void make_small_numbers(struct plan *plan)
     plan->preempt_every = 0;
     plan->swaps_percent = 0;
     plan->scans_percent = 0;
+    plan->flushes_permille = 0;
     plan->steps[31].b = 1;
     plan->steps[31].c = 1;
     plan->steps[77].b = WORK_NEEDED;
@@ -140,6 +142,7 @@ static void test_shrink__what_is_not_needed_goes(void **state)
     assert_int_equal(plan.preempt_every, 0);
     assert_int_equal(plan.swaps_percent, 0);
     assert_int_equal(plan.scans_percent, 0);
+    assert_int_equal(plan.flushes_permille, 0);
     assert_int_equal(plan.value_bytes, 1);
     assert_int_equal(plan.segment_kib, 256);
     assert_true(report.attempts < 150);

@@ -204,6 +204,11 @@ static void one_segment_more(struct snapshot_bytes *snapshot)
     snapshot_parts(snapshot);
 }
 
+static void before_a_flush(struct snapshot_bytes *snapshot)
+{
+    snapshot->header->flushed_lsn++;
+}
+
 static void more_entries(struct snapshot_bytes *snapshot)
 {
     snapshot->shards[0].entries++;
@@ -280,6 +285,7 @@ static void test_snapshot__it_agrees_with_itself_and_with_the_segments(void **st
                                                                one_segment_less,
                                                                one_segment_more,
                                                                segments_upside_down,
+                                                               before_a_flush,
                                                                more_entries,
                                                                more_items,
                                                                page_too_deep,

@@ -41,6 +41,8 @@ struct counter {
 
 struct counters {
     unsigned keys;
+    unsigned flushes;       /* that may be under way */
+    uint64_t flushes_noted; /* beginnings and ends */
     struct counter *states;
 };
 
@@ -48,7 +50,7 @@ struct counters *counters_create(unsigned keys, unsigned value_bytes_max)
 {
     static const unsigned widths[] = {0, NARROW, WIDE};
     struct counters *counters = calloc(1, sizeof(*counters));
-    KVS_ASSERT(counters != NULL);
+    KVS_ASSERT(counters != NULL && keys <= COUNTERS_MAX);
     *counters = (struct counters){.keys = keys, .states = calloc(keys, sizeof(struct counter))};
     KVS_ASSERT(counters->states != NULL);
     for (unsigned key = 0; key < keys; key++) {
@@ -84,20 +86,57 @@ bool counters_named(const struct counters *counters, struct slice name, unsigned
 
 void counters_boot(struct counters *counters)
 {
+    counters->flushes = 0;
     for (unsigned key = 0; key < counters->keys; key++) {
         KVS_ASSERT(counters->states[key].under_way == 0);
         counters->states[key].lingering = 0;
     }
 }
 
-/* It may hold any of its earlier values, or none. What it holds now is built upon. */
-void counters_taint(struct counters *counters, unsigned key)
+static void forget_heights(struct counter *state)
 {
-    struct counter *state = &counters->states[key];
     if (state->told_room > 0)
         memset(state->told, 0, state->told_room * sizeof(*state->told));
     memset(state->latest, 0, sizeof(state->latest));
     state->sure = 0;
+}
+
+/* It may hold any of its earlier values, or none. What it holds now is built upon. */
+void counters_taint(struct counters *counters, unsigned key)
+{
+    forget_heights(&counters->states[key]);
+}
+
+/* ---- flushes --------------------------------------------------------------------------------------------------- */
+
+void counters_flush_begin(struct counters *counters, struct counters_flush *flush)
+{
+    counters->flushes++;
+    counters->flushes_noted++;
+    for (unsigned key = 0; key < counters->keys; key++) {
+        struct counter *state = &counters->states[key];
+        flush->ended[key] = state->begun - state->under_way - state->lingering;
+        forget_heights(state);
+    }
+}
+
+void counters_flush_end(struct counters *counters, const struct counters_flush *flush)
+{
+    KVS_ASSERT(counters->flushes > 0);
+    counters->flushes--;
+    counters->flushes_noted++;
+    for (unsigned key = 0; key < counters->keys; key++) {
+        struct counter *state = &counters->states[key];
+        uint64_t since = state->begun - flush->ended[key];
+        state->most = since < state->most ? since : state->most;
+        forget_heights(state);
+    }
+}
+
+/* What it tells may be of before a flush or of after it. */
+static bool meets_flush(const struct counters *counters, const struct counter_ask *ask)
+{
+    return counters->flushes > 0 || counters->flushes_noted != ask->flushes;
 }
 
 /* ---- asking ---------------------------------------------------------------------------------------------------- */
@@ -118,6 +157,7 @@ size_t counters_begin(struct counters *counters, struct counter_ask *ask, uint64
     ask->number = chance % 4 == 0 || state->most >= state->height_max ? 0 : ++state->numbers;
     ask->floor = state->sure;
     ask->begun = state->begun;
+    ask->flushes = counters->flushes_noted;
     ask->alone = state->under_way + state->lingering == 0;
     char name[32];
     uint8_t token[WIDE];
@@ -162,6 +202,8 @@ static uint32_t *told_at(struct counter *state, uint64_t height)
 static void note_height(const struct counters *counters, const struct counter_ask *ask, uint64_t height,
                         uint32_t number)
 {
+    if (meets_flush(counters, ask))
+        return;
     uint32_t *told = told_at(&counters->states[ask->key], height);
     if (*told != 0 && *told != number)
         unexplained(counters, ask, height, "another addition made it");
@@ -173,6 +215,8 @@ static void take_height(struct counters *counters, const struct counter_ask *ask
 {
     struct counter *state = &counters->states[ask->key];
     uint64_t floor = ask->floor;
+    if (meets_flush(counters, ask))
+        return;
     bool same = state->latest[ask->client].session == ask->session;
     if (same && state->latest[ask->client].height > floor)
         floor = state->latest[ask->client].height;
@@ -206,7 +250,8 @@ static uint64_t height_of_text(struct counters *counters, const struct counter_a
     uint64_t height = value.size / state->token_bytes;
     uint8_t *seen = calloc((size_t)state->numbers + 1, 1);
     KVS_ASSERT(seen != NULL);
-    bool right = value.size % state->token_bytes == 0 && height <= state->most;
+    uint64_t most = meets_flush(counters, ask) ? state->begun : state->most;
+    bool right = value.size % state->token_bytes == 0 && height <= most;
     for (uint64_t at = 0; at < height && right; at++) {
         const uint8_t *token = value.data + at * state->token_bytes;
         uint8_t expected[WIDE];
@@ -247,7 +292,7 @@ void counters_seen(struct counters *counters, const struct counter_ask *ask, boo
                       : state->token_bytes > 0 ? height_of_text(counters, ask, value)
                                                : height_of_number(ask, value);
     take_height(counters, ask, height);
-    if (ask->alone && state->begun == ask->begun && state->lingering == 0)
+    if (ask->alone && state->begun == ask->begun && state->lingering == 0 && !meets_flush(counters, ask))
         state->most = height;
 }
 

@@ -9,7 +9,8 @@
  *   - an answer is higher than every height that was told or seen before its request was made, before a crash, too: an
  *     addition that was acknowledged is not lost, and none works on an older value (P1, P4);
  *   - no value is higher than all additions made so far could have brought it (P2);
- *   - a text holds every token once, and where its APPEND was told that it is (P3).
+ *   - a text holds every token once, and where its APPEND was told that it is (P3);
+ *   - after a flush no value is higher than what was added since could have brought it (P2).
  */
 #ifndef KVS_TESTS_SIM_RUN_COUNTERS_H
 #define KVS_TESTS_SIM_RUN_COUNTERS_H
@@ -24,10 +25,18 @@ struct counters;
 struct counter_ask {
     unsigned key, client;
     uint32_t session;
-    uint32_t number; /* of the addition; 0: it only looks */
-    uint64_t floor;  /* what had been told or seen when it was made */
-    uint64_t begun;  /* additions then */
-    bool alone;      /* no other may happen then */
+    uint32_t number;  /* of the addition; 0: it only looks */
+    uint64_t floor;   /* what had been told or seen when it was made */
+    uint64_t begun;   /* additions then */
+    bool alone;       /* no other may happen then */
+    uint64_t flushes; /* beginnings and ends of flushes then */
+};
+
+#define COUNTERS_MAX 8u
+
+/* A flush that is under way; the client keeps it. */
+struct counters_flush {
+    uint64_t ended[COUNTERS_MAX]; /* additions to each counter that had an answer when it began */
 };
 
 /* No value becomes longer than that. */
@@ -54,6 +63,11 @@ void counters_seen(struct counters *counters, const struct counter_ask *ask, boo
 void counters_refuse(struct counters *counters, const struct counter_ask *ask);
 /* There will be no definite answer. */
 void counters_leave(struct counters *counters, const struct counter_ask *ask);
+
+/* All are taken away at one moment, and begin anew: between the beginning of a flush and its answer, or any time in
+ * this boot, if it is left without one. Meanwhile little is known of them. */
+void counters_flush_begin(struct counters *counters, struct counters_flush *flush);
+void counters_flush_end(struct counters *counters, const struct counters_flush *flush);
 
 /* With nothing under way: how many of them there are. */
 void counters_range(const struct counters *counters, int64_t *least, int64_t *most);

@@ -62,7 +62,8 @@ struct fleeting_key {
     uint64_t asked_ms;       /* the node's time then, at least */
     struct possible written; /* a new value; or no version, and another expiry for what is there */
     bool resting, tainted;
-    bool altered; /* some value has had other expiries than the one it was written with */
+    bool altered;                        /* some value has had other expiries than the one it was written with */
+    uint64_t asked_moment, ended_moment; /* of the latest that was asked */
 };
 
 struct fleeting {
@@ -73,6 +74,9 @@ struct fleeting {
     int64_t offset_ms, offset_high_ms, offset_low_ms;
     uint64_t stopped_ns; /* when the latest stop began */
     uint64_t seed;
+    uint64_t moment;       /* raised when something is asked or answered */
+    uint64_t flush_moment; /* the latest at which a flush began or ended */
+    unsigned flushes;      /* that may be under way */
 };
 
 /* As it stands in a value, before its padding. */
@@ -166,6 +170,7 @@ void fleeting_stop(struct fleeting *fleeting)
 /* While the clock is behind, the time that passes without a node is lost on it. */
 void fleeting_boot(struct fleeting *fleeting, bool orderly, bool calm)
 {
+    fleeting->flushes = 0;
     bool knows = orderly && calm && fleeting->offset_low_ms > fleeting->offset_ms;
     for (unsigned key = 0; key < fleeting->keys; key++) {
         struct fleeting_key *state = &fleeting->states[key];
@@ -295,6 +300,7 @@ size_t fleeting_begin(struct fleeting *fleeting, unsigned key, uint64_t chance, 
     size_t choice = chance % (all ? ARRAY_COUNT(choices) : WITHOUT_SWAPS);
     state->asked = choices[choice].asked;
     state->asked_ms = low_ms(fleeting);
+    state->asked_moment = ++fleeting->moment;
     fleeting->seed ^= chance;
     watch(fleeting, key, "begins", 0);
     if (state->asked >= ASKED_SET && state->asked <= ASKED_SET_KEEP)
@@ -555,6 +561,42 @@ static bool end_swap(struct fleeting *fleeting, unsigned key, enum fleeting_answ
     }
 }
 
+/* ---- flushes --------------------------------------------------------------------------------------------------- */
+
+static void add_gone(struct fleeting_key *state)
+{
+    for (unsigned i = 0; i < state->possible_count; i++) {
+        if (state->possible[i].version == 0)
+            return;
+    }
+    KVS_ASSERT(state->possible_count < POSSIBLE_MAX);
+    state->possible[state->possible_count++] = (struct possible){0};
+}
+
+uint64_t fleeting_flush_begin(struct fleeting *fleeting)
+{
+    fleeting->flushes++;
+    fleeting->flush_moment = ++fleeting->moment;
+    for (unsigned key = 0; key < fleeting->keys; key++)
+        add_gone(&fleeting->states[key]);
+    return fleeting->moment;
+}
+
+/* A key that was left alone since before it began is gone for certain. */
+void fleeting_flush_end(struct fleeting *fleeting, uint64_t moment)
+{
+    KVS_ASSERT(fleeting->flushes > 0);
+    fleeting->flushes--;
+    fleeting->flush_moment = ++fleeting->moment;
+    for (unsigned key = 0; key < fleeting->keys; key++) {
+        struct fleeting_key *state = &fleeting->states[key];
+        if (fleeting_idle(fleeting, key) && state->ended_moment < moment)
+            set_only(state, (struct possible){0});
+    }
+}
+
+/* ---- the end of what was asked --------------------------------------------------------------------------------- */
+
 void fleeting_end(struct fleeting *fleeting, unsigned key, enum fleeting_answer answer, struct slice value,
                   int64_t number)
 {
@@ -582,6 +624,9 @@ void fleeting_end(struct fleeting *fleeting, unsigned key, enum fleeting_answer 
     if (!right)
         broken("fleeting key %u: an answer of the wrong kind", key);
     state->asked = ASKED_NOTHING;
+    state->ended_moment = ++fleeting->moment;
+    if (fleeting->flushes > 0 || fleeting->flush_moment > state->asked_moment)
+        add_gone(state);
 }
 
 /* What was asked has happened or not: adds what the key may hold if it has. */

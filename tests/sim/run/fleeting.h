@@ -50,6 +50,11 @@ void fleeting_end(struct fleeting *fleeting, unsigned key, enum fleeting_answer 
 /* There will be no definite answer. */
 void fleeting_leave(struct fleeting *fleeting, unsigned key);
 
+/* All keys are taken away at one moment from now on: from a flush's beginning, whose moment this returns, to its
+ * answer; or any time in this boot, if it is left without one. */
+uint64_t fleeting_flush_begin(struct fleeting *fleeting);
+void fleeting_flush_end(struct fleeting *fleeting, uint64_t moment);
+
 /* How many the node may count now, if what expired more than `late_ms` ago is to be gone. */
 void fleeting_range(const struct fleeting *fleeting, uint64_t late_ms, int64_t *least, int64_t *most);
 

@@ -53,6 +53,7 @@ void oracle_free(struct oracle *oracle)
     history_free(oracle->history);
     free(oracle->attempts);
     free(oracle->groups_seen);
+    free(oracle->groups_unseen);
     free(oracle->states);
     free(oracle);
 }
@@ -333,12 +334,14 @@ static void judge_key(struct oracle *oracle, unsigned key, bool ends)
     KVS_ASSERT(state->final_count <= room);
 }
 
-/* A relaxed key after a crash: what it held at the beginning, and whatever was written or removed since. */
+/* A relaxed key after a crash: what it held at the beginning, and whatever was written or removed since; but for what
+ * was there before a flush. */
 static void begin_relaxed(const struct oracle *oracle, struct key_state *state)
 {
+    uint64_t flushed = oracle_flushed_from(oracle, state->first);
     uint64_t *values = malloc((state->start_count + state->versions + 2) * sizeof(*values));
     KVS_ASSERT(values != NULL);
-    size_t count = state->start_count;
+    size_t count = flushed == 0 ? state->start_count : 0;
     if (count > 0)
         memcpy(values, state->starts, count * sizeof(*values));
     else
@@ -346,7 +349,7 @@ static void begin_relaxed(const struct oracle *oracle, struct key_state *state)
     bool removed = false;
     for (uint32_t id = state->first; id != ORACLE_OP_NONE; id = oracle->attempts[id].next) {
         const struct history_op *op = &oracle->attempts[id].op;
-        if (oracle_may_have_written(op))
+        if (oracle_may_have_written(op) && op->returned >= flushed)
             values[count++] = op->value;
         removed = removed || oracle_may_have_removed(op);
     }
@@ -375,7 +378,7 @@ static void begin_boot(struct oracle *oracle, unsigned key, enum oracle_end end)
     else
         set_values(&state->starts, &state->start_count, state->finals, state->final_count);
     state->first = state->last = ORACLE_OP_NONE;
-    state->grouped = false;
+    state->grouped = state->flushed = false;
 }
 
 /* Moves the attempts of this boot to the front; those of the boot before are forgotten. */
@@ -445,7 +448,9 @@ static uint64_t latest_survivor(const struct oracle *oracle, unsigned key)
         /* A remove that found nothing may have left no record. */
         acknowledged = acknowledged && (wrote || (oracle_may_have_removed(op) && op->found == 1));
         bool found = wrote && state->final_count == 1 && op->value == state->finals[0];
-        if (attempt->group != 0) /* it may stand in another log */
+        if (attempt->flush && !op->open) /* every log had been durable when it happened */
+            acknowledged = true;
+        else if (attempt->group != 0) /* it may stand in another log */
             continue;
         if ((acknowledged || found) && attempt->op.invoked > latest)
             latest = attempt->op.invoked;
@@ -466,7 +471,7 @@ static void judge_prefix_of(struct oracle *oracle, unsigned key, uint64_t until)
             continue;
         bool old =
             oracle->calm_before && attempt->ended_ns > 0 && attempt->ended_ns + RELAXED_SURELY_NS < oracle->crashed_ns;
-        bool kept = !op.open && (op.returned < until || old);
+        bool kept = !op.open && (op.returned < until || old || attempt->flush);
         /* What it saw may be among what is lost. */
         op.open = !kept;
         op.kind = wrote ? HISTORY_WRITE : HISTORY_REMOVE;

@@ -75,6 +75,18 @@ void oracle_group_released(struct oracle *oracle, uint32_t op);
 /* The group is durable: a crash leaves all of it. */
 void oracle_group_durable(struct oracle *oracle, uint32_t op);
 
+/* ---- flushes --------------------------------------------------------------------------------------------------- */
+
+/*
+ * A flush removes all keys, relaxed ones, too, in one step and durably. So there is one moment of its own between its
+ * beginning and its answer, or the end of the boot: nobody who has seen a key gone that nothing else can have removed
+ * finds another one, later, as it was before; and after a crash all keys show that it has happened, or that it has not.
+ */
+uint32_t oracle_flush_begin(struct oracle *oracle, uint32_t session);
+void oracle_flush_end(struct oracle *oracle, uint32_t flush);
+/* There will be no definite answer. */
+void oracle_flush_leave(struct oracle *oracle, uint32_t flush);
+
 /* The shard that owns a key in this boot, for oracle_judge_prefix. */
 void oracle_set_owner(struct oracle *oracle, unsigned key, unsigned shard);
 
@@ -88,8 +100,8 @@ enum oracle_end {
  * boot, so relaxed writes older than their interval are on disk. */
 void oracle_judge(struct oracle *oracle, enum oracle_end end, bool calm);
 /* After the first full read of a boot, before oracle_judge_prefix: of groups that the boot before left without an
- * answer all changes are there or none. Returns how many it could tell about. */
-unsigned oracle_judge_groups(struct oracle *oracle);
+ * answer all changes are there or none. Returns how many it could tell about; *flushes: how many of these. */
+unsigned oracle_judge_groups(struct oracle *oracle, unsigned *flushes);
 /* After the first full read of a boot: relaxed keys hold a prefix of each shard's log of the boot before. */
 void oracle_judge_prefix(struct oracle *oracle);
 /* Damage that need not have been noticed has hit this key's latest records: it may now hold any earlier value. */

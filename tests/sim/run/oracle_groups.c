@@ -10,6 +10,8 @@
  * afterwards tells whether the group is there: its value, or another; a key gone that was there, or there still. One of
  * each is half a group.
  *
+ * Flushes are groups of all keys; what shows that one has happened, or has not, is in oracle_flush.c.
+ *
  * Failure modes: a broken promise ends the run.
  */
 #include "oracle_internal.h"
@@ -50,8 +52,7 @@ void oracle_group_durable(struct oracle *oracle, uint32_t op)
 
 /* ---- readers --------------------------------------------------------------------------------------------------- */
 
-/* The value that its answer shows; 0: none. */
-static uint64_t shown_value(const struct history_op *op)
+uint64_t oracle_shown_value(const struct history_op *op)
 {
     if (op->open)
         return 0;
@@ -71,7 +72,7 @@ static void look_at_key(struct oracle *oracle, const struct key_state *state, ui
     }
     for (uint32_t id = state->first; id != ORACLE_OP_NONE; id = oracle->attempts[id].next) {
         const struct history_op *op = &oracle->attempts[id].op;
-        uint32_t group = writers[shown_value(op)];
+        uint32_t group = writers[oracle_shown_value(op)];
         if (group != 0 && op->returned < oracle->groups_seen[group - oracle->group_begin])
             oracle->groups_seen[group - oracle->group_begin] = op->returned;
     }
@@ -81,9 +82,12 @@ void oracle_look_at_groups(struct oracle *oracle)
 {
     uint32_t count = oracle->groups + 1 - oracle->group_begin;
     oracle->groups_seen = realloc(oracle->groups_seen, (count + 1) * sizeof(*oracle->groups_seen));
-    KVS_ASSERT(oracle->groups_seen != NULL);
-    for (uint32_t i = 0; i < count; i++)
+    oracle->groups_unseen = realloc(oracle->groups_unseen, (count + 1) * sizeof(*oracle->groups_unseen));
+    KVS_ASSERT(oracle->groups_seen != NULL && oracle->groups_unseen != NULL);
+    for (uint32_t i = 0; i < count; i++) {
         oracle->groups_seen[i] = HISTORY_NEVER;
+        oracle->groups_unseen[i] = 0;
+    }
     for (unsigned key = 0; key < oracle->keys; key++) {
         const struct key_state *state = &oracle->states[key];
         if (!state->grouped)
@@ -92,12 +96,17 @@ void oracle_look_at_groups(struct oracle *oracle)
         KVS_ASSERT(writers != NULL);
         look_at_key(oracle, state, writers);
         free(writers);
+        if (state->flushed)
+            oracle_look_at_flushes(oracle, key);
     }
+    oracle_judge_flushes(oracle);
 }
 
 void oracle_tighten(const struct oracle *oracle, const struct attempt *attempt, struct history_op *op)
 {
-    uint64_t seen = attempt->group == 0 ? HISTORY_NEVER : oracle->groups_seen[attempt->group - oracle->group_begin];
+    if (attempt->group == 0)
+        return;
+    uint64_t seen = oracle->groups_seen[attempt->group - oracle->group_begin];
     if (seen == HISTORY_NEVER || seen < op->invoked) /* seen before it began: its own history is impossible */
         return;
     op->open = false;
@@ -109,6 +118,7 @@ void oracle_tighten(const struct oracle *oracle, const struct attempt *attempt, 
 /* What is known of a group by now. */
 struct remains {
     bool tainted;
+    bool flush;
     bool durable;
     unsigned with, without; /* keys that show that it is there, that it is not */
     unsigned key_with, key_without;
@@ -128,9 +138,19 @@ static bool is_overwritten(const struct oracle *oracle, const struct attempt *at
     return false;
 }
 
-static void look_at_remains(const struct oracle *oracle, const struct attempt *attempt, struct remains *remains)
+static void look_at_remains(const struct oracle *oracle, uint32_t id, struct remains *remains)
 {
+    const struct attempt *attempt = &oracle->attempts[id];
     const struct key_state *state = &oracle->states[attempt->key];
+    int happened = attempt->flush ? oracle_flush_remains(oracle, id) : -1;
+    remains->flush = attempt->flush;
+    if (happened >= 0) {
+        remains->with += happened == 1;
+        remains->without += happened == 0;
+        *(happened == 1 ? &remains->key_with : &remains->key_without) = attempt->key;
+    }
+    if (attempt->flush)
+        return;
     remains->tainted = remains->tainted || state->tainted;
     remains->durable = remains->durable || attempt->durable;
     if (state->final_count != 1)
@@ -145,9 +165,10 @@ static void look_at_remains(const struct oracle *oracle, const struct attempt *a
     *(same ? &remains->key_with : &remains->key_without) = attempt->key;
 }
 
-unsigned oracle_judge_groups(struct oracle *oracle)
+unsigned oracle_judge_groups(struct oracle *oracle, unsigned *flushes)
 {
     unsigned judged = 0;
+    *flushes = 0;
     uint32_t begin = oracle->group_begin_before, count = oracle->group_begin - begin;
     struct remains *all = calloc(count + 1, sizeof(*all));
     KVS_ASSERT(all != NULL);
@@ -156,15 +177,16 @@ unsigned oracle_judge_groups(struct oracle *oracle)
         for (; id != ORACLE_OP_NONE; id = oracle->attempts[id].next) {
             const struct attempt *attempt = &oracle->attempts[id];
             if (attempt->group != 0 && attempt->op.open && !attempt->refused)
-                look_at_remains(oracle, attempt, &all[attempt->group - begin]);
+                look_at_remains(oracle, id, &all[attempt->group - begin]);
         }
     }
     for (uint32_t i = 0; i < count; i++) {
         const struct remains *one = &all[i];
         judged += !one->tainted && one->with + one->without > 1;
+        *flushes += one->flush && one->with + one->without > 1;
         if (!one->tainted && one->with > 0 && one->without > 0)
-            broken("P1 durable or P2 no ghosts: group %u is there in part: key %u has its change, key %u has not",
-                   begin + i, one->key_with, one->key_without);
+            broken("P1 durable or P2 no ghosts: %s %u is there in part: key %u has its change, key %u has not",
+                   one->flush ? "flush" : "group", begin + i, one->key_with, one->key_without);
         if (!one->tainted && one->durable && one->without > 0)
             broken("P1 durable: group %u had been durable, and key %u does not have its change", begin + i,
                    one->key_without);

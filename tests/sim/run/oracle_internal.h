@@ -1,6 +1,6 @@
 /*
  * oracle_internal.h - the oracle from inside: oracle.c has keys, values and histories, oracle_groups.c what is true of
- * changes of several keys in one step.
+ * changes of several keys in one step, oracle_flush.c what is true of those that remove all keys.
  */
 #ifndef KVS_TESTS_SIM_RUN_ORACLE_INTERNAL_H
 #define KVS_TESTS_SIM_RUN_ORACLE_INTERNAL_H
@@ -15,6 +15,7 @@ struct attempt {
     uint32_t next; /* of the same key, or ORACLE_OP_NONE */
     unsigned key;
     uint32_t group;    /* it changes its key together with the others of this number; 0: alone */
+    bool flush;        /* … and all keys there are */
     bool durable;      /* … which is on disk */
     bool was_there;    /* … and the key was, durably, when the group took it */
     uint64_t released; /* … the moment from which on others could change the key again */
@@ -33,6 +34,7 @@ struct key_state {
     size_t final_count;
     bool tainted;
     bool grouped; /* some attempt of this boot is of a group */
+    bool flushed; /* … and some of a flush */
 };
 
 struct oracle {
@@ -50,8 +52,9 @@ struct oracle {
     uint32_t groups;      /* numbers given out */
     uint32_t group_begin; /* the first of this boot */
     uint32_t group_begin_before;
-    uint64_t *groups_seen; /* of this boot's, from group_begin on: when somebody knew at the latest that it had taken
-                              effect; HISTORY_NEVER */
+    uint64_t *groups_seen;   /* of this boot's, from group_begin on: when somebody knew at the latest that it had taken
+                                effect; HISTORY_NEVER */
+    uint64_t *groups_unseen; /* … when somebody knew that it had not yet; 0 */
 };
 
 /* Whether it may change its key, or may have. */
@@ -64,5 +67,20 @@ bool oracle_may_have_removed(const struct history_op *op);
 void oracle_look_at_groups(struct oracle *oracle);
 /* What is known of this operation of a group, by what was seen of the others. */
 void oracle_tighten(const struct oracle *oracle, const struct attempt *attempt, struct history_op *op);
+/* The value that its answer shows; 0: none. */
+uint64_t oracle_shown_value(const struct history_op *op);
+
+/* ---- oracle_flush.c -------------------------------------------------------------------------------------------- */
+
+/* What answers about this key tell about flushes, added to groups_seen and groups_unseen. */
+void oracle_look_at_flushes(struct oracle *oracle, unsigned key);
+/* No flush may have been seen by somebody before somebody else saw that it had not happened. */
+void oracle_judge_flushes(const struct oracle *oracle);
+/* What the key holds after a crash tells of a flush of the boot before: 1: it has happened, 0: it has not, -1: nothing.
+ */
+int oracle_flush_remains(const struct oracle *oracle, uint32_t flush);
+/* When the latest flush that was answered began, of the attempts from `first` on; 0: none was. Whatever was answered
+ * before has been durable, and is gone. */
+uint64_t oracle_flushed_from(const struct oracle *oracle, uint32_t first);
 
 #endif

@@ -38,6 +38,7 @@ static const struct setting {
     {"swaps_percent", offsetof(struct plan, swaps_percent), 0, 100, true},
     {"groups_percent", offsetof(struct plan, groups_percent), 0, 100, true},
     {"scans_percent", offsetof(struct plan, scans_percent), 0, 100, true},
+    {"flushes_permille", offsetof(struct plan, flushes_permille), 0, 1000, true},
 };
 
 /* "seed" is a setting, too, but a wider number: it has the bit above those of the table. */

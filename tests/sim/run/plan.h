@@ -34,9 +34,10 @@ enum plan_kind {
     PLAN_CRASH,      /* power loss in mode a (enum sim_crash_mode), then b bits rot, then a boot with c shards */
     PLAN_STOP,       /* an orderly stop (a = 1: at once), then b bits rot, then a boot with c shards */
     PLAN_BACKUP,     /* the node is asked for a backup; a = 0: files cannot be linked */
-    PLAN_RESTORE, /* with nothing under way a backup is made, a as above; then a crash, and a boot on it with c shards
-                   */
-    PLAN_RELIEF,  /* faults off; the log is filled, every other key deleted, a at a time; then writes must be taken */
+    PLAN_RESTORE, /* with nothing under way a backup is made, a as above; then a crash, and a boot on it with c shards;
+                     b > 0: all keys are taken away when the backup has had its moment */
+    PLAN_RELIEF,  /* faults off; the log is filled, every other key deleted, a at a time, or, with b > 0, all keys at
+                     once; then writes must be taken */
     PLAN_KIND_COUNT
 };
 
@@ -70,6 +71,7 @@ struct plan {
     uint32_t swaps_percent;   /* of what a client does, at most so much looks at a key and changes it in one step */
     uint32_t groups_percent; /* to so much of what clients do, at most, comes as many changes of several keys at once */
     uint32_t scans_percent;  /* … and at most so much asks which keys there are */
+    uint32_t flushes_permille; /* of what clients do so much takes all keys away */
     uint32_t step_count;
     struct plan_step steps[PLAN_STEPS_MAX];
 };

@@ -28,6 +28,7 @@ struct maker {
     uint64_t swap_state;
     uint64_t group_state;
     uint64_t scan_state;
+    uint64_t flush_state;
 };
 
 static uint64_t draw(struct maker *maker, uint64_t below)
@@ -222,6 +223,30 @@ static void make_scans(struct maker *maker)
     maker->plan->scans_percent = one_of(&own, percents, ARRAY_COUNT(percents));
 }
 
+static void make_flushes(struct maker *maker)
+{
+    static const uint32_t permilles[] = {0, 0, 0, 0, 0, 0, 0, 0, 2, 4, 8, 40};
+    struct maker own = {.plan = maker->plan, .state = maker->flush_state};
+    maker->plan->flushes_permille = one_of(&own, permilles, ARRAY_COUNT(permilles));
+    maker->flush_state = own.state;
+}
+
+/* Steps of which there is a variant with a flush. */
+static void make_flushing_steps(struct maker *maker)
+{
+    struct maker own = {.plan = maker->plan, .state = maker->flush_state};
+    struct plan *plan = maker->plan;
+    for (uint32_t i = 0; i < plan->step_count && plan->flushes_permille > 0; i++) {
+        struct plan_step *step = &plan->steps[i];
+        if (step->kind == PLAN_RELIEF || step->kind == PLAN_RESTORE)
+            step->b = (uint32_t)draw(&own, 2);
+    }
+    if (plan->flushes_permille > 0 && draw(&own, 3) == 0) {
+        add(&own, PLAN_RELIEF, 1, 1, 0);
+        add(&own, PLAN_CHECK, 0, 0, 0);
+    }
+}
+
 static void add_work(struct maker *maker, enum work_style style, uint32_t least, uint32_t most)
 {
     add(maker, PLAN_WORK, (uint32_t)draw(maker, PLAN_CLIENTS), between(maker, least, most), style);
@@ -297,15 +322,18 @@ void plan_make(struct plan *plan, uint64_t seed)
                           .map_state = seed ^ 0x6d6170u,
                           .swap_state = seed ^ 0x73776170u,
                           .group_state = seed ^ 0x67726f757073u,
-                          .scan_state = seed ^ 0x7363616eu};
+                          .scan_state = seed ^ 0x7363616eu,
+                          .flush_state = seed ^ 0x666c757368u};
     *plan = (struct plan){.seed = seed};
     make_settings(&maker);
     make_limit(&maker);
     make_swaps(&maker);
     make_groups(&maker);
     make_scans(&maker);
+    make_flushes(&maker);
     uint32_t boots = between(&maker, 1, 5);
     for (uint32_t boot = 0; boot < boots; boot++)
         make_boot(&maker);
     add(&maker, PLAN_CHECK, 0, 0, 0);
+    make_flushing_steps(&maker);
 }

@@ -234,6 +234,7 @@ static bool simplify_settings(struct shrinker *shrinker)
     changed |= set(shrinker, offsetof(struct plan, swaps_percent), 0);
     changed |= set(shrinker, offsetof(struct plan, scans_percent), 0);
     changed |= set(shrinker, offsetof(struct plan, groups_percent), 0);
+    changed |= set(shrinker, offsetof(struct plan, flushes_permille), 0);
     return changed;
 }
 
@@ -251,7 +252,8 @@ static const struct amounts {
     [PLAN_CLOCK] = {.a = true, .least_a = 1},
     [PLAN_CRASH] = {.b = true, .c = true, .least_c = 1},
     [PLAN_STOP] = {.a = true, .b = true, .c = true, .least_c = 1},
-    [PLAN_RESTORE] = {.c = true, .least_c = 1},
+    [PLAN_RESTORE] = {.b = true, .c = true, .least_c = 1},
+    [PLAN_RELIEF] = {.b = true},
 };
 
 static bool simplify_steps(struct shrinker *shrinker)

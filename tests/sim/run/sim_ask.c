@@ -53,6 +53,8 @@ static void ask_leave(struct client *client, struct ask *ask)
         counters_leave(client->setting.counters, &ask->counter);
     if (ask->kind == ASK_SCAN)
         scan_ask_leave(client->setting.oracle, ask->scan);
+    if (ask->kind == ASK_FLUSH) /* fleeting keys and counters know no more than that it was begun */
+        oracle_flush_leave(client->setting.oracle, ask->flush.op);
     for (unsigned i = 0; i < ask->key_count; i++)
         oracle_leave(client->setting.oracle, ask->ops[i]);
 }
@@ -222,6 +224,47 @@ void ask_scan(struct client *client, bool all)
     write_resp(client, args, scan_ask_arguments(ask->scan, args));
 }
 
+static void tell_flush(struct client *client, struct ask_flush *flush)
+{
+    flush->op = oracle_flush_begin(client->setting.oracle, client->session);
+    flush->fleeting_moment = fleeting_flush_begin(client->setting.fleeting);
+    counters_flush_begin(client->setting.counters, &flush->counters);
+    client->setting.tally->flushes++;
+}
+
+static void tell_flush_done(struct client *client, const struct ask_flush *flush)
+{
+    oracle_flush_end(client->setting.oracle, flush->op);
+    fleeting_flush_end(client->setting.fleeting, flush->fleeting_moment);
+    counters_flush_end(client->setting.counters, &flush->counters);
+    client->setting.tally->flushes_done++;
+}
+
+void ask_flush(struct client *client, enum ask_kind kind)
+{
+    static const char *const words[] = {"FLUSHALL", "FLUSHDB"}, *const modes[] = {NULL, "SYNC", "ASYNC"};
+    KVS_ASSERT(client->protocol != FRAMES);
+    struct ask *ask = ask_add(client, kind);
+    const char *mode = modes[client_draw(client, ARRAY_COUNT(modes))];
+    struct slice args[2] = {slice_text(words[client_draw(client, ARRAY_COUNT(words))])};
+    if (mode != NULL)
+        args[1] = slice_text(mode);
+    client->flushed = false;
+    if (kind == ASK_FLUSH)
+        tell_flush(client, &ask->flush);
+    write_resp(client, args, mode != NULL ? 2 : 1);
+}
+
+void ask_flush_tell(struct client *client)
+{
+    struct ask_flush flush;
+    tell_flush(client, &flush);
+    if (client->flushed)
+        tell_flush_done(client, &flush);
+    else
+        oracle_flush_leave(client->setting.oracle, flush.op);
+}
+
 void ask_ping(struct client *client)
 {
     struct ask *ask = ask_add(client, ASK_PING);
@@ -286,7 +329,8 @@ static void judge_error(struct client *client, struct ask *ask, const struct ans
 {
     const struct circumstances *why = client->setting.circumstances;
     bool swaps = ask->kind == ASK_SWAP || (ask->kind == ASK_COUNTER && ask->counter.number != 0);
-    bool writes = ask->kind == ASK_SET || ask->kind == ASK_DEL || swaps ||
+    bool flushes = ask->kind == ASK_FLUSH || ask->kind == ASK_FLUSH_UNTOLD;
+    bool writes = ask->kind == ASK_SET || ask->kind == ASK_DEL || swaps || flushes ||
                   (ask->kind == ASK_FLEETING && fleeting_writes(client->setting.fleeting, ask->fleeting));
     bool right = false;
     if (answer->damaged)
@@ -299,6 +343,9 @@ static void judge_error(struct client *client, struct ask *ask, const struct ans
         right = true;
     else
         right = why->reads_may_fail || why->damage_may_show || why->writes_may_fail;
+    if (answer->full && flushes)
+        broken("P7 full disk: client %u: a flush was refused for lack of space: %.*s", client->setting.number,
+               (int)answer->text.size, (const char *)answer->text.data);
     if (answer->full && !writes)
         broken("P7 full disk: client %u: a read was refused for lack of space: %.*s", client->setting.number,
                (int)answer->text.size, (const char *)answer->text.data);
@@ -456,6 +503,14 @@ static void answer_ask(struct client *client, struct ask *ask, const struct answ
         break;
     case ASK_FLEETING:
         answer_fleeting(client, ask, answer);
+        break;
+    case ASK_FLUSH:
+    case ASK_FLUSH_UNTOLD:
+        if (answer->kind != ANSWER_OK)
+            wrong_answer(client, ask, answer);
+        client->flushed = true;
+        if (ask->kind == ASK_FLUSH)
+            tell_flush_done(client, &ask->flush);
         break;
     case ASK_PING:
     case ASK_SETUP:

@@ -88,6 +88,13 @@ static void link_end(struct client *client)
     client->close_when_answered = false;
 }
 
+static void may_flush(struct client *client)
+{
+    unsigned permille = client->protocol == FRAMES ? 0 : client->setting.flushes_permille;
+    if (permille > 0 && client_draw(client, 1000) < permille)
+        ask_flush(client, ASK_FLUSH);
+}
+
 /* The task's next pipeline, if the one before has been answered; or a pause before what was refused is repeated. */
 static void go_on_with_task(struct client *client)
 {
@@ -105,6 +112,7 @@ static void go_on_with_task(struct client *client)
             ask_swap(client, steps[i].key);
         else
             ask_get(client, steps[i].key);
+        may_flush(client);
     }
     uint64_t pause_ns = count > 0 ? 0 : task_pause_ns(&client->task);
     if (pause_ns > 0)
@@ -251,6 +259,7 @@ static void work_mixed(struct client *client, unsigned count)
     if (depth > DEPTH_MAX)
         depth = DEPTH_MAX;
     for (unsigned i = 0; i < count && client->ask_count < depth; i++) {
+        may_flush(client);
         uint64_t chance = client_draw(client, 100);
         unsigned fleeting = (unsigned)client_draw(client, 6 * fleeting_keys(client->setting.fleeting));
         if (fleeting < fleeting_keys(client->setting.fleeting) && ask_fleeting_may(client, fleeting))
@@ -309,7 +318,8 @@ void client_press(struct client *client, enum work_style style, unsigned count, 
     client->task.ends_when_refused = style == WORK_FILL;
 }
 
-void client_read_all(struct client *client)
+/* A durable connection over RESP. */
+static void link_plainly(struct client *client)
 {
     KVS_ASSERT(client_idle(client));
     if (client->state == LINK_OPEN && (client->relaxed || client->protocol == FRAMES)) {
@@ -329,6 +339,36 @@ void client_read_all(struct client *client)
             ask_set_up(client);
         }
     }
+}
+
+void client_flush(struct client *client)
+{
+    link_plainly(client);
+    ask_flush(client, ASK_FLUSH);
+    pump(client);
+}
+
+void client_flush_untold(struct client *client)
+{
+    link_plainly(client);
+    ask_flush(client, ASK_FLUSH_UNTOLD);
+    pump(client);
+}
+
+bool client_flushed(const struct client *client)
+{
+    return client->flushed;
+}
+
+void client_flush_tell(struct client *client)
+{
+    KVS_ASSERT(client_idle(client));
+    ask_flush_tell(client);
+}
+
+void client_read_all(struct client *client)
+{
+    link_plainly(client);
     for (unsigned key = 0; key < oracle_keys(client->setting.oracle); key++)
         ask_get(client, key);
     for (unsigned key = 0; key < fleeting_keys(client->setting.fleeting); key++) {

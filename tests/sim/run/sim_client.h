@@ -36,10 +36,11 @@ struct client_setting {
     const struct circumstances *circumstances;
     struct ring_addr addr;
     unsigned number;
-    unsigned swaps_percent; /* at most so many operations of its work look at a key and change it … */
-    unsigned scans_percent; /* … and ask which keys there are */
-    uint64_t hash_seed;     /* of the store */
-    uint64_t *cursor;       /* where its scan goes on; outlives the client */
+    unsigned swaps_percent;    /* at most so many operations of its work look at a key and change it … */
+    unsigned scans_percent;    /* … and ask which keys there are */
+    unsigned flushes_permille; /* of its work takes all keys away */
+    uint64_t hash_seed;        /* of the store */
+    uint64_t *cursor;          /* where its scan goes on; outlives the client */
 };
 
 struct client *client_create(const struct client_setting *setting);
@@ -53,6 +54,13 @@ void client_press(struct client *client, enum work_style style, unsigned count, 
  * it. */
 void client_read_all(struct client *client);
 int64_t client_counted(const struct client *client);
+/* Begins a flush of all keys on an idle client; client_flushed tells whether it was done. */
+void client_flush(struct client *client);
+bool client_flushed(const struct client *client);
+/* The same, and the oracles are not told of it: for whoever takes it back, or calls client_flush_tell before anything
+ * else is asked. */
+void client_flush_untold(struct client *client);
+void client_flush_tell(struct client *client);
 /* Ends the connection: in order, after the answers, or at once. */
 void client_close(struct client *client, bool at_once);
 /* Nothing under way, and no end of the connection either. */

@@ -28,7 +28,16 @@ enum ask_kind {
     ASK_FLEETING,
     ASK_SWAP,
     ASK_COUNTER,
-    ASK_SCAN
+    ASK_SCAN,
+    ASK_FLUSH,
+    ASK_FLUSH_UNTOLD /* the oracles are not told of it */
+};
+
+/* What the oracles call a flush. */
+struct ask_flush {
+    uint32_t op;
+    uint64_t fleeting_moment;
+    struct counters_flush counters;
 };
 
 struct ask {
@@ -42,6 +51,7 @@ struct ask {
     const struct swap *swap;
     struct counter_ask counter;
     struct scan_ask *scan; /* NULL: it is none */
+    struct ask_flush flush;
 };
 
 struct buffer {
@@ -73,6 +83,7 @@ struct client {
     struct task task;
     struct ring_op pause;
     int64_t counted;
+    bool flushed; /* the latest flush that was asked for has been done */
 };
 
 /* ---- sim_client.c ---------------------------------------------------------------------------------------------- */
@@ -104,6 +115,10 @@ void ask_fleeting(struct client *client, unsigned key, uint64_t chance);
 void ask_counter(struct client *client, unsigned key, uint64_t chance);
 /* Over RESP only. `all`: KEYS. */
 void ask_scan(struct client *client, bool all);
+/* Over RESP only. */
+void ask_flush(struct client *client, enum ask_kind kind);
+/* Tells the oracles of one that they were not told of, and since which nothing was asked, as if it had happened now. */
+void ask_flush_tell(struct client *client);
 void ask_ping(struct client *client);
 void ask_for_count(struct client *client);
 /* The first of a connection: its protocol, its durability. */

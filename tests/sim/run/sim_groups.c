@@ -88,6 +88,15 @@ static struct engine_shard *engine_at(const struct sim_groups *groups, unsigned 
     return groups->host->node->shards[shard].engine;
 }
 
+/* A flush waits for what had begun before on any shard; what comes later waits for the flush. */
+static bool flush_waits(const struct sim_groups *groups)
+{
+    bool waits = false;
+    for (unsigned i = 0; i < groups->host->config.threads; i++)
+        waits = waits || groups->host->node->shards[i].flush_pause;
+    return waits;
+}
+
 static void wake_all(const struct sim_groups *groups)
 {
     for (unsigned i = 0; i < groups->host->config.threads; i++)
@@ -184,6 +193,7 @@ static void begin(struct sim_groups *groups, struct group *group)
         group->not_before_ns[i] = most_ms == 0 ? 0 : draw(groups, most_ms * MS);
     }
     oracle_group(groups->oracle, ops, group->count);
+    groups->host->node->shards[group->home].changes_under_way++;
     groups->tally->groups++;
     host_wake(groups->host, 0);
 }
@@ -191,7 +201,7 @@ static void begin(struct sim_groups *groups, struct group *group)
 static void begin_more(struct sim_groups *groups)
 {
     for (unsigned i = 0; i < UNDER_WAY_MAX && groups->left > 0; i++) {
-        if (groups->under_way[i].stage != UNUSED)
+        if (groups->under_way[i].stage != UNUSED || flush_waits(groups))
             continue;
         groups->left--;
         begin(groups, &groups->under_way[i]);
@@ -432,6 +442,7 @@ static bool set_free(struct group *group, unsigned shard)
             oracle_refuse(group->groups->oracle, group->parts[i].op);
         free(group->parts[i].value);
     }
+    group->groups->host->node->shards[group->home].changes_under_way--;
     group->stage = UNUSED; /* the next tick begins another */
     return true;
 }

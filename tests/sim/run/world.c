@@ -15,7 +15,9 @@
 #include "verdict.h"
 
 #include "base/hash.h"
+#include "engine/backup_internal.h"
 #include "engine/engine.h"
+#include "engine/store.h"
 #include "ring/ring_backend.h"
 
 #define CALM_AGAIN_NS  3000000000u /* space is back: writes must be taken again by then */
@@ -165,7 +167,10 @@ static void check(struct world *world)
     settle(world);
     oracle_judge(world->oracle, ORACLE_GOES_ON, world->calm);
     if (fresh) {
-        world->tally->groups_judged += oracle_judge_groups(world->oracle);
+        unsigned flushes;
+        world->tally->groups_judged += oracle_judge_groups(world->oracle, &flushes);
+        world->tally->groups_judged -= flushes;
+        world->tally->flushes_judged += flushes;
         oracle_judge_prefix(world->oracle);
     }
     /* The count is of when it was asked for: large values before it may have waited for memory, and keys have expired.
@@ -301,6 +306,24 @@ static void await_backup(struct world *world)
     look_at_backups(world);
 }
 
+/* Takes all keys away when the backup that runs has had its moment: it is none of its business. True: it was asked for.
+ * The oracles are not told. */
+static bool flush_behind_backup(struct world *world)
+{
+    const struct store *store = container_of(world->host.node->engine, const struct store, base);
+    const struct backup *backup = store->keeper.backup;
+    for (uint64_t i = 0; backup_runs(world) && (backup->stage <= BACKUP_MOMENT); i++) {
+        if (i == LIVENESS_STEPS || !step(world))
+            broken("liveness: a backup does not come to its moment");
+    }
+    if (!backup_runs(world))
+        return false;
+    client_flush_untold(world->clients[0]);
+    settle(world);
+    world_suspend_faults();
+    return true;
+}
+
 /* What was acknowledged, relaxed writes included, is on disk when the backup is asked for; so the copy owes the same as
  * the store. */
 static void do_restore(struct world *world, const struct plan_step *what)
@@ -313,7 +336,10 @@ static void do_restore(struct world *world, const struct plan_step *what)
     unsigned before = world->backups.count;
     if (!ask_for_backup(world, what->a != 0))
         broken("no backup can be asked for though none is under way");
+    bool flushed = what->b > 0 && flush_behind_backup(world);
     await_backup(world);
+    if (flushed && (world->backups.count == before || !disk_is_honest(world)))
+        client_flush_tell(world->clients[0]); /* it stays */
     if (world->backups.count == before) {
         const struct circumstances *why = &world->circumstances;
         if (!why->writes_may_fail && !why->space_may_lack && !why->damage_may_show && disk_is_honest(world))
@@ -393,6 +419,28 @@ static void press(struct world *world, enum work_style style, unsigned count, un
     settle(world);
 }
 
+static void flush(struct world *world)
+{
+    client_close(world->clients[0], false);
+    settle(world);
+    client_flush(world->clients[0]);
+    settle(world);
+    world_suspend_faults();
+}
+
+/* Some time after a flush, with nothing asked since: what there was counts no more, and its files are gone. */
+static void check_space(const struct world *world)
+{
+    const struct circumstances *why = &world->circumstances;
+    struct engine_stats stats = stats_of(world);
+    if (why->writes_may_fail || why->reads_may_fail || why->space_may_lack || why->damage_may_show)
+        return;
+    if (stats.live_bytes > 0 || stats.large_values > 0)
+        broken("P7 full disk: after a flush %llu bytes of records count, and there are %llu files of large values",
+               (unsigned long long)stats.live_bytes, (unsigned long long)stats.large_values);
+    world->tally->flushes_emptied++;
+}
+
 /*
  * P7: the log is filled, deletes make room, and writing resumes by itself. By design that is so if the limit has room
  * for the reserves, two files for each log and three more for deletes, for writing another one for each log and what
@@ -403,16 +451,22 @@ static void do_relief(struct world *world, const struct plan_step *what)
     int64_t logs = world->host.config.threads;
     settle(world);
     world_suspend_faults();
+    bool at_once = what->b > 0;
     bool roomy = only_limited(world) && world->plan->disk_segments >= 2 * logs + 3 && world->plan->value_bytes >= 300 &&
                  world->reserved;
     unsigned keys = oracle_keys(world->oracle);
     uint64_t full = world->tally->full, deletes = world->tally->full_deletes;
     press(world, WORK_FILL, 2 * keys, 10, what->seed);
     world->tally->reliefs += roomy && world->tally->full > full;
-    press(world, WORK_REMOVE, keys, what->a, what->seed);
+    if (at_once)
+        flush(world);
+    else
+        press(world, WORK_REMOVE, keys, what->a, what->seed);
     if (roomy && world->tally->full_deletes > deletes)
         broken("P7 full disk: deletes are refused");
     pass_time(world, CALM_AGAIN_NS);
+    if (at_once && client_flushed(world->clients[0]))
+        check_space(world);
     roomy = only_limited(world) && host_segments_left(&world->host) >= 3 * logs + 2;
     full = world->tally->full;
     press(world, WORK_FILL, 1, 1, what->seed);

@@ -25,6 +25,9 @@ struct tally {
     uint64_t groups_refused, groups_unanswered;      /* … not to be; appended when the node went */
     uint64_t groups_judged;                          /* of these, of which a start told whether they are there */
     uint64_t scans;                                  /* … that told which keys there are */
+    uint64_t flushes, flushes_done;                  /* that take all keys away: begun, done */
+    uint64_t flushes_emptied;                        /* … and nothing that takes space was left after a while */
+    uint64_t flushes_judged;                         /* without an answer: a start told whether they have happened */
     uint64_t refused;                                /* answered with an error */
     uint64_t full, full_deletes;                     /* of these, for lack of space; and of those, deletes */
     uint64_t puts_waited, removes_waited;            /* operations that waited for room in the log */

@@ -103,6 +103,7 @@ static void clients_begin(struct world *world)
             .number = i,
             .swaps_percent = world->plan->swaps_percent,
             .scans_percent = world->plan->scans_percent,
+            .flushes_permille = world->plan->flushes_permille,
             .hash_seed = engine_hash_seed(world->host.node->engine),
             .cursor = &world->cursors[i],
         };
