@@ -102,13 +102,20 @@ static void keys_of_set(const struct slice *args, unsigned count, struct acl_key
     }
 }
 
-/* BITFIELD with nothing but GET changes nothing. */
+/* BITFIELD with nothing but GET changes nothing; where it cannot be understood it might. */
 static void keys_of_bitfield(const struct slice *args, unsigned count, struct acl_key_use *use)
 {
     use->access_first = ACL_READ;
-    for (unsigned i = 2; i < count; i++) {
-        if (command_word_is(args[i], "set") || command_word_is(args[i], "incrby"))
+    for (unsigned i = 2; i < count;) {
+        const unsigned behind = count - i - 1;
+        if (behind >= 2 && command_word_is(args[i], "get")) {
+            i += 3;
+        } else if (behind >= 1 && command_word_is(args[i], "overflow")) {
+            i += 2;
+        } else {
             use->access_first |= ACL_WRITE;
+            return;
+        }
     }
 }
 

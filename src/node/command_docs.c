@@ -371,7 +371,9 @@ static void reply_keys(struct call *call, bool flags)
             text_array(&text, 2);
         text_bulk_bytes(&text, args[i]);
         if (flags)
-            command_syntax_add_words(&text, key_flags(syntax, use.access, i > use.first, room), "", version);
+            command_syntax_add_words(
+                &text, key_flags(syntax, i > use.first ? use.access : use.access_first, i > use.first, room), "",
+                version);
     }
     call_text(call, &text);
 }
