@@ -42,6 +42,9 @@ void exec_abandon(struct exec *exec);
 uint8_t *exec_reserve(struct exec *exec, size_t bytes);
 void exec_commit(struct exec *exec, size_t bytes);
 
+/* What has to be known of the key that an argument is, before the command is carried out (exec_needs.c). */
+enum transaction_need exec_need(const struct command *command, const struct slice *args, unsigned count, unsigned arg);
+
 /* What handlers ask for. */
 void exec_request(struct exec *exec, const struct engine_request *request, const struct reply_format *format);
 void exec_update(struct exec *exec, const struct engine_request *request, const struct update_spec *spec);

@@ -19,7 +19,6 @@
 #include "node/node_internal.h"
 #include "proto/resp.h"
 
-#include <limits.h>
 #include <stdlib.h>
 
 #define QUEUED_BYTES_MAX (256u * 1024 * 1024) /* of one connection */
@@ -444,22 +443,31 @@ static void exec_freed(struct shard *shard, const void *context)
     multi_free(shard, *multi);
 }
 
-/* All keys, one behind the other. NULL: no memory. */
-static struct slice *gather_keys(struct multi *multi)
+/* All keys, one behind the other, and what is to be known of them. False: no memory. */
+static bool gather_keys(struct multi *multi, struct transaction_args *args)
 {
-    struct slice *keys = take(multi, (uint64_t)(multi->key_count + multi->watched_count + 1) * sizeof *keys);
+    const uint64_t most = (uint64_t)multi->key_count + multi->watched_count + 1;
+    struct slice *keys = take(multi, most * sizeof *keys);
+    uint8_t *needs = take(multi, most);
     unsigned count = 0;
-    if (keys == NULL)
-        return NULL;
-    for (const struct watched *watched = multi->watched; watched != NULL; watched = watched->next)
+    if (keys == NULL || needs == NULL)
+        return false;
+    for (const struct watched *watched = multi->watched; watched != NULL; watched = watched->next) {
+        needs[count] = TRANSACTION_PRESENCE;
         keys[count++] = watched->key;
+    }
     for (const struct queued *queued = multi->first; queued != NULL; queued = queued->next) {
         const struct acl_key_use use = acl_keys(queued->command, queued->sub, queued->args, queued->count);
-        for (unsigned i = use.first; use.first > 0 && i <= use.last; i += use.step)
+        for (unsigned i = use.first; use.first > 0 && i <= use.last; i += use.step) {
+            const enum transaction_need need = exec_need(queued->command, queued->args, queued->count, i);
+            /* A scan tells of every key whether it is there. */
+            needs[count] = (uint8_t)(need == TRANSACTION_BLIND && multi->scans ? TRANSACTION_PRESENCE : need);
             keys[count++] = queued->args[i];
+        }
     }
     KVS_ASSERT(count == multi->key_count + multi->watched_count);
-    return keys;
+    *args = (struct transaction_args){.count = count, .keys = keys, .step = 1, .needs = needs};
+    return true;
 }
 
 /* Nothing that it would see of any key: no transaction either. */
@@ -503,9 +511,8 @@ void command_exec(struct call *call)
         multi_free(call->shard, multi);
         return;
     }
-    const struct transaction_args args = {
-        .count = multi->key_count + multi->watched_count, .keys = gather_keys(multi), .step = 1};
-    if (args.keys == NULL) {
+    struct transaction_args args;
+    if (!gather_keys(multi, &args)) {
         call_error(call, "OOM kvs-node: no memory for the request");
         multi_free(call->shard, multi);
         return;
@@ -514,7 +521,6 @@ void command_exec(struct call *call)
                                                 .decide = decide_exec,
                                                 .freed = exec_freed,
                                                 .borrows = true,
-                                                .values_end = UINT_MAX,
                                                 .context = &multi,
                                                 .context_bytes = sizeof(struct multi *)};
     transaction_begin(call->shard, call->conn, &options, &args);

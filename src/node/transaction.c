@@ -249,7 +249,7 @@ static void on_held(struct engine_op *op)
             list_push_back(&part->transaction->arena->large, &result->memory->link);
             key->value = slice_make(result->memory->data, result->value.size);
             result->memory = NULL;
-        } else if (key->needs_value && result->value.size > 0) {
+        } else if (key->need == TRANSACTION_VALUE && result->value.size > 0) {
             uint8_t *copy = update_scratch_take(part->transaction->arena, result->value.size);
             if (copy != NULL)
                 memcpy(copy, result->value.data, result->value.size);
@@ -270,8 +270,8 @@ static void hold_part(struct shard *shard, struct transaction_part *part)
         struct transaction_key *key = &transaction->keys[part->first + i];
         key->hold.request = (struct engine_request){.action = ENGINE_HOLD,
                                                     .group = true,
-                                                    .blind = transaction->options.blind,
-                                                    .head = !key->needs_value,
+                                                    .blind = key->need == TRANSACTION_BLIND,
+                                                    .head = key->need != TRANSACTION_VALUE,
                                                     .asked_ns = ring_now_ns(shard->ring),
                                                     .hash = key->hash,
                                                     .key = key->key};
@@ -397,6 +397,7 @@ static bool decide(struct transaction *transaction)
     for (unsigned i = 0; transaction->error == KVS_ERR_OK && i < transaction->count; i++) {
         struct transaction_key *key = &transaction->keys[i];
         bool removes = key->change == TRANSACTION_REMOVE;
+        KVS_ASSERT(!removes || key->need != TRANSACTION_BLIND);
         if (key->change == TRANSACTION_KEEP || (removes && !key->stood))
             continue;
         key->written = &transaction->changes[transaction->change_count++];
@@ -592,9 +593,8 @@ static void sort_keys(struct transaction *transaction, const struct transaction_
         if (i == 0 || by_hash(&order[i - 1], &order[i], (void *)(uintptr_t)given) != 0)
             transaction->keys[transaction->count++] = given[order[i]];
         struct transaction_key *key = &transaction->keys[transaction->count - 1];
-        const struct transaction_options *options = &transaction->options;
-        if (order[i] >= options->values_begin && order[i] < options->values_end)
-            key->needs_value = true;
+        if (given[order[i]].need > key->need)
+            key->need = given[order[i]].need;
         transaction->places[order[i]] = transaction->count - 1;
     }
 }
@@ -628,6 +628,17 @@ static struct slice copy_of(struct transaction *transaction, struct slice bytes)
     if (copy != NULL)
         memcpy(copy, bytes.data, bytes.size);
     return slice_make(copy, copy == NULL ? 0 : bytes.size);
+}
+
+/* Of the i-th key. */
+static enum transaction_need need_of(const struct transaction_options *options, const struct transaction_args *args,
+                                     unsigned i)
+{
+    if (args->needs != NULL)
+        return (enum transaction_need)args->needs[i];
+    if (options->blind)
+        return TRANSACTION_BLIND;
+    return i >= options->values_begin && i < options->values_end ? TRANSACTION_VALUE : TRANSACTION_PRESENCE;
 }
 
 /* Zeroed; NULL: no memory. */
@@ -734,6 +745,7 @@ static bool prepare(struct transaction *transaction, const struct transaction_ar
     for (unsigned i = 0; i < count && !transaction->arena->refused; i++) {
         given[i].key = copy_of(transaction, args->keys[i * args->step]);
         given[i].hash = hash_key(given[i].key, shard->hash_seed);
+        given[i].need = need_of(&transaction->options, args, i);
         given[i].watch = args->watches == NULL ? NULL : args->watches[i];
         if (args->values != NULL)
             transaction->values[i] = copy_of(transaction, args->values[i * args->step]);

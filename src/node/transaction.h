@@ -21,6 +21,13 @@
 struct transaction;
 struct transaction_part;
 
+/* What is to be known of a key before it is changed. */
+enum transaction_need {
+    TRANSACTION_BLIND,    /* nothing: it is put, whatever it holds, or left alone. Nothing is read */
+    TRANSACTION_PRESENCE, /* whether it is there, its version and expiry, how long its value is */
+    TRANSACTION_VALUE,
+};
+
 /* One key. What it holds, for transaction_decide_fn to read, and what shall become of it, for that to set. */
 struct transaction_key {
     struct slice key;
@@ -41,7 +48,7 @@ struct transaction_key {
     struct transaction_part *part;
     struct engine_change *written;
     bool held;
-    bool needs_value;
+    enum transaction_need need;
     bool stood; /* it was found */
 };
 
@@ -59,7 +66,7 @@ struct transaction_options {
     bool borrows;                      /* arguments stay until then: they are not copied */
     unsigned values_begin, values_end; /* of the keys from this one to before that one the value is needed; of the
                                           others it matters only whether they are there */
-    bool blind;                        /* what the keys hold does not matter, and is not looked for */
+    bool blind;                        /* what the keys hold does not matter, of none of them */
     const void *context;               /* is copied … */
     size_t context_bytes;              /* … so many bytes of it; 0: it is passed on as it is */
 };
@@ -68,6 +75,7 @@ struct transaction_options {
 struct transaction_args {
     unsigned count, step;
     const struct slice *keys, *values;
+    const uint8_t *needs; /* NULL, or enum transaction_need of each key; of equal ones the highest counts */
     /* NULL, or one for each key, which is put on those that are not there, or may expire, while they are held. They are
      * for the caller to take away again, at their owners, if they are linked. */
     struct engine_watch *const *watches;
