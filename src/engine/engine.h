@@ -348,6 +348,25 @@ void engine_group_end(struct engine_shard *shard, struct engine_group *group);
 /* Gives back the buffer behind op->result.value. In `done` or after it, exactly once, on the same thread. */
 void engine_op_release(struct engine_op *op);
 
+/*
+ * Watches. A key's version tells what was written to it, but not that a key which is not there has been there in
+ * between. A watch tells: `came` is set when a key with its hash is put, from engine_watch on and until engine_unwatch.
+ * Both on the owner's thread; so is `came` set, and who holds the key may read it on any. Memory is the caller's, and
+ * all zero at first. A watch that is still linked when its shard has stopped may be freed.
+ */
+struct engine_watch {
+    bool came;
+    bool linked;
+    uint64_t hash;
+    struct list same; /* private to src/engine, from here on */
+    struct engine_watch *left, *right;
+};
+void engine_watch(struct engine_shard *owner, struct engine_watch *watch, uint64_t hash);
+void engine_unwatch(struct engine_shard *owner, struct engine_watch *watch);
+/* How often a key of the shard has been changed since the start; expiry, and what is done behind the keys, does not
+ * count. Owner's thread. */
+uint64_t engine_changes(const struct engine_shard *owner);
+
 /* ---- scanning ---------------------------------------------------------------------------------------------------- */
 
 /*

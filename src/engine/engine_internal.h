@@ -75,10 +75,25 @@ struct engine {
 struct engine_shard {
     const struct engine_interface *interface;
     struct epoch_thread thread;
-    struct ring *ring;        /* the owner's; NULL until started */
-    struct wall_clock *clock; /* the store's */
-    uint64_t now_ms;          /* what it has said in this section; 0: it was not asked yet */
+    struct ring *ring;            /* the owner's; NULL until started */
+    struct wall_clock *clock;     /* the store's */
+    uint64_t now_ms;              /* what it has said in this section; 0: it was not asked yet */
+    uint64_t changes;             /* engine_changes */
+    struct engine_watch *watches; /* a tree; NULL: none */
 };
+
+/* A key with this hash has been put. */
+void engine_watch_put(struct engine_shard *owner, uint64_t hash);
+
+/* Every engine says so of each change of a key, when readers find it changed. Where nobody watches that is a number in
+ * the owner's own memory, next to what the section has just read, and a branch that is never taken: too little to be
+ * measured beside a record's copy. */
+static inline void engine_changed(struct engine_shard *owner, uint64_t hash, bool put)
+{
+    owner->changes++;
+    if (__builtin_expect(owner->watches != NULL, 0) && put)
+        engine_watch_put(owner, hash);
+}
 
 /* Whether what expires at that time (0 = never) is there no more. Inside a section of this thread's shard. */
 static inline bool engine_expired(struct engine_shard *reader, uint64_t expires_ms)

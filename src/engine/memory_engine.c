@@ -166,6 +166,7 @@ static bool remove_key(struct memory_shard *shard, const struct engine_request *
     struct memory_record *record = find(shard, request, &cursor);
     index_remove(shard->index, &cursor);
     drop(shard, record);
+    engine_changed(&shard->base, request->hash, false);
     return true;
 }
 
@@ -201,6 +202,7 @@ static enum kvs_err put(struct memory_shard *shard, const struct engine_request 
         index_replace(shard->index, &cursor, &entry);
         drop(shard, old);
     }
+    engine_changed(&shard->base, request->hash, true);
     if (request->expires_ms == 0)
         return KVS_ERR_OK;
     struct expiry_item item = {.expires_ms = request->expires_ms, .hash = request->hash, .address = piece};

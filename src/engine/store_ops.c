@@ -288,6 +288,7 @@ enum kvs_err store_put(struct store_shard *shard, const struct store_write *writ
     }
     *result = (struct engine_result){.found = replace ? survey.was_put && !survey.expired : blind,
                                      .gate = request->relaxed || write->placed != NULL ? 0 : place.lsn};
+    engine_changed(&shard->base, request->hash, true);
     if (blind) {
         store_count(&shard->counters.blind_overwrites, 1);
         store_settle_later(shard, request->key, request->hash);
@@ -405,6 +406,7 @@ enum kvs_err store_remove(struct store_shard *shard, const struct store_write *w
     }
     KVS_ASSERT(!first);
     count_keys(shard, keys);
+    engine_changed(&shard->base, request->hash, false);
     *result = (struct engine_result){.found = true, .gate = request->relaxed || write->placed != NULL ? 0 : place.lsn};
     return KVS_ERR_OK;
 }

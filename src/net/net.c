@@ -215,8 +215,10 @@ enum kvs_err net_accept(struct net *net, int listen_fd)
 /* ---- beginning and end ------------------------------------------------------------------------------------------ */
 
 /* A frame or a RESP argument as large as allowed fits easily; a thousand of them in one request do not. */
-static uint64_t request_bytes_max(const struct net_options *options)
+uint64_t net_request_bytes_max(const struct net_options *options)
 {
+    if (options->request_bytes_max != 0)
+        return options->request_bytes_max;
     const struct resp_limits *limits = &options->resp;
     const uint64_t kept = options->arg_kept_bytes_max;
     return (kept != 0 ? kept : 4 * (uint64_t)limits->arg_bytes_max) + limits->inline_bytes_max +
@@ -228,14 +230,20 @@ static unsigned idle_ticks(const struct net *net)
     return (unsigned)((net->options.idle_timeout_s * UINT64_C(1000) + net->tick_ms - 1) / net->tick_ms);
 }
 
+/* A send begins anywhere between two ticks: the tick that ends its first, partial one does not count. */
+static unsigned send_ticks(const struct net *net)
+{
+    const uint32_t timeout_ms = net->options.send_timeout_ms;
+    return timeout_ms == 0 ? 0 : (unsigned)((timeout_ms + net->tick_ms - 1) / net->tick_ms);
+}
+
 static void init_time(struct net *net)
 {
     const uint32_t timeout_ms = net->options.send_timeout_ms;
     net->tick_ms = NET_TICK_MS_MAX;
     if (timeout_ms != 0 && timeout_ms / 4 < net->tick_ms)
         net->tick_ms = timeout_ms / 4 + 1;
-    /* A send begins anywhere between two ticks: the tick that ends its first, partial one does not count. */
-    net->send_ticks_max = timeout_ms == 0 ? 0 : (timeout_ms + net->tick_ms - 1) / net->tick_ms;
+    net->send_ticks_max = send_ticks(net);
     net->idle_ticks_max = idle_ticks(net);
     net->refused_ticks_max = (NET_REFUSED_WAIT_MS + net->tick_ms - 1) / net->tick_ms;
     ring_op_init(&net->tick_op, tick_due);
@@ -261,7 +269,7 @@ enum kvs_err net_open(struct net **out, struct ring *ring, const struct net_opti
     net->free_blocks_max = options->output_kept_max != 0 ? options->output_kept_max : NET_KEPT_BYTES;
     net->handler = *handler;
     net->fail_errors = fail_errors;
-    net->request_bytes_max = options->request_bytes_max != 0 ? options->request_bytes_max : request_bytes_max(options);
+    net->request_bytes_max = net_request_bytes_max(options);
     if (net->options.turn_requests_max == 0)
         net->options.turn_requests_max = NET_TURN_REQUESTS_MAX;
     net->turn = 1;
@@ -309,6 +317,10 @@ void net_set_limits(struct net *net, const struct net_limits *limits)
     net->options.output_bytes_max = limits->output_bytes_max;
     net->options.keepalive_s = limits->keepalive_s;
     net->options.connections_max = limits->connections_max;
+    net->options.turn_requests_max = limits->turn_requests_max;
+    net->options.send_timeout_ms = limits->send_timeout_ms;
+    net->send_ticks_max = send_ticks(net);
+    share_bound_waits(net);
     share_bound_connections(net);
     if (limits->idle_timeout_s != net->options.idle_timeout_s)
         set_idle_timeout(net, limits->idle_timeout_s);

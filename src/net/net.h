@@ -91,6 +91,8 @@ void net_drain(struct net *net);
 bool net_drained(const struct net *net);
 /* Drops every connection now; net_drained tells when that is complete. For a second signal, a crash, a stuck peer. */
 void net_abort(struct net *net);
+/* The bound on requests, with these options. */
+uint64_t net_request_bytes_max(const struct net_options *options);
 /* Frees everything; after net_drained (or with the ring closed already, in the simulator). */
 void net_close(struct net *net);
 
@@ -108,6 +110,8 @@ void net_fail_gates(struct net *net, const char *text);
 struct net_limits {
     unsigned connections_max;
     uint64_t output_bytes_max;
+    unsigned turn_requests_max; /* at least 1 */
+    uint32_t send_timeout_ms;
     uint32_t idle_timeout_s;
     uint32_t keepalive_s;
 };

@@ -341,6 +341,8 @@ bool share_init(struct net *net);
 void share_deinit(struct net *net);
 /* How many connections there may be, from the options and what each takes. */
 void share_bound_connections(struct net *net);
+/* How long those are waited for who keep others waiting, from the time-out for sends. */
+void share_bound_waits(struct net *net);
 /* An array of a connection's arguments changes its size: net_resize, and it counts as input. */
 void *share_resize_args(struct net *net, void *args, size_t old_bytes, size_t new_bytes);
 /* Input has grown: if it is short now, all that have none are stopped. */

@@ -40,6 +40,13 @@ void share_bound_connections(struct net *net)
         net->conns_max = most == 0 ? 1 : (unsigned)most;
 }
 
+void share_bound_waits(struct net *net)
+{
+    net->short_ticks_max = (NET_SHORT_WAIT_MS + net->tick_ms - 1) / net->tick_ms;
+    if (net->short_ticks_max > net->send_ticks_max)
+        net->short_ticks_max = net->send_ticks_max;
+}
+
 bool share_init(struct net *net)
 {
     if (net->options.memory_max == 0 || canary_on(CANARY_SHARED_MEMORY_UNBOUNDED))
@@ -48,9 +55,7 @@ bool share_init(struct net *net)
     net->input_max = net->options.memory_max / 4;
     net->input_over = net->input_max + 2 * buffers * NET_BLOCK_BYTES;
     share_bound_connections(net);
-    net->short_ticks_max = (NET_SHORT_WAIT_MS + net->tick_ms - 1) / net->tick_ms;
-    if (net->short_ticks_max > net->send_ticks_max)
-        net->short_ticks_max = net->send_ticks_max;
+    share_bound_waits(net);
     struct list *lists[] = {&net->waiting, &net->quiet, &net->quiet_later, &net->starving, &net->partial};
     for (size_t i = 0; i < ARRAY_COUNT(lists); i++)
         list_init(lists[i]);

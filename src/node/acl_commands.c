@@ -102,18 +102,20 @@ static void keys_of_set(const struct slice *args, unsigned count, struct acl_key
     }
 }
 
-/* BITFIELD with nothing but GET, with its type and offset, and OVERFLOW, with its word, changes nothing. */
+/* BITFIELD with nothing but GET changes nothing; where it cannot be understood it might. */
 static void keys_of_bitfield(const struct slice *args, unsigned count, struct acl_key_use *use)
 {
     use->access_first = ACL_READ;
-    for (unsigned i = 2; i < count; i++) {
+    for (unsigned i = 2; i < count;) {
         const unsigned behind = count - i - 1;
-        if (command_word_is(args[i], "get") && behind >= 2)
+        if (behind >= 2 && command_word_is(args[i], "get")) {
+            i += 3;
+        } else if (behind >= 1 && command_word_is(args[i], "overflow")) {
             i += 2;
-        else if (command_word_is(args[i], "overflow") && behind >= 1)
-            i++;
-        else
+        } else {
             use->access_first |= ACL_WRITE;
+            return;
+        }
     }
 }
 

@@ -25,7 +25,7 @@ void client_opened(struct shard *shard, struct net_conn *conn)
     struct client *client = net_conn_user(conn);
     client->id = atomic_fetch_add_explicit(&node->client_id, 1, memory_order_relaxed) + 1;
     client->resp_version = 2;
-    client->relaxed = settings_get(&node->settings, SETTING_RELAXED) != 0;
+    client->relaxed = client->was_relaxed = settings_get(&node->settings, SETTING_RELAXED) != 0;
     client->conn = conn;
     client->since_ns = client->seen_ns = ring_now_ns(shard->ring);
     list_init(&client->paused);

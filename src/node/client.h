@@ -45,6 +45,7 @@ struct client {
     uint8_t resp_version; /* 2 or 3 */
     uint8_t special;      /* enum client_special */
     bool relaxed;         /* KVS.DURABILITY */
+    bool was_relaxed;     /* … at some time */
     bool no_evict, no_touch;
     const struct command *command; /* the latest; NULL: none yet */
     const struct subcommand *sub;

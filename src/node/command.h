@@ -45,7 +45,10 @@ enum command_flags {
     COMMAND_NO_MULTI = 2048,
     COMMAND_BLOCKING = 4096,
     COMMAND_SKIP_SLOWLOG = 8192,
-    COMMAND_NOT_QUEUED = 16384, /* the node's own: does not answer at once, or changes who asks, so not in a MULTI */
+    /* The node's own. */
+    COMMAND_NOT_QUEUED = 16384, /* does not answer at once, or changes who asks, so not in a MULTI */
+    COMMAND_SCANS = 32768,      /* looks at keys that it does not name */
+    COMMAND_OWN = COMMAND_NOT_QUEUED | COMMAND_SCANS,
 };
 
 struct subcommand {

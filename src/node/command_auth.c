@@ -118,6 +118,7 @@ void command_reset(struct call *call)
     monitor_leave(call->shard, client);
     multi_forget(call->shard, client);
     client->relaxed = settings_get(&call->shard->node->settings, SETTING_RELAXED) != 0;
+    client->was_relaxed |= client->relaxed;
     (void)client_set_text(call->shard, client, CLIENT_NAME, slice_make("", 0));
     acl_holder_reset(&client->user, acl_read_begin(acl, call->shard->id));
     acl_read_end(acl, call->shard->id);

@@ -92,6 +92,7 @@ void command_durability(struct call *call)
         call_error(call, "ERR unknown durability class; expected durable or relaxed");
     } else {
         call->client->relaxed = relaxed;
+        call->client->was_relaxed |= relaxed;
         call_simple(call, "OK");
     }
 }

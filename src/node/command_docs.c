@@ -37,7 +37,7 @@ static const struct {
 
 static void add_flags(struct text *text, unsigned flags, int resp_version)
 {
-    text_set(text, (size_t)__builtin_popcount(flags & ~(unsigned)COMMAND_NOT_QUEUED), resp_version);
+    text_set(text, (size_t)__builtin_popcount(flags & ~(unsigned)COMMAND_OWN), resp_version);
     for (size_t i = 0; i < ARRAY_COUNT(flag_names); i++) {
         if ((flags & flag_names[i].flag) != 0)
             text_simple(text, flag_names[i].name);

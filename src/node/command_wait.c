@@ -23,7 +23,7 @@ void command_wait(struct call *call)
     uint64_t timeout_ms;
     if (!command_need_integer(call, call->args[1], &replicas) || !parse_timeout(call, call->args[2], &timeout_ms))
         return;
-    if (replicas <= 0)
+    if (replicas <= 0 || call->shard->exec != NULL) /* which never waits */
         call_integer(call, 0);
     else
         waiting_replicas(call, timeout_ms);
@@ -36,6 +36,15 @@ static void call_pair(struct call *call, int64_t first, int64_t second)
     text_integer(&text, first);
     text_integer(&text, second);
     call_text(call, &text);
+}
+
+/* What the connection has asked for before this EXEC is done, and durable, as far as home can tell. */
+static bool is_durable(const struct call *call)
+{
+    const struct client *client = call->client;
+    struct net_conn_info info;
+    net_conn_info(call->conn, &info);
+    return !client->was_relaxed && info.pending <= 1 && client->gate_last <= call->shard->durable;
 }
 
 /* Who asks for nothing is told of nothing, though it may be on disk. */
@@ -62,6 +71,8 @@ void command_waitaof(struct call *call)
         call_error(call, "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.");
     else if (local == 0 && replicas == 0)
         call_pair(call, 0, 0);
+    else if (call->shard->exec != NULL)
+        call_pair(call, persistent && is_durable(call), 0);
     else
         waiting_durable(call, persistent, replicas > 0, timeout_ms);
 }

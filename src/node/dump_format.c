@@ -190,8 +190,9 @@ struct dump_string dump_read(struct slice payload)
 /* A run that is there already: it may overlap what it is copied to, and then repeats itself. */
 static void repeat(uint8_t *to, size_t back, size_t length)
 {
+    const uint8_t *from = to - back;
     for (size_t i = 0; i < length; i++)
-        to[i] = to[i - back];
+        to[i] = from[i];
 }
 
 bool dump_unpack(struct slice packed, uint8_t *out, size_t out_bytes)

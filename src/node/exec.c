@@ -19,15 +19,25 @@ enum { REPLIES_BYTES_FIRST = 512 };
 
 void exec_begin(struct exec *exec, struct shard *shard, struct transaction *transaction, struct update_scratch *arena)
 {
-    KVS_ASSERT(shard->exec == NULL);
     *exec = (struct exec){.shard = shard, .transaction = transaction, .arena = arena};
-    shard->exec = exec;
+}
+
+void exec_enter(struct exec *exec)
+{
+    KVS_ASSERT(exec->shard->exec == NULL);
+    exec->shard->exec = exec;
+}
+
+void exec_leave(struct exec *exec)
+{
+    KVS_ASSERT(exec->shard->exec == exec);
+    exec->shard->exec = NULL;
 }
 
 void exec_end(struct exec *exec)
 {
     struct transaction *transaction = exec->transaction;
-    exec->shard->exec = NULL;
+    KVS_ASSERT(exec->scan == NULL && exec->use == NULL);
     if (exec->refused || transaction == NULL)
         return; /* without a reply the transaction has no memory */
     transaction_reply_bytes(transaction, slice_make(exec->replies, exec->size));
@@ -192,4 +202,70 @@ void exec_transaction(struct exec *exec, const struct transaction_options *optio
         return;
     memcpy(out, reply.data, reply.size);
     exec_commit(exec, reply.size);
+}
+
+/* ---- what takes longer ------------------------------------------------------------------------------------------- */
+
+static void give_use(struct exec *exec, struct gather_use *use)
+{
+    static const struct reply_format format = {.kind = REPLY_VALUE};
+    const struct engine_result no_memory = {.error = KVS_ERR_AGAIN};
+    if (use->reply.failed) {
+        shard_count_error(exec->shard, reply_error_code(KVS_ERR_AGAIN));
+        reply_result(exec, &no_memory, &format);
+    } else {
+        uint8_t *out = exec_reserve(exec, use->reply.size);
+        if (out != NULL) {
+            memcpy(out, use->reply.data, use->reply.size);
+            exec_commit(exec, use->reply.size);
+        }
+    }
+    use->release(use, exec->shard);
+}
+
+void exec_use(struct exec *exec, const struct slice *keys, unsigned count, struct gather_use *use)
+{
+    struct slice values[GATHER_USE_KEYS_MAX];
+    KVS_ASSERT(count <= GATHER_USE_KEYS_MAX && exec->use == NULL);
+    for (unsigned i = 0; i < count; i++) {
+        const struct transaction_key *key = transaction_find(exec->transaction, keys[i]);
+        values[i] = key->found && key->value.size > 0 ? key->value : slice_make("", 0);
+    }
+    use->begin(use, exec->shard, values);
+    if (use->reply.size > 0 || use->reply.failed) {
+        give_use(exec, use);
+        return;
+    }
+    exec->use = use;
+    exec->shard->execs_ready++;
+}
+
+/* A piece of work in a turn, whoever's it is: others are to have the rest of it. */
+static void work(struct exec *exec)
+{
+    struct shard *shard = exec->shard;
+    if (shard->exec_worked)
+        return;
+    shard->exec_worked = true;
+    if (!exec->use->work(exec->use))
+        return;
+    shard->execs_ready--;
+    give_use(exec, exec->use);
+    exec->use = NULL;
+}
+
+bool exec_go_on(struct exec *exec)
+{
+    if (exec->use != NULL)
+        work(exec);
+    if (exec->scan != NULL && scan_is_home(exec->scan))
+        exec_scanned(exec);
+    return exec->use == NULL && exec->scan == NULL;
+}
+
+void exec_abandon(struct exec *exec)
+{
+    if (exec->use != NULL)
+        exec->use->release(exec->use, exec->shard);
+    exec->use = NULL;
 }

@@ -467,5 +467,8 @@ void gather_use(struct shard *shard, struct net_conn *conn, const struct slice *
                 struct gather_use *use)
 {
     KVS_ASSERT(count >= 1 && count <= GATHER_USE_KEYS_MAX);
-    gather_later(shard, conn, keys, count, use);
+    if (shard->exec != NULL)
+        exec_use(shard->exec, keys, count, use);
+    else
+        gather_later(shard, conn, keys, count, use);
 }

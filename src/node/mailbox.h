@@ -26,7 +26,7 @@ struct mailroom;
 struct mailbox;
 
 /* What a message is embedded in: whoever delivers it asks. */
-enum mail_kind { MAIL_OP, MAIL_CROWD, MAIL_TRANSACTION, MAIL_SCAN, MAIL_WAITING, MAIL_MONITOR, MAIL_FLUSH };
+enum mail_kind { MAIL_OP, MAIL_CROWD, MAIL_TRANSACTION, MAIL_SCAN, MAIL_WAITING, MAIL_MONITOR, MAIL_MULTI, MAIL_FLUSH };
 
 struct mail {
     struct mail *next;

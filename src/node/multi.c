@@ -2,7 +2,10 @@
  * multi.c - from MULTI to EXEC.
  *
  * WATCH is a transaction that changes nothing: it holds the keys to learn the versions of what they hold. In EXEC a
- * watched key has another version if it was written since, or has gone, be it expired.
+ * watched key has another version if it was written since, or has gone, be it expired. A key that is not there, or may
+ * go by itself, has a watch at its owner, too (engine.h): it may come, and be gone again by then. When watches are not
+ * needed any more the struct multi travels to their owners, one after the other, which take them out, and home, where
+ * it is freed.
  *
  * Failures. What is refused while it is queued makes EXEC refuse all (EXECABORT). No memory to queue: likewise. An
  * error of a command in EXEC is its reply; the others are carried out, as in Redis. No memory in EXEC: nothing is.
@@ -10,12 +13,12 @@
 #include "node/multi.h"
 
 #include "base/assert.h"
+#include "base/hash.h"
 #include "node/access.h"
 #include "node/exec.h"
 #include "node/node_internal.h"
 #include "proto/resp.h"
 
-#include <limits.h>
 #include <stdlib.h>
 
 #define QUEUED_BYTES_MAX (256u * 1024 * 1024) /* of one connection */
@@ -33,18 +36,26 @@ struct watched {
     struct watched *next;
     struct slice key;
     uint64_t version; /* NEVER_SEEN: WATCH has failed */
+    struct engine_watch watch;
 };
 
 struct multi {
-    struct list link; /* in shard->multis, while it is the client's */
+    struct mail mail;
+    struct list link; /* in shard->multis, while it is the client's, or travels */
+    struct shard *home;
     struct net_conn *conn;
     struct client *client;
     struct update_scratch memory; /* for all of the below */
     uint64_t bytes;
     bool open; /* MULTI was said */
     bool spoilt, writes;
+    bool scans;
     unsigned count, key_count;
     struct queued *first, **end;
+    /* In EXEC. */
+    bool begun, changed; /* a watched key */
+    const struct queued *next;
+    struct exec exec;
     unsigned watched_count;
     struct watched *watched;
 };
@@ -61,6 +72,8 @@ static struct multi *multi_of(struct call *call)
         call_error(call, "OOM kvs-node: no memory for the request");
         return NULL;
     }
+    multi->mail.kind = MAIL_MULTI;
+    multi->home = call->shard;
     multi->conn = call->conn;
     multi->client = call->client;
     multi->end = &multi->first;
@@ -70,10 +83,45 @@ static struct multi *multi_of(struct call *call)
     return multi;
 }
 
+/* To the next shard that has a watch, or home. The node may have gone: then nobody looks at watches any more. */
+static void travel(struct shard *from, struct multi *multi)
+{
+    const struct watched *watched = from->ring == NULL ? NULL : multi->watched;
+    while (watched != NULL && !watched->watch.linked)
+        watched = watched->next;
+    const unsigned to = watched == NULL ? multi->home->id : hash_shard(watched->watch.hash, from->count);
+    if (to != from->id) {
+        mailbox_post(from->mailbox, to, &multi->mail);
+        return;
+    }
+    KVS_ASSERT(watched == NULL && from == multi->home);
+    list_remove(&multi->link);
+    update_scratch_deinit(&multi->memory, &from->pool.trash);
+    free(multi);
+}
+
+static void unwatch_here(struct shard *shard, struct multi *multi)
+{
+    for (struct watched *watched = multi->watched; watched != NULL; watched = watched->next) {
+        if (watched->watch.linked && hash_shard(watched->watch.hash, shard->count) == shard->id)
+            engine_unwatch(shard->engine, &watched->watch);
+    }
+}
+
 static void multi_free(struct shard *shard, struct multi *multi)
 {
-    update_scratch_deinit(&multi->memory, &shard->pool.trash);
-    free(multi);
+    exec_abandon(&multi->exec);
+    list_push_back(&shard->multis, &multi->link);
+    if (shard->ring != NULL)
+        unwatch_here(shard, multi);
+    travel(shard, multi);
+}
+
+void multi_deliver(struct shard *shard, struct mail *mail)
+{
+    struct multi *multi = container_of(mail, struct multi, mail);
+    unwatch_here(shard, multi);
+    travel(shard, multi);
 }
 
 /* It is not the client's any more. */
@@ -184,6 +232,7 @@ static void enqueue(struct call *call, const struct subcommand *sub)
     multi->end = &queued->next;
     multi->count++;
     multi->key_count += keys;
+    multi->scans = multi->scans || (call->command->flags & COMMAND_SCANS) != 0;
     multi->writes = multi->writes || ((sub != NULL ? sub->flags : call->command->flags) & COMMAND_WRITE) != 0;
     call_simple(call, "QUEUED");
 }
@@ -254,9 +303,10 @@ void command_watch(struct call *call)
     if (!command_keys_fit(call, call->args + 1, call->count - 1))
         return;
     struct multi *multi = multi_of(call);
+    struct engine_watch **watches = multi == NULL ? NULL : take(multi, call->count * sizeof *watches);
     for (unsigned i = 1; multi != NULL && i < call->count; i++) {
         const struct slice key = call->args[i];
-        struct watched *watched = take(multi, sizeof *watched + key.size);
+        struct watched *watched = watches == NULL ? NULL : take(multi, sizeof *watched + key.size);
         if (watched == NULL) {
             call_error(call, "OOM kvs-node: no memory to watch so many keys");
             return;
@@ -267,6 +317,7 @@ void command_watch(struct call *call)
             (struct watched){.next = multi->watched, .key = slice_make(watched + 1, key.size), .version = NEVER_SEEN};
         multi->watched = watched;
         multi->watched_count++;
+        watches[i - 1] = &watched->watch;
     }
     if (multi == NULL)
         return;
@@ -276,7 +327,8 @@ void command_watch(struct call *call)
     }
     const struct transaction_options options = {
         .decide = decide_watch, .context = &multi, .context_bytes = sizeof(struct multi *)};
-    const struct transaction_args args = {.count = call->count - 1, .keys = call->args + 1, .step = 1};
+    const struct transaction_args args = {
+        .count = call->count - 1, .keys = call->args + 1, .step = 1, .watches = watches};
     transaction_begin(call->shard, call->conn, &options, &args);
 }
 
@@ -306,12 +358,24 @@ static bool may_still(struct call *call, const struct subcommand *sub)
     return false;
 }
 
-static void run_all(struct exec *exec, const struct multi *multi)
+static void begin_to_run(struct multi *multi, struct transaction *transaction, struct update_scratch *arena)
 {
+    struct exec *exec = &multi->exec;
+    exec_begin(exec, multi->home, transaction, arena);
     uint8_t *out = exec_reserve(exec, RESP_HEADER_BYTES_MAX);
     if (out != NULL)
         exec_commit(exec, resp_write_array_header(out, multi->count));
-    for (const struct queued *queued = multi->first; queued != NULL && !exec->refused; queued = queued->next) {
+    multi->next = multi->first;
+}
+
+/* As far as it goes in this turn; true: all of it is done. */
+static bool run_some(struct multi *multi)
+{
+    struct exec *exec = &multi->exec;
+    exec_enter(exec);
+    while (exec_go_on(exec) && multi->next != NULL && !exec->refused) {
+        const struct queued *queued = multi->next;
+        multi->next = queued->next;
         struct call call = {.shard = exec->shard,
                             .conn = multi->conn,
                             .client = multi->client,
@@ -321,12 +385,15 @@ static void run_all(struct exec *exec, const struct multi *multi)
         if (may_still(&call, queued->sub))
             command_carry_out(&call, queued->sub);
     }
+    exec_leave(exec);
+    return exec->scan == NULL && exec->use == NULL;
 }
 
 static bool watched_are_the_same(struct transaction *transaction, const struct multi *multi)
 {
     const struct watched *watched = multi->watched;
-    while (watched != NULL && watched->version == transaction_find(transaction, watched->key)->version)
+    while (watched != NULL && !watched->watch.came &&
+           watched->version == transaction_find(transaction, watched->key)->version)
         watched = watched->next;
     return watched == NULL;
 }
@@ -348,19 +415,26 @@ static void reply_nothing(struct transaction *transaction, const struct multi *m
         transaction_reply_bytes(transaction, slice_make(out, write_nothing(out, multi->client)));
 }
 
+static bool work_exec(struct transaction *transaction)
+{
+    struct multi *const *context = transaction_context(transaction);
+    struct multi *multi = *context;
+    if (!multi->begun) {
+        multi->begun = true;
+        multi->changed = !watched_are_the_same(transaction, multi);
+        begin_to_run(multi, transaction, transaction_arena(transaction));
+    }
+    return multi->changed || run_some(multi);
+}
+
 static void decide_exec(struct transaction *transaction)
 {
     struct multi *const *context = transaction_context(transaction);
-    const struct multi *multi = *context;
-    struct shard *shard = transaction_home(transaction);
-    struct exec exec;
-    if (!watched_are_the_same(transaction, multi)) {
+    struct multi *multi = *context;
+    if (multi->changed)
         reply_nothing(transaction, multi);
-        return;
-    }
-    exec_begin(&exec, shard, transaction, transaction_arena(transaction));
-    run_all(&exec, multi);
-    exec_end(&exec);
+    else
+        exec_end(&multi->exec);
 }
 
 static void exec_freed(struct shard *shard, const void *context)
@@ -369,37 +443,47 @@ static void exec_freed(struct shard *shard, const void *context)
     multi_free(shard, *multi);
 }
 
-/* All keys, one behind the other. NULL: no memory. */
-static struct slice *gather_keys(struct multi *multi)
+/* All keys, one behind the other, and what is to be known of them. False: no memory. */
+static bool gather_keys(struct multi *multi, struct transaction_args *args)
 {
-    struct slice *keys = take(multi, (uint64_t)(multi->key_count + multi->watched_count) * sizeof *keys);
+    const uint64_t most = (uint64_t)multi->key_count + multi->watched_count + 1;
+    struct slice *keys = take(multi, most * sizeof *keys);
+    uint8_t *needs = take(multi, most);
     unsigned count = 0;
-    if (keys == NULL)
-        return NULL;
-    for (const struct watched *watched = multi->watched; watched != NULL; watched = watched->next)
+    if (keys == NULL || needs == NULL)
+        return false;
+    for (const struct watched *watched = multi->watched; watched != NULL; watched = watched->next) {
+        needs[count] = TRANSACTION_PRESENCE;
         keys[count++] = watched->key;
+    }
     for (const struct queued *queued = multi->first; queued != NULL; queued = queued->next) {
         const struct acl_key_use use = acl_keys(queued->command, queued->sub, queued->args, queued->count);
-        for (unsigned i = use.first; use.first > 0 && i <= use.last; i += use.step)
+        for (unsigned i = use.first; use.first > 0 && i <= use.last; i += use.step) {
+            const enum transaction_need need = exec_need(queued->command, queued->args, queued->count, i);
+            /* A scan tells of every key whether it is there. */
+            needs[count] = (uint8_t)(need == TRANSACTION_BLIND && multi->scans ? TRANSACTION_PRESENCE : need);
             keys[count++] = queued->args[i];
+        }
     }
     KVS_ASSERT(count == multi->key_count + multi->watched_count);
-    return keys;
+    *args = (struct transaction_args){.count = count, .keys = keys, .step = 1, .needs = needs};
+    return true;
 }
 
-/* No key: no transaction either. */
+/* Nothing that it would see of any key: no transaction either. */
 static void run_at_once(struct call *call, struct multi *multi)
 {
-    struct exec exec;
-    exec_begin(&exec, call->shard, NULL, &multi->memory);
-    run_all(&exec, multi);
-    exec_end(&exec);
-    uint8_t *out = exec.refused ? NULL : net_reply_reserve(call->conn, exec.size);
-    if (exec.refused)
+    const struct exec *exec = &multi->exec;
+    begin_to_run(multi, NULL, &multi->memory);
+    const bool done = run_some(multi);
+    KVS_ASSERT(done);
+    exec_end(&multi->exec);
+    uint8_t *out = exec->refused ? NULL : net_reply_reserve(call->conn, exec->size);
+    if (exec->refused)
         call_error(call, "OOM kvs-node: no memory for the replies");
     if (out != NULL) {
-        memcpy(out, exec.replies, exec.size);
-        net_reply_commit(call->conn, exec.size, 0);
+        memcpy(out, exec->replies, exec->size);
+        net_reply_commit(call->conn, exec->size, 0);
     }
     multi_free(call->shard, multi);
 }
@@ -416,7 +500,7 @@ void command_exec(struct call *call)
         multi_free(call->shard, multi);
         return;
     }
-    if (multi->key_count + multi->watched_count == 0) {
+    if (multi->key_count + multi->watched_count == 0 && !multi->scans) {
         run_at_once(call, multi);
         return;
     }
@@ -427,17 +511,16 @@ void command_exec(struct call *call)
         multi_free(call->shard, multi);
         return;
     }
-    const struct transaction_args args = {
-        .count = multi->key_count + multi->watched_count, .keys = gather_keys(multi), .step = 1};
-    if (args.keys == NULL) {
+    struct transaction_args args;
+    if (!gather_keys(multi, &args)) {
         call_error(call, "OOM kvs-node: no memory for the request");
         multi_free(call->shard, multi);
         return;
     }
-    const struct transaction_options options = {.decide = decide_exec,
+    const struct transaction_options options = {.work = work_exec,
+                                                .decide = decide_exec,
                                                 .freed = exec_freed,
                                                 .borrows = true,
-                                                .values_end = UINT_MAX,
                                                 .context = &multi,
                                                 .context_bytes = sizeof(struct multi *)};
     transaction_begin(call->shard, call->conn, &options, &args);

@@ -26,6 +26,8 @@ int multi_count(const struct client *client);
 bool multi_writes(const struct client *client);
 /* Forgets all of it: RESET, the end of the connection. */
 void multi_forget(struct shard *shard, struct client *client);
+/* What was watched has been told to a shard that it is not any more, or is home. */
+void multi_deliver(struct shard *shard, struct mail *mail);
 /* The shard's connections are gone: frees what is left of them. */
 void multi_abandon(struct shard *shard);
 

@@ -34,6 +34,7 @@
 #define OUTPUT_BYTES_MAX    (1ull << 20)
 #define OUTPUT_KEPT_MAX     (8ull << 20)
 #define SEND_TIMEOUT_S      30u
+#define TURN_REQUESTS_MAX   2048u
 #define BUDGET_BYTES_MIN    (4ull << 20)
 #define INLINE_BYTES_MAX    65536u
 #define LARGE_REQUEST_BYTES (256ull << 10)
@@ -107,7 +108,7 @@ static void set_limits(struct node *node)
         .output_kept_max = clamp(sixteenth / node->shard_count, OUTPUT_BYTES_MIN, OUTPUT_KEPT_MAX),
         .memory_max = memory_max,
         .requests_max = requests_max,
-        .turn_requests_max = (unsigned)bounds_get(bounds, BOUND_TURN, 0),
+        .turn_requests_max = (unsigned)bounds_get(bounds, BOUND_TURN, TURN_REQUESTS_MAX),
         .request_bytes_max = bounds_get(bounds, BOUND_REQUEST_BYTES, 0),
         .send_timeout_ms = 1000 * (uint32_t)bounds_get(bounds, BOUND_SEND_TIMEOUT_S, SEND_TIMEOUT_S),
         .idle_timeout_s = config->idle_timeout_s,
@@ -289,7 +290,7 @@ enum kvs_err node_create(struct node **out, const struct config *config, struct 
     make_run_id(node);
     set_limits(node);
     atomic_init(&node->password_set, config->requirepass != NULL && *config->requirepass != 0);
-    settings_init(&node->settings, config, node->net_options.output_bytes_max);
+    settings_init(&node->settings, config, &node->net_options);
     err = make_users(node, message);
     if (err == KVS_ERR_OK)
         err = take_directory(node, message);

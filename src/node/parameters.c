@@ -61,6 +61,45 @@ static void show_bind(const struct node *node, struct text *out)
     }
 }
 
+static void show_args_max(const struct node *node, struct text *out)
+{
+    show_number(out, node->net_options.resp.args_max);
+}
+
+static void show_bulk_max(const struct node *node, struct text *out)
+{
+    show_number(out, node->net_options.resp.arg_bytes_max);
+}
+
+/* Hard limit, soft limit, seconds. Who has the soft one unsent is not read from, and ended when he takes nothing for so
+ * long; there is no hard one. */
+static void show_output_limits(const struct node *node, struct text *out)
+{
+    text_printf(out, "normal 0 %lld %lld slave 0 0 0 pubsub 0 0 0",
+                (long long)settings_get(&node->settings, SETTING_OUTPUT_BYTES_MAX),
+                (long long)settings_get(&node->settings, SETTING_SEND_TIMEOUT_S));
+}
+
+static void show_request_max(const struct node *node, struct text *out)
+{
+    show_number(out, net_request_bytes_max(&node->net_options));
+}
+
+static void show_clients_memory(const struct node *node, struct text *out)
+{
+    show_number(out, node->net_options.memory_max * node->shard_count);
+}
+
+static void show_key_max(const struct node *node, struct text *out)
+{
+    show_number(out, node->key_bytes_max);
+}
+
+static void show_pipeline_max(const struct node *node, struct text *out)
+{
+    show_number(out, node->net_options.requests_max);
+}
+
 static void show_databases(const struct node *node, struct text *out)
 {
     (void)node;
@@ -177,6 +216,8 @@ SHOW_SETTING(show_timeout, TIMEOUT_S)
 SHOW_SETTING(show_keepalive, KEEPALIVE_S)
 SHOW_SETTING(show_maxclients, CLIENTS_MAX)
 SHOW_SETTING(show_output_limit, OUTPUT_BYTES_MAX)
+SHOW_SETTING(show_send_timeout, SEND_TIMEOUT_S)
+SHOW_SETTING(show_turn_max, TURN)
 SHOW_SETTING(show_slower, SLOWER_US)
 SHOW_SETTING(show_slowlog_max, SLOWLOG_MAX)
 #undef SHOW_SETTING
@@ -304,8 +345,12 @@ const struct parameter parameter_table[] = {
     FIXED("aclfile", show_aclfile),
     OTHER("appendfsync", show_appendfsync, judge_appendfsync, RELAXED),
     FIXED("appendonly", show_appendonly),
+    FIXED("args-max", show_args_max),
     FIXED("backup-dir", show_backup_dir),
     FIXED("bind", show_bind),
+    FIXED("bulk-max", show_bulk_max),
+    FIXED("client-output-buffer-limit", show_output_limits),
+    FIXED("client-query-buffer-limit", show_request_max),
     FIXED("databases", show_databases),
     FIXED("dir", show_dir),
     FIXED("disk-limit", show_disk_limit),
@@ -313,10 +358,12 @@ const struct parameter parameter_table[] = {
     FIXED("enable-debug-command", show_enable_debug),
     FIXED("engine", show_engine),
     FIXED("io-threads", show_threads),
+    FIXED("key-max", show_key_max),
     OTHER("latency-tracking", show_latency_tracking, judge_yes_no, LATENCY_TRACKING),
     OTHER("loglevel", show_loglevel, judge_loglevel, LOG_LEVEL),
     NUMBER("maxclients", show_maxclients, CLIENTS_MAX, 1, 1000000),
     FIXED("maxmemory", show_maxmemory),
+    FIXED("maxmemory-clients", show_clients_memory),
     FIXED("maxmemory-policy", show_maxmemory_policy),
     {.name = "output-limit",
      .show = show_output_limit,
@@ -324,6 +371,7 @@ const struct parameter parameter_table[] = {
      .setting = SETTING_OUTPUT_BYTES_MAX,
      .min = 16384,
      .max = 1 << 30},
+    FIXED("pipeline-max", show_pipeline_max),
     FIXED("port", show_port),
     FIXED("protected-mode", show_protected_mode),
     FIXED("proto-max-bulk-len", show_value_max),
@@ -331,11 +379,13 @@ const struct parameter parameter_table[] = {
     {.name = "requirepass", .show = show_requirepass, .judge = judge_password, .password = true},
     FIXED("save", show_save),
     FIXED("segment-size", show_segment_size),
+    NUMBER("send-timeout", show_send_timeout, SEND_TIMEOUT_S, 1, 86400),
     NUMBER("slowlog-log-slower-than", show_slower, SLOWER_US, -1, INT64_MAX),
     NUMBER("slowlog-max-len", show_slowlog_max, SLOWLOG_MAX, 0, SETTING_SLOWLOG_ENTRIES_MAX),
     FIXED("space-percent", show_space_percent),
     NUMBER("tcp-keepalive", show_keepalive, KEEPALIVE_S, 0, 32767),
     NUMBER("timeout", show_timeout, TIMEOUT_S, 0, 100000000),
+    NUMBER("turn-max", show_turn_max, TURN, 1, 1000000),
     FIXED("unixsocket", show_unixsocket),
     {.name = NULL},
 };

@@ -6,6 +6,9 @@
  *               └► the next shard, or home
  *   home      the reply: at once when all of it lies in one piece, else put together over several turns
  *
+ *   within an EXEC, after more than one step:
+ *   a shard   has any key changed since? ─► no: the next one ─► … ─► home; yes: begin anew
+ *
  * SCAN ends when it has looked at COUNT keys, when its reply has grown large, or when it has met nothing for long.
  * Its cursor is rounded down, so it goes on at least until that has moved. RANDOMKEY begins anywhere and chooses among
  * the first keys that it meets; it may have to begin at the beginning once more.
@@ -21,6 +24,7 @@
 
 #include "base/assert.h"
 #include "base/hash.h"
+#include "node/exec.h"
 #include "node/gather.h"
 #include "node/glob.h"
 #include "node/node_internal.h"
@@ -42,7 +46,12 @@ enum {
     PIECE_BYTES = 4096,        /* the first … */
     PIECE_BYTES_MAX = 1 << 18, /* … and later ones */
     COPY_BYTES = 512 * 1024,   /* in a turn */
+    TRIES_MAX = 5,             /* for a moment in which nothing has changed … */
+    LOOKS_PER_TRY_MAX = 16384, /* … none if the one before had to look at more */
 };
+
+#define NOT_MET     UINT64_MAX
+#define NEVER_AGAIN (UINT64_MAX - 1) /* no count of changes */
 
 /* A part of the reply. */
 struct piece {
@@ -71,7 +80,15 @@ struct scan {
     uint64_t looked, found; /* records, keys that are there and match */
     unsigned empty_steps;   /* one after the other */
     uint64_t gate;          /* of the shard where it is */
-    bool ends;              /* it is on its way home */
+    bool ends;              /* it has all that it needs, and is on its way home */
+
+    /* Within an EXEC. */
+    const struct transaction *within; /* NULL: it is not */
+    bool nothing;                     /* there is no such key */
+    bool checks;                      /* it is asking the shards once more */
+    bool home_again;
+    unsigned steps, tries;
+    uint64_t changes[KVS_SHARDS_MAX]; /* of the shards, when it came there first; NOT_MET */
 
     struct piece *first, *last;
     size_t bytes;   /* of keys in the pieces */
@@ -92,6 +109,17 @@ static void free_first(struct scan *scan)
     struct piece *piece = scan->first;
     scan->first = piece->next;
     free(piece);
+}
+
+static void free_all(struct scan *scan)
+{
+    while (scan->first != NULL) {
+        scan->charged -= scan->first->capacity;
+        atomic_fetch_sub_explicit(&scan->home->node->budget.used_bytes, scan->first->capacity, memory_order_relaxed);
+        free_first(scan);
+    }
+    scan->last = NULL;
+    scan->bytes = 0;
 }
 
 static void scan_free(struct scan *scan)
@@ -184,6 +212,8 @@ static void on_key(struct engine_scan *engine, struct slice key)
     const size_t bytes = resp_bulk_bytes(key.size);
     if (scan->ends || (scan->pattern.data != NULL && !glob_matches(scan->pattern, key)))
         return;
+    if (scan->within != NULL && transaction_has(scan->within, key))
+        return;
     if (scan->kind == SCAN_ANY && !chosen(scan)) {
         scan->found++;
         return;
@@ -202,8 +232,8 @@ static void on_key(struct engine_scan *engine, struct slice key)
 
 /* ---- the reply --------------------------------------------------------------------------------------------------- */
 
-/* What stands before the keys. */
-static size_t write_head(const struct scan *scan, uint8_t out[HEAD_BYTES])
+/* What stands before the keys. `others`: so many more are behind them. */
+static size_t write_head(const struct scan *scan, unsigned others, uint8_t out[HEAD_BYTES])
 {
     size_t size = 0;
     if (scan->kind == SCAN_ANY)
@@ -214,7 +244,7 @@ static size_t write_head(const struct scan *scan, uint8_t out[HEAD_BYTES])
         size += resp_write_array_header(out, 2);
         size += resp_write_bulk(out + size, slice_text(cursor));
     }
-    return size + resp_write_array_header(out + size, scan->found);
+    return size + resp_write_array_header(out + size, scan->found + others);
 }
 
 static void answer(struct scan *scan, const uint8_t *data, size_t size)
@@ -249,7 +279,7 @@ static bool copy_some(struct scan *scan)
 static void come_home(struct scan *scan)
 {
     uint8_t head[HEAD_BYTES];
-    const size_t head_bytes = write_head(scan, head);
+    const size_t head_bytes = write_head(scan, 0, head);
     const bool whole = scan->first == scan->last;
     if (scan->error_bytes == 0 && !whole) {
         scan->large = large_memory_take(&scan->home->node->large, head_bytes + scan->bytes, false);
@@ -275,13 +305,61 @@ static void come_home(struct scan *scan)
 
 /* ---- the way ----------------------------------------------------------------------------------------------------- */
 
+/* To be asked from its beginning on, as if it had never been. */
+static void reset(struct scan *scan)
+{
+    free_all(scan);
+    scan->position = scan->kind == SCAN_ANY ? scan->begun : scan->cursor << CURSOR_SHIFT;
+    scan->looked = scan->found = 0;
+    scan->empty_steps = scan->steps = 0;
+    scan->second_lap = scan->checks = scan->ends = false;
+    memset(scan->changes, 0xff, sizeof scan->changes); /* NOT_MET */
+}
+
+/* Within an EXEC: it has all. Where to next: shards that it has not asked yet whether anything has changed since it was
+ * there, then home. */
+static unsigned next_check(struct scan *scan)
+{
+    unsigned id = 0;
+    scan->checks = scan->steps > 1 && scan->error_bytes == 0;
+    while (id < scan->home->count && scan->changes[id] == NOT_MET)
+        id++;
+    scan->checks = scan->checks && id < scan->home->count;
+    return scan->checks ? id : scan->home->id;
+}
+
+/* Something has: what it has found may be of different moments. */
+static void check(struct shard *shard, struct scan *scan)
+{
+    const bool changed = engine_changes(shard->engine) != scan->changes[shard->id];
+    scan->changes[shard->id] = NOT_MET;
+    if (!changed)
+        return;
+    if (scan->looked > LOOKS_PER_TRY_MAX || ++scan->tries == TRIES_MAX)
+        memset(scan->changes, 0xff, sizeof scan->changes); /* it is enough */
+    else
+        reset(scan);
+}
+
+/* What the shard's count of changes is, to be compared later. While a group of changes is being published here it may
+ * not be yet elsewhere. */
+static void note_changes(struct shard *shard, struct scan *scan)
+{
+    if (scan->changes[shard->id] == NOT_MET)
+        scan->changes[shard->id] = shard->publishing > 0 ? NEVER_AGAIN : engine_changes(shard->engine);
+}
+
 static void arrive(struct shard *shard, struct scan *scan)
 {
     scan->at = shard;
-    if (scan->ends)
+    if (scan->ends && !scan->checks && scan->within != NULL) {
+        scan->home_again = true;
+        shard->execs_ready++;
+    } else if (scan->ends && !scan->checks) {
         come_home(scan);
-    else
+    } else {
         list_push_back(&shard->scan_runs, &scan->place);
+    }
 }
 
 void scan_deliver(struct shard *shard, struct mail *mail)
@@ -293,7 +371,9 @@ void scan_deliver(struct shard *shard, struct mail *mail)
 static void travel(struct scan *scan)
 {
     struct shard *from = scan->at;
-    const unsigned to = scan->ends ? scan->home->id : hash_shard(scan->position, from->count);
+    unsigned to = hash_shard(scan->position, from->count);
+    if (scan->ends)
+        to = scan->within != NULL ? next_check(scan) : scan->home->id;
     scan->gate = 0;
     if (to == from->id)
         arrive(from, scan);
@@ -368,6 +448,14 @@ static unsigned step(struct shard *shard, struct scan *scan)
         leave(scan);
         return 0;
     }
+    if (scan->checks) {
+        check(shard, scan);
+        travel(scan);
+        return 1;
+    }
+    if (scan->within != NULL)
+        note_changes(shard, scan);
+    scan->steps++;
     scan->engine.from = scan->position;
     scan->engine.wanted = wanted;
     shard->scan_steps++;
@@ -426,9 +514,74 @@ void scan_turn(struct shard *shard)
     answer(scan, scan->large->data, scan->reply_bytes);
 }
 
+/* ---- within an EXEC ---------------------------------------------------------------------------------------------- */
+
+bool scan_is_home(const struct scan *scan)
+{
+    return scan->home_again;
+}
+
+bool scan_has_failed(const struct scan *scan)
+{
+    return scan->error_bytes > 0;
+}
+
+enum scan_kind scan_kind(const struct scan *scan)
+{
+    return scan->kind;
+}
+
+bool scan_meets(const struct scan *scan, struct slice key, uint64_t hash)
+{
+    const bool below = scan->position == 0 || hash < scan->position; /* 0: it has gone to the end */
+    if (scan->nothing || (scan->pattern.data != NULL && !glob_matches(scan->pattern, key)))
+        return false;
+    switch (scan->kind) {
+    case SCAN_ALL:
+        return true;
+    case SCAN_PORTION:
+        return hash >= scan->cursor << CURSOR_SHIFT && below;
+    case SCAN_ANY:
+        break;
+    }
+    return scan->found == 0 || (scan->second_lap ? hash >= scan->begun || below : hash >= scan->begun && below);
+}
+
+bool scan_prefers_own(const struct scan *scan, unsigned others)
+{
+    return scan->found > 0 && (scan->random >> 33) % (scan->found + others) >= others;
+}
+
+size_t scan_reply_bound(const struct scan *scan)
+{
+    return scan->error_bytes > 0 ? scan->error_bytes : HEAD_BYTES + scan->bytes;
+}
+
+size_t scan_reply_write(const struct scan *scan, uint8_t *out, unsigned others)
+{
+    if (scan->error_bytes > 0) {
+        memcpy(out, scan->error != NULL ? scan->error : no_memory, scan->error_bytes);
+        return scan->error_bytes;
+    }
+    size_t size = write_head(scan, others, out);
+    for (const struct piece *piece = scan->first; piece != NULL; piece = piece->next) {
+        const size_t from = piece == scan->first ? HEAD_BYTES : 0;
+        memcpy(out + size, piece->data + from, piece->used - from);
+        size += piece->used - from;
+    }
+    return size;
+}
+
+void scan_end(struct scan *scan)
+{
+    scan->home->execs_ready--;
+    scan_free(scan);
+}
+
 /* ---- the question ------------------------------------------------------------------------------------------------ */
 
-void scan_ask(struct call *call, const struct scan_question *question)
+/* NULL: no memory. It is in the queue of those that are to begin. */
+static struct scan *make(struct call *call, const struct scan_question *question)
 {
     struct shard *shard = call->shard;
     struct op_budget *budget = &shard->node->budget;
@@ -437,8 +590,7 @@ void scan_ask(struct call *call, const struct scan_question *question)
     struct scan *scan = used + bytes > budget->bytes_max ? NULL : calloc(1, bytes);
     if (scan == NULL) {
         atomic_fetch_sub_explicit(&budget->used_bytes, bytes, memory_order_relaxed);
-        call_error(call, "OOM kvs-node: the requests under way hold too much memory; try again");
-        return;
+        return NULL;
     }
     scan->charged = bytes;
     scan->mail.kind = MAIL_SCAN;
@@ -456,19 +608,44 @@ void scan_ask(struct call *call, const struct scan_question *question)
     scan->position = question->cursor << CURSOR_SHIFT;
     if (question->nothing || question->cursor >> (64 - CURSOR_SHIFT) != 0) {
         scan->position = 0; /* no key is there, or behind it */
-        scan->ends = true;
+        scan->ends = scan->nothing = true;
     }
     if (scan->kind == SCAN_ANY) {
         ring_random(shard->ring, &scan->begun, sizeof scan->begun);
         ring_random(shard->ring, &scan->random, sizeof scan->random);
         scan->position = scan->begun;
     }
-    scan->engine.relaxed = call->client->relaxed;
     scan->engine.key = on_key;
     scan->engine.done = on_step;
     list_init(&scan->place);
     list_push_back(&shard->scans, &scan->link);
     list_push_back(&shard->scan_queue, &scan->place);
+    return scan;
+}
+
+struct scan *scan_begin_within(struct call *call, const struct scan_question *question,
+                               const struct transaction *transaction)
+{
+    struct scan *scan = make(call, question);
+    if (scan == NULL)
+        return NULL;
+    scan->within = transaction;
+    memset(scan->changes, 0xff, sizeof scan->changes); /* NOT_MET */
+    return scan;
+}
+
+void scan_ask(struct call *call, const struct scan_question *question)
+{
+    if (call->shard->exec != NULL) {
+        exec_scan(call, question);
+        return;
+    }
+    struct scan *scan = make(call, question);
+    if (scan == NULL) {
+        call_error(call, SCAN_TEXT_NO_MEMORY);
+        return;
+    }
+    scan->engine.relaxed = call->client->relaxed;
     net_reply_defer(call->conn, &scan->slot);
     scan->slot.released = on_released;
     net_conn_hold(call->conn);

@@ -35,13 +35,15 @@ static enum diag_level diag_level_of(int64_t level)
     return DIAG_INFO;
 }
 
-void settings_init(struct settings *settings, const struct config *config, uint64_t output_bytes_max)
+void settings_init(struct settings *settings, const struct config *config, const struct net_options *net)
 {
     const int64_t values[SETTING_COUNT] = {
         [SETTING_TIMEOUT_S] = config->idle_timeout_s,
         [SETTING_KEEPALIVE_S] = config->keepalive_s,
         [SETTING_CLIENTS_MAX] = config->max_clients,
-        [SETTING_OUTPUT_BYTES_MAX] = (int64_t)output_bytes_max,
+        [SETTING_OUTPUT_BYTES_MAX] = (int64_t)net->output_bytes_max,
+        [SETTING_SEND_TIMEOUT_S] = net->send_timeout_ms / 1000,
+        [SETTING_TURN] = net->turn_requests_max,
         [SETTING_RELAXED] = config->relaxed,
         [SETTING_LOG_LEVEL] = log_level_of(config->log_level),
         [SETTING_SLOWER_US] = 10000,
@@ -92,6 +94,8 @@ void settings_turn(struct shard *shard)
     const struct net_limits limits = {
         .connections_max = (unsigned)settings_get(settings, SETTING_CLIENTS_MAX),
         .output_bytes_max = (uint64_t)settings_get(settings, SETTING_OUTPUT_BYTES_MAX),
+        .turn_requests_max = (unsigned)settings_get(settings, SETTING_TURN),
+        .send_timeout_ms = 1000 * (uint32_t)settings_get(settings, SETTING_SEND_TIMEOUT_S),
         .idle_timeout_s = (uint32_t)settings_get(settings, SETTING_TIMEOUT_S),
         .keepalive_s = (uint32_t)settings_get(settings, SETTING_KEEPALIVE_S),
     };

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 struct config;
+struct net_options;
 struct node;
 struct shard;
 
@@ -21,6 +22,8 @@ enum setting {
     SETTING_KEEPALIVE_S,
     SETTING_CLIENTS_MAX,
     SETTING_OUTPUT_BYTES_MAX, /* unsent replies of a connection beyond which it is not read from */
+    SETTING_SEND_TIMEOUT_S,   /* a connection that takes none of its replies for so long is ended */
+    SETTING_TURN,             /* requests of a connection in one turn of its shard's loop */
     SETTING_RELAXED,          /* what connections begin with */
     SETTING_LOG_LEVEL,        /* enum setting_log_level */
     SETTING_SLOWER_US,        /* SLOWLOG: what took at least so long is in it; negative: nothing is */
@@ -39,7 +42,7 @@ struct settings {
     _Atomic unsigned version;
 };
 
-void settings_init(struct settings *settings, const struct config *config, uint64_t output_bytes_max);
+void settings_init(struct settings *settings, const struct config *config, const struct net_options *net);
 
 static inline int64_t settings_get(const struct settings *settings, enum setting which)
 {

@@ -31,6 +31,7 @@
 #include "node/gather.h"
 #include "node/login.h"
 #include "node/monitor.h"
+#include "node/multi.h"
 #include "node/node_internal.h"
 #include "node/scan.h"
 #include "node/settings.h"
@@ -253,7 +254,8 @@ static bool take_step(struct shard *shard)
             shard->aborted = true;
             net_abort(shard->net);
         }
-        if (net_drained(shard->net) && list_empty(&shard->transactions) && flush_over(shard))
+        if (net_drained(shard->net) && list_empty(&shard->transactions) && list_empty(&shard->multis) &&
+            flush_over(shard))
             set_state(shard, SHARD_DRAINED);
         break;
     case SHARD_DRAINED:
@@ -327,7 +329,7 @@ static int64_t wait_ns(const struct shard *shard)
         wait = 0;
     if (transaction_waits(shard))
         wait = ring_sooner(wait, TRANSACTION_WAIT_NS);
-    if (crowd_waiting(shard) || scan_waiting(shard) || derive_waiting(&shard->derivations))
+    if (crowd_waiting(shard) || scan_waiting(shard) || shard->execs_ready > 0 || derive_waiting(&shard->derivations))
         wait = 0;
     wait = ring_sooner(wait, access_wait_ns(shard));
     wait = ring_sooner(wait, waiting_wait_ns(shard));
@@ -362,6 +364,8 @@ static void deliver(void *context, struct mail *mail)
         waiting_deliver(context, mail);
     else if (mail->kind == MAIL_FLUSH)
         flush_deliver(context, mail);
+    else if (mail->kind == MAIL_MULTI)
+        multi_deliver(context, mail);
     else
         monitor_deliver(context, mail);
 }
@@ -388,6 +392,7 @@ bool shard_turn(struct shard *shard, bool may_sleep)
     unsigned events = ring_turn(shard->ring, may_sleep && shard->asleep ? wait : 0);
     mailbox_awake(shard->mailbox);
     settings_turn(shard);
+    shard->exec_worked = false;
 
     if (shard->engine != NULL)
         events += turn_engine(shard);

@@ -109,6 +109,7 @@ struct shard {
     struct list multis;        /* struct multi: of connections that have said MULTI or WATCH */
     struct list transactions;  /* begun here and not over */
     struct list parts_waiting; /* struct transaction_part: of transactions of any shard, that wait for this one's log */
+    unsigned publishing;       /* parts of such that readers may see here, but not elsewhere yet */
     struct list waitings;      /* requests that wait, asked here … */
     struct list waiting_parts; /* … and what of them waits for this shard's log */
     uint64_t waiting_look_ns;  /* when to look after them again */
@@ -129,6 +130,8 @@ struct shard {
     unsigned settings_version; /* that was taken over */
     struct shard_counters counters;
     struct exec *exec;             /* the EXEC whose commands are being carried out; NULL: none */
+    unsigned execs_ready;          /* EXECs that have something to do in the next turn */
+    bool exec_worked;              /* one of them has done a piece of work that takes long, in this turn */
     struct engine_result *scratch; /* SHARD_SCRATCH_RESULTS */
 
     _Atomic enum shard_state state;

@@ -2,7 +2,7 @@
  * transaction.c - leading groups of changes.
  *
  * States at home:
- *   HOLDING ──► (decide) ──► PREPARING ──► APPENDING ──► WRITING ──► PUBLISHING ──► FREEING ──► gone
+ *   HOLDING ──► DECIDING ──► PREPARING ──► APPENDING ──► WRITING ──► PUBLISHING ──► FREEING ──► gone
  *      │            └ nothing changes ────────────────────────────────────────────────┘  ▲
  *      └ a hold has failed, no file for a large value, no room in the log ─────────────────┘
  *
@@ -33,7 +33,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 
-enum transaction_state { HOLDING, PREPARING, APPENDING, WRITING, PUBLISHING, FREEING };
+enum transaction_state { HOLDING, DECIDING, PREPARING, APPENDING, WRITING, PUBLISHING, FREEING };
 
 enum { ARRAY_ALIGN = alignof(max_align_t) };
 
@@ -46,6 +46,7 @@ struct transaction_part {
     unsigned first, count;
     unsigned pending;   /* keys that have to be told or freed */
     unsigned published; /* keys that need not be looked at any more */
+    bool publishing;    /* counted at its owner */
     enum transaction_state step;
     uint64_t gate;      /* of what was read */
     uint64_t after_lsn; /* of its owner */
@@ -72,6 +73,7 @@ struct transaction {
     unsigned change_count;
     struct engine_group group;
     bool appended;
+    uint64_t now_ms; /* when it began to be decided */
     uint64_t after_lsn;
     enum kvs_err error;
     struct slice reply;
@@ -118,7 +120,7 @@ struct update_scratch *transaction_arena(struct transaction *transaction)
 
 uint64_t transaction_now_ms(const struct transaction *transaction)
 {
-    return engine_now_ms(transaction->home->engine);
+    return transaction->now_ms;
 }
 
 static uint8_t *reply_room(struct transaction *transaction, size_t bytes)
@@ -241,11 +243,13 @@ static void on_held(struct engine_op *op)
         key->expires_ms = result->expires_ms;
         key->value_bytes = result->value_bytes;
         part->gate = result->gate > part->gate ? result->gate : part->gate;
+        if (key->watch != NULL && (!key->found || key->expires_ms != 0))
+            engine_watch(shard_at(part)->engine, key->watch, key->hash);
         if (result->memory != NULL) {
             list_push_back(&part->transaction->arena->large, &result->memory->link);
             key->value = slice_make(result->memory->data, result->value.size);
             result->memory = NULL;
-        } else if (key->needs_value && result->value.size > 0) {
+        } else if (key->need == TRANSACTION_VALUE && result->value.size > 0) {
             uint8_t *copy = update_scratch_take(part->transaction->arena, result->value.size);
             if (copy != NULL)
                 memcpy(copy, result->value.data, result->value.size);
@@ -266,8 +270,8 @@ static void hold_part(struct shard *shard, struct transaction_part *part)
         struct transaction_key *key = &transaction->keys[part->first + i];
         key->hold.request = (struct engine_request){.action = ENGINE_HOLD,
                                                     .group = true,
-                                                    .blind = transaction->options.blind,
-                                                    .head = !key->needs_value,
+                                                    .blind = key->need == TRANSACTION_BLIND,
+                                                    .head = key->need != TRANSACTION_VALUE,
                                                     .asked_ns = ring_now_ns(shard->ring),
                                                     .hash = key->hash,
                                                     .key = key->key};
@@ -281,6 +285,8 @@ static bool publish_part(struct transaction_part *part)
 {
     struct transaction *transaction = part->transaction;
     bool durable = transaction->error == KVS_ERR_OK;
+    shard_at(part)->publishing += !part->publishing;
+    part->publishing = true;
     for (; part->published < part->count; part->published++) {
         struct transaction_key *key = &transaction->keys[part->first + part->published];
         if (key->written == NULL)
@@ -303,6 +309,8 @@ static void on_freed(struct engine_op *op)
 static void free_part(struct shard *shard, struct transaction_part *part)
 {
     struct transaction *transaction = part->transaction;
+    shard->publishing -= part->publishing;
+    part->publishing = false;
     part->pending = 1;
     for (unsigned i = 0; i < part->count; i++)
         part->pending += transaction->keys[part->first + i].held;
@@ -378,16 +386,18 @@ static void forget_if_expired(const struct transaction *transaction, struct tran
     key->expires_ms = 0;
 }
 
-static void decide(struct transaction *transaction)
+/* In this turn or a later one. True: what changes is to be prepared. */
+static bool decide(struct transaction *transaction)
 {
-    for (unsigned i = 0; i < transaction->count; i++)
-        forget_if_expired(transaction, &transaction->keys[i]);
+    if (transaction->options.work != NULL && !transaction->options.work(transaction))
+        return false;
     transaction->options.decide(transaction);
     if (transaction->arena->refused || transaction->reply.size == 0)
         transaction->error = KVS_ERR_AGAIN;
     for (unsigned i = 0; transaction->error == KVS_ERR_OK && i < transaction->count; i++) {
         struct transaction_key *key = &transaction->keys[i];
         bool removes = key->change == TRANSACTION_REMOVE;
+        KVS_ASSERT(!removes || key->need != TRANSACTION_BLIND);
         if (key->change == TRANSACTION_KEEP || (removes && !key->stood))
             continue;
         key->written = &transaction->changes[transaction->change_count++];
@@ -395,8 +405,19 @@ static void decide(struct transaction *transaction)
             .key = key->key, .value = key->new_value, .removes = removes, .expires_ms = key->new_expires_ms};
     }
     transaction->state = PREPARING;
-    if (transaction->change_count == 0)
-        set_free(transaction);
+    if (transaction->change_count > 0)
+        return true;
+    set_free(transaction); /* which may be the end of it */
+    return false;
+}
+
+static void begin_to_decide(struct transaction *transaction)
+{
+    transaction->now_ms = engine_now_ms(transaction->home->engine);
+    for (unsigned i = 0; i < transaction->count; i++)
+        forget_if_expired(transaction, &transaction->keys[i]);
+    transaction->state = DECIDING;
+    (void)decide(transaction); /* transaction_turn goes on */
 }
 
 /* Large values become files. True: the log is next. */
@@ -446,7 +467,7 @@ static void hold_next(struct transaction *transaction)
         }
     }
     if (transaction->error == KVS_ERR_OK)
-        decide(transaction);
+        begin_to_decide(transaction);
     else
         set_free(transaction);
 }
@@ -467,6 +488,7 @@ static void go_on(struct transaction *transaction)
         if (may_go(transaction))
             transaction_free(transaction);
         break;
+    case DECIDING:
     case PREPARING:
     case APPENDING:
     case WRITING:
@@ -499,6 +521,8 @@ static bool part_may_leave(struct shard *shard, struct transaction_part *part)
 static void go_on_writing(struct transaction *transaction, bool *room)
 {
     const struct engine_shard *engine = transaction->home->engine;
+    if (transaction->state == DECIDING && !decide(transaction))
+        return;
     if (transaction->state == PREPARING && !prepare_group(transaction))
         return;
     if (transaction->state == APPENDING && !(*room && append(transaction, room)))
@@ -569,9 +593,8 @@ static void sort_keys(struct transaction *transaction, const struct transaction_
         if (i == 0 || by_hash(&order[i - 1], &order[i], (void *)(uintptr_t)given) != 0)
             transaction->keys[transaction->count++] = given[order[i]];
         struct transaction_key *key = &transaction->keys[transaction->count - 1];
-        const struct transaction_options *options = &transaction->options;
-        if (order[i] >= options->values_begin && order[i] < options->values_end)
-            key->needs_value = true;
+        if (given[order[i]].need > key->need)
+            key->need = given[order[i]].need;
         transaction->places[order[i]] = transaction->count - 1;
     }
 }
@@ -607,6 +630,17 @@ static struct slice copy_of(struct transaction *transaction, struct slice bytes)
     return slice_make(copy, copy == NULL ? 0 : bytes.size);
 }
 
+/* Of the i-th key. */
+static enum transaction_need need_of(const struct transaction_options *options, const struct transaction_args *args,
+                                     unsigned i)
+{
+    if (args->needs != NULL)
+        return (enum transaction_need)args->needs[i];
+    if (options->blind)
+        return TRANSACTION_BLIND;
+    return i >= options->values_begin && i < options->values_end ? TRANSACTION_VALUE : TRANSACTION_PRESENCE;
+}
+
 /* Zeroed; NULL: no memory. */
 static void *array_of(struct transaction *transaction, size_t count, size_t size)
 {
@@ -617,7 +651,8 @@ static void *array_of(struct transaction *transaction, size_t count, size_t size
     return memset(array, 0, count * size);
 }
 
-struct transaction_key *transaction_find(struct transaction *transaction, struct slice key)
+/* Where the key is; NULL: it is none of them. */
+static struct transaction_key *find(const struct transaction *transaction, struct slice key)
 {
     const uint64_t hash = hash_key(key, transaction->home->hash_seed);
     unsigned low = 0, high = transaction->count;
@@ -628,10 +663,30 @@ struct transaction_key *transaction_find(struct transaction *transaction, struct
         else
             high = middle;
     }
-    while (low < transaction->count && !slice_equal(transaction->keys[low].key, key))
+    while (low < transaction->count && transaction->keys[low].hash == hash) {
+        if (slice_equal(transaction->keys[low].key, key))
+            return &transaction->keys[low];
         low++;
-    KVS_ASSERT(low < transaction->count);
-    return &transaction->keys[low];
+    }
+    return NULL;
+}
+
+struct transaction_key *transaction_find(struct transaction *transaction, struct slice key)
+{
+    struct transaction_key *found = find(transaction, key);
+    KVS_ASSERT(found != NULL);
+    return found;
+}
+
+bool transaction_has(const struct transaction *transaction, struct slice key)
+{
+    return find(transaction, key) != NULL;
+}
+
+struct transaction_key *transaction_keys(struct transaction *transaction, unsigned *count)
+{
+    *count = transaction->count;
+    return transaction->keys;
 }
 
 bool transaction_within(struct transaction *outer, const struct transaction_options *options,
@@ -640,6 +695,7 @@ bool transaction_within(struct transaction *outer, const struct transaction_opti
     struct transaction inner = {.home = outer->home,
                                 .options = *options,
                                 .arena = outer->arena,
+                                .now_ms = outer->now_ms,
                                 .keys = outer->keys,
                                 .count = outer->count,
                                 .given = args->count};
@@ -689,6 +745,8 @@ static bool prepare(struct transaction *transaction, const struct transaction_ar
     for (unsigned i = 0; i < count && !transaction->arena->refused; i++) {
         given[i].key = copy_of(transaction, args->keys[i * args->step]);
         given[i].hash = hash_key(given[i].key, shard->hash_seed);
+        given[i].need = need_of(&transaction->options, args, i);
+        given[i].watch = args->watches == NULL ? NULL : args->watches[i];
         if (args->values != NULL)
             transaction->values[i] = copy_of(transaction, args->values[i * args->step]);
     }
@@ -707,7 +765,7 @@ void transaction_begin(struct shard *shard, struct net_conn *conn, const struct 
         return;
     }
     struct transaction *transaction = calloc(1, sizeof *transaction);
-    KVS_ASSERT(args->count > 0);
+    KVS_ASSERT(args->count > 0 || options->work != NULL);
     if (transaction == NULL) {
         if (options->freed != NULL)
             options->freed(shard, options->context);

@@ -8,6 +8,8 @@
  * shard is asked to make durable what it has, and says when that is so. A shard that has failed says that it never
  * will be.
  *
+ * In an EXEC nothing waits: the answer is what has come of it already.
+ *
  * Thread of the connection's shard; waiting_deliver on any.
  */
 #ifndef KVS_NODE_WAITING_H

@@ -14,6 +14,8 @@ Lines only depend on the seed and on how many there are.
 import random
 import struct
 
+from wire import Wire
+
 # Of the lines that led to a difference.
 LINES_SHOWN = 200
 
@@ -112,6 +114,9 @@ class Generator:
             (18, self.bits),
             (16, self.bitfield),
             (30, self.several),
+            (12, self.scans),
+            (6, self.common),
+            (3, self.waits),
         ]
 
     # -- arguments --
@@ -404,6 +409,11 @@ class Generator:
         if self.seldom(0.1):
             words += self.one([b"COUNT"], [b"FOO", b"1"], [b"COUNT", b"0"], [b"COUNT", self.rng.choice(NO_INTEGERS)], [b"MATCH"])
         return words
+
+    def waits(self):
+        """Not for long, should it come to be carried out outside of an EXEC."""
+        return [b"WAIT", self.one(b"0", b"1", b"-1", b"x"), self.one(b"1", b"1", b"2", b"-1", b"x", b"")]
+
     def common(self):
         """LCS of what there is; its time is the product of two lengths."""
         words = [b"LCS", self.key(), self.key()]
@@ -456,12 +466,20 @@ class Generator:
         lines = [self.line() for _ in range(self.rng.choice([0, 1, 2, 3, 5, 9]))]
         self.families = before
         key = self.key()
-        # Of what is written and gone again, or left as it was, WATCH takes no notice in the node.
-        touched = self.one([b"SET", key, self.value()], [b"DEL", key], [b"INCR", key], [b"GET", key], [b"MSET", key, b"1"])
+        # Of what is left as it was WATCH takes no notice in the node.
+        touched = self.one(
+            [[b"SET", key, self.value()]],
+            [[b"SET", key, self.value()], [b"DEL", key]],
+            [[b"MSET", key, b"1"], [b"RENAME", key, self.key()]],
+            [[b"DEL", key]],
+            [[b"INCR", key]],
+            [[b"GET", key]],
+            [[b"MSET", key, b"1"]],
+        )
         lines = [[self.one(b"MULTI", b"multi")]] + lines + [[self.one(b"EXEC", b"EXEC", b"EXEC", b"exec", b"DISCARD")]]
         if self.seldom(0.4):
             watch = [[b"WATCH"] + [self.key() for _ in range(self.rng.choice([1, 1, 2, 3]))]]
-            lines = watch + ([touched] if self.seldom(0.5) else []) + ([[b"UNWATCH"]] if self.seldom() else []) + lines
+            lines = watch + (touched if self.seldom(0.5) else []) + ([[b"UNWATCH"]] if self.seldom() else []) + lines
         if self.seldom(0.03):
             lines.insert(self.rng.randrange(len(lines)), [self.one(b"EXEC", b"DISCARD", b"MULTI", b"FOO", b"GET", b"UNWATCH")])
         return lines + [[b"DISCARD"]]
@@ -598,6 +616,7 @@ class Differential:
         self.lines_of = {}  # key: the lines on it since it was last surely gone, by their numbers
         self.seen = {reason: 0 for reason, _ in known}  # how often each known difference was met
         self.block = []  # the lines since the latest MULTI or WATCH
+        self.queued = []  # … and what was queued since the latest MULTI
         self.compared = 0
 
     def _keys(self, words):
@@ -634,18 +653,34 @@ class Differential:
             lines.update(self.lines_of.get(key, {}))
         return sorted(lines.items())
 
+    def _known(self, words, ours, theirs):
+        """The same, or known to differ."""
+        if ours == theirs:
+            return True
+        for reason, applies in self.known:
+            if applies(words, ours, theirs):
+                self.seen[reason] += 1
+                return True
+        return False
+
+    def _known_in_exec(self, words, ours, theirs):
+        if words[0].upper() != b"EXEC" or ours == theirs or not (ours[:1] == theirs[:1] == b"*") or b"*-1\r\n" in (ours, theirs):
+            return False
+        mine, yours = Wire.elements(ours), Wire.elements(theirs)
+        return len(mine) == len(yours) == len(self.queued) and all(map(self._known, self.queued, mine, yours))
+
     def _compare(self, words, ours, theirs):
         if words[0].upper() in (b"FLUSHALL", b"FLUSHDB") and ours == theirs == b"+OK\r\n":
             self.lines_of.clear()
         self._note(words, gone=words[0].upper() == b"DEL" and ours == theirs == b":1\r\n")
         self.block = [words] if words[0].upper() in (b"MULTI", b"WATCH") else self.block + [words]
         self.compared += 1
-        if ours == theirs:
+        if words[0].upper() == b"MULTI" and ours == b"+OK\r\n":
+            self.queued = []
+        elif ours == b"+QUEUED\r\n":
+            self.queued.append(words)
+        if self._known(words, ours, theirs) or self._known_in_exec(words, ours, theirs):
             return
-        for reason, applies in self.known:
-            if applies(words, ours, theirs):
-                self.seen[reason] += 1
-                return
         history = [line for _, line in self._lines(self._keys(words))[-LINES_SHOWN:]]
         lines = "\n".join("  " + shown(line) for line in (self.block if words[0].upper() == b"EXEC" else history))
         raise Difference(f"{lines}\nreplies\n  ours:   {ours[:300]!r}\n  theirs: {theirs[:300]!r}")

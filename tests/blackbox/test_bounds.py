@@ -148,10 +148,14 @@ def test_idle_ones_are_closed_and_busy_ones_not(start_node):
         assert busy.ask("PING") == b"+PONG\r\n"
 
 
-def test_slow_readers_are_stopped_then_dropped(start_node):
-    """Who does not read is not read from beyond --output-limit, and is ended after --send-timeout."""
-    node = start_node("--output-limit", "64K", "--send-timeout", "1", "--threads", "1")
+@pytest.mark.parametrize("runs", [False, True])
+def test_slow_readers_are_stopped_then_dropped(start_node, runs):
+    """Who does not read is not read from beyond --output-limit, and is ended after --send-timeout; these may be set later."""
+    bounds = [] if runs else ["--output-limit", "64K", "--send-timeout", "1"]
+    node = start_node("--threads", "1", *bounds)
     with Wire(node.port) as wire:
+        if runs:
+            assert wire.ask("CONFIG", "SET", "output-limit", "64kb", "send-timeout", "1") == b"+OK\r\n"
         assert wire.ask("SET", "k", "v" * 10000) == b"+OK\r\n"
         one = slow_reader(node)
         number = one.getsockname()[1]
@@ -174,6 +178,54 @@ def test_slow_readers_are_stopped_then_dropped(start_node):
         assert info(wire, b"dropped_connections") == 1
         one.close()
         assert wire.ask("STRLEN", "k") == b":10000\r\n"
+
+
+def settings(wire, *names):
+    words = Wire.elements(wire.ask("CONFIG", "GET", *names))
+    words = [word.split(b"\r\n")[1].decode() for word in words]
+    return dict(zip(words[::2], words[1::2]))
+
+
+def test_config_shows_bounds_as_they_are(start_node):
+    names = {
+        "key-max": "1000",
+        "bulk-max": "2097152",
+        "args-max": "1000",
+        "client-query-buffer-limit": "3145728",
+        "output-limit": "65536",
+        "send-timeout": "7",
+        "maxmemory-clients": "4194304",
+        "pipeline-max": "100",
+        "turn-max": "50",
+    }
+    node = start_node(
+        *("--threads", "2", "--key-max", "1000", "--bulk-max", "2M", "--args-max", "1000", "--request-max", "3M"),
+        *("--output-limit", "64K", "--send-timeout", "7", "--clients-memory", "4M", "--pipeline-max", "100", "--turn-max", "50"),
+    )
+    with Wire(node.port) as wire:
+        assert settings(wire, *names) == names
+        assert settings(wire, "client-output*") == {"client-output-buffer-limit": "normal 0 65536 7 slave 0 0 0 pubsub 0 0 0"}
+        assert wire.ask("CONFIG", "SET", "send-timeout", "9", "turn-max", "5", "output-limit", "1mb") == b"+OK\r\n"
+        assert settings(wire, "send-timeout", "turn-max") == {"send-timeout": "9", "turn-max": "5"}
+        assert settings(wire, "client-output*") == {"client-output-buffer-limit": "normal 0 1048576 9 slave 0 0 0 pubsub 0 0 0"}
+        for name in ("key-max", "bulk-max", "args-max", "client-query-buffer-limit", "maxmemory-clients", "pipeline-max"):
+            assert b"immutable" in wire.ask("CONFIG", "SET", name, names[name])
+        for name, value in [("turn-max", "0"), ("send-timeout", "0"), ("send-timeout", "86401")]:
+            assert b"argument must be between 1 and" in wire.ask("CONFIG", "SET", name, value)
+        wire.send_all([["INCR", "n"]] * 500)
+        assert [wire.read() for _ in range(500)] == [b":%d\r\n" % (i + 1) for i in range(500)]
+
+
+def test_config_shows_bounds_that_were_not_given(start_node):
+    node = start_node("--threads", "2", "--memory", "256M")
+    with Wire(node.port) as wire:
+        shown = settings(wire, "*")
+        assert shown["key-max"] == "65535" and shown["bulk-max"] == str(512 * MIB) and shown["turn-max"] == "2048"
+        assert shown["send-timeout"] == "30" and shown["pipeline-max"] == "1024"
+        assert int(shown["maxmemory-clients"]) == info(wire, b"used_memory_connections_max")
+        assert int(shown["proto-max-bulk-len"]) + 2 * MIB <= int(shown["client-query-buffer-limit"])
+        assert int(shown["client-query-buffer-limit"]) <= int(shown["proto-max-bulk-len"]) + 18 * MIB
+        assert int(shown["args-max"]) >= 16
 
 
 def test_a_reader_who_pauses_gets_all_of_it(start_node):

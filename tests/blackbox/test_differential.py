@@ -161,6 +161,28 @@ def test_known_differences_are_no_wider_than_they_are(line, ours, theirs, known)
     assert any(applies(line, ours, theirs) for _, applies in KNOWN) == known
 
 
+@pytest.mark.parametrize(
+    "ours, theirs, known",
+    [
+        (b"*2\r\n*2\r\n$1\r\na\r\n$1\r\nb\r\n:1\r\n", b"*2\r\n*2\r\n$1\r\nb\r\n$1\r\na\r\n:1\r\n", True),
+        (b"*2\r\n*2\r\n$1\r\na\r\n$1\r\nb\r\n:1\r\n", b"*2\r\n*2\r\n$1\r\nb\r\n$1\r\na\r\n:2\r\n", False),
+        (b"*2\r\n*1\r\n$1\r\na\r\n:1\r\n", b"*2\r\n*1\r\n$1\r\nb\r\n:1\r\n", False),
+        (b"*1\r\n*1\r\n$1\r\na\r\n", b"*2\r\n*1\r\n$1\r\na\r\n:1\r\n", False),
+        (b"*-1\r\n", b"*2\r\n*1\r\n$1\r\na\r\n:1\r\n", False),
+    ],
+)
+def test_replies_of_an_exec_are_compared_one_by_one(ours, theirs, known):
+    lines = [[b"MULTI"], [b"KEYS", b"*"], [b"INCR", b"a"], [b"EXEC"]]
+    same = [b"+OK\r\n", b"+QUEUED\r\n", b"+QUEUED\r\n"]
+    differential = Differential(Parrot(same + [ours]), Parrot(same + [theirs]))
+    try:
+        differential.send(lines)
+    except Difference:
+        assert not known
+    else:
+        assert known
+
+
 def test_payloads_of_redis_are_restored_packed_or_not(node, redis):
     values = [b"", b"1", b"-129", b"70000", b"2147483648", b"abc", b"x" * 63, b"x" * 64, b"ab" * 9000, bytes(range(256)) * 80]
     with Wire(node.port) as ours, Wire(redis.port) as theirs:

@@ -1,5 +1,6 @@
 """RESP over a plain connection: requests as bytes, replies as the bytes that came."""
 
+import io
 import socket
 
 from conftest import PATIENCE_SECONDS
@@ -45,6 +46,14 @@ class Wire:
             for _ in range(int(rest) * (2 if kind == b"%" else 1)):
                 line += self.read()
         return line
+
+    @classmethod
+    def elements(cls, reply):
+        """The replies that an array is made of."""
+        reader = cls.__new__(cls)
+        reader.file = io.BytesIO(reply)
+        count = int(reader.file.readline()[1:-2])
+        return [reader.read() for _ in range(count)]
 
     def ask(self, *words):
         self.send(*words)

@@ -21,7 +21,7 @@ fi
 mkdir -p "$build/findings" "$build/logs"
 
 # Longer inputs than these say nothing new, and take longer.
-declare -A bytes_max=([resp_request]=1024 [resp_reply]=1024 [recovery]=120 [records]=512 [superblock]=300 [config]=400 [value]=512)
+declare -A bytes_max=([resp_request]=1024 [resp_reply]=1024 [recovery]=120 [records]=512 [superblock]=300 [config]=400 [value]=512 [restore]=512 [acl_file]=600)
 
 run_one() {
     local name=$1 log=$build/logs/$1.log
