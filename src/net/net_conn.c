@@ -74,6 +74,8 @@ static size_t complete_partial(struct net_conn *conn, uint8_t *data, size_t size
             chunk = NET_CHUNK_BYTES;
         if (chunk > size - at)
             chunk = size - at;
+        if (input->large != NULL && !input_extend(conn, chunk))
+            break;
         if (!input_append(conn, data + at, chunk))
             break;
         const size_t used = conn_handle(conn, input->data + input->begin, input->size);
@@ -153,6 +155,8 @@ static void take_data(struct net_conn *conn, uint8_t *data, size_t size)
     if (size == 0)
         return;
     conn_enter_turn(conn);
+    if (conn == conn->net->favoured)
+        conn->fill_tick = conn->net->tick;
     /* One that has memory for a large request is to get on with it: others wait for that memory, and perhaps replies of
      * its own. */
     if (conn->input.large == NULL && conn->hold < NET_HOLD_OVER && conn_must_hold(conn) != NET_HOLD_NONE)
@@ -392,6 +396,8 @@ void conn_forget(struct net_conn *conn)
     input_free(conn);
     free_args(conn);
     share_quieted(conn);
+    if (conn->net->favoured == conn)
+        conn->net->favoured = NULL;
     conn->receiving = false;
     conn->sending = false;
     list_remove(&conn->idle);
