@@ -317,6 +317,7 @@ static void test_net__who_goes_gives_its_place_back(void **state)
             fixture_idle(bench->fixture);
         net_abort(net);
         wait_until(bench->fixture, net_drained(net));
+        assert_null(net->favoured);
         bench_stop(bench);
     }
     free(request);
@@ -375,6 +376,39 @@ static void test_net__who_keeps_memory_gets_more_of_it(void **state)
         free(request);
         bench_stop(bench);
     }
+}
+
+/* The reserve has no room for more of it, the pool has, but less than others before it wait for. */
+static void test_net__who_keeps_the_reserve_from_others_goes_first(void **state)
+{
+    (void)state;
+    enum { ARGUMENT = 200000 };
+    struct bench *bench = bench_start(5 * ARGUMENT);
+    struct large_memory *taken[] = {large_memory_take(&bench->pool, 2 * ARGUMENT, 0),
+                                    large_memory_take(&bench->pool, 3 * ARGUMENT - 50000, 0)};
+    struct client *first = client_open(bench->fixture), *second = client_open(bench->fixture);
+    char reply[2][32];
+    size_t size[2];
+    char *request[2] = {request_to("HOARD", ARGUMENT, &size[0], reply[0]),
+                        request_to("HOARD", 4 * ARGUMENT, &size[1], reply[1])};
+    bench->reserve.bytes_max = 3 * ARGUMENT / 2;
+    client_send(first, request[0], size[0]);
+    client_expect(first, reply[0]);
+    client_send(second, request[1], size[1]);
+    fixture_idle(bench->fixture);
+    client_send_soon(first, request[0], size[0]);
+    fixture_idle(bench->fixture);
+    assert_int_equal(first->in_size + second->in_size, strlen(reply[0]));
+    large_memory_give(taken[0]);
+    client_expect(first, reply[0]);
+    assert_int_equal(second->in_size, 0);
+    client_say(first, "LET\r\n");
+    client_expect(first, "+OK\r\n");
+    client_expect(second, reply[1]);
+    large_memory_give(taken[1]);
+    free(request[0]);
+    free(request[1]);
+    bench_stop(bench);
 }
 
 static uint64_t now_ms(const struct bench *bench)
@@ -446,6 +480,33 @@ static void test_net__who_waits_too_long_is_told_so(void **state)
     bench_stop(bench);
 }
 
+/* Two have some memory each, and need what the other one has: one ends. */
+static void test_net__the_end_of_one_lets_the_next_go_on(void **state)
+{
+    (void)state;
+    enum { ARGUMENT = 70000 };
+    struct bench *bench = bench_start(170000);
+    struct large_memory *reserved = large_memory_take(&bench->reserve, 1, 0);
+    struct client *clients[2];
+    char reply[32];
+    size_t size;
+    char *request = sum_of_many(2, ARGUMENT, &size, reply);
+    for (unsigned c = 0; c < 2; c++) {
+        clients[c] = client_open(bench->fixture);
+        client_send(clients[c], request, ARGUMENT / 2);
+    }
+    wait_until(bench->fixture, atomic_load(&bench->pool.used_bytes) > 2 * ARGUMENT);
+    for (unsigned c = 0; c < 2; c++)
+        client_send_soon(clients[c], request + ARGUMENT / 2, size - ARGUMENT / 2);
+    wait_until(bench->fixture, clients[0]->in_size > 0 && clients[1]->in_size > 0);
+    const unsigned ended = clients[1]->in[0] == '-';
+    client_expect(clients[ended], "-OOM ");
+    client_expect(clients[1 - ended], reply);
+    large_memory_give(reserved);
+    free(request);
+    bench_stop(bench);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -460,7 +521,9 @@ int main(void)
         cmocka_unit_test(test_net__memory_is_had_in_order),
         cmocka_unit_test(test_net__who_keeps_memory_gets_more_of_it),
         cmocka_unit_test(test_net__who_keeps_memory_and_says_nothing_is_ended_when_others_wait),
+        cmocka_unit_test(test_net__who_keeps_the_reserve_from_others_goes_first),
         cmocka_unit_test(test_net__who_waits_too_long_is_told_so),
+        cmocka_unit_test(test_net__the_end_of_one_lets_the_next_go_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
