@@ -67,6 +67,8 @@ static size_t complete_partial(struct net_conn *conn, uint8_t *data, size_t size
     struct net_input *input = &conn->input;
     size_t at = 0;
     while (at < size && conn->state == NET_OPEN) {
+        if (!input_enter(conn))
+            break;
         const size_t have = input->size;
         size_t chunk = conn->wanted > have ? (size_t)(conn->wanted - have) : 0;
         /* A large request ends where its memory's contents do, so that it can be kept. */
@@ -183,7 +185,7 @@ void conn_sent(struct net_conn *conn)
 
 void conn_receive(struct net_conn *conn)
 {
-    if (__builtin_expect(!conn->net->pressed, 1))
+    if (__builtin_expect(!conn->net->pressed, 1) || input_is_favoured(conn))
         conn_receive_now(conn);
     else if (conn->input.data == NULL)
         share_wait_quietly(conn);
@@ -204,7 +206,10 @@ void conn_receive_now(struct net_conn *conn)
     }
     conn->receiving = true;
     conn->cancelled = false;
-    ring_recv(net->ring, &conn->recv, conn->fd);
+    if (__builtin_expect(net->pressed || !list_empty(&net->hungry) || input_is_tight(conn), 0))
+        ring_recv_once(net->ring, &conn->recv, conn->fd);
+    else
+        ring_recv(net->ring, &conn->recv, conn->fd);
 }
 
 static void take_buffer(struct net_conn *conn, uint8_t *data, size_t size)
@@ -280,7 +285,7 @@ static void settle_input(struct net_conn *conn)
         conn_end(conn);
     else if (!conn->receiving && !is_waiting(conn))
         conn_receive(conn);
-    else if (__builtin_expect(net->pressed, 0) && conn->input.data == NULL)
+    else if (__builtin_expect(net->pressed, 0) && conn->input.data == NULL && !input_is_favoured(conn))
         conn_stop_receiving(conn); /* it had input, or has had its turn */
 }
 

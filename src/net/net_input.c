@@ -34,7 +34,7 @@ static bool reserve_is_free(const struct net *net)
     return atomic_load_explicit(&net->options.large_reserve->used_bytes, memory_order_relaxed) == 0;
 }
 
-static bool is_favoured(const struct net_conn *conn)
+bool input_is_favoured(const struct net_conn *conn)
 {
     return conn->net->favoured == conn && !reserve_is_free(conn->net);
 }
@@ -51,7 +51,7 @@ static bool may_use_reserve(struct net_conn *conn)
 static bool is_next(const struct net_conn *conn)
 {
     const struct net *net = conn->net;
-    return list_empty(&net->hungry) || net->hungry.next == &conn->wait || is_favoured(conn);
+    return list_empty(&net->hungry) || net->hungry.next == &conn->wait || input_is_favoured(conn);
 }
 
 static void give_pooled(struct net_conn *conn)
@@ -167,12 +167,12 @@ static void hunger(struct net_conn *conn)
     conn->hold = NET_HOLD_MEMORY;
     conn->fill_tick = net->tick;
     list_remove(&conn->wait);
-    if (is_favoured(conn))
+    if (input_is_favoured(conn))
         list_push_front(&net->hungry, &conn->wait); /* the others wait for it */
     else
         list_push_back(&net->hungry, &conn->wait);
     net_count(&net->stats.connections_waited, 1);
-    conn_stop_receiving(conn);
+    share_quiet(conn);
     net_feed_later(net);
     net_start_tick(net);
 }
@@ -248,6 +248,22 @@ void input_consume(struct net_conn *conn, size_t bytes)
         input_free(conn);
 }
 
+bool input_is_tight(const struct net_conn *conn)
+{
+    const struct large_pool *pool = conn->net->options.large;
+    return conn->input.large != NULL &&
+           atomic_load_explicit(&pool->used_bytes, memory_order_relaxed) > pool->bytes_max / 2;
+}
+
+bool input_enter(struct net_conn *conn)
+{
+    if (conn->input.large != NULL || conn->wanted <= conn->net->options.large_bytes || conn->eof ||
+        grow_large(conn, large_target(conn)))
+        return true;
+    hunger(conn);
+    return false;
+}
+
 bool input_extend(struct net_conn *conn, size_t more)
 {
     struct net_input *input = &conn->input;
@@ -255,6 +271,8 @@ bool input_extend(struct net_conn *conn, size_t more)
     KVS_ASSERT(input->large != NULL && conn->hold == NET_HOLD_NONE);
     if (input->begin + need <= input->capacity)
         return true;
+    if (input_is_tight(conn))
+        conn_stop_receiving(conn); /* and on with less at a time */
     flush_left(input);
     if (need <= input->capacity || grow_large(conn, input_target(conn, need)) || grow_large(conn, need + SLACK_BYTES))
         return true;
@@ -293,18 +311,20 @@ void input_prepare(struct net_conn *conn)
             share_starve(conn);
         return;
     }
-    if (conn->wanted <= conn->net->options.large_bytes || input->begin + conn->wanted <= input->capacity)
+    if (conn->wanted <= conn->net->options.large_bytes ||
+        (input->large != NULL && input->begin + conn->wanted <= input->capacity))
         return;
     if (input->large != NULL && (input->begin == 0 || !leave_large(conn)))
         flush_left(input);
-    if (conn->wanted > input->capacity && !grow_large(conn, large_target(conn)))
+    if ((input->large == NULL || conn->wanted > input->capacity) && !grow_large(conn, large_target(conn)))
         hunger(conn);
 }
 
-/* It needs no more memory to get further: what it waited for has come, or nothing will come any more. */
+/* It needs no more memory to get further: what it waited for has come, or nothing will come any more. What is not in
+ * large memory is to get there even so, or it would have to be copied. */
 static bool needs_none(const struct net_conn *conn)
 {
-    return conn->eof || conn->input.size >= conn->wanted;
+    return conn->eof || (conn->input.large != NULL && conn->input.size >= conn->wanted);
 }
 
 void net_feed(struct net *net)
@@ -326,8 +346,8 @@ void net_feed(struct net *net)
 static bool blocks_reserve(const struct net_conn *conn)
 {
     const struct net *net = conn->net;
-    return conn->state == NET_OPEN && conn->hold == NET_HOLD_NONE && conn->input.size == 0 && output_idle(conn) &&
-           net->tick - conn->fill_tick > net->short_ticks_max && !reserve_is_free(net);
+    return conn->state == NET_OPEN && conn->hold == NET_HOLD_NONE && conn->receiving && conn->input.size == 0 &&
+           output_idle(conn) && net->tick - conn->fill_tick > net->short_ticks_max && !reserve_is_free(net);
 }
 
 void input_tick(struct net *net)
@@ -344,7 +364,7 @@ void input_tick(struct net *net)
         struct net_conn *conn = container_of(net->hungry.next, struct net_conn, wait);
         if (net->tick - conn->fill_tick <= net->large_ticks_max)
             return;
-        const bool has_some = conn->input.large != NULL || is_favoured(conn);
+        const bool has_some = conn->input.large != NULL || input_is_favoured(conn);
         conn_refuse_partial(conn);
         conn_settle(conn);
         if (has_some)

@@ -361,6 +361,9 @@ bool share_is_out(const struct net_conn *conn);
 void share_wait(struct net_conn *conn);
 /* The connection would be read from, but input is short. */
 void share_wait_quietly(struct net_conn *conn);
+/* Stops receiving; until it has ended, no receive buffer is given back, so that no more arrives than there is in them.
+ */
+void share_quiet(struct net_conn *conn);
 /* A receive that was to end has. */
 void share_quieted(struct net_conn *conn);
 /* Gives a receive buffer back, at once or later. */
@@ -446,6 +449,14 @@ bool input_widen(struct net_conn *conn);
 bool input_append(struct net_conn *conn, const uint8_t *data, size_t size);
 /* So many of them have been handled. */
 void input_consume(struct net_conn *conn, size_t bytes);
+/* It has memory beyond the bound, and others wait for it to be done: it is read from whatever is short. */
+bool input_is_favoured(const struct net_conn *conn);
+/* It may have to wait for more large memory soon: so no more is to arrive at a time than one receive buffer takes. A
+ * multishot receive brings half a megabyte before it can be cancelled. */
+bool input_is_tight(const struct net_conn *conn);
+/* Sees to it that a partial request that has announced to be large has large memory; or holds the connection until
+ * there is some, and returns false. */
+bool input_enter(struct net_conn *conn);
 /* Makes room for so many bytes behind those of a large request that are there; or holds the connection until there is
  * memory for them, and returns false. */
 bool input_extend(struct net_conn *conn, size_t more);
