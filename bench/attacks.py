@@ -14,7 +14,7 @@ import resource
 import subprocess
 import sys
 
-from bench_node import OPEN_LOOP, Bench, crowded_warning, latency_rows, say, spread, table
+from bench_node import OPEN_LOOP, Bench, crowded_warning, latency_rows, open_rate, say, spread, table
 
 KINDS = ("idle", "slow", "dribble", "flood")
 ATTACKERS = pathlib.Path(__file__).resolve().parent / "attackers.py"
@@ -58,11 +58,7 @@ def main():
         node = bench.node("node", "--memory", "2G", "--max-clients", 2 * most + 2000, "--space-percent", 1000)
         say("fill …")
         node.load("--keys", options.keys, "--fill", "--seconds", 0, "--pipeline", 64)
-        rate = options.rate
-        if rate == 0:
-            closed = node.load("--keys", options.keys, "--seconds", min(options.seconds, 5))
-            rate = max(int(closed["run"]["per_second"] / 4), 100)
-        bench.results["rate"] = rate
+        rate = bench.results["rate"] = open_rate(node, options, 1 / 4, "--keys", options.keys)
 
         def measure(seed):
             common = ("--keys", options.keys, "--rate", rate, "--seconds", options.seconds, "--seed", seed)

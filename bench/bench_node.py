@@ -193,6 +193,14 @@ OPEN_LOOP = ("--connections", 500)
 CROWDED_MAX = 0.01
 
 
+def open_rate(node, options, part, *arguments):
+    """Requests a second for open loops: --rate; if that is not given, this part of what a closed loop gets."""
+    if options.rate != 0:
+        return options.rate
+    closed = node.load(*arguments, "--seconds", min(options.seconds, 5))
+    return max(int(closed["run"]["per_second"] * part), 100)
+
+
 def crowded_share(run):
     """The part of an open loop's requests that had to wait for a place."""
     return run["crowded"] / max(run["operations"], 1)

@@ -21,7 +21,7 @@ a third of what a closed loop gets out of the idle one; alternating, so that a n
 
 import sys
 
-from bench_node import MIB, OPEN_LOOP, Bench, crowded_warning, latency_rows, mib, say, spread, table
+from bench_node import MIB, OPEN_LOOP, Bench, crowded_warning, latency_rows, mib, open_rate, say, spread, table
 
 HEADER_BYTES = 32
 KEY_BYTES = 16
@@ -113,11 +113,7 @@ def measure(options, bench, setting):
     calm = bench.node("calm", *setting.flags, "--space-percent", 1000)
     say("fill of the node without compaction …")
     fill(calm, setting)
-    rate = options.rate
-    if rate == 0:
-        closed = calm.load(*setting.load, "--seconds", min(options.seconds, 5), "--connections", 50)
-        rate = max(int(closed["run"]["per_second"] / 3), 100)
-    bench.results["rate"] = rate
+    rate = bench.results["rate"] = open_rate(calm, options, 1 / 3, *setting.load, "--connections", 50)
     pairs = latency(options, setting, (calm, busy), rate)
     bench.results["pairs"] = pairs
     return found, rate, pairs

@@ -10,7 +10,7 @@ keys. So before each measurement of growth keys are added until a wave is there.
 
 import sys
 
-from bench_node import OPEN_LOOP, Bench, crowded_warning, latency_alone, latency_rows, load_end, say, spread, table
+from bench_node import OPEN_LOOP, Bench, crowded_warning, latency_alone, latency_rows, load_end, open_rate, say, spread, table
 
 
 def main():
@@ -29,11 +29,7 @@ def main():
         node = bench.node("node", "--memory", f"{options.memory}M", "--space-percent", 1000)
         say("fill …")
         node.load("--keys", options.keys, "--fill", "--seconds", 0, "--pipeline", 64)
-        rate = options.rate
-        if rate == 0:
-            closed = node.load("--keys", options.keys, "--seconds", min(options.seconds, 5))
-            rate = max(int(closed["run"]["per_second"] / 6), 100)
-        bench.results["rate"] = rate
+        rate = bench.results["rate"] = open_rate(node, options, 1 / 6, "--keys", options.keys)
         bench.results["alone"] = [latency_alone(node, share, "--keys", options.keys) for share in (0, 1)]
 
         def seek_wave():

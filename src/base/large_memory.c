@@ -26,12 +26,12 @@ static size_t mapped_for(size_t size)
     return PAGE_BYTES + align_up(size + LARGE_MEMORY_ROOM, PAGE_BYTES);
 }
 
-/* Takes the bytes from the pool's bound. */
-static bool reserve(struct large_pool *pool, size_t bytes, bool force)
+/* Takes the bytes from the pool's bound, and from what may come on top. */
+static bool reserve(struct large_pool *pool, size_t bytes, uint64_t over)
 {
     uint64_t used = atomic_fetch_add_explicit(&pool->used_bytes, bytes, memory_order_relaxed);
     bool fits = used == 0 || used + bytes <= pool->bytes_max || canary_on(CANARY_LARGE_UNBOUNDED);
-    if (fits || force)
+    if (fits || used + bytes - pool->bytes_max <= over)
         return true;
     atomic_fetch_sub_explicit(&pool->used_bytes, bytes, memory_order_relaxed);
     return false;
@@ -71,10 +71,10 @@ static void *remap(void *memory, size_t before, size_t after)
 #endif
 }
 
-struct large_memory *large_memory_take(struct large_pool *pool, size_t size, bool force)
+struct large_memory *large_memory_take(struct large_pool *pool, size_t size, uint64_t over)
 {
     size_t mapped_bytes = mapped_for(size);
-    if (!reserve(pool, mapped_bytes, force))
+    if (!reserve(pool, mapped_bytes, over))
         return NULL;
     void *mapped = map(mapped_bytes);
     if (mapped == MAP_FAILED) {
@@ -88,7 +88,7 @@ struct large_memory *large_memory_take(struct large_pool *pool, size_t size, boo
     return memory;
 }
 
-struct large_memory *large_memory_grow(struct large_memory *memory, size_t size, bool force)
+struct large_memory *large_memory_grow(struct large_memory *memory, size_t size, uint64_t over)
 {
     struct large_pool *pool = memory->pool;
     size_t before = memory->mapped_bytes;
@@ -98,7 +98,7 @@ struct large_memory *large_memory_grow(struct large_memory *memory, size_t size,
         memory->size = size > memory->size ? size : memory->size;
         return memory;
     }
-    if (!reserve(pool, after - before, force))
+    if (!reserve(pool, after - before, over))
         return NULL;
     void *moved = remap(memory, before, after);
     if (moved == MAP_FAILED) {
@@ -109,6 +109,13 @@ struct large_memory *large_memory_grow(struct large_memory *memory, size_t size,
     list_init(&memory->link);
     set_up(memory, pool, after, size);
     return memory;
+}
+
+void large_memory_move(struct large_memory *memory, struct large_pool *pool)
+{
+    (void)reserve(pool, memory->mapped_bytes, LARGE_MEMORY_ANY);
+    unreserve(memory->pool, memory->mapped_bytes);
+    memory->pool = pool;
 }
 
 void large_memory_give(struct large_memory *memory)

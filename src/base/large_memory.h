@@ -6,6 +6,8 @@
  * announced, and never copied to grow. Giving back tens of megabytes at once would hold a thread up for milliseconds:
  * a struct large_trash takes what is done with and lets go of a little in every turn.
  *
+ * A piece counts in the pool that it was taken from, or has been moved to since, until it is given back.
+ *
  * Threads: a pool is everybody's. A piece belongs to whoever holds it, and may change hands between threads. A trash
  * belongs to one thread.
  */
@@ -33,11 +35,17 @@ struct large_memory {
     uint8_t *data;       /* aligned to 4 KiB */
 };
 
-/* NULL: the pool has no room for it now, or the system has no memory. `force`: the pool is not asked, only told. */
-struct large_memory *large_memory_take(struct large_pool *pool, size_t size, bool force);
+/* By how much more than its bound a pool may be used: when it is not asked, only told. */
+#define LARGE_MEMORY_ANY UINT64_MAX
+
+/* NULL: the pool has no room for it now, even `over` bytes beyond its bound, or the system has no memory. */
+struct large_memory *large_memory_take(struct large_pool *pool, size_t size, uint64_t over);
 
 /* Makes it larger, without a copy; it may move. NULL: no room; it is as it was. */
-struct large_memory *large_memory_grow(struct large_memory *memory, size_t size, bool force);
+struct large_memory *large_memory_grow(struct large_memory *memory, size_t size, uint64_t over);
+
+/* From now on it counts in this pool, which is only told. */
+void large_memory_move(struct large_memory *memory, struct large_pool *pool);
 
 /* Gives it back at once. NULL is allowed. */
 void large_memory_give(struct large_memory *memory);

@@ -72,7 +72,7 @@ struct large_memory *check_read_value(struct check *check, struct slice key, con
     struct large_memory *memory = NULL;
     snprintf(text, VALUE_TEXT_BYTES, "there is no folder " VALUE_DIR_NAME ", or no memory for the value");
     if (check->values_fd >= 0 && descriptor->value_bytes > 0 && descriptor->value_bytes <= KVS_VALUE_BYTES_MAX)
-        memory = large_memory_take(&check->pool, value_reader_bytes(descriptor->value_bytes), true);
+        memory = large_memory_take(&check->pool, value_reader_bytes(descriptor->value_bytes), LARGE_MEMORY_ANY);
     struct value_reader *reader = memory == NULL ? NULL : calloc(1, sizeof *reader);
     if (reader == NULL) {
         large_memory_give(memory);

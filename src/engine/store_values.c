@@ -476,9 +476,9 @@ static bool start_get(struct value_get *get)
     struct store_shard *shard = get->shard;
     size_t bytes = value_reader_bytes(get->reader.descriptor.value_bytes);
     struct store_values *values = &shard->store->values;
-    get->reader.memory = large_memory_take(values->pool, bytes, false);
+    get->reader.memory = large_memory_take(values->pool, bytes, 0);
     if (get->reader.memory == NULL && may_use_reserve(shard, get))
-        get->reader.memory = large_memory_take(&values->reserve, bytes, false);
+        get->reader.memory = large_memory_take(&values->reserve, bytes, 0);
     if (get->reader.memory == NULL)
         return false;
     get->mark->granted = true;

@@ -94,7 +94,7 @@ static void tick_due(struct ring_op *op)
     if (timed)
         drop_slow_readers(net, is_short ? net->short_ticks_max : net->send_ticks_max);
     if (timed)
-        drop_slow_senders(net, &net->filling, net->send_ticks_max);
+        drop_slow_senders(net, &net->filling, list_empty(&net->hungry) ? net->send_ticks_max : net->short_ticks_max);
     if (timed && net->pressed)
         drop_slow_senders(net, &net->partial, net->short_ticks_max);
     struct list *next;
@@ -107,7 +107,9 @@ static void tick_due(struct ring_op *op)
         }
     }
     drop_idle(net);
-    const bool waits = !list_empty(&net->sending) || !list_empty(&net->filling) || is_short;
+    input_tick(net);
+    const bool waits =
+        !list_empty(&net->sending) || !list_empty(&net->filling) || !list_empty(&net->hungry) || is_short;
     if (op->error == KVS_ERR_OK && ((timed && waits) || net->refused_count > 0 || !list_empty(&net->idle)))
         net_start_tick(net);
 }
@@ -245,6 +247,7 @@ static void init_time(struct net *net)
         net->tick_ms = timeout_ms / 4 + 1;
     net->send_ticks_max = send_ticks(net);
     net->idle_ticks_max = idle_ticks(net);
+    net->large_ticks_max = timeout_ms == 0 ? 0 : (NET_LARGE_WAIT_MS + net->tick_ms - 1) / net->tick_ms;
     net->refused_ticks_max = (NET_REFUSED_WAIT_MS + net->tick_ms - 1) / net->tick_ms;
     ring_op_init(&net->tick_op, tick_due);
     ring_op_init(&net->again_op, again_due);
@@ -284,6 +287,10 @@ enum kvs_err net_open(struct net **out, struct ring *ring, const struct net_opti
     net->own_pool.bytes_max = UINT64_MAX;
     if (net->options.large == NULL)
         net->options.large = &net->own_pool;
+    if (net->options.large_reserve == NULL)
+        net->options.large_reserve = &net->own_reserve;
+    net->options.large_reserve->bytes_max = net->request_bytes_max;
+    net->large_over = net->options.large->bytes_max / 4 + 2 * (uint64_t)ring_buffers_free(ring) * NET_BLOCK_BYTES;
     if (net->options.large_bytes == 0)
         net->options.large_bytes = NET_LARGE_BYTES;
     init_time(net);

@@ -21,8 +21,9 @@
  * Bounds. A connection whose unsent replies or requests under way exceed their limits is not read from until they have
  * shrunk; one that does not take its replies for `send_timeout_ms` is dropped. A request over the limits is answered
  * with an error and, where the protocol demands it, the end of the connection. Large requests share a bound on memory;
- * beyond it a connection is not read from until others are done. All connections together have `memory_max` for
- * themselves, for what they have sent and is not handled, and for replies: net_share.c says what happens at it.
+ * beyond it a connection is not read from until others are done, except for one, so that somebody gets done. All
+ * connections together have `memory_max` for themselves, for what they have sent and is not handled, and for replies:
+ * net_share.c says what happens at it.
  */
 #ifndef KVS_NET_NET_H
 #define KVS_NET_NET_H
@@ -74,6 +75,9 @@ struct net_options {
     uint32_t arg_kept_bytes_max;
     /* Memory for requests that are too long for receive buffers. Shared with others; NULL: as much as it takes. */
     struct large_pool *large;
+    /* Of this net alone, and outliving all requests that are kept: for one connection at a time, beyond that bound, as
+     * much as a request may take. NULL: one of the net's own. */
+    struct large_pool *large_reserve;
     size_t large_bytes; /* partial requests beyond this get such memory; 0 = 256 KiB */
     struct frame_limits frame;
     struct frame_hello hello; /* what the server says of itself */
@@ -223,7 +227,8 @@ struct net_stats {
     uint64_t bytes_sent;
     uint64_t memory_bytes;       /* buffers and connections, also those that are kept for reuse */
     uint64_t memory_peak_bytes;  /* the most that ever was */
-    uint64_t connections_waited; /* how often one was not read from because memory_max had been reached */
+    uint64_t connections_waited; /* how often one was not read from because memory_max had been reached, or because
+                                    there was no memory for its large request */
 };
 /* On the shard's thread, or from others as numbers that are a moment old. */
 void net_stats(const struct net *net, struct net_stats *out);

@@ -67,6 +67,8 @@ static size_t complete_partial(struct net_conn *conn, uint8_t *data, size_t size
     struct net_input *input = &conn->input;
     size_t at = 0;
     while (at < size && conn->state == NET_OPEN) {
+        if (!input_enter(conn))
+            break;
         const size_t have = input->size;
         size_t chunk = conn->wanted > have ? (size_t)(conn->wanted - have) : 0;
         /* A large request ends where its memory's contents do, so that it can be kept. */
@@ -74,6 +76,8 @@ static size_t complete_partial(struct net_conn *conn, uint8_t *data, size_t size
             chunk = NET_CHUNK_BYTES;
         if (chunk > size - at)
             chunk = size - at;
+        if (input->large != NULL && !input_extend(conn, chunk))
+            break;
         if (!input_append(conn, data + at, chunk))
             break;
         const size_t used = conn_handle(conn, input->data + input->begin, input->size);
@@ -153,6 +157,8 @@ static void take_data(struct net_conn *conn, uint8_t *data, size_t size)
     if (size == 0)
         return;
     conn_enter_turn(conn);
+    if (conn == conn->net->favoured)
+        conn->fill_tick = conn->net->tick;
     /* One that has memory for a large request is to get on with it: others wait for that memory, and perhaps replies of
      * its own. */
     if (conn->input.large == NULL && conn->hold < NET_HOLD_OVER && conn_must_hold(conn) != NET_HOLD_NONE)
@@ -179,7 +185,7 @@ void conn_sent(struct net_conn *conn)
 
 void conn_receive(struct net_conn *conn)
 {
-    if (__builtin_expect(!conn->net->pressed, 1))
+    if (__builtin_expect(!conn->net->pressed, 1) || input_is_favoured(conn))
         conn_receive_now(conn);
     else if (conn->input.data == NULL)
         share_wait_quietly(conn);
@@ -200,7 +206,10 @@ void conn_receive_now(struct net_conn *conn)
     }
     conn->receiving = true;
     conn->cancelled = false;
-    ring_recv(net->ring, &conn->recv, conn->fd);
+    if (__builtin_expect(net->pressed || !list_empty(&net->hungry) || input_is_tight(conn), 0))
+        ring_recv_once(net->ring, &conn->recv, conn->fd);
+    else
+        ring_recv(net->ring, &conn->recv, conn->fd);
 }
 
 static void take_buffer(struct net_conn *conn, uint8_t *data, size_t size)
@@ -276,7 +285,7 @@ static void settle_input(struct net_conn *conn)
         conn_end(conn);
     else if (!conn->receiving && !is_waiting(conn))
         conn_receive(conn);
-    else if (__builtin_expect(net->pressed, 0) && conn->input.data == NULL)
+    else if (__builtin_expect(net->pressed, 0) && conn->input.data == NULL && !input_is_favoured(conn))
         conn_stop_receiving(conn); /* it had input, or has had its turn */
 }
 
@@ -392,6 +401,8 @@ void conn_forget(struct net_conn *conn)
     input_free(conn);
     free_args(conn);
     share_quieted(conn);
+    if (conn->net->favoured == conn)
+        conn->net->favoured = NULL;
     conn->receiving = false;
     conn->sending = false;
     list_remove(&conn->idle);

@@ -48,6 +48,7 @@
 #define NET_FEED_MS           1u            /* between two looks for memory for large requests */
 #define NET_SMALL_BYTES       1024u         /* input buffers are multiples of it when memory is short */
 #define NET_SHORT_WAIT_MS     2000u         /* for a peer that keeps others waiting for memory */
+#define NET_LARGE_WAIT_MS     10000u        /* for memory for a large request, when nobody gets any */
 #define NET_QUIET_TURN_MAX    256u          /* connections that are stopped in one turn */
 #define NET_PROBE_TURN_MAX    16u           /* connections that are read from again in one turn, while input is short */
 #define NET_OUTPUT_SHARE      8u            /* one connection's replies may take this part of what is left */
@@ -159,13 +160,13 @@ struct net_conn {
     struct net_input input;
     const uint8_t *request_begin; /* of the current request: where it lies */
     size_t request_bytes;
-    struct list fill; /* in net->filling while it has large memory, in net->partial while it has other input */
-    unsigned fill_tick;
-    uint64_t kept_in; /* the latest of net->presses in which much input of it had to be kept */
-    uint64_t wanted;  /* size of the partial request that would be enough to get further; 0 = not known */
-    bool whole;       /* … and that is all of it */
-    uint64_t skip;    /* bytes of a frame, or of an argument, over the limits still to be ignored */
-    uint64_t turn;    /* in which turn_requests were handled */
+    struct list fill;   /* in net->filling while it has large memory, in net->partial while it has other input */
+    unsigned fill_tick; /* since when nothing has come, or it waits for large memory */
+    uint64_t kept_in;   /* the latest of net->presses in which much input of it had to be kept */
+    uint64_t wanted;    /* size of the partial request that would be enough to get further; 0 = not known */
+    bool whole;         /* … and that is all of it */
+    uint64_t skip;      /* bytes of a frame, or of an argument, over the limits still to be ignored */
+    uint64_t turn;      /* in which turn_requests were handled */
     unsigned turn_requests;
     unsigned send_tick;
     unsigned heard_tick;
@@ -216,8 +217,8 @@ struct net {
     struct list reap;     /* CLOSING, and nothing refers to them any more */
     struct list runnable; /* have input to handle in the next turn */
     struct list parked;   /* wait for a receive buffer */
-    struct list hungry;   /* wait for memory for a large request */
-    struct list filling;  /* have it */
+    struct list hungry;   /* wait for memory for a large request, those that began the longest ago first */
+    struct list filling;  /* have some */
     struct list idle;     /* with an idle time-out: all, those heard of the longest ago first */
     struct list order;    /* all, as they came */
     struct list walks;    /* over these, under way */
@@ -243,8 +244,13 @@ struct net {
     unsigned short_ticks_max;
     unsigned conns_max; /* options.connections_max, or what may have memory */
 
+    /* Memory for large requests (net_input.c). */
     struct large_trash trash;
-    struct large_pool own_pool; /* when the options name none */
+    struct large_pool own_pool, own_reserve; /* when the options name none */
+    struct net_conn *favoured;               /* whose memory may be in the reserve; NULL: it has gone, or nobody is */
+    uint64_t large_over;                     /* what has been received already may exceed the pool's bound by this */
+    unsigned fed_tick;                       /* when somebody who had waited got some */
+    unsigned large_ticks_max;                /* to wait while nobody gets any; 0 = any time */
     struct ring_op feed_op;
     bool feed_active;
 
@@ -357,6 +363,9 @@ bool share_is_out(const struct net_conn *conn);
 void share_wait(struct net_conn *conn);
 /* The connection would be read from, but input is short. */
 void share_wait_quietly(struct net_conn *conn);
+/* Stops receiving; until it has ended, no receive buffer is given back, so that no more arrives than there is in them.
+ */
+void share_quiet(struct net_conn *conn);
 /* A receive that was to end has. */
 void share_quieted(struct net_conn *conn);
 /* Gives a receive buffer back, at once or later. */
@@ -442,10 +451,23 @@ bool input_widen(struct net_conn *conn);
 bool input_append(struct net_conn *conn, const uint8_t *data, size_t size);
 /* So many of them have been handled. */
 void input_consume(struct net_conn *conn, size_t bytes);
+/* It has memory beyond the bound, and others wait for it to be done: it is read from whatever is short. */
+bool input_is_favoured(const struct net_conn *conn);
+/* It may have to wait for more large memory soon: so no more is to arrive at a time than one receive buffer takes. A
+ * multishot receive brings half a megabyte before it can be cancelled. */
+bool input_is_tight(const struct net_conn *conn);
+/* Sees to it that a partial request that has announced to be large has large memory; or holds the connection until
+ * there is some, and returns false. */
+bool input_enter(struct net_conn *conn);
+/* Makes room for so many bytes behind those of a large request that are there; or holds the connection until there is
+ * memory for them, and returns false. */
+bool input_extend(struct net_conn *conn, size_t more);
 /* Gets memory for what a partial request has announced, or holds the connection until there is some. */
 void input_prepare(struct net_conn *conn);
 /* Lets those go on that wait for memory, as far as there is some. */
 void net_feed(struct net *net);
+/* Once per tick: ends those that wait for memory in vain, and whoever keeps it from them. */
+void input_tick(struct net *net);
 
 /* ---- net_request.c ---------------------------------------------------------------------------------------------- */
 
@@ -454,6 +476,8 @@ void net_feed(struct net *net);
 size_t conn_handle(struct net_conn *conn, uint8_t *data, size_t size);
 /* Tells a refused connection so; `size` may be 0: it has said nothing. */
 void conn_refuse(struct net_conn *conn, const uint8_t *data, size_t size);
+/* There is no memory for the partial request: says so, and that is the end of the connection. */
+void conn_refuse_partial(struct net_conn *conn);
 
 /* A new turn brings a new share. */
 static inline void conn_enter_turn(struct net_conn *conn)

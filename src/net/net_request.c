@@ -400,6 +400,24 @@ size_t conn_handle(struct net_conn *conn, uint8_t *data, size_t size)
     return handle_resp_all(conn, data, size);
 }
 
+void conn_refuse_partial(struct net_conn *conn)
+{
+    static const char text[] = "OOM kvs-node: no memory for so large a request has been free for a while; try again";
+    const struct net_input *input = &conn->input;
+    struct frame_header header;
+    KVS_ASSERT(conn->state == NET_OPEN && input->size > 0);
+    conn->muted = false;
+    if (conn->protocol == NET_PROTOCOL_FRAME && input->size >= sizeof header) {
+        memcpy(&header, input->data + input->begin, sizeof header);
+        reply_frame(conn, &header, FRAME_BUSY, slice_text(text));
+    } else {
+        reply_error(conn, text);
+    }
+    give_up(conn);
+    if (conn->state == NET_ENDING && !conn->receiving && !conn->eof)
+        conn_receive_now(conn); /* and ignored, lest a reset takes the error away */
+}
+
 void conn_refuse(struct net_conn *conn, const uint8_t *data, size_t size)
 {
     KVS_ASSERT(conn->state == NET_REFUSED);

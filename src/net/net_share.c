@@ -169,6 +169,15 @@ void share_release_buffer(struct net *net, uint16_t buffer_id)
         net->withheld[net->withheld_count++] = buffer_id;
 }
 
+void share_quiet(struct net_conn *conn)
+{
+    if (!conn->receiving || conn->cancelled)
+        return;
+    conn->quieted = true;
+    conn->net->quieting++;
+    conn_stop_receiving(conn);
+}
+
 void share_quieted(struct net_conn *conn)
 {
     if (!conn->quieted)
@@ -191,11 +200,8 @@ static void quiet_some(struct net *net)
         net->quiet_left--;
         list_push_back(&net->conns, node);
         struct net_conn *conn = container_of(node, struct net_conn, all);
-        if (conn->state != NET_OPEN || conn->input.large != NULL || !conn->receiving || conn->cancelled)
-            continue;
-        conn->quieted = true;
-        net->quieting++;
-        conn_stop_receiving(conn);
+        if (conn->state == NET_OPEN && conn->input.large == NULL && !input_is_favoured(conn))
+            share_quiet(conn);
     }
 }
 
@@ -245,13 +251,13 @@ static void ease(struct net *net)
     net->pressed = !list_empty(&net->quiet) || !list_empty(&net->quiet_later);
 }
 
+static bool may_release(const struct net *net)
+{
+    return net->withheld_count > 0 && !is_quieting(net);
+}
+
 static void turn_input(struct net *net)
 {
-    quiet_some(net);
-    if (is_quieting(net))
-        return;
-    while (net->withheld_count > 0)
-        ring_buffer_release(net->ring, net->withheld[--net->withheld_count]);
     while (may_grant(net))
         grant(net);
     if (may_probe(net))
@@ -265,6 +271,10 @@ static void turn_input(struct net *net)
 void share_turn(struct net *net)
 {
     if (net->pressed)
+        quiet_some(net);
+    while (may_release(net))
+        ring_buffer_release(net->ring, net->withheld[--net->withheld_count]);
+    if (net->pressed && !is_quieting(net))
         turn_input(net);
     while (may_resume(net))
         conn_resume(container_of(net->waiting.next, struct net_conn, wait));
@@ -272,11 +282,11 @@ void share_turn(struct net *net)
 
 bool share_has_more(const struct net *net)
 {
-    if (may_resume(net))
+    if (may_resume(net) || may_release(net))
         return true;
     if (!net->pressed)
         return false;
     if (is_quieting(net))
         return net->quiet_left > 0;
-    return net->withheld_count > 0 || may_grant(net) || may_probe(net) || may_ease(net);
+    return may_grant(net) || may_probe(net) || may_ease(net);
 }

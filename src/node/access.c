@@ -104,13 +104,18 @@ void access_postpone(struct call *call)
     list_push_back(&call->shard->paused, &call->client->paused);
 }
 
+static bool touches_keys(const struct call *call, unsigned flags)
+{
+    return (flags & (COMMAND_WRITE | COMMAND_READONLY)) != 0 || call->command->run == command_exec ||
+           call->command->run == command_watch;
+}
+
 /* True when the request has to wait: it is postponed. */
 static bool paused(struct call *call, unsigned flags)
 {
     struct shard *shard = call->shard;
     struct node *node = shard->node;
-    if (shard->flush_pause &&
-        ((flags & (COMMAND_WRITE | COMMAND_READONLY)) != 0 || call->command->run == command_exec)) {
+    if (shard->flush_pause && touches_keys(call, flags)) {
         access_postpone(call);
         return true;
     }

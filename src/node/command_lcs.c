@@ -150,7 +150,7 @@ static void begin(struct gather_use *use, struct shard *shard, const struct slic
         refuse(lcs, "ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len");
         return;
     }
-    lcs->memory = large_memory_take(&shard->node->large, bytes, false);
+    lcs->memory = large_memory_take(&shard->node->large, bytes, 0);
     const size_t common_max = lcs->a.size < lcs->b.size ? lcs->a.size : lcs->b.size;
     lcs->common = malloc(common_max + 1);
     if (lcs->memory == NULL || lcs->common == NULL) {

@@ -153,7 +153,7 @@ static bool begin_values(struct gather *gather)
     bool fits;
     if (bytes > COPY_BYTES) {
         if (bytes <= GATHER_REPLY_BYTES_MAX)
-            gather->large = large_memory_take(&gather->shard->node->large, bytes, false);
+            gather->large = large_memory_take(&gather->shard->node->large, bytes, 0);
         fits = gather->large != NULL;
         gather->reply = fits ? gather->large->data : NULL;
     } else {

@@ -61,6 +61,8 @@ static void write_memory(const struct node *node, const struct figures *figures,
     uint64_t heap = machine_heap_bytes();
     uint64_t buffers = (uint64_t)node->shard_count * node->recv_buffers * SHARD_RECV_BUFFER_BYTES;
     uint64_t large = atomic_load_explicit(&node->large.used_bytes, memory_order_relaxed);
+    for (unsigned i = 0; i < node->shard_count; i++)
+        large += atomic_load_explicit(&node->shards[i].large_reserve.used_bytes, memory_order_relaxed);
     uint64_t used =
         heap + buffers + large + engine->index_bytes + engine->image_bytes + engine->cache_bytes + engine->expiry_bytes;
     human(used_text, used);

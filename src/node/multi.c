@@ -183,13 +183,15 @@ static void *take(struct multi *multi, uint64_t bytes)
  * received in. */
 static struct queued *copy_request(struct multi *multi, const struct call *call)
 {
-    struct large_memory *large = net_request_keep(call->conn);
-    uint64_t bytes = sizeof(struct queued) + call->count * sizeof(struct slice);
-    for (unsigned i = 0; large == NULL && i < call->count; i++)
+    const uint64_t own_bytes = sizeof(struct queued) + call->count * sizeof(struct slice);
+    uint64_t bytes = own_bytes;
+    for (unsigned i = 0; i < call->count; i++)
         bytes += call->args[i].size;
+    struct large_memory *large = bytes <= QUEUED_BYTES_MAX - multi->bytes ? net_request_keep(call->conn) : NULL;
     if (large != NULL) {
         list_push_back(&multi->memory.large, &large->link);
-        multi->bytes += large->size < QUEUED_BYTES_MAX - multi->bytes ? large->size : QUEUED_BYTES_MAX - multi->bytes;
+        multi->bytes += bytes - own_bytes;
+        bytes = own_bytes;
     }
     struct queued *queued = take(multi, bytes);
     if (queued == NULL)

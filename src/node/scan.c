@@ -282,7 +282,7 @@ static void come_home(struct scan *scan)
     const size_t head_bytes = write_head(scan, 0, head);
     const bool whole = scan->first == scan->last;
     if (scan->error_bytes == 0 && !whole) {
-        scan->large = large_memory_take(&scan->home->node->large, head_bytes + scan->bytes, false);
+        scan->large = large_memory_take(&scan->home->node->large, head_bytes + scan->bytes, 0);
         if (scan->large == NULL)
             fail(scan, "OOM kvs-node: no memory for the reply; use SCAN, or try again");
     }

@@ -119,7 +119,9 @@ static bool open_parts(struct shard *shard)
         broken(shard, "buffers", kvs_err_text(KVS_ERR_NO_MEMORY));
         return false;
     }
-    enum kvs_err err = net_open(&shard->net, shard->ring, &node->net_options, &handler);
+    struct net_options options = node->net_options;
+    options.large_reserve = &shard->large_reserve;
+    enum kvs_err err = net_open(&shard->net, shard->ring, &options, &handler);
     if (err != KVS_ERR_OK) {
         broken(shard, "connections", kvs_err_text(err));
         return false;

@@ -75,6 +75,7 @@ struct shard {
     struct node *node;
     struct ring *ring;
     struct net *net;
+    struct large_pool large_reserve; /* net's: one large request beyond node->large */
     struct mailbox *mailbox;
 
     /* From SHARD_PREPARING on; NULL in a shard that stops before. */

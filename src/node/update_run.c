@@ -53,7 +53,7 @@ void update_scratch_deinit(struct update_scratch *scratch, struct large_trash *t
 
 static uint8_t *take_large(struct update_scratch *scratch, size_t bytes)
 {
-    struct large_memory *memory = large_memory_take(scratch->large_pool, bytes, false);
+    struct large_memory *memory = large_memory_take(scratch->large_pool, bytes, 0);
     if (memory == NULL)
         return NULL;
     list_push_back(&scratch->large, &memory->link);

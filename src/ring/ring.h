@@ -236,6 +236,8 @@ void ring_connect(struct ring *ring, struct ring_op *op, const struct ring_addr 
  * NO_BUFFERS ends the operation: start it again after a buffer has come back (ring_buffers_free tells).
  */
 void ring_recv(struct ring *ring, struct ring_op *op, int fd);
+/* The same, but one buffer at most: its first completion is its last one. */
+void ring_recv_once(struct ring *ring, struct ring_op *op, int fd);
 /* Sends all of it. At most one send per socket at a time; at most RING_IOV_MAX parts. The iovecs may be changed by it.
  */
 void ring_send(struct ring *ring, struct ring_op *op, int fd, struct iovec *iov, unsigned iov_count);

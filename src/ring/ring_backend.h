@@ -59,6 +59,9 @@ enum ring_state {
     RING_STATE_RETRY_MASK = 0xfc,
 };
 
+/* op->rw_flags of RECV. */
+#define RING_RECV_ONCE 1u
+
 /* What one step came to. */
 struct ring_result {
     int32_t value;   /* >= 0, or a negative errno */

@@ -271,6 +271,13 @@ void ring_recv(struct ring *ring, struct ring_op *op, int fd)
     ring_backend_issue(ring, op);
 }
 
+void ring_recv_once(struct ring *ring, struct ring_op *op, int fd)
+{
+    op_begin(ring, op, RING_KIND_RECV, fd);
+    op->rw_flags = RING_RECV_ONCE;
+    ring_backend_issue(ring, op);
+}
+
 void ring_send(struct ring *ring, struct ring_op *op, int fd, struct iovec *iov, unsigned iov_count)
 {
     KVS_ASSERT(iov != NULL);
@@ -422,7 +429,7 @@ static void set_result(struct ring_op *op, struct ring_result result)
 
 static bool is_multishot(const struct ring_op *op)
 {
-    return op->kind == RING_KIND_ACCEPT || op->kind == RING_KIND_RECV;
+    return op->kind == RING_KIND_ACCEPT || (op->kind == RING_KIND_RECV && op->rw_flags != RING_RECV_ONCE);
 }
 
 bool ring_io_completed(struct ring *ring, struct ring_op *op, struct ring_result result)

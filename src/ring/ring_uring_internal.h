@@ -19,9 +19,11 @@
 #endif
 
 #define URING_ENTRIES_DEFAULT 512u
-#define URING_CQ_FACTOR       8u /* completions per submission entry: room for many multishots, so that none is ended */
-#define URING_BUFFER_GROUP    0
-#define URING_DESCRIBE_BYTES  256
+/* Completions per submission entry: room for all that a listening socket may have in stock (4,096), which a multishot
+ * accept brings at once, and for as many others. */
+#define URING_CQ_FACTOR      16u
+#define URING_BUFFER_GROUP   0
+#define URING_DESCRIBE_BYTES 256
 
 /*
  * user_data of an operation is the address of its struct ring_op, which is 8-byte aligned: the low three bits tell the

@@ -63,11 +63,14 @@ static void issue_read(struct io_uring_sqe *sqe, const struct ring_op *op)
     io_uring_prep_read(sqe, op->file, chunk.data, chunk.size, chunk.offset);
 }
 
-/* Multishot, into whichever buffer of the ring is next. */
+/* Into whichever buffer of the ring is next. */
 static void issue_recv(struct ring *ring, struct io_uring_sqe *sqe, const struct ring_op *op)
 {
     KVS_ASSERT(ring->buffer_count > 0);
-    io_uring_prep_recv_multishot(sqe, op->file, NULL, 0, 0);
+    if (op->rw_flags == RING_RECV_ONCE)
+        io_uring_prep_recv(sqe, op->file, NULL, 0, 0);
+    else
+        io_uring_prep_recv_multishot(sqe, op->file, NULL, 0, 0);
     sqe->flags |= IOSQE_BUFFER_SELECT;
     sqe->buf_group = URING_BUFFER_GROUP;
 }

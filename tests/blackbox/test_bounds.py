@@ -1,13 +1,18 @@
 """Each bound of what connections may take: its setting, its default, what who exceeds it is told, and that others go on."""
 
+import os
+import pathlib
 import re
 import resource
+import selectors
 import socket
+import statistics
 import subprocess
+import threading
 import time
 
 import pytest
-from conftest import PATIENCE_SECONDS, binary, wait_for
+from conftest import PATIENCE_SECONDS, SLOW, binary, heavy, wait_for
 from wire import Wire, encode
 
 MIB = 1 << 20
@@ -260,6 +265,154 @@ def test_memory_of_all_connections(start_node):
         for one in crowd:
             one.close()
         assert wire.ask("STRLEN", "k") == b":10000\r\n"
+
+
+# ---- large requests ----
+
+
+class Watch:
+    """Asks for a small key all the time, and how much memory large requests have; end() -> the most, and how long it took."""
+
+    def __init__(self, node):
+        self._node, self._over, self._most, self._took_s, self.failed = node, threading.Event(), 0, [], None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self):
+        try:
+            with Wire(self._node.port) as wire:
+                while not self._over.is_set():
+                    begin = time.monotonic()
+                    assert wire.ask("GET", "small") == b"$1\r\nv\r\n"
+                    self._took_s.append(time.monotonic() - begin)
+                    self._most = max(self._most, info(wire, b"used_memory_large_values"))
+        except BaseException as error:  # noqa: BLE001 (told by the thread that ends it)
+            self.failed = error
+
+    def end(self):
+        self._over.set()
+        self._thread.join(PATIENCE_SECONDS)
+        assert self.failed is None and not self._thread.is_alive()
+        return self._most, self._took_s
+
+
+def say_and_hear(node, requests, rounds, reply):
+    """Everybody says all of it, as fast as the node takes it, and gets an answer each time."""
+    selector = selectors.DefaultSelector()
+    left = len(requests)
+    for request in requests:
+        one = node.connect()
+        one.setblocking(False)
+        selector.register(one, selectors.EVENT_READ | selectors.EVENT_WRITE, [memoryview(request), rounds, b"", request])
+    while left > 0:
+        events = selector.select(PATIENCE_SECONDS)
+        assert events != [], "nobody gets on"
+        for key, ready in events:
+            one, state = key.fileobj, key.data
+            if ready & selectors.EVENT_WRITE:
+                state[0] = state[0][one.send(state[0][:262144]) :]
+                if len(state[0]) == 0:
+                    selector.modify(one, selectors.EVENT_READ, state)
+            if ready & selectors.EVENT_READ:
+                part = one.recv(1000)
+                assert part != b"", "ended by the node"
+                state[2] += part
+                if not state[2].endswith(b"\r\n"):
+                    continue
+                assert state[2] == reply
+                state[0], state[1], state[2] = memoryview(state[3]), state[1] - 1, b""
+                if state[1] == 0:
+                    selector.unregister(one)
+                    one.close()
+                    left -= 1
+                else:
+                    selector.modify(one, selectors.EVENT_READ | selectors.EVENT_WRITE, state)
+    selector.close()
+
+
+def resident_peak(node):
+    status = pathlib.Path(f"/proc/{node.process.pid}/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
+
+
+def hold_to_large(node, memory, threads, requests, rounds, reply):
+    """An eighth of the memory, what receive buffers may bring on top, and one request of each thread."""
+    with Wire(node.port) as wire:
+        assert wire.ask("SET", "small", "v") == b"+OK\r\n"
+        watch = Watch(node)
+        say_and_hear(node, requests, rounds, reply)
+        most, took_s = watch.end()
+        assert 0 < most <= memory / 8 * 1.25 + 8 * MIB + threads * len(requests[0]) * 1.3
+        assert statistics.median(took_s) < 0.02 * SLOW and info(wire, b"dropped_connections") == 0
+        wait_for(lambda: info(wire, b"used_memory_large_values") == 0, "memory of large requests given back")
+    if not os.environ.get("KVS_SANITIZE"):
+        assert resident_peak(node) <= 1.05 * memory
+
+
+def test_memory_of_requests_of_many_large_arguments(start_node):
+    """Each announces one argument after the other; all of them together are seven times what there is for them."""
+    node = start_node("--memory", "64M", "--segment-size", "1M", "--threads", "1")
+    requests = [
+        encode("MSET", *[word for i in range(10) for word in (f"{number}:{i}", bytes([97 + i]) * 70000)]) for number in range(50)
+    ]
+    hold_to_large(node, 64 * MIB, 1, requests, 3, b"+OK\r\n")
+    with Wire(node.port) as wire:
+        assert info(wire, b"waited_connections") > 0
+        assert wire.ask("GETRANGE", "49:9", "69998", "-1") == b"$2\r\njj\r\n"
+
+
+@heavy
+def test_memory_of_huge_requests(start_node):
+    """20 requests of 64 MiB where there is memory for one at a time of each thread."""
+    memory = 512 * MIB
+    node = start_node("--memory", memory, "--value-max", "16M", "--request-max", "80M", "--clients-memory", "2M", "--threads", "2")
+    request = encode("MSETNX", *[word for i in range(4) for word in (f"huge:{i}", bytes([97 + i]) * 16 * MIB)])
+    with Wire(node.port) as wire:
+        assert wire.ask("SET", "huge:3", "there") == b"+OK\r\n"  # nothing is written: the disk does not say how long it takes
+    hold_to_large(node, memory, 2, [request] * 20, 1, b":0\r\n")
+    with Wire(node.port) as wire:
+        assert wire.ask("GET", "huge:3") == b"$5\r\nthere\r\n"
+
+
+def test_transactions_of_large_requests_get_done(start_node):
+    """What is queued keeps its memory, and the next one needs more: seven times what there is for them, all together."""
+    node = start_node("--memory", "64M", "--threads", "1", "--value-max", "1M", "--request-max", "4M")
+    failed = []
+
+    def client(number):
+        try:
+            with Wire(node.port) as wire:
+                for turn in range(2):
+                    assert wire.ask("MULTI") == b"+OK\r\n"
+                    for i in range(4):
+                        assert wire.ask("SET", f"{number}:{turn}:{i}", b"v" * 900000) == b"+QUEUED\r\n"
+                    assert wire.ask("EXEC") == b"*4\r\n" + b"+OK\r\n" * 4
+        except BaseException as error:  # noqa: BLE001 (told by the thread that waits for it)
+            failed.append(error)
+
+    clients = [threading.Thread(target=client, args=(number,), daemon=True) for number in range(12)]
+    for one in clients:
+        one.start()
+    for one in clients:
+        one.join(PATIENCE_SECONDS)
+        assert not one.is_alive()
+    assert failed == []
+
+
+def test_who_waits_for_memory_may_be_killed(start_node):
+    node = start_node("--memory", "64M", "--segment-size", "1M", "--threads", "1", "--value-max", "4M")
+    with Wire(node.port) as wire:
+        # Each has begun a request and does not go on: beyond the second they wait for memory.
+        crowd = [Wire(node.port) for _ in range(10)]
+        for one in crowd:
+            one.socket.sendall(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$4000000\r\n" + b"v" * 1000)
+        wait_for(lambda: info(wire, b"waited_connections") > 0, "somebody who has to wait")
+        for one in crowd:
+            assert wire.ask("CLIENT", "KILL", "ADDR", "%s:%d" % one.socket.getsockname()) == b":1\r\n"
+        wait_for(lambda: info(wire, b"used_memory_large_values") == 0, "memory of those who were killed")
+        assert wire.ask("SET", "k", "v" * 4000000) == b"+OK\r\n"
+        for one in crowd:
+            one.__exit__()
 
 
 def test_open_files(start_node, tmp_path):

@@ -233,7 +233,7 @@ static void check_reader(const struct file *file, const struct value_descriptor 
     struct large_pool pool = {.bytes_max = UINT64_MAX};
     struct session session = {
         .reader = {.place = &place, .ring = ring, .descriptor = *descriptor, .key = file->key, .done = on_done}};
-    session.reader.memory = large_memory_take(&pool, value_reader_bytes(descriptor->value_bytes), true);
+    session.reader.memory = large_memory_take(&pool, value_reader_bytes(descriptor->value_bytes), LARGE_MEMORY_ANY);
     FUZZ_CHECK(session.reader.memory != NULL);
     read_value(&session);
     const enum kvs_err err = session.reader.error;

@@ -701,7 +701,7 @@ static void test_ring_uring__refusal_names_the_remedy(void **state)
 static void test_ring_uring__describes_itself(void **state)
 {
     struct fixture *f = *state;
-    assert_non_null(strstr(ring_describe(f->ring), "64+512 entries"));
+    assert_non_null(strstr(ring_describe(f->ring), "64+1024 entries"));
 }
 
 int main(void)

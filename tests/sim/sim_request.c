@@ -181,7 +181,7 @@ static struct ring_result do_recv(struct sim_request *request)
     result.has_buffer = result.value > 0 || (result.value == 0 && sim_chance(50));
     if (result.has_buffer)
         result.buffer_id = take_buffer(ring, (size_t)result.value);
-    if (result.value > 0)
+    if (result.value > 0 && request->op->rw_flags != RING_RECV_ONCE)
         result.more = !sim_chance(10); /* the kernel, too, ends a multishot for reasons of its own */
     return end_early(request, result);
 }

@@ -10,6 +10,9 @@
  *   DEFER x   x                            when the test calls fixture_fill
  *   BIG n     n bytes 'b'                  at once
  *   SUM x…    CRC32C of all arguments      at once
+ *   KEEP x    CRC32C of x, which the handler keeps in the memory it came in, until it has answered; -1: it cannot
+ *   HOARD x   the same, but it keeps it until
+ *   LET       OK; it gives back all that it has kept of this connection
  *   ROOM n    OK, with room for n bytes reserved
  *   QUIT      OK, and the end
  */
@@ -31,6 +34,7 @@
 #include <cmocka.h>
 
 #define HELD_MAX    100000
+#define HOARD_MAX   64
 #define CLIENTS_MAX 256
 
 struct fixture;
@@ -71,6 +75,10 @@ struct fixture {
     uint64_t gate;
     struct held *held[HELD_MAX];
     size_t held_count;
+    struct {
+        const struct net_conn *conn;
+        struct large_memory *memory; /* NULL: a place that is free */
+    } hoard[HOARD_MAX];
     size_t requests;
     size_t requests_turn_max; /* most requests seen in one turn */
     size_t requests_turn;
@@ -111,9 +119,30 @@ static inline void fixture_opened(void *context, struct net_conn *conn)
     fixture->opened++;
 }
 
+static inline void fixture_hoard(struct fixture *fixture, const struct net_conn *conn, struct large_memory *memory)
+{
+    size_t i = 0;
+    while (fixture->hoard[i].memory != NULL)
+        assert_true(++i < HOARD_MAX);
+    fixture->hoard[i].conn = conn;
+    fixture->hoard[i].memory = memory;
+}
+
+static inline void fixture_let(struct fixture *fixture, const struct net_conn *conn)
+{
+    for (size_t i = 0; i < HOARD_MAX; i++) {
+        if (fixture->hoard[i].conn == conn) {
+            large_memory_give(fixture->hoard[i].memory);
+            fixture->hoard[i].memory = NULL;
+            fixture->hoard[i].conn = NULL;
+        }
+    }
+}
+
 static inline void fixture_closed(void *context, struct net_conn *conn)
 {
     struct fixture *fixture = context;
+    fixture_let(fixture, conn);
     assert_int_equal(*(uint8_t *)net_conn_user(conn), 0x77);
     fixture->ended++;
     for (size_t i = 0; i < fixture->held_count; i++) {
@@ -185,11 +214,17 @@ static inline void fixture_request(void *context, struct net_conn *conn, const s
         memset(out + size, 'b', number);
         memcpy(out + size + number, "\r\n", 2);
         net_reply_commit(conn, size + number + 2, 0);
-    } else if (slice_equal(args[0], slice_text("KEEP"))) {
-        /* The sum of the argument, or -1 when it could not be kept. */
+    } else if (slice_equal(args[0], slice_text("KEEP")) || slice_equal(args[0], slice_text("HOARD"))) {
+        const bool hoards = slice_equal(args[0], slice_text("HOARD"));
         struct large_memory *kept = net_request_keep(conn);
         net_reply_commit(conn, resp_write_integer(out, kept != NULL ? (int64_t)crc32c(0, x.data, x.size) : -1), 0);
-        large_memory_give(kept);
+        if (hoards && kept != NULL)
+            fixture_hoard(fixture, conn, kept);
+        else
+            large_memory_give(kept);
+    } else if (slice_equal(args[0], slice_text("LET"))) {
+        fixture_let(fixture, conn);
+        net_reply_commit(conn, resp_write_simple(out, "OK"), 0);
     } else if (slice_equal(args[0], slice_text("SUM"))) {
         uint32_t sum = 0;
         for (unsigned i = 1; i < count; i++)
