@@ -478,7 +478,7 @@ static void begin_some(struct shard *shard)
     for (struct list *node = shard->scan_queue.next, *next; node != &shard->scan_queue; node = next) {
         struct scan *scan = container_of(node, struct scan, place);
         next = node->next;
-        if (!is_first(scan))
+        if (scan->within == NULL && !is_first(scan))
             continue;
         list_remove(&scan->place);
         travel(scan);
@@ -629,7 +629,7 @@ struct scan *scan_begin_within(struct call *call, const struct scan_question *qu
     struct scan *scan = make(call, question);
     if (scan == NULL)
         return NULL;
-    scan->within = transaction;
+    scan->within = transaction; /* which is behind all that was asked for before */
     memset(scan->changes, 0xff, sizeof scan->changes); /* NOT_MET */
     return scan;
 }

@@ -2,7 +2,7 @@
  * transaction.c - leading groups of changes.
  *
  * States at home:
- *   HOLDING ──► DECIDING ──► PREPARING ──► APPENDING ──► WRITING ──► PUBLISHING ──► FREEING ──► gone
+ *   (BEHIND ─►) HOLDING ──► DECIDING ──► PREPARING ──► APPENDING ──► WRITING ──► PUBLISHING ──► FREEING ──► gone
  *      │            └ nothing changes ────────────────────────────────────────────────┘  ▲
  *      └ a hold has failed, no file for a large value, no room in the log ─────────────────┘
  *
@@ -33,7 +33,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 
-enum transaction_state { HOLDING, DECIDING, PREPARING, APPENDING, WRITING, PUBLISHING, FREEING };
+enum transaction_state { BEHIND, HOLDING, DECIDING, PREPARING, APPENDING, WRITING, PUBLISHING, FREEING };
 
 enum { ARRAY_ALIGN = alignof(max_align_t) };
 
@@ -472,12 +472,26 @@ static void hold_next(struct transaction *transaction)
         set_free(transaction);
 }
 
+/* Everything that its connection has asked for before has been carried out. */
+static bool is_first(const struct transaction *transaction)
+{
+    struct net_conn_info info;
+    net_conn_info(transaction->slot.conn, &info);
+    return info.pending <= 1;
+}
+
 /* Something has happened to it: a part has come back. */
 static void go_on(struct transaction *transaction)
 {
     if (transaction->sending || transaction->parts_home < transaction->part_count)
         return;
     switch (transaction->state) {
+    case BEHIND:
+        if (!is_first(transaction))
+            return; /* transaction_turn */
+        transaction->state = HOLDING;
+        hold_next(transaction);
+        break;
     case HOLDING:
         hold_next(transaction);
         break;
@@ -521,6 +535,10 @@ static bool part_may_leave(struct shard *shard, struct transaction_part *part)
 static void go_on_writing(struct transaction *transaction, bool *room)
 {
     const struct engine_shard *engine = transaction->home->engine;
+    if (transaction->state == BEHIND) {
+        go_on(transaction);
+        return;
+    }
     if (transaction->state == DECIDING && !decide(transaction))
         return;
     if (transaction->state == PREPARING && !prepare_group(transaction))
@@ -786,6 +804,7 @@ void transaction_begin(struct shard *shard, struct net_conn *conn, const struct 
     net_conn_hold(conn);
     net_reply_defer(conn, &transaction->slot);
     transaction->slot.released = on_released;
+    transaction->state = options->behind ? BEHIND : HOLDING;
     go_on(transaction);
 }
 
