@@ -629,7 +629,7 @@ struct scan *scan_begin_within(struct call *call, const struct scan_question *qu
     struct scan *scan = make(call, question);
     if (scan == NULL)
         return NULL;
-    scan->within = transaction; /* which is behind all that was asked for before */
+    scan->within = transaction;
     memset(scan->changes, 0xff, sizeof scan->changes); /* NOT_MET */
     return scan;
 }

@@ -286,31 +286,6 @@ static void test_multi__keys_are_of_one_moment(void **state)
     assert_true(moved > 50);
 }
 
-/* What the connection has asked for before, on whatever shard, is done when an EXEC looks at all keys. */
-static void test_multi__scans_see_what_was_asked_before(void **state)
-{
-    (void)state;
-    for (unsigned seed = 0; seed < 20; seed++) {
-        struct node_fixture fixture;
-        fixture_create(&fixture, 280 + seed, 4);
-        struct peer *peer = peer_open(&fixture);
-        for (unsigned round = 1; round <= 9; round++) {
-            char name[4] = "p?", found[16];
-            name[1] = (char)('0' + round);
-            snprintf(found, sizeof found, "*1\r\n*%u\r\n", round);
-            peer_say(peer, "SET", name, "1", NULL);
-            peer_say(peer, "MULTI", NULL);
-            peer_say(peer, "KEYS", "p?", NULL);
-            peer_say(peer, "EXEC", NULL);
-            peer_expect(peer, "+OK\r\n");
-            expect_queued(peer, 1);
-            peer_expect_prefix(peer, found);
-        }
-        peer_close(peer);
-        fixture_end(&fixture);
-    }
-}
-
 /* A key that is not there when it is watched, and not when EXEC looks, but was in between. */
 static void test_multi__watched_keys_must_not_come_and_go(void **state)
 {
@@ -660,7 +635,6 @@ int main(void)
         cmocka_unit_test(test_multi__watched_keys_must_not_come_and_go),
         cmocka_unit_test(test_multi__reads_what_it_needs),
         cmocka_unit_test(test_multi__ends_with_connections_and_node),
-        cmocka_unit_test(test_multi__scans_see_what_was_asked_before),
         cmocka_unit_test(test_multi__check_and_set),
         cmocka_unit_test(test_multi__power_loss),
     };
