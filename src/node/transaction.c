@@ -29,8 +29,6 @@
 #include "node/reply.h"
 #include "proto/resp.h"
 
-#include <stdalign.h>
-#include <stddef.h>
 #include <stdlib.h>
 
 static void go_on(struct transaction *transaction);
