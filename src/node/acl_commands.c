@@ -150,6 +150,13 @@ static void keys_of_subcommand(const struct slice *args, unsigned count, struct 
     *use = (struct acl_key_use){.first = count > 2 ? 2 : 0, .last = 2, .step = 1};
 }
 
+/* DEBUG has one only for OBJECT. */
+static void keys_of_debug(const struct slice *args, unsigned count, struct acl_key_use *use)
+{
+    if (count > 2 && command_word_is(args[1], "object"))
+        keys_of_subcommand(args, count, use);
+}
+
 enum { METADATA = 0, READ_WRITE = ACL_READ | ACL_WRITE };
 
 /* Commands that do something else with their keys than their flags tell, or have them elsewhere. */
@@ -183,6 +190,7 @@ static const struct {
     {"renamenx", ACL_WRITE, keys_of_rename},
     {"set", ACL_WRITE, keys_of_set},
     {"bitfield", READ_WRITE, keys_of_bitfield},
+    {"debug", METADATA, keys_of_debug},
     {"object", 0, keys_of_subcommand},
     {"memory", 0, keys_of_subcommand},
     {"move", READ_WRITE, NULL},

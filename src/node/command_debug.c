@@ -5,6 +5,7 @@
  */
 #include "node/command.h"
 #include "node/node_internal.h"
+#include "node/update_object.h"
 
 #include <stdlib.h>
 
@@ -38,6 +39,21 @@ static void run_sleep(struct call *call)
     call_simple(call, "OK");
 }
 
+/* As in Redis whatever stands in place of FAST is taken. */
+static void run_object(struct call *call)
+{
+    const struct update_spec spec = {.run = update_debug,
+                                     .flags = UPDATE_LOOKS_ONLY,
+                                     .a = call->count == 4 && command_word_is(call->args[3], "fast")};
+    char loading[COMMAND_LOADING_BYTES_MAX];
+    if (call->shard->serving) {
+        command_update(call, call->args[2], &spec, slice_make(NULL, 0));
+        return;
+    }
+    command_loading_text(loading, call->shard);
+    call_error(call, "%s", loading);
+}
+
 /* The text of an error that the client wants to see. */
 static void run_error(struct call *call)
 {
@@ -50,6 +66,8 @@ static void run_help(struct call *call)
         "DEBUG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
         "ERROR <string>",
         "    Return a Redis protocol error with <string> as message.",
+        "OBJECT <key> [FAST]",
+        "    Show how Redis would keep the value of the key; FAST: and not how long it is in a dump.",
         "SET-ACTIVE-EXPIRE <0|1>",
         "    Taken, and without effect: keys that have expired are never shown, and go by themselves.",
         "SLEEP <seconds>",
@@ -75,6 +93,8 @@ void command_debug(struct call *call)
         run_help(call);
     else if (command_word_is(word, "sleep") && call->count == 3)
         run_sleep(call);
+    else if (command_word_is(word, "object") && (call->count == 3 || call->count == 4))
+        run_object(call);
     else if (command_word_is(word, "error") && call->count == 3)
         run_error(call);
     else if (command_word_is(word, "set-active-expire") && call->count == 3)

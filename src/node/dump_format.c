@@ -86,6 +86,13 @@ size_t dump_write(uint8_t *out, struct slice value)
     return size;
 }
 
+size_t dump_string_bytes(struct slice value)
+{
+    uint8_t head[DUMP_OVERHEAD_BYTES_MAX];
+    const size_t integer_bytes = write_integer(head, value);
+    return integer_bytes > 0 ? integer_bytes : write_length(head, value.size) + value.size;
+}
+
 /* ---- reading --------------------------------------------------------------------------------------------------- */
 
 bool dump_verify(struct slice payload)

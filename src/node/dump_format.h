@@ -34,6 +34,9 @@
 /* Writes the payload at `out`, which has room for it, and returns its size. It is not packed. */
 size_t dump_write(uint8_t *out, struct slice value);
 
+/* The bytes of the string in that payload: without type, version and checksum. */
+size_t dump_string_bytes(struct slice value);
+
 /* True when version and checksum are right. */
 bool dump_verify(struct slice payload);
 

@@ -522,6 +522,7 @@ void command_exec(struct call *call)
     const struct transaction_options options = {.work = work_exec,
                                                 .decide = decide_exec,
                                                 .freed = exec_freed,
+                                                .behind = multi->scans,
                                                 .borrows = true,
                                                 .context = &multi,
                                                 .context_bytes = sizeof(struct multi *)};

@@ -478,7 +478,7 @@ static void begin_some(struct shard *shard)
     for (struct list *node = shard->scan_queue.next, *next; node != &shard->scan_queue; node = next) {
         struct scan *scan = container_of(node, struct scan, place);
         next = node->next;
-        if (!is_first(scan))
+        if (scan->within == NULL && !is_first(scan))
             continue;
         list_remove(&scan->place);
         travel(scan);

@@ -2,7 +2,7 @@
  * transaction.c - leading groups of changes.
  *
  * States at home:
- *   HOLDING ──► DECIDING ──► PREPARING ──► APPENDING ──► WRITING ──► PUBLISHING ──► FREEING ──► gone
+ *   (BEHIND ─►) HOLDING ──► DECIDING ──► PREPARING ──► APPENDING ──► WRITING ──► PUBLISHING ──► FREEING ──► gone
  *      │            └ nothing changes ────────────────────────────────────────────────┘  ▲
  *      └ a hold has failed, no file for a large value, no room in the log ─────────────────┘
  *
@@ -20,7 +20,7 @@
  * fails while the group is being written: the owners learn that LSNs are gone, nothing is published, and the reply says
  * that the shard has failed. The connection has gone: all of it happens all the same.
  */
-#include "node/transaction.h"
+#include "node/transaction_internal.h"
 
 #include "base/assert.h"
 #include "base/hash.h"
@@ -29,134 +29,9 @@
 #include "node/reply.h"
 #include "proto/resp.h"
 
-#include <stdalign.h>
-#include <stddef.h>
 #include <stdlib.h>
 
-enum transaction_state { HOLDING, DECIDING, PREPARING, APPENDING, WRITING, PUBLISHING, FREEING };
-
-enum { ARRAY_ALIGN = alignof(max_align_t) };
-
-/* The keys of one owner: keys[first] … keys[first + count - 1]. */
-struct transaction_part {
-    struct mail mail;
-    struct list link; /* at its owner, while it waits there */
-    struct transaction *transaction;
-    unsigned owner;
-    unsigned first, count;
-    unsigned pending;   /* keys that have to be told or freed */
-    unsigned published; /* keys that need not be looked at any more */
-    bool publishing;    /* counted at its owner */
-    enum transaction_state step;
-    uint64_t gate;      /* of what was read */
-    uint64_t after_lsn; /* of its owner */
-    enum kvs_err error;
-};
-
-struct transaction {
-    struct net_slot slot;
-    struct list link; /* in home->transactions */
-    struct shard *home;
-    struct transaction_options options;
-    enum transaction_state state;
-    struct update_scratch *arena; /* `own`; of one within another the other's */
-    struct update_scratch own;
-    unsigned given; /* keys as they were given */
-    unsigned count; /* different ones */
-    struct transaction_key *keys;
-    unsigned *places; /* of the given ones among them */
-    struct slice *values;
-    unsigned part_count, parts_home;
-    bool sending; /* to all parts: nothing goes on before that */
-    struct transaction_part *parts;
-    struct engine_change *changes;
-    unsigned change_count;
-    struct engine_group group;
-    bool appended;
-    uint64_t now_ms; /* when it began to be decided */
-    uint64_t after_lsn;
-    enum kvs_err error;
-    struct slice reply;
-    bool released;
-    bool kept;                     /* the request lies in the arena */
-    alignas(16) uint8_t room[256]; /* the arena's first bytes */
-};
-
 static void go_on(struct transaction *transaction);
-
-/* ---- what decide uses ------------------------------------------------------------------------------------------ */
-
-struct transaction_key *transaction_key(struct transaction *transaction, unsigned i)
-{
-    KVS_ASSERT(i < transaction->given);
-    return &transaction->keys[transaction->places[i]];
-}
-
-struct slice transaction_value(const struct transaction *transaction, unsigned i)
-{
-    KVS_ASSERT(i < transaction->given && transaction->values != NULL);
-    return transaction->values[i];
-}
-
-unsigned transaction_count(const struct transaction *transaction)
-{
-    return transaction->given;
-}
-
-struct shard *transaction_home(const struct transaction *transaction)
-{
-    return transaction->home;
-}
-
-const void *transaction_context(const struct transaction *transaction)
-{
-    return transaction->options.context;
-}
-
-struct update_scratch *transaction_arena(struct transaction *transaction)
-{
-    return transaction->arena;
-}
-
-uint64_t transaction_now_ms(const struct transaction *transaction)
-{
-    return transaction->now_ms;
-}
-
-static uint8_t *reply_room(struct transaction *transaction, size_t bytes)
-{
-    uint8_t *room = update_scratch_take(transaction->arena, bytes);
-    transaction->reply = slice_make(room, 0);
-    return room;
-}
-
-void transaction_reply_integer(struct transaction *transaction, int64_t value)
-{
-    uint8_t *out = reply_room(transaction, RESP_HEADER_BYTES_MAX);
-    if (out != NULL)
-        transaction->reply.size = resp_write_integer(out, value);
-}
-
-void transaction_reply_ok(struct transaction *transaction)
-{
-    uint8_t *out = reply_room(transaction, RESP_HEADER_BYTES_MAX);
-    if (out != NULL)
-        transaction->reply.size = resp_write_simple(out, "OK");
-}
-
-void transaction_reply_bytes(struct transaction *transaction, struct slice bytes)
-{
-    transaction->reply = bytes;
-}
-
-void transaction_reply_error(struct transaction *transaction, const char *text)
-{
-    uint8_t *out = reply_room(transaction, REPLY_ERROR_BYTES_MAX);
-    if (out != NULL)
-        transaction->reply.size = resp_write_error(out, text);
-    for (unsigned i = 0; i < transaction->count; i++)
-        transaction->keys[i].change = TRANSACTION_KEEP;
-}
 
 /* ---- the end --------------------------------------------------------------------------------------------------- */
 
@@ -472,12 +347,26 @@ static void hold_next(struct transaction *transaction)
         set_free(transaction);
 }
 
+/* Everything that its connection has asked for before has been carried out. */
+static bool is_first(const struct transaction *transaction)
+{
+    struct net_conn_info info;
+    net_conn_info(transaction->slot.conn, &info);
+    return info.pending <= 1;
+}
+
 /* Something has happened to it: a part has come back. */
 static void go_on(struct transaction *transaction)
 {
     if (transaction->sending || transaction->parts_home < transaction->part_count)
         return;
     switch (transaction->state) {
+    case BEHIND:
+        if (!is_first(transaction))
+            return; /* transaction_turn */
+        transaction->state = HOLDING;
+        hold_next(transaction);
+        break;
     case HOLDING:
         hold_next(transaction);
         break;
@@ -521,6 +410,10 @@ static bool part_may_leave(struct shard *shard, struct transaction_part *part)
 static void go_on_writing(struct transaction *transaction, bool *room)
 {
     const struct engine_shard *engine = transaction->home->engine;
+    if (transaction->state == BEHIND) {
+        go_on(transaction);
+        return;
+    }
     if (transaction->state == DECIDING && !decide(transaction))
         return;
     if (transaction->state == PREPARING && !prepare_group(transaction))
@@ -641,81 +534,6 @@ static enum transaction_need need_of(const struct transaction_options *options, 
     return i >= options->values_begin && i < options->values_end ? TRANSACTION_VALUE : TRANSACTION_PRESENCE;
 }
 
-/* Zeroed; NULL: no memory. */
-static void *array_of(struct transaction *transaction, size_t count, size_t size)
-{
-    uint8_t *array = update_scratch_take(transaction->arena, count * size + ARRAY_ALIGN - 1);
-    if (array == NULL)
-        return NULL;
-    array += align_up((uintptr_t)array, ARRAY_ALIGN) - (uintptr_t)array;
-    return memset(array, 0, count * size);
-}
-
-/* Where the key is; NULL: it is none of them. */
-static struct transaction_key *find(const struct transaction *transaction, struct slice key)
-{
-    const uint64_t hash = hash_key(key, transaction->home->hash_seed);
-    unsigned low = 0, high = transaction->count;
-    while (low < high) {
-        unsigned middle = low + (high - low) / 2;
-        if (transaction->keys[middle].hash < hash)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    while (low < transaction->count && transaction->keys[low].hash == hash) {
-        if (slice_equal(transaction->keys[low].key, key))
-            return &transaction->keys[low];
-        low++;
-    }
-    return NULL;
-}
-
-struct transaction_key *transaction_find(struct transaction *transaction, struct slice key)
-{
-    struct transaction_key *found = find(transaction, key);
-    KVS_ASSERT(found != NULL);
-    return found;
-}
-
-bool transaction_has(const struct transaction *transaction, struct slice key)
-{
-    return find(transaction, key) != NULL;
-}
-
-struct transaction_key *transaction_keys(struct transaction *transaction, unsigned *count)
-{
-    *count = transaction->count;
-    return transaction->keys;
-}
-
-bool transaction_within(struct transaction *outer, const struct transaction_options *options,
-                        const struct transaction_args *args, struct slice *reply)
-{
-    struct transaction inner = {.home = outer->home,
-                                .options = *options,
-                                .arena = outer->arena,
-                                .now_ms = outer->now_ms,
-                                .keys = outer->keys,
-                                .count = outer->count,
-                                .given = args->count};
-    inner.places = array_of(&inner, args->count, sizeof *inner.places);
-    inner.values = args->values == NULL ? NULL : array_of(&inner, args->count, sizeof *inner.values);
-    if (inner.places == NULL || (args->values != NULL && inner.values == NULL))
-        return false;
-    for (unsigned i = 0; i < args->count; i++) {
-        struct transaction_key *key = transaction_find(outer, args->keys[i * args->step]);
-        key->change = TRANSACTION_KEEP;
-        key->new_expires_ms = 0; /* another one within may have set it */
-        inner.places[i] = (unsigned)(key - outer->keys);
-        if (args->values != NULL)
-            inner.values[i] = args->values[i * args->step];
-    }
-    options->decide(&inner);
-    *reply = inner.reply;
-    return !inner.arena->refused && inner.reply.size > 0;
-}
-
 /* All that is known of it before it begins; false: no memory. */
 static bool prepare(struct transaction *transaction, const struct transaction_args *args)
 {
@@ -729,15 +547,16 @@ static bool prepare(struct transaction *transaction, const struct transaction_ar
         list_push_back(&transaction->arena->large, &large->link);
     unsigned parts_max = count < shard->count ? count : shard->count;
     transaction->given = count;
-    transaction->keys = array_of(transaction, count, sizeof *transaction->keys);
-    transaction->places = array_of(transaction, count, sizeof *transaction->places);
-    transaction->changes = array_of(transaction, count, sizeof *transaction->changes);
-    transaction->parts = array_of(transaction, parts_max, sizeof *transaction->parts);
-    transaction->values = args->values == NULL ? NULL : array_of(transaction, count, sizeof *transaction->values);
-    struct transaction_key *given = array_of(transaction, count, sizeof *given);
-    unsigned *order = array_of(transaction, count, sizeof *order);
+    transaction->keys = transaction_array(transaction, count, sizeof *transaction->keys);
+    transaction->places = transaction_array(transaction, count, sizeof *transaction->places);
+    transaction->changes = transaction_array(transaction, count, sizeof *transaction->changes);
+    transaction->parts = transaction_array(transaction, parts_max, sizeof *transaction->parts);
+    transaction->values =
+        args->values == NULL ? NULL : transaction_array(transaction, count, sizeof *transaction->values);
+    struct transaction_key *given = transaction_array(transaction, count, sizeof *given);
+    unsigned *order = transaction_array(transaction, count, sizeof *order);
     if (transaction->options.context_bytes > 0) {
-        void *context = array_of(transaction, 1, transaction->options.context_bytes);
+        void *context = transaction_array(transaction, 1, transaction->options.context_bytes);
         if (context != NULL)
             memcpy(context, transaction->options.context, transaction->options.context_bytes);
         transaction->options.context = context;
@@ -786,6 +605,7 @@ void transaction_begin(struct shard *shard, struct net_conn *conn, const struct 
     net_conn_hold(conn);
     net_reply_defer(conn, &transaction->slot);
     transaction->slot.released = on_released;
+    transaction->state = options->behind ? BEHIND : HOLDING;
     go_on(transaction);
 }
 

@@ -63,6 +63,9 @@ struct transaction_options {
     transaction_decide_fn *decide;
     /* NULL, or called when nothing of arguments and context is needed any more. */
     void (*freed)(struct shard *shard, const void *context);
+    bool behind;                       /* keys are held when all that the connection has asked for before has been
+                                          carried out: not while they are, for that may wait for a key that another one
+                                          holds, which waits likewise */
     bool borrows;                      /* arguments stay until then: they are not copied */
     unsigned values_begin, values_end; /* of the keys from this one to before that one the value is needed; of the
                                           others it matters only whether they are there */

@@ -20,4 +20,9 @@ update_fn update_frequency; /* head */
  * for a missing key. */
 update_fn update_memory; /* head */
 
+/* What DEBUG OBJECT says of a value; spec->a: not how long it would be in a payload of DUMP. An error for a missing
+ * key.
+ */
+update_fn update_debug;
+
 #endif

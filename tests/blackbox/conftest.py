@@ -218,7 +218,7 @@ class RedisServer:
         self.unix_path = str(folder / "redis.sock")
         self.process = subprocess.Popen(
             ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", self.unix_path, "--databases", "1"]
-            + ["--save", "", "--appendonly", "no", "--dir", str(folder)],
+            + ["--save", "", "--appendonly", "no", "--dir", str(folder), "--enable-debug-command", "yes"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

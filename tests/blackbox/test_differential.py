@@ -5,6 +5,7 @@ KVS_DIFFERENTIAL: how many lines (5,000, sanitized a fifth; 200,000 take a minut
 
 import os
 import random
+import re
 
 import pytest
 from conftest import SLOW
@@ -246,3 +247,25 @@ def test_large_values_are_compared(start_node):
                 ([b"DELIFEQ", key, values[1]], b":1\r\n"),
             ]:
                 assert ours.ask(*line) == reply, [word[:20] for word in line]
+
+
+def test_debug_object_says_what_redis_does(start_node, redis):
+    """But for the address, and what Redis knows of the past."""
+    node = start_node("--threads", "2", "--enable-debug-command", "local")
+    values = [b"", b"1", b"-129", b"70000", b"2147483648", b"abc", b"x" * 44, b"x" * 45, b"x" * 63, b"y" * 64, b"z" * 20000]
+    past = re.compile(rb"at:0x[0-9a-f]+|lru:\d+|refcount:\d+")
+    with Wire(node.port) as ours, Wire(redis.port) as theirs:
+        theirs.ask(b"CONFIG", b"SET", b"rdbcompression", b"no")
+        for i, value in enumerate(values):
+            lines = [
+                [b"SET", b"key:%d" % i, value],
+                [b"DEBUG", b"OBJECT", b"key:%d" % i],
+                [b"MULTI"],
+                [b"DEBUG", b"OBJECT", b"key:%d" % i],
+                [b"EXEC"],
+                [b"DEBUG", b"OBJECT", b"none"],
+            ]
+            for line in lines:
+                assert past.sub(b"", ours.ask(*line)) == past.sub(b"", theirs.ask(*line)), (line, value[:50])
+            whole = ours.ask(b"DEBUG", b"OBJECT", b"key:%d" % i, b"slow")
+            assert ours.ask(b"debug", b"object", b"key:%d" % i, b"FAST") == re.sub(rb"serializedlength:\d+ ", b"", whole)  # since 7.2

@@ -435,6 +435,82 @@ static void test_multi__reads_what_it_needs(void **state)
     fixture_end(&fixture);
 }
 
+/* An EXEC is at work on what takes turns. */
+static bool works(const struct node_fixture *fixture, unsigned threads)
+{
+    bool any = false;
+    for (unsigned i = 0; i < threads; i++)
+        any = any || fixture->node->shards[i].execs_ready > 0;
+    return any;
+}
+
+/* Whatever happens while commands take their time, nothing is left behind (the sanitizer would see it), and what was
+ * watched does not matter any more. */
+static void test_multi__ends_with_connections_and_node(void **state)
+{
+    (void)state;
+    enum { VALUE_BYTES = 2000 };
+    char value[VALUE_BYTES + 1];
+    unsigned early = 0, at_work = 0;
+    for (unsigned seed = 0; seed < 60; seed++) {
+        struct node_fixture fixture;
+        const unsigned threads = 1 + seed % 3;
+        struct config config = fixture_config(threads);
+        config.memory_bytes = 128u << 20; /* so that LCS may take long */
+        fixture_machine(400 + seed);
+        fixture_start(&fixture, &config);
+        struct peer *peers[3];
+        for (unsigned i = 0; i < ARRAY_COUNT(peers); i++)
+            peers[i] = peer_open(&fixture);
+        for (unsigned i = 0; i < VALUE_BYTES; i++)
+            value[i] = (char)('a' + sim_random(20));
+        value[VALUE_BYTES] = 0;
+        peer_say(peers[0], "MSET", "one", value, "two", value + VALUE_BYTES / 3, NULL);
+        peer_expect(peers[0], "+OK\r\n");
+        for (unsigned i = 0; i < 2 * ARRAY_COUNT(peers); i++) {
+            struct peer *peer = peers[i / 2];
+            peer_say(peer, "WATCH", "no", "nor", "neither", NULL);
+            peer_say(peer, "SET", i % 2 == 0 ? "no" : "yes", "1", "PX", "1", NULL);
+            peer_say(peer, "MULTI", NULL);
+            peer_say(peer, "KEYS", "*", NULL);
+            peer_say(peer, "LCS", "one", "two", NULL);
+            peer_say(peer, "SCAN", "0", "COUNT", "5", NULL);
+            peer_say(peer, "RANDOMKEY", NULL);
+            peer_say(peer, "INCR", "n", NULL);
+            peer_say(peer, sim_random(3) == 0 ? "DISCARD" : "EXEC", NULL);
+        }
+        const bool crashes = seed % 4 == 3, stops = seed % 4 == 1;
+        uint64_t steps = crashes ? 5000 : sim_random(seed % 2 == 0 ? 300 : 1000);
+        while (steps-- > 0 && sim_step() && !(crashes && works(&fixture, threads)))
+            ;
+        unsigned replies = 0;
+        while (peer_has_reply(peers[0])) {
+            (void)peer_reply(peers[0]);
+            replies++;
+        }
+        early += replies < 18;
+        at_work += crashes && works(&fixture, threads);
+        if (crashes)
+            fixture_crash(&fixture, SIM_RANDOM);
+        else if (stops)
+            fixture_stop(&fixture, seed % 8 == 1);
+        for (unsigned i = 0; i < ARRAY_COUNT(peers); i++) {
+            if (crashes || stops)
+                peer_free(peers[i]);
+            else
+                peer_close(peers[i]);
+        }
+        if (crashes || stops)
+            fixture_start(&fixture, &config);
+        struct peer *peer = peer_open(&fixture);
+        peer_say(peer, "PING", NULL);
+        peer_expect(peer, "+PONG\r\n");
+        peer_close(peer);
+        fixture_end(&fixture);
+    }
+    assert_true(early > 10 && at_work > 10);
+}
+
 enum { CLIENTS = 4, ROUNDS = 25 };
 
 /* The number in a reply, `$1\r\n7\r\n`; 0 for null. */
@@ -558,6 +634,7 @@ int main(void)
         cmocka_unit_test(test_multi__keys_are_of_one_moment),
         cmocka_unit_test(test_multi__watched_keys_must_not_come_and_go),
         cmocka_unit_test(test_multi__reads_what_it_needs),
+        cmocka_unit_test(test_multi__ends_with_connections_and_node),
         cmocka_unit_test(test_multi__check_and_set),
         cmocka_unit_test(test_multi__power_loss),
     };
