@@ -31,6 +31,8 @@
 
 #include <stdlib.h>
 
+enum { KEYS_AHEAD = 16 /* looked for at a time */ };
+
 static void go_on(struct transaction *transaction);
 
 /* ---- the end --------------------------------------------------------------------------------------------------- */
@@ -137,17 +139,35 @@ static void on_held(struct engine_op *op)
         part_held(part);
 }
 
+/* What the next keys of a part need is on its way while the first of them is looked up. */
+static void fetch_ahead(const struct shard *shard, const struct transaction_key *keys, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        engine_prefetch(shard->engine, shard->id, keys[i].hash, ENGINE_PREFETCH_INDEX);
+    for (unsigned i = 0; i < count; i++)
+        engine_prefetch(shard->engine, shard->id, keys[i].hash, ENGINE_PREFETCH_RECORD);
+}
+
 static void hold_part(struct shard *shard, struct transaction_part *part)
 {
     struct transaction *transaction = part->transaction;
+    const uint64_t now_ns = ring_now_ns(shard->ring);
     part->pending = part->count;
     for (unsigned i = 0; i < part->count; i++) {
         struct transaction_key *key = &transaction->keys[part->first + i];
+        if (i % KEYS_AHEAD == 0)
+            fetch_ahead(shard, key, part->count - i < KEYS_AHEAD ? part->count - i : KEYS_AHEAD);
         key->hold.request = (struct engine_request){.action = ENGINE_HOLD,
                                                     .group = true,
+<<<<<<< HEAD
                                                     .blind = key->need == TRANSACTION_BLIND,
                                                     .head = key->need != TRANSACTION_VALUE,
                                                     .asked_ns = ring_now_ns(shard->ring),
+=======
+                                                    .blind = transaction->options.blind,
+                                                    .head = !key->needs_value,
+                                                    .asked_ns = now_ns,
+>>>>>>> large
                                                     .hash = key->hash,
                                                     .key = key->key};
         key->hold.done = on_held;

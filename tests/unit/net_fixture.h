@@ -535,9 +535,9 @@ static inline struct frame client_next_frame(struct client *client)
 {
     const struct frame_limits limits = {.key_bytes_max = 65535, .value_bytes_max = UINT32_MAX};
     struct frame frame;
-    wait_until(client->fixture,
-               client->closed || frame_parse(client->in + client->in_at, client->in_size - client->in_at, &limits,
-                                             &frame) != FRAME_MORE);
+    wait_until(client->fixture, client->closed || (client->in != NULL && frame_parse(client->in + client->in_at,
+                                                                                     client->in_size - client->in_at,
+                                                                                     &limits, &frame) != FRAME_MORE));
     assert_int_equal(frame_parse(client->in + client->in_at, client->in_size - client->in_at, &limits, &frame),
                      FRAME_WHOLE);
     assert_int_equal(frame.header.flags, FRAME_REPLY);
