@@ -66,7 +66,7 @@ void keeper_watch(struct keeper *keeper, struct segment *segment)
 
 void keeper_close(struct keeper *keeper, struct ring *ring)
 {
-    if (atomic_load(&keeper->ring) != NULL) {
+    if (keeper->prepared) {
         segment_maker_deinit(&keeper->relocation_maker, ring);
         for (unsigned i = 0; i < keeper->store->shard_count; i++)
             segment_maker_deinit(&keeper->makers[i], ring);
@@ -566,12 +566,11 @@ static void shut_adopted(struct keeper *keeper)
     keeper->puts_shut = true;
 }
 
-enum kvs_err keeper_start(struct keeper *keeper, struct ring *ring)
+enum kvs_err keeper_prepare(struct keeper *keeper)
 {
     struct store *store = keeper->store;
     struct engine *engine = &store->base;
-    struct segment_maker_options options = {.ring = ring,
-                                            .table = &store->segments,
+    struct segment_maker_options options = {.table = &store->segments,
                                             .images = &keeper->images,
                                             .manifest = keeper->manifest,
                                             .dir_fd = engine->dir_fd,
@@ -581,18 +580,24 @@ enum kvs_err keeper_start(struct keeper *keeper, struct ring *ring)
                                             .store_uuid = engine->superblock.uuid,
                                             .epoch = engine->superblock.epoch,
                                             .uid_counter = &keeper->uid_counter};
-    enum kvs_err err = segment_maker_init(&keeper->relocation_maker, &options);
-    for (unsigned i = 0; err == KVS_ERR_OK && i < store->shard_count; i++)
-        err = segment_maker_init(&keeper->makers[i], &options);
+    keeper->prepared = true;
+    bool made = segment_maker_init(&keeper->relocation_maker, &options) == KVS_ERR_OK;
+    for (unsigned i = 0; i < store->shard_count; i++)
+        made = segment_maker_init(&keeper->makers[i], &options) == KVS_ERR_OK && made;
+    return made ? KVS_ERR_OK : KVS_ERR_NO_MEMORY;
+}
+
+void keeper_start(struct keeper *keeper, struct ring *ring)
+{
+    keeper->relocation_maker.options.ring = ring;
+    for (unsigned i = 0; i < keeper->store->shard_count; i++)
+        keeper->makers[i].options.ring = ring;
     manifest_attach(keeper->manifest, ring);
-    if (err != KVS_ERR_OK)
-        return err;
     struct relocation_space space;
     (void)relocation_census(&keeper->base, NULL, 0, &space); /* for engine_stats */
     shut_adopted(keeper);
     checkpoint_start(keeper->checkpoint, ring);
     atomic_store(&keeper->ring, ring);
-    return KVS_ERR_OK;
 }
 
 /* ---- the turn -------------------------------------------------------------------------------------------------- */

@@ -51,7 +51,7 @@ struct keeper {
     struct engine_background base; /* first */
     struct store *store;
     _Atomic(struct ring *) ring; /* NULL until started */
-    bool stopping;
+    bool prepared, stopping;
     struct manifest *manifest;
     struct image_pool images;
     uint32_t images_min;   /* what logs need, however large the caches are */
@@ -113,13 +113,15 @@ void keeper_add_free(struct keeper *keeper, struct segment *segment);
 /* Its file has other names than that in the data directory, or not even that one: it must not be written in. */
 bool keeper_shared(struct ring *ring, const struct segment *segment);
 void keeper_watch(struct keeper *keeper, struct segment *segment);
+/* The last of that, before any shard starts: they look at what makers say. */
+enum kvs_err keeper_prepare(struct keeper *keeper);
 /* After its thread has ended. */
 void keeper_close(struct keeper *keeper, struct ring *ring);
 
 /* While running: a segment is free now, or its file will be removed. */
 void keeper_take_back(struct keeper *keeper, struct segment *segment);
 
-enum kvs_err keeper_start(struct keeper *keeper, struct ring *ring);
+void keeper_start(struct keeper *keeper, struct ring *ring);
 void keeper_turn(struct keeper *keeper);
 int64_t keeper_timeout_ns(const struct keeper *keeper);
 /* Comes to its end when all logs have stopped, for the last run is made of what they have written. */

@@ -270,6 +270,32 @@ static enum kvs_err check_disk_limit(const struct store *store, char message[ENG
     return KVS_ERR_INVALID;
 }
 
+static void segment_sealed(void *context, struct segment *segment)
+{
+    (void)segment;
+    const struct store_shard *shard = context;
+    keeper_wake(&shard->store->keeper, shard->ring);
+}
+
+/* All but its ring, which comes with its thread: others look at its figures before that. */
+static void prepare_log(struct store_shard *shard)
+{
+    struct store *store = shard->store;
+    const struct engine *engine = &store->base;
+    const struct log_options options = {.table = &store->segments,
+                                        .stream = shard->id,
+                                        .epoch = engine->superblock.epoch,
+                                        .lsn_base = engine->superblock.lsn_base,
+                                        .sync_after_write = store->sync_after_write,
+                                        .relaxed_interval_ms = engine->options.relaxed_interval_ms,
+                                        .deletes_durable = store_deletes_durable,
+                                        .segment_sealed = segment_sealed,
+                                        .context = shard,
+                                        .manifest = store->keeper.manifest,
+                                        .clock = &store->base.clock};
+    log_init(&shard->log, &options);
+}
+
 enum kvs_err kvs_engine_open(struct engine **out, const struct engine *base, struct ring *ring,
                              char message[ENGINE_MESSAGE_BYTES])
 {
@@ -300,19 +326,16 @@ enum kvs_err kvs_engine_open(struct engine **out, const struct engine *base, str
         err = store_values_open(store, ring, message);
     if (err == KVS_ERR_OK)
         err = store_recover(store, ring, message);
+    if (err == KVS_ERR_OK)
+        err = keeper_prepare(&store->keeper);
+    for (unsigned i = 0; err == KVS_ERR_OK && i < shard_count; i++)
+        prepare_log(store->shards[i]);
     if (err != KVS_ERR_OK) {
         store_free(store, ring);
         return err;
     }
     *out = &store->base;
     return KVS_ERR_OK;
-}
-
-static void segment_sealed(void *context, struct segment *segment)
-{
-    (void)segment;
-    const struct store_shard *shard = context;
-    keeper_wake(&shard->store->keeper, shard->ring);
 }
 
 static enum kvs_err store_shard_start(struct engine *engine, unsigned id, struct ring *ring, struct engine_shard **out)
@@ -322,19 +345,7 @@ static enum kvs_err store_shard_start(struct engine *engine, unsigned id, struct
     KVS_ASSERT(!shard->started);
     shard->ring = shard->base.ring = ring;
     shard->started = true;
-    struct log_options log = {.ring = ring,
-                              .table = &store->segments,
-                              .stream = id,
-                              .epoch = engine->superblock.epoch,
-                              .lsn_base = engine->superblock.lsn_base,
-                              .sync_after_write = store->sync_after_write,
-                              .relaxed_interval_ms = engine->options.relaxed_interval_ms,
-                              .deletes_durable = store_deletes_durable,
-                              .segment_sealed = segment_sealed,
-                              .context = shard,
-                              .manifest = store->keeper.manifest,
-                              .clock = &store->base.clock};
-    log_init(&shard->log, &log);
+    shard->log.options.ring = ring;
     if (shard->adopted != NULL)
         log_open(&shard->log, shard->adopted);
     atomic_store_explicit(&shard->wake_ring, ring, memory_order_release);
@@ -596,7 +607,8 @@ static enum kvs_err store_background_start(struct engine *engine, struct ring *r
     struct store *store = store_of(engine);
     store->keeper.base.interface = &store_interface;
     *out = &store->keeper.base;
-    return keeper_start(&store->keeper, ring);
+    keeper_start(&store->keeper, ring);
+    return KVS_ERR_OK;
 }
 
 static void store_background_turn(struct engine_background *background)

@@ -159,15 +159,9 @@ static void hold_part(struct shard *shard, struct transaction_part *part)
             fetch_ahead(shard, key, part->count - i < KEYS_AHEAD ? part->count - i : KEYS_AHEAD);
         key->hold.request = (struct engine_request){.action = ENGINE_HOLD,
                                                     .group = true,
-<<<<<<< HEAD
                                                     .blind = key->need == TRANSACTION_BLIND,
                                                     .head = key->need != TRANSACTION_VALUE,
-                                                    .asked_ns = ring_now_ns(shard->ring),
-=======
-                                                    .blind = transaction->options.blind,
-                                                    .head = !key->needs_value,
                                                     .asked_ns = now_ns,
->>>>>>> large
                                                     .hash = key->hash,
                                                     .key = key->key};
         key->hold.done = on_held;
