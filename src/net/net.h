@@ -53,6 +53,8 @@ struct net_handler {
     void (*keys_ahead)(void *context, const struct slice *keys, unsigned count);
     /* Hello is answered by net itself; everything else comes here. */
     void (*frame_request)(void *context, struct net_conn *conn, const struct frame *frame);
+    /* A RESP request has its answer already: it was too large. May be NULL. */
+    void (*refused)(void *context, struct net_conn *conn);
     void (*opened)(void *context, struct net_conn *conn);
     /* The last call for this connection: no slot of it is pending any more. */
     void (*closed)(void *context, struct net_conn *conn);

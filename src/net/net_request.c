@@ -106,6 +106,9 @@ static void refuse_cut(struct net_conn *conn)
     snprintf(text, sizeof text, "ERR value of %llu bytes is too large; the limit is %u",
              (unsigned long long)conn->parser.cut_bytes, conn->net->options.arg_kept_bytes_max);
     reply_error(conn, text);
+    const struct net_handler *handler = &conn->net->handler;
+    if (handler->refused != NULL)
+        handler->refused(handler->context, conn);
     count_request(conn);
 }
 

@@ -94,6 +94,12 @@ static void broken(struct shard *shard, const char *what, const char *why)
     snprintf(shard->message, sizeof(shard->message), "shard %u: %s: %s", shard->id, what, why);
 }
 
+static void on_refused(void *context, struct net_conn *conn)
+{
+    (void)context;
+    multi_spoil(net_conn_user(conn));
+}
+
 static bool open_parts(struct shard *shard)
 {
     struct node *node = shard->node;
@@ -105,6 +111,7 @@ static bool open_parts(struct shard *shard)
         .keys_ahead = dispatch_ahead,
         .resp_request = command_resp,
         .frame_request = command_frame,
+        .refused = on_refused,
         .opened = on_opened,
         .closed = on_closed,
     };

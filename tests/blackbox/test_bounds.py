@@ -76,6 +76,11 @@ def test_values(start_node):
     with Wire(node.port) as wire:
         assert wire.ask("SET", "k", "v" * 1024) == b"+OK\r\n"
         assert wire.ask("SET", "k", "v" * 1025) == b"-ERR value of 1025 bytes is too large; the limit is 1024\r\n"
+        assert wire.ask("MULTI") == b"+OK\r\n"
+        assert wire.ask("SET", "k", "v" * 300000) == b"-ERR value of 300000 bytes is too large; the limit is 1024\r\n"
+        assert wire.ask("SET", "j", "v") == b"+QUEUED\r\n"
+        assert wire.ask("EXEC") == b"-EXECABORT Transaction discarded because of previous errors.\r\n"
+        assert wire.ask("EXISTS", "j") == b":0\r\n"
         assert wire.ask("STRLEN", "k") == b":1024\r\n"
 
 
