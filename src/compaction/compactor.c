@@ -636,6 +636,8 @@ int64_t compact_timeout_ns(const struct compactor *compactor)
         uint64_t now = ring_now_ns(compactor->ring);
         return compactor->paced_ns > now ? (int64_t)(compactor->paced_ns - now) : 0;
     }
+    if (compactor->state == COMPACT_REST && plan_due(compactor))
+        return 0;
     if (compactor->state == COMPACT_REST && !compactor->stopping && relocation_short(compactor->background))
         return (int64_t)poll_ns(compactor);
     return -1;

@@ -244,19 +244,17 @@ void flush_turn(struct shard *shard)
 {
     if (shard->flush != NULL && shard->flush->stage == STAGE_WRITE)
         look_at_write(shard->flush);
-    struct flush_part *part = shard->flush_part;
-    if (part == NULL || !work(shard, part))
-        return;
-    shard->flush_part = NULL;
-    if (part->flush->shard == shard)
-        part_is_home(part->flush);
-    else
-        mailbox_post(shard->mailbox, part->flush->shard->id, &part->mail);
+    /* The next stage may begin here at once. */
+    for (struct flush_part *part; (part = shard->flush_part) != NULL && work(shard, part);) {
+        shard->flush_part = NULL;
+        if (part->flush->shard == shard)
+            part_is_home(part->flush);
+        else
+            mailbox_post(shard->mailbox, part->flush->shard->id, &part->mail);
+    }
 }
 
 int64_t flush_wait_ns(const struct shard *shard)
 {
-    if (shard->flush_part != NULL && shard->flush_part->stage == STAGE_RESUME)
-        return 0;
     return shard->flush_part != NULL || shard->flush != NULL ? LOOK_NS : -1;
 }
