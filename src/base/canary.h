@@ -49,6 +49,8 @@
     X(FLUSH_WITHOUT_JUMP, P1, "goes on after a flush with LSNs that it has taken away")                          \
     X(FLUSH_UNCOUNTED, P7, "does not count what was flushed as dead")                                            \
     X(FLUSH_IN_BACKUP, P1, "a backup tells of a flush that came after its moment")                               \
+    X(FLUSH_HALF_SEEN, P4, "does not hold readers back while a flush ends")                                      \
+    X(FLUSH_FILES_EARLY, P7, "looks for files of large values before a flush has ended")                         \
     X(LOCK_IGNORED, P3, "opens a directory that another process has locked")                                     \
     X(NAME_SYNC_SHARED_LATE, P1, "counts names as durable that were changed after the sync had begun")           \
     X(NAME_SYNC_NOT_TOLD, P1, "tells a failed sync of a directory only to those whom it was to cover")           \

@@ -11,9 +11,9 @@
  *
  * What it is worth. The newest record of every key follows from the segments alone: from which they are, in which life,
  * and where each ends. The snapshot lists just that of all segments that hold anything. It counts if a start, having
- * found the end of every segment by itself, finds the same ones, and for as many shards; and if no flush of all keys came
- * behind it, for that leaves no trace in segments. So it needs no word of its own on when it was written, and one that
- * is stale is harmless.
+ * found the end of every segment by itself, finds the same ones, and for as many shards; and if no flush of all keys
+ * came behind it, for that leaves no trace in segments. So it needs no word of its own on when it was written, and one
+ * that is stale is harmless.
  *
  * Snapshots are derived data: all of it is checksummed (the header by CRC32C; tables, and pages in chunks of 2 MiB, by
  * XXH3-64 with a seed made of the store's UUID), and one that is bad or does not fit is thrown away; the indexes are

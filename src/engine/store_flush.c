@@ -128,7 +128,7 @@ static void turn_superblock(struct keeper *keeper)
         !superblock_update_idle(&flush->update))
         return;
     if (store->base.superblock.flushed_lsn == flush->lsn) {
-        value_sweep_all(keeper); /* now: no file of a put that is under way is there */
+        value_sweep_mark(keeper); /* now: no file of a put that is under way is there */
         atomic_store_explicit(&flush->state, FLUSH_DONE, memory_order_release);
         wake_shards(keeper);
     } else if (flush->update.error != KVS_ERR_OK) {
@@ -170,7 +170,9 @@ static void turn_left(struct keeper *keeper)
     flush->walked = left->next;
     left->next = NULL;
     left_index_free(left);
-    atomic_fetch_add_explicit(&flush->counted, 1, memory_order_release);
+    const uint64_t counted = atomic_fetch_add_explicit(&flush->counted, 1, memory_order_release) + 1;
+    if (counted % keeper->store->shard_count == 0) /* each flush leaves one of every shard */
+        value_sweep_all(keeper);
 }
 
 void store_flush_turn(struct keeper *keeper)

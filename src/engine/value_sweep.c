@@ -12,6 +12,7 @@
 #include "engine/value_sweep.h"
 
 #include "base/assert.h"
+#include "base/canary.h"
 #include "base/diag.h"
 #include "base/hash.h"
 #include "engine/store.h"
@@ -183,12 +184,19 @@ static void ask(struct value_sweep *sweep)
     store_shard_wake(shard, keeper->ring);
 }
 
-void value_sweep_all(struct keeper *keeper)
+void value_sweep_mark(struct keeper *keeper)
 {
     struct store_values *values = &keeper->store->values;
     const uint64_t epoch = keeper->store->base.superblock.epoch;
-    keeper->sweep.again = true;
+    if (canary_on(CANARY_FLUSH_FILES_EARLY))
+        keeper->sweep.again = true;
     keeper->sweep.again_below = epoch << 32 | atomic_load_explicit(&values->counter, memory_order_relaxed);
+}
+
+void value_sweep_all(struct keeper *keeper)
+{
+    if (!canary_on(CANARY_FLUSH_FILES_EARLY))
+        keeper->sweep.again = true;
 }
 
 /* Another list of files. When it cannot be made, those that died stay until the next start finds them. */

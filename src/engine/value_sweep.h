@@ -46,7 +46,10 @@ struct value_sweep {
 /* `fd` has to be -1 before the first turn. */
 void value_sweep_init(struct value_sweep *sweep);
 void value_sweep_turn(struct keeper *keeper);
-/* All files that there are now are to be looked at: no key names any of them any more. */
+/* All files that there are now are to be looked at when value_sweep_all is called: a flush takes the keys away that
+ * name them, and no put is under way. */
+void value_sweep_mark(struct keeper *keeper);
+/* The keys are gone on all shards: before that an owner would say that a file counts. */
 void value_sweep_all(struct keeper *keeper);
 /* Nanoseconds until the turn has something to do by itself; -1 = never. */
 int64_t value_sweep_timeout_ns(const struct keeper *keeper);

@@ -60,13 +60,13 @@ static size_t skip_bytes(struct net_conn *conn, size_t size)
 /*
  * Completes the partial request that input holds with bytes from `data`, a little more than needed at a time. Returns
  * how many bytes of data are done with: when the request is complete, all up to its end (and of those after it whatever
- * was handled with it), and input is empty; otherwise all.
+ * was handled with it), and input is empty; otherwise all, or those up to where the connection came to be on hold.
  */
 static size_t complete_partial(struct net_conn *conn, uint8_t *data, size_t size)
 {
     struct net_input *input = &conn->input;
     size_t at = 0;
-    while (at < size && conn->state == NET_OPEN) {
+    while (at < size && conn->state == NET_OPEN && conn->hold == NET_HOLD_NONE) {
         if (!input_enter(conn))
             break;
         const size_t have = input->size;

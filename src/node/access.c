@@ -12,6 +12,7 @@
 #include "node/access.h"
 
 #include "base/assert.h"
+#include "base/canary.h"
 #include "node/multi.h"
 #include "node/node_internal.h"
 #include "proto/frame.h"
@@ -106,8 +107,8 @@ void access_postpone(struct call *call)
 
 static bool touches_keys(const struct call *call, unsigned flags)
 {
-    return (flags & (COMMAND_WRITE | COMMAND_READONLY)) != 0 || call->command->run == command_exec ||
-           call->command->run == command_watch;
+    const unsigned held = COMMAND_WRITE | (canary_on(CANARY_FLUSH_HALF_SEEN) ? 0 : COMMAND_READONLY);
+    return (flags & held) != 0 || call->command->run == command_exec || call->command->run == command_watch;
 }
 
 /* True when the request has to wait: it is postponed. */

@@ -277,26 +277,11 @@ static void entry_in_no_segment(struct snapshot_bytes *snapshot)
 static void test_snapshot__it_agrees_with_itself_and_with_the_segments(void **state)
 {
     (void)state;
-    static void (*const changes[])(struct snapshot_bytes *) = {other_store,
-                                                               other_life,
-                                                               shorter_segment,
-                                                               longer_segment,
-                                                               unknown_segment,
-                                                               one_segment_less,
-                                                               one_segment_more,
-                                                               segments_upside_down,
-                                                               before_a_flush,
-                                                               more_entries,
-                                                               more_items,
-                                                               page_too_deep,
-                                                               page_far_too_deep,
-                                                               page_twice,
-                                                               page_elsewhere,
-                                                               item_beyond_all,
-                                                               item_without_time,
-                                                               page_of_another_shard,
-                                                               entry_behind_the_end,
-                                                               entry_in_no_segment};
+    static void (*const changes[])(struct snapshot_bytes *) = {
+        other_store,      other_life,        shorter_segment,       longer_segment,       unknown_segment,
+        one_segment_less, one_segment_more,  segments_upside_down,  before_a_flush,       more_entries,
+        more_items,       page_too_deep,     page_far_too_deep,     page_twice,           page_elsewhere,
+        item_beyond_all,  item_without_time, page_of_another_shard, entry_behind_the_end, entry_in_no_segment};
     for (unsigned shards = 1; shards <= 2; shards++) {
         make_store(20 + shards, shards);
         /* The seal alone changes nothing. */

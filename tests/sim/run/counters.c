@@ -104,7 +104,10 @@ static void forget_heights(struct counter *state)
 /* It may hold any of its earlier values, or none. What it holds now is built upon. */
 void counters_taint(struct counters *counters, unsigned key)
 {
-    forget_heights(&counters->states[key]);
+    struct counter *state = &counters->states[key];
+    forget_heights(state);
+    if (counters->flushes_noted > 0) /* also those from before a flush */
+        state->most = state->begun;
 }
 
 /* ---- flushes --------------------------------------------------------------------------------------------------- */

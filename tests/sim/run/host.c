@@ -15,6 +15,7 @@
 #include "base/assert.h"
 #include "base/diag.h"
 #include "engine/store.h"
+#include "node/flush.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -72,6 +73,37 @@ bool __wrap_index_next(struct index_cursor *cursor, struct index_entry *entry)
         interrupt();
     }
     return __real_index_next(cursor, entry);
+}
+
+/* ---- threads that take their time ------------------------------------------------------------------------------ */
+
+#define MS 1000000u
+
+/* Of the shards: no step of a flush before. */
+static struct flush_pause {
+    bool chosen;
+    uint64_t until_ns;
+} flush_pauses[HOST_SHARDS_MAX];
+
+void __real_flush_turn(struct shard *shard);
+void __wrap_flush_turn(struct shard *shard);
+
+/* Between the steps of a flush on one shard and on the next there may be time for much else. */
+void __wrap_flush_turn(struct shard *shard)
+{
+    static const uint64_t most_ms[] = {1, 5, 100};
+    struct flush_pause *pause = &flush_pauses[shard->id];
+    uint64_t now_ns = ring_now_ns(shard->ring);
+    bool may_wait = shard->flush_part != NULL && flush_wait_ns(shard) != 0;
+    if (may_wait && !pause->chosen) {
+        uint64_t chance = sim_random(16);
+        pause->chosen = true;
+        pause->until_ns = chance < 9 ? 0 : now_ns + sim_random(most_ms[chance < 12 ? 0 : chance < 15 ? 1 : 2] * MS);
+    }
+    if (may_wait && now_ns < pause->until_ns)
+        return;
+    pause->chosen = false;
+    __real_flush_turn(shard);
 }
 
 static bool look_aside(const struct host_shard *shard)
@@ -194,6 +226,7 @@ bool host_boot(struct host *host, const struct host_setting *setting, uint64_t s
     diag_set_level(host->config.log_level);
     preemption.every = setting->preempt_every;
     preemption.countdown = 1 + preemption.every;
+    memset(flush_pauses, 0, sizeof(flush_pauses));
     if (!open_node(host))
         return false;
     leave(host, NODE_STARTING, steps_max);

@@ -43,8 +43,11 @@ void oracle_flush_end(struct oracle *oracle, uint32_t flush)
 void oracle_flush_leave(struct oracle *oracle, uint32_t flush)
 {
     story("flush %u is left without an answer", oracle->attempts[flush].group);
-    for (unsigned key = 0; key < oracle->keys; key++)
+    for (unsigned key = 0; key < oracle->keys; key++) {
         oracle_leave(oracle, flush + key);
+        /* After an error the session goes on, sees what was there, and a start may find the flush nevertheless. */
+        oracle->attempts[flush + key].op.session = 0;
+    }
 }
 
 uint64_t oracle_flushed_from(const struct oracle *oracle, uint32_t first)

@@ -341,6 +341,15 @@ static void link_plainly(struct client *client)
     }
 }
 
+bool client_peek(struct client *client)
+{
+    if (client->state != LINK_OPEN || !client_idle(client))
+        return false;
+    ask_get(client, client_choose_key(client));
+    pump(client);
+    return true;
+}
+
 void client_flush(struct client *client)
 {
     link_plainly(client);

@@ -54,6 +54,8 @@ void client_press(struct client *client, enum work_style style, unsigned count, 
  * it. */
 void client_read_all(struct client *client);
 int64_t client_counted(const struct client *client);
+/* Asks for the value of some key, if nothing else is under way and there is a connection. True: it did. */
+bool client_peek(struct client *client);
 /* Begins a flush of all keys on an idle client; client_flushed tells whether it was done. */
 void client_flush(struct client *client);
 bool client_flushed(const struct client *client);

@@ -255,6 +255,28 @@ static void list_segment(void *context, const char *path)
     unload(surveyor);
 }
 
+/* What the copy that a boot chooses says of flushes. */
+static uint64_t flushed_lsn_in(const uint8_t *bytes, uint64_t size)
+{
+    struct superblock copy, chosen = {0};
+    for (uint64_t at = 0; at + sizeof(copy) <= size; at += KVS_BLOCK_BYTES) {
+        memcpy(&copy, bytes + at, sizeof(copy));
+        if (superblock_valid(&copy) && copy.sequence > chosen.sequence)
+            chosen = copy;
+    }
+    return chosen.version == SUPERBLOCK_VERSION_FLUSHED ? chosen.flushed_lsn : 0;
+}
+
+static void look_for_lost_flush(const struct surveyor *surveyor, const char *path)
+{
+    uint8_t *found = malloc(surveyor->size + 1);
+    KVS_ASSERT(found != NULL);
+    sim_file_read(path, 0, found, surveyor->size);
+    surveyor->survey->flush_lost =
+        flushed_lsn_in(found, surveyor->size) < flushed_lsn_in(surveyor->bytes, surveyor->size);
+    free(found);
+}
+
 static void read_superblock(void *context, const char *path)
 {
     struct surveyor *surveyor = context;
@@ -270,6 +292,7 @@ static void read_superblock(void *context, const char *path)
         }
         surveyor->survey->may_refuse = surveyor->survey->may_refuse || rotten_within(surveyor, at, at + sizeof(copy));
     }
+    look_for_lost_flush(surveyor, path);
     unload(surveyor);
 }
 
@@ -434,11 +457,11 @@ void survey_take(struct survey *survey, const struct oracle *oracle, const struc
         sim_file_each(list_lost_keys, &surveyor);
     free(surveyor.batches);
     free(surveyor.entries);
-    story("survey: %u rotten places, %s%s, %u batches and %u records may be lost", survey->rotten_places,
+    story("survey: %u rotten places, %s%s, %u batches and %u records may be lost%s", survey->rotten_places,
           survey->must_refuse  ? "must refuse: "
           : survey->may_refuse ? "may refuse"
                                : "harmless",
-          survey->place, survey->batches_lost, survey->key_count);
+          survey->place, survey->batches_lost, survey->key_count, survey->flush_lost ? ", a flush is" : "");
 }
 
 void survey_free(struct survey *survey)

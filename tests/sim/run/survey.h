@@ -19,6 +19,7 @@ struct survey {
     unsigned rotten_places;
     bool must_refuse;      /* a covered batch is damaged */
     bool may_refuse;       /* rot touches something that a boot reads: a header, a batch, the superblock */
+    bool flush_lost;       /* the superblock does not tell any more of a flush that it should tell of */
     unsigned batches_lost; /* damaged without cover, or behind such a one */
     char place[160];       /* with must_refuse: segment and offset */
     unsigned *keys; /* whose records may be lost, fleeting ones behind ordinary ones, then counters; to be freed */

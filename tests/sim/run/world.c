@@ -22,6 +22,7 @@
 
 #define CALM_AGAIN_NS  3000000000u /* space is back: writes must be taken again by then */
 #define COUNTERS       3u
+#define LOOKS_MAX      300u /* at one flush */
 #define QUIET_NS       600000000000u
 #define RELAXED_NS     200000000u /* relaxed writes are on disk by then */
 #define EXPIRY_LATE_MS 400u       /* after its time a key is not counted any more */
@@ -49,9 +50,23 @@ static void describe(const struct world *world)
     sim_groups_describe(world->groups);
 }
 
+/* While the node is at a flush clients that have nothing to do look at one key after the other, for a while: nobody may
+ * see half of it. */
+static void look_at_flush(struct world *world)
+{
+    const struct node *node = world->host.node;
+    if (node == NULL || world->untold || world->circumstances.leaving || !atomic_load(&node->flushing)) {
+        world->looks = 0;
+        return;
+    }
+    for (unsigned i = 0; i < PLAN_CLIENTS && world->looks < LOOKS_MAX; i++)
+        world->looks += world->clients[i] != NULL && client_peek(world->clients[i]);
+}
+
 static bool step(struct world *world)
 {
     world->tally->steps++;
+    look_at_flush(world);
     return sim_step();
 }
 
@@ -59,6 +74,7 @@ static bool step(struct world *world)
 static bool step_soon(struct world *world)
 {
     world->tally->steps++;
+    look_at_flush(world);
     return sim_step_before(sim->now_ns + QUIET_NS);
 }
 
@@ -318,8 +334,10 @@ static bool flush_behind_backup(struct world *world)
     }
     if (!backup_runs(world))
         return false;
+    world->untold = true;
     client_flush_untold(world->clients[0]);
     settle(world);
+    world->untold = false;
     world_suspend_faults();
     return true;
 }
@@ -340,6 +358,7 @@ static void do_restore(struct world *world, const struct plan_step *what)
     await_backup(world);
     if (flushed && (world->backups.count == before || !disk_is_honest(world)))
         client_flush_tell(world->clients[0]); /* it stays */
+    world->fresh = world->fresh && !flushed;
     if (world->backups.count == before) {
         const struct circumstances *why = &world->circumstances;
         if (!why->writes_may_fail && !why->space_may_lack && !why->damage_may_show && disk_is_honest(world))
@@ -449,6 +468,7 @@ static void check_space(const struct world *world)
 static void do_relief(struct world *world, const struct plan_step *what)
 {
     int64_t logs = world->host.config.threads;
+    world->fresh = false;
     settle(world);
     world_suspend_faults();
     bool at_once = what->b > 0;

@@ -162,8 +162,18 @@ static void taint(struct world *world, unsigned key)
         counters_taint(world->counters, key - ordinary - fleeting);
 }
 
+/* With a flush that a disk has lost all that was there before it is back. */
+static void taint_all(struct world *world)
+{
+    unsigned keys = oracle_keys(world->oracle) + fleeting_keys(world->fleeting) + counters_keys(world->counters);
+    for (unsigned key = 0; key < keys; key++)
+        taint(world, key);
+}
+
 static void taint_lost(struct world *world, const struct survey *survey)
 {
+    if (survey->flush_lost)
+        taint_all(world);
     for (unsigned i = 0; i < survey->key_count; i++)
         taint(world, survey->keys[i]);
 }

@@ -30,7 +30,9 @@ struct world {
     struct circumstances circumstances;
     uint64_t cursors[PLAN_CLIENTS]; /* of their scans */
     struct sim_backups backups;
-    bool rotted; /* bits were made to rot: what backups share with the store rots, too */
+    unsigned looks; /* at the flush that is under way */
+    bool untold;    /* the oracles are not told of it */
+    bool rotted;    /* bits were made to rot: what backups share with the store rots, too */
     unsigned odds[SIM_FAULT_COUNT];
     bool single_fault; /* PLAN_FAIL has set one since the boot */
     bool disk_limited;
