@@ -670,9 +670,19 @@ static bool waits_for_image(const struct keeper *keeper)
     return waits;
 }
 
+static bool backs_image(const struct keeper *keeper)
+{
+    bool backs = keeper->relocation_maker.state == MAKER_BACK;
+    for (unsigned i = 0; i < keeper->store->shard_count; i++)
+        backs = backs || keeper->makers[i].state == MAKER_BACK;
+    return backs && !keeper->stopping;
+}
+
 int64_t keeper_timeout_ns(const struct keeper *keeper)
 {
     int64_t timeout = manifest_timeout_ns(keeper->manifest);
+    if (backs_image(keeper))
+        return 0;
     if (waits_for_image(keeper))
         timeout = ring_sooner(timeout, IMAGE_WAIT_NS);
     if (warmup_busy(&keeper->warmup) || backup_timeout_ns(keeper->backup) == 0 || store_flush_busy(keeper))

@@ -21,7 +21,10 @@
 
 #include <stdlib.h>
 
-enum { CHUNK_BYTES = 256 * 1024 };
+enum {
+    CHUNK_BYTES = 256 * 1024,
+    BACK_BYTES = 4 * 1024 * 1024, /* of memory; where the system has to find it first that may take some milliseconds */
+};
 #define RETRY_NS 1000000000ull
 
 static void step_done(struct ring_op *op);
@@ -244,15 +247,35 @@ static void step_done(struct ring_op *op)
         next_step(maker);
 }
 
-static void use_again(struct segment_maker *maker)
+static void write_header_again(struct segment_maker *maker)
 {
-    if (maker->image != NULL) /* so that its log need not wait for memory; of a new file it is written from here */
-        big_memory_populate(maker->image, maker->options.table->segment_bytes);
     uint8_t *block = maker->chunk;
     encode_header(maker, block);
     start(maker, MAKER_HEADER);
     ring_file_write(maker->options.ring, &maker->io, maker->segment->fd, block, KVS_BLOCK_BYTES, 0,
                     maker->options.sync_after_write ? 0 : RING_WRITE_DURABLE);
+}
+
+/* So that its log need not wait for memory. (Of a new file it is written from here.) */
+static void back_image(struct segment_maker *maker)
+{
+    const uint64_t left = maker->options.table->segment_bytes - maker->written;
+    const size_t bytes = left < BACK_BYTES ? (size_t)left : BACK_BYTES;
+    big_memory_populate(maker->image + maker->written, bytes);
+    maker->written += bytes;
+    if (bytes < left)
+        maker->state = MAKER_BACK;
+    else
+        write_header_again(maker);
+}
+
+static void use_again(struct segment_maker *maker)
+{
+    maker->written = 0;
+    if (maker->image != NULL)
+        back_image(maker);
+    else
+        write_header_again(maker);
 }
 
 static void begin_new(struct segment_maker *maker)
@@ -311,6 +334,8 @@ void segment_maker_turn(struct segment_maker *maker)
             maker->image = image_take_unused(maker->options.images);
         if (!for_log || maker->image != NULL)
             begin_file(maker);
+    } else if (maker->state == MAKER_BACK) {
+        back_image(maker);
     } else if (maker->state == MAKER_ENTER) {
         if (manifest_durable(maker->options.manifest, maker->ticket))
             finish(maker);

@@ -33,6 +33,7 @@ struct segment_maker_options {
 enum segment_maker_state {
     MAKER_IDLE,
     MAKER_IMAGE, /* waiting for memory */
+    MAKER_BACK,  /* having the system back it, a piece in each turn */
     MAKER_OPEN,
     MAKER_ALLOCATE,
     MAKER_WRITE,
@@ -71,7 +72,7 @@ struct segment_maker {
     int fd;
     uint8_t *image;
     uint8_t *chunk; /* what is written when there is no image */
-    uint64_t written;
+    uint64_t written; /* of the file; of the image: backed */
     uint64_t ticket;             /* of the manifest */
     _Atomic(enum kvs_err) error; /* of the latest failure; OK when the latest attempt went well */
     enum segment_maker_state failed_in;
