@@ -71,8 +71,8 @@ struct segment_maker {
     uint64_t uid;
     int fd;
     uint8_t *image;
-    uint8_t *chunk; /* what is written when there is no image */
-    uint64_t written; /* of the file; of the image: backed */
+    uint8_t *chunk;              /* what is written when there is no image */
+    uint64_t written;            /* of the file; of the image: backed */
     uint64_t ticket;             /* of the manifest */
     _Atomic(enum kvs_err) error; /* of the latest failure; OK when the latest attempt went well */
     enum segment_maker_state failed_in;
