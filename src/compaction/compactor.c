@@ -524,6 +524,12 @@ static void give_up(struct compactor *compactor, bool ending)
     compactor->state = COMPACT_REST;
 }
 
+/* What a flush has taken away was counted as dead since the last plan. */
+static bool flush_counted(const struct compactor *compactor)
+{
+    return relocation_counted(compactor->background) != compactor->counted;
+}
+
 /* A plan is due when the logs have written enough since the last one, when a flush has been counted, and from time to
  * time while logs lack space. */
 static bool plan_due(const struct compactor *compactor)
@@ -532,7 +538,7 @@ static bool plan_due(const struct compactor *compactor)
     if (compactor->stopping || relocation_blocked(compactor->background))
         return false;
     uint64_t appended = relocation_appended(compactor->background) - compactor->appended;
-    if (relocation_counted(compactor->background) != compactor->counted)
+    if (flush_counted(compactor))
         return true;
     if (appended > relocation_end_max(compactor->background) / 4)
         return true;
@@ -636,7 +642,7 @@ int64_t compact_timeout_ns(const struct compactor *compactor)
         uint64_t now = ring_now_ns(compactor->ring);
         return compactor->paced_ns > now ? (int64_t)(compactor->paced_ns - now) : 0;
     }
-    if (compactor->state == COMPACT_REST && plan_due(compactor))
+    if (compactor->state == COMPACT_REST && flush_counted(compactor) && plan_due(compactor))
         return 0;
     if (compactor->state == COMPACT_REST && !compactor->stopping && relocation_short(compactor->background))
         return (int64_t)poll_ns(compactor);
