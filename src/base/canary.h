@@ -163,6 +163,7 @@
     X(SHARED_MEMORY_UNBOUNDED, P8, "bounds what each connection holds, but not what all of them do")             \
     X(REQUEST_UNBOUNDED, P8, "keeps a request of any size")                                                      \
     X(MANY_FAVOURED, P8, "lets any number of large requests grow beyond the memory that there is for them")      \
+    X(INDEX_SHARE_IGNORED, P8, "lets an index have more memory without taking it from images")                   \
     X(CLIENTS_UNBOUNDED, P8, "does not refuse connections beyond the limit")                                     \
     X(SNAPSHOT_STALE, P2, "a start takes over indexes of other segments than it has found")                      \
     X(SNAPSHOT_UNVERIFIED, P5, "pages of a snapshot are taken over unverified")                                  \

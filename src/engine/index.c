@@ -644,6 +644,16 @@ bool index_stock(struct index *index)
     return page_pool_stock(&index->pool);
 }
 
+void index_allow(struct index *index, uint64_t bytes_max)
+{
+    page_pool_allow(&index->pool, bytes_max);
+}
+
+bool index_is_tight(const struct index *index)
+{
+    return page_pool_is_tight(&index->pool);
+}
+
 void index_stats(const struct index *index, struct index_stats *out)
 {
     out->entries = atomic_load_explicit(&index->entries, memory_order_relaxed);

@@ -157,6 +157,10 @@ void index_remove(struct index *index, struct index_cursor *cursor);
 bool index_wants_stock(const struct index *index);
 bool index_stock(struct index *index);
 
+/* bytes_max from now on; what it has taken stays. And whether it is about to come to that. Any thread. */
+void index_allow(struct index *index, uint64_t bytes_max);
+bool index_is_tight(const struct index *index);
+
 struct index_stats {
     uint64_t entries;
     uint64_t bytes;

@@ -550,6 +550,47 @@ static void share_memory(struct keeper *keeper)
         atomic_store_explicit(&store->shards[i]->cache_target, granted / store->shard_count, memory_order_relaxed);
 }
 
+/* The index gets an image's memory on top of what it may take, if it may at all. */
+static void allow_more(struct keeper *keeper, struct store_shard *shard)
+{
+    const uint64_t most = store_index_limit(keeper->store);
+    const uint64_t now = atomic_load_explicit(&shard->index_bytes_max, memory_order_relaxed);
+    const uint64_t then = now + keeper->store->segments.segment_bytes;
+    atomic_store_explicit(&shard->index_bytes_max, then < most ? then : most, memory_order_relaxed);
+    index_allow(shard->index, then < most ? then : most);
+}
+
+static bool needs_more(const struct keeper *keeper, struct store_shard *shard)
+{
+    return index_is_tight(shard->index) && keeper->images.count_max > keeper->images_min &&
+           atomic_load_explicit(&shard->index_bytes_max, memory_order_relaxed) < store_index_limit(keeper->store);
+}
+
+/* Of one in each turn: another image has to be free first. In a section. */
+static void feed_indexes(struct keeper *keeper)
+{
+    for (unsigned i = 0; i < keeper->store->shard_count; i++) {
+        struct store_shard *shard = keeper->store->shards[i];
+        if (!needs_more(keeper, shard))
+            continue;
+        if (canary_on(CANARY_INDEX_SHARE_IGNORED) || image_pool_shrink(&keeper->images))
+            allow_more(keeper, shard);
+        return;
+    }
+}
+
+/* A start may have filled indexes beyond their share. */
+static void settle_indexes(struct keeper *keeper)
+{
+    for (unsigned i = 0; i < keeper->store->shard_count; i++) {
+        struct store_shard *shard = keeper->store->shards[i];
+        atomic_store_explicit(&shard->index_bytes_max, store_index_share(keeper->store), memory_order_relaxed);
+        index_allow(shard->index, store_index_share(keeper->store));
+        while (needs_more(keeper, shard) && image_pool_forgo(&keeper->images))
+            allow_more(keeper, shard);
+    }
+}
+
 /* ---- start --------------------------------------------------------------------------------------------------------
  */
 
@@ -568,6 +609,7 @@ static void shut_adopted(struct keeper *keeper)
 
 enum kvs_err keeper_prepare(struct keeper *keeper)
 {
+    settle_indexes(keeper);
     struct store *store = keeper->store;
     struct engine *engine = &store->base;
     struct segment_maker_options options = {.table = &store->segments,
@@ -648,6 +690,8 @@ void keeper_turn(struct keeper *keeper)
         trim(keeper);
     }
     engine_background_section_begin(&keeper->base);
+    if (!keeper->stopping)
+        feed_indexes(keeper);
     for (unsigned i = 0; i < keeper->store->shard_count; i++) {
         if (index_stock(keeper->store->shards[i]->index))
             store_shard_wake(keeper->store->shards[i], keeper->ring);

@@ -10,6 +10,9 @@
  *
  * A file that has a second name belongs to a backup as well (backup.h): it is not used again but given up, and removed.
  *
+ * Memory. Images, read caches and indexes share it: the keeper takes images away when they are of less use than caches,
+ * or when an index comes to the end of what it may take.
+ *
  * Space. There may be a limit on the number of files. Two files are kept in reserve for compaction, which could not
  * free space on a full disk without space, and some for deletes (keeper_deletes_reserve). Puts get what is beyond both,
  * deletes what is beyond compaction's. What comes back fills the reserves first.

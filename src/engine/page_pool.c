@@ -11,6 +11,7 @@
 
 enum {
     CHUNK_BYTES = PAGE_CHUNK_BYTES,
+    TIGHT_SHARE = 16,                  /* less than one in so many is left */
     STOCK_POOL_MIN = 32 * 1024 * 1024, /* of less memory none is set aside */
 };
 
@@ -22,7 +23,22 @@ struct page_chunk {
 void page_pool_init(struct page_pool *pool, uint64_t bytes_max)
 {
     memset(pool, 0, sizeof *pool);
-    pool->bytes_max = bytes_max;
+    page_pool_allow(pool, bytes_max);
+}
+
+static uint64_t allowed(const struct page_pool *pool)
+{
+    return atomic_load_explicit(&pool->bytes_max, memory_order_relaxed);
+}
+
+void page_pool_allow(struct page_pool *pool, uint64_t bytes_max)
+{
+    atomic_store_explicit(&pool->bytes_max, bytes_max, memory_order_relaxed);
+}
+
+bool page_pool_is_tight(const struct page_pool *pool)
+{
+    return page_pool_bytes(pool) + allowed(pool) / TIGHT_SHARE > allowed(pool);
 }
 
 void page_pool_deinit(struct page_pool *pool)
@@ -41,7 +57,7 @@ bool page_pool_wants_stock(const struct page_pool *pool)
 {
     if (atomic_load_explicit(&pool->lent, memory_order_relaxed) > 0)
         return atomic_load_explicit(&pool->stock, memory_order_relaxed) == NULL;
-    return pool->bytes_max >= STOCK_POOL_MIN && page_pool_bytes(pool) + 2 * CHUNK_BYTES <= pool->bytes_max &&
+    return allowed(pool) >= STOCK_POOL_MIN && page_pool_bytes(pool) + 2 * CHUNK_BYTES <= allowed(pool) &&
            atomic_load_explicit(&pool->stock, memory_order_relaxed) == NULL;
 }
 
@@ -121,7 +137,7 @@ static int chunk_add(struct page_pool *pool)
 void *page_pool_get(struct page_pool *pool)
 {
     uint64_t used = page_pool_bytes(pool);
-    if (used + PAGE_BYTES > pool->bytes_max)
+    if (used + PAGE_BYTES > allowed(pool))
         return NULL;
     void *page = pool->free;
     if (page != NULL) {

@@ -22,7 +22,7 @@ enum { PAGE_BYTES = 4096, PAGE_CHUNK_BYTES = 2 * 1024 * 1024 };
 struct page_chunk;
 
 struct page_pool {
-    uint64_t bytes_max;
+    _Atomic uint64_t bytes_max;
     _Atomic uint64_t bytes_used; /* pages handed out */
     void *free;                  /* a list through the first word of each free page */
     struct page_chunk *chunks;
@@ -35,6 +35,11 @@ struct page_pool {
 
 void page_pool_init(struct page_pool *pool, uint64_t bytes_max);
 void page_pool_deinit(struct page_pool *pool);
+
+/* From now on it may hand out so much; what it has handed out stays. Any thread. */
+void page_pool_allow(struct page_pool *pool, uint64_t bytes_max);
+/* It is about to come to that. Any thread. */
+bool page_pool_is_tight(const struct page_pool *pool);
 
 /* A zeroed page, aligned to its size; NULL when bytes_max are handed out or the system has no more. */
 void *page_pool_get(struct page_pool *pool);

@@ -267,6 +267,13 @@ bool image_pool_shrink(struct image_pool *pool)
     pool->count_max--;
     return true;
 }
+bool image_pool_forgo(struct image_pool *pool)
+{
+    const bool there = atomic_load_explicit(&pool->count, memory_order_relaxed) < pool->count_max;
+    pool->count_max -= there;
+    return there;
+}
+
 void image_give(struct image_pool *pool, uint8_t *image)
 {
     KVS_ASSERT(pool->free_count < pool->count_max);

@@ -165,6 +165,8 @@ uint8_t *image_take_unused(struct image_pool *pool);
 void image_give(struct image_pool *pool, uint8_t *image);
 /* Makes the pool smaller by one image, for good. False: none is unused yet, the oldest is being evicted. */
 bool image_pool_shrink(struct image_pool *pool);
+/* The same of one that was never taken. */
+bool image_pool_forgo(struct image_pool *pool);
 /* Makes `image`, from this pool, the segment's: as the youngest. */
 void image_attach(struct image_pool *pool, struct segment *segment, uint8_t *image);
 /* The same, as the oldest. */

@@ -6,8 +6,8 @@
  * and is ready when that is durable. Every turn: take the spare segment that the keeper offers, retry what waits for
  * room, swing index entries to where compaction has copied their records, commit, free memory.
  *
- * The memory budget: a quarter is the index's, a sixteenth is for what expires, the rest holds segment images, at least
- * four a shard.
+ * The memory budget: a quarter is the index's at first, a sixteenth is for what expires, the rest holds segment images,
+ * at least four a shard. An index that needs more gets it from the images, up to half of the budget.
  */
 #include "engine/store.h"
 
@@ -21,6 +21,7 @@
 #include <stdlib.h>
 
 enum {
+    INDEX_SHARE = 4,
     EXPIRY_SHARE = 16, /* of the memory budget: that many of it are one for the queues of what expires */
     READS_SHARE = 24,  /* likewise: for what is being read from disk, on top of the budget */
 };
@@ -104,16 +105,32 @@ out:
 static uint32_t images_max(const struct store *store)
 {
     uint64_t budget = store->base.options.memory_bytes;
-    uint64_t count = (budget - budget / 4 - budget / EXPIRY_SHARE) / store->segments.segment_bytes;
+    uint64_t count = (budget - budget / INDEX_SHARE - budget / EXPIRY_SHARE) / store->segments.segment_bytes;
     return count > UINT32_MAX ? UINT32_MAX : (uint32_t)count;
+}
+
+uint64_t store_index_share(const struct store *store)
+{
+    return store->base.options.memory_bytes / INDEX_SHARE / store->shard_count;
+}
+
+uint64_t store_index_limit(const struct store *store)
+{
+    const uint64_t budget = store->base.options.memory_bytes;
+    const uint64_t images = (uint64_t)KEEPER_IMAGES_PER_LOG * store->shard_count * store->segments.segment_bytes;
+    const uint64_t others = images + budget / EXPIRY_SHARE;
+    const uint64_t left = others < budget ? (budget - others) / store->shard_count : 0;
+    const uint64_t half = budget / 2 / store->shard_count, share = store_index_share(store);
+    const uint64_t most = left < half ? left : half;
+    return most > share ? most : share;
 }
 
 static struct index_options index_options_of(const struct store_shard *shard)
 {
     const struct store *store = shard->store;
-    const uint64_t budget = store->base.options.memory_bytes / store->shard_count;
-    return (struct index_options){
-        .shard_count = store->shard_count, .bytes_max = budget / 4, .bytes_initial = budget / 1024};
+    return (struct index_options){.shard_count = store->shard_count,
+                                  .bytes_max = atomic_load_explicit(&shard->index_bytes_max, memory_order_relaxed),
+                                  .bytes_initial = store->base.options.memory_bytes / store->shard_count / 1024};
 }
 
 enum kvs_err store_index_next(struct store_shard *shard, struct left_index **out)
@@ -183,6 +200,7 @@ static enum kvs_err shard_open(struct store *store, unsigned id)
     epoch_register(&store->base.epoch, &shard->base.thread);
     uint64_t budget = store->base.options.memory_bytes / store->shard_count;
     shard->reads_bytes_max = budget / READS_SHARE;
+    atomic_store(&shard->index_bytes_max, store_index_limit(store)); /* until the start has filled it */
     enum kvs_err err = store_index_reset(shard, 0);
     if (err == KVS_ERR_OK)
         err = store_expiry_open(shard, budget / EXPIRY_SHARE, atomic_load(&store->base.clock.last_ms));
@@ -415,6 +433,10 @@ static void supply_cache(struct store_shard *shard)
 static void ask_for_stock(struct store_shard *shard)
 {
     index_take_over(shard->index);
+    const bool tight = index_is_tight(shard->index);
+    if (tight && !shard->tight_told)
+        keeper_wake(&shard->store->keeper, shard->ring);
+    shard->tight_told = tight;
     const bool wants = index_wants_stock(shard->index);
     if (wants && !shard->stock_asked)
         keeper_wake(&shard->store->keeper, shard->ring);

@@ -56,8 +56,10 @@ struct store_shard {
     _Atomic(struct index *) index; /* another one after a flush; others look at it inside of their sections */
     _Atomic uint64_t keys;
     struct log log;
-    bool stock_asked;        /* see ask_for_stock */
-    struct segment *adopted; /* at start-up: the segment to go on writing in, its image attached; or NULL */
+    bool stock_asked;                 /* see ask_for_stock */
+    bool tight_told;                  /* the keeper knows that the index needs more than it may take */
+    _Atomic uint64_t index_bytes_max; /* what it may take: the keeper's to raise (keeper.h) */
+    struct segment *adopted;          /* at start-up: the segment to go on writing in, its image attached; or NULL */
 
     /* Between the keeper and the shard (keeper.h, relocation.h). */
     _Atomic(struct ring *) wake_ring;         /* `ring`, once started */
@@ -185,6 +187,10 @@ static inline void store_count_dead(struct store_shard *shard, const struct inde
 }
 
 /* ---- store.c --------------------------------------------------------------------------------------------------- */
+
+/* What a shard's index may take at first, and at most. */
+uint64_t store_index_share(const struct store *store);
+uint64_t store_index_limit(const struct store *store);
 
 /* Segments that logs and compaction need at the least: large values leave them the space. */
 uint32_t store_segments_min(const struct store *store);
