@@ -52,7 +52,10 @@ static void seal(struct superblock *superblock)
     superblock->block_bytes = KVS_BLOCK_BYTES;
     superblock->sequence++;
     superblock->crc = file_header_crc(superblock, COMMON_BYTES, 0);
-    superblock->flushed_crc = superblock->flushed_lsn == 0 ? 0 : flushed_crc(superblock);
+    if (superblock->flushed_lsn == 0)
+        superblock->flushed_crc = superblock->flushed_reserved = 0;
+    else
+        superblock->flushed_crc = flushed_crc(superblock);
     KVS_ASSERT(superblock_valid(superblock));
 }
 

@@ -433,7 +433,7 @@ def test_info_and_config(client):
     assert set(client.info("keyspace")) == {"db0"}
     assert "shard1" in client.info("shards")
     assert client.config_get("appendonly") == {"appendonly": "yes"}
-    assert set(client.config_get("max*")) == {"maxclients", "maxmemory", "maxmemory-policy"}
+    assert set(client.config_get("max*")) == {"maxclients", "maxmemory", "maxmemory-clients", "maxmemory-policy"}
     with pytest.raises(redis_py.ResponseError, match="can't set immutable config"):
         client.config_set("save", "")
 

@@ -15,21 +15,29 @@
 
 static inline uint32_t fixup_superblock_crc(const void *copy)
 {
-    return crc32c(0, (const uint8_t *)copy + 12, sizeof(struct superblock) - 12);
+    return crc32c(0, (const uint8_t *)copy + 12, offsetof(struct superblock, flushed_lsn) - 12);
 }
 
-/* Gives a copy its magic and checksum. */
+/* Of version 2, the other one. */
+static inline uint32_t fixup_flushed_crc(const void *copy)
+{
+    return crc32c(0, (const uint8_t *)copy + 12, offsetof(struct superblock, flushed_crc) - 12);
+}
+
+/* Gives a copy its magic and checksums. */
 static inline void fixup_superblock_copy(uint8_t *copy)
 {
     const uint64_t magic = SUPERBLOCK_MAGIC;
-    const uint32_t crc = fixup_superblock_crc(copy);
+    const uint32_t crc = fixup_superblock_crc(copy), flushed_crc = fixup_flushed_crc(copy);
     memcpy(copy, &magic, sizeof magic);
     memcpy(copy + 8, &crc, sizeof crc);
+    memcpy(copy + offsetof(struct superblock, flushed_crc), &flushed_crc, sizeof flushed_crc);
 }
 
 static inline bool fixup_superblock_right(const struct superblock *copy)
 {
-    return copy->magic == SUPERBLOCK_MAGIC && copy->crc == fixup_superblock_crc(copy);
+    return copy->magic == SUPERBLOCK_MAGIC && copy->crc == fixup_superblock_crc(copy) &&
+           (copy->version != SUPERBLOCK_VERSION_FLUSHED || copy->flushed_crc == fixup_flushed_crc(copy));
 }
 
 /* ---- segments -------------------------------------------------------------------------------------------------- */
