@@ -199,6 +199,7 @@ struct net_conn_info {
     bool receiving, sending;
     bool half_closed; /* its peer has finished sending, and what came before that is not handled yet */
     bool ending;
+    bool dropped; /* it was ended at once, and is only waiting for what refers to it */
 };
 void net_conn_info(const struct net_conn *conn, struct net_conn_info *out);
 /* The addresses of both ends. */

@@ -26,6 +26,7 @@ void net_conn_info(const struct net_conn *conn, struct net_conn_info *out)
         .sending = conn->sending,
         .half_closed = conn->eof,
         .ending = conn->state != NET_OPEN,
+        .dropped = conn->state == NET_CLOSING,
     };
 }
 

@@ -142,7 +142,7 @@ static void visit(struct shard *shard, struct crowd_part *part, struct net_conn 
     const struct client *client = net_conn_user(conn);
     struct net_conn_info info;
     net_conn_info(conn, &info);
-    if ((info.ending && crowd->action != CROWD_LIST) || !matches(shard, crowd, conn))
+    if (info.dropped || (info.ending && crowd->action != CROWD_LIST) || !matches(shard, crowd, conn))
         return;
     if (crowd->action == CROWD_LIST) {
         client_list_line(shard, conn, &part->lines);
