@@ -122,6 +122,7 @@ static void test_flush__keys_are_gone_and_later_ones_stay(void **ignored)
             options = segments_scarce(1 + boot % 3);
             store_boot(&fixture, &options);
         }
+        store_stop(&fixture);
         sim_destroy();
     }
 }
