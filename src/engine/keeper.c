@@ -706,28 +706,20 @@ void keeper_turn(struct keeper *keeper)
     publish(keeper);
 }
 
-static bool waits_for_image(const struct keeper *keeper)
+static bool any_maker_is(const struct keeper *keeper, enum segment_maker_state state)
 {
-    bool waits = keeper->images.evicting > 0 || keeper->relocation_maker.state == MAKER_IMAGE;
+    bool any = keeper->relocation_maker.state == state;
     for (unsigned i = 0; i < keeper->store->shard_count; i++)
-        waits = waits || keeper->makers[i].state == MAKER_IMAGE;
-    return waits;
-}
-
-static bool backs_image(const struct keeper *keeper)
-{
-    bool backs = keeper->relocation_maker.state == MAKER_BACK;
-    for (unsigned i = 0; i < keeper->store->shard_count; i++)
-        backs = backs || keeper->makers[i].state == MAKER_BACK;
-    return backs && !keeper->stopping;
+        any = any || keeper->makers[i].state == state;
+    return any;
 }
 
 int64_t keeper_timeout_ns(const struct keeper *keeper)
 {
     int64_t timeout = manifest_timeout_ns(keeper->manifest);
-    if (backs_image(keeper))
+    if (!keeper->stopping && any_maker_is(keeper, MAKER_BACK))
         return 0;
-    if (waits_for_image(keeper))
+    if (keeper->images.evicting > 0 || any_maker_is(keeper, MAKER_IMAGE))
         timeout = ring_sooner(timeout, IMAGE_WAIT_NS);
     if (warmup_busy(&keeper->warmup) || backup_timeout_ns(keeper->backup) == 0 || store_flush_busy(keeper))
         return 0;

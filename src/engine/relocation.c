@@ -443,8 +443,7 @@ static void retirement_begin(struct keeper *keeper, struct segment *segment)
     struct store *store = keeper->store;
     uint64_t serial = atomic_fetch_add(&store->retire_serial, 1) + 1;
     keeper->retirement = (struct retirement){.segment = segment, .serial = serial};
-    for (unsigned i = 0; i < store->shard_count; i++)
-        store_shard_wake(store->shards[i], keeper->ring);
+    store_wake_shards(store, keeper->ring);
 }
 
 static bool acknowledged(const struct keeper *keeper)
@@ -532,8 +531,8 @@ void relocation_promise_space(struct engine_background *background, enum relocat
     if (atomic_load_explicit(&store->space_promised, memory_order_relaxed) == promised)
         return;
     atomic_store_explicit(&store->space_promised, promised, memory_order_relaxed);
-    for (unsigned i = 0; !promised && i < store->shard_count; i++)
-        store_shard_wake(store->shards[i], keeper->ring);
+    if (!promised)
+        store_wake_shards(store, keeper->ring);
 }
 
 void relocation_looked_in_vain(struct engine_background *background)

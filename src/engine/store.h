@@ -164,6 +164,13 @@ static inline void store_shard_wake(const struct store_shard *shard, struct ring
         ring_wake(from, ring);
 }
 
+/* The same, all of them. */
+static inline void store_wake_shards(const struct store *store, struct ring *from)
+{
+    for (unsigned i = 0; i < store->shard_count; i++)
+        store_shard_wake(store->shards[i], from);
+}
+
 /* The record at `address` in RAM; NULL when it is in no image. Inside a section. */
 static inline const struct record_header *store_resident(const struct store *store, uint64_t address)
 {

@@ -114,12 +114,6 @@ void store_flush_shard_close(struct store_shard *shard)
 
 /* ---- the background: the superblock ---------------------------------------------------------------------------- */
 
-static void wake_shards(const struct keeper *keeper)
-{
-    for (unsigned i = 0; i < keeper->store->shard_count; i++)
-        store_shard_wake(keeper->store->shards[i], keeper->ring);
-}
-
 static void turn_superblock(struct keeper *keeper)
 {
     struct store *store = keeper->store;
@@ -130,10 +124,10 @@ static void turn_superblock(struct keeper *keeper)
     if (store->base.superblock.flushed_lsn == flush->lsn) {
         value_sweep_mark(keeper); /* now: no file of a put that is under way is there */
         atomic_store_explicit(&flush->state, FLUSH_DONE, memory_order_release);
-        wake_shards(keeper);
+        store_wake_shards(store, keeper->ring);
     } else if (flush->update.error != KVS_ERR_OK) {
         atomic_store_explicit(&flush->state, FLUSH_FAILED, memory_order_release);
-        wake_shards(keeper);
+        store_wake_shards(store, keeper->ring);
     } else {
         /* Without memory: again in another turn. */
         (void)superblock_update_begin(&flush->update, keeper->ring, store->base.dir_fd, &store->base.superblock,
