@@ -556,7 +556,8 @@ static void allow_more(struct keeper *keeper, struct store_shard *shard)
     const uint64_t most = store_index_limit(keeper->store);
     const uint64_t now = atomic_load_explicit(&shard->index_bytes_max, memory_order_relaxed);
     const uint64_t then = now + keeper->store->segments.segment_bytes;
-    atomic_store_explicit(&shard->index_bytes_max, then < most ? then : most, memory_order_relaxed);
+    /* First: a shard that takes another index into use at this moment looks at it afterwards. */
+    atomic_store(&shard->index_bytes_max, then < most ? then : most);
     index_allow(shard->index, then < most ? then : most);
 }
 

@@ -68,6 +68,7 @@ static void leave_index(struct store_shard *shard)
     struct left_index *left = shard->flush.next;
     shard->flush.next = NULL;
     left_index_change(left, &shard->index, &shard->base.thread);
+    index_allow(shard->index, atomic_load(&shard->index_bytes_max)); /* it may have been made long ago */
     left->next = shard->flush.leaving;
     shard->flush.leaving = left;
     store_set(&shard->keys, 0);
